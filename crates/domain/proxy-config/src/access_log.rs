@@ -1,0 +1,22 @@
+//! Access logs: where a record is written, in which form, and when.
+
+use std::sync::Arc;
+
+use telemetry::access_log::{Filter, Format};
+
+use crate::ClusterName;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub name: Arc<str>,
+    pub filter: Option<Filter>,
+    pub sink: AccessLogSink,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum AccessLogSink {
+    /// `/dev/stdout`, `/dev/stderr` or a file path.
+    File { path: Arc<str>, format: Arc<Format> },
+    /// OpenTelemetry logs over gRPC.
+    OpenTelemetry { cluster: ClusterName, log_name: Arc<str>, body: Option<Arc<Format>> },
+}

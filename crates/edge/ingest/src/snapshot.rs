@@ -1,0 +1,546 @@
+//! From many objects to one snapshot: the last good version of each object, and what they mean together.
+//!
+//! [`Store::apply`] and [`Store::delete`] take changes and remember what they touch; [`Store::build`] makes a new
+//! [`Snapshot`] in which every part that was not touched is the same `Arc` as in the one before. A change costs what it
+//! touches: endpoints are put together again for the services behind which something changed, lists for the namespaces with
+//! a change. After a build, [`Store::problems`] also has what only shows when objects are seen together.
+//!
+//! One writer, no locks, no clock: the caller decides when to build.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use mesh_model::object::{Labels, ObjectRef, Text};
+use mesh_model::snapshot::{ByNamespace, ServiceKey};
+use mesh_model::{MeshConfig, Service, Snapshot, Workload};
+use serde_json::Value;
+use wire_kube::kinds::{self, Kind, Scope};
+
+use crate::problem::{Problem, Severity, code};
+use crate::{Domain, parse};
+
+mod check;
+mod delegates;
+mod endpoints;
+mod index;
+mod rules;
+mod services;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+/// Identity of an object; ordered by kind, then namespace, then name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub kind: Kind,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: Text,
+    pub name: Text,
+}
+
+impl Key {
+    /// The key of an object; the error says why it has none.
+    pub fn of(object: &Value) -> Result<Self, Problem> {
+        let field = |path: &str| {
+            object
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let (api_version, kind) = (field("/apiVersion"), field("/kind"));
+        let Some(info) = kinds::find(api_version, kind) else {
+            let message = match (api_version, kind) {
+                ("", _) | (_, "") => "an object must have apiVersion and kind".to_owned(),
+                _ => format!(
+                    "{kind} of {api_version} is not a kind that Tanbark knows: this object has no effect"
+                ),
+            };
+            return Err(Problem::new(
+                Severity::Warning,
+                code::UNKNOWN_KIND,
+                "kind",
+                message,
+            ));
+        };
+        let name = field("/metadata/name");
+        if name.is_empty() {
+            return Err(Problem::new(
+                Severity::Error,
+                code::INVALID,
+                "metadata.name",
+                "an object must have a name",
+            ));
+        }
+        let namespace = match (info.scope, field("/metadata/namespace")) {
+            (Scope::Cluster, _) => "",
+            (Scope::Namespaced, "") => "default",
+            (Scope::Namespaced, namespace) => namespace,
+        };
+        Ok(Self {
+            kind: info.id,
+            namespace: namespace.into(),
+            name: name.into(),
+        })
+    }
+
+    /// The same identity as messages and the model have it.
+    pub fn object_ref(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.kind.name().into(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.object_ref().fmt(f)
+    }
+}
+
+/// What came of applying an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// `None` when the object has no identity or is of no known kind; it is not kept then.
+    pub key: Option<Key>,
+    /// Did what the object means change? (A bad version changes nothing.)
+    pub changed: bool,
+    pub problems: Vec<Problem>,
+}
+
+struct Entry {
+    object: Arc<Value>,
+    /// Of the last version without errors.
+    good: Option<Domain>,
+    problems: Vec<Problem>,
+}
+
+/// What must be put together again.
+#[derive(Default)]
+struct Dirty {
+    everything: bool,
+    namespaces: BTreeSet<(Kind, Text)>,
+    services: bool,
+    workloads: BTreeSet<Key>,
+    all_workloads: bool,
+    endpoints: BTreeSet<ServiceKey>,
+    all_endpoints: bool,
+}
+
+impl Dirty {
+    fn has_kind(&self, kind: Kind) -> bool {
+        self.everything || self.namespaces.iter().any(|(k, _)| *k == kind)
+    }
+
+    fn is_clean(&self) -> bool {
+        !self.everything && self.namespaces.is_empty()
+    }
+}
+
+/// The last good version of every object, and the snapshot that they make.
+pub struct Store {
+    /// From the file that the program was given; a ConfigMap takes its place while there is one.
+    own_mesh: Arc<MeshConfig>,
+    mesh: Arc<MeshConfig>,
+    cluster: Text,
+    entries: BTreeMap<Key, Entry>,
+    workloads: BTreeMap<(Text, Text), Arc<Workload>>,
+    dirty: Dirty,
+    built: Option<Arc<Snapshot>>,
+    together: BTreeMap<Key, Vec<Problem>>,
+}
+
+impl Store {
+    /// An empty store under a mesh configuration ([`crate::default_mesh`] when there is none).
+    pub fn new(mesh: MeshConfig) -> Self {
+        let mesh = Arc::new(mesh);
+        Self {
+            own_mesh: mesh.clone(),
+            mesh,
+            cluster: "Kubernetes".into(),
+            entries: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            dirty: Dirty {
+                everything: true,
+                ..Dirty::default()
+            },
+            built: None,
+            together: BTreeMap::new(),
+        }
+    }
+
+    /// Replaces the mesh configuration.
+    pub fn set_mesh(&mut self, mesh: MeshConfig) {
+        self.own_mesh = Arc::new(mesh);
+        self.choose_mesh();
+    }
+
+    /// Takes a new or changed object.
+    pub fn apply(&mut self, object: Arc<Value>) -> Applied {
+        let key = match Key::of(&object) {
+            Ok(key) => key,
+            Err(problem) => {
+                return Applied {
+                    key: None,
+                    changed: false,
+                    problems: vec![problem],
+                };
+            }
+        };
+        let (domain, problems) = parse(&self.mesh, key.kind, &object);
+        let failed = problems.iter().any(|p| p.severity == Severity::Error);
+        let before = self.entries.get(&key).and_then(|e| e.good.clone());
+        let good = if failed { before.clone() } else { domain };
+        let changed = good != before;
+        if changed {
+            self.touch(&key, before.as_ref());
+            self.touch(&key, good.as_ref());
+        }
+        let entry = Entry {
+            object,
+            good,
+            problems: problems.clone(),
+        };
+        self.entries.insert(key.clone(), entry);
+        if changed && key.kind == Kind::ConfigMap {
+            self.choose_mesh();
+        }
+        Applied {
+            key: Some(key),
+            changed,
+            problems,
+        }
+    }
+
+    /// Forgets an object. True when it was there and meant something.
+    pub fn delete(&mut self, key: &Key) -> bool {
+        let Some(entry) = self.entries.remove(key) else {
+            return false;
+        };
+        self.together.remove(key);
+        if entry.good.is_none() {
+            return false;
+        }
+        self.touch(key, entry.good.as_ref());
+        if key.kind == Kind::ConfigMap {
+            self.choose_mesh();
+        }
+        true
+    }
+
+    /// The newest version of an object, good or bad.
+    pub fn object(&self, key: &Key) -> Option<&Arc<Value>> {
+        self.entries.get(key).map(|e| &e.object)
+    }
+
+    /// Every object, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        self.entries.iter().map(|(key, entry)| (key, &entry.object))
+    }
+
+    /// All problems of all objects: those of each by itself, and, as of the last build, those of objects seen together.
+    pub fn problems(&self) -> impl Iterator<Item = (&Key, &Problem)> {
+        self.entries.iter().flat_map(|(key, entry)| {
+            let together = self.together.get(key).into_iter().flatten();
+            entry
+                .problems
+                .iter()
+                .chain(together)
+                .map(move |problem| (key, problem))
+        })
+    }
+
+    /// The problems of one object, as in [`Store::problems`].
+    pub fn problems_of<'a>(&'a self, key: &Key) -> impl Iterator<Item = &'a Problem> {
+        let own = self
+            .entries
+            .get(key)
+            .map(|e| e.problems.iter())
+            .into_iter()
+            .flatten();
+        own.chain(self.together.get(key).into_iter().flatten())
+    }
+
+    /// Does [`Store::build`] have something to do?
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_clean()
+    }
+
+    /// The snapshot of the present state; the same `Arc` as before when nothing changed.
+    pub fn build(&mut self) -> Arc<Snapshot> {
+        if let Some(built) = &self.built
+            && self.dirty.is_clean()
+        {
+            return built.clone();
+        }
+        self.update_workloads();
+        let before = self.built.clone();
+        let before = before.as_deref();
+        let services = self.services(before);
+        let endpoints = self.endpoints(before, &services);
+        let snapshot = Snapshot {
+            version: before.map_or(1, |b| b.version + 1),
+            mesh: self.mesh.clone(),
+            namespaces: self.namespaces(before),
+            services,
+            endpoints,
+            workloads: self.workload_map(before),
+            workload_by_address: self.workload_addresses(before),
+            virtual_services: self.virtual_services(before),
+            destination_rules: self.destination_rules(before),
+            gateways: self.by_namespace(Kind::Gateway, before.map(|b| &b.gateways), index::gateway),
+            sidecars: self.by_namespace(Kind::Sidecar, before.map(|b| &b.sidecars), index::sidecar),
+            peer_authentications: self.by_namespace(
+                Kind::PeerAuthentication,
+                before.map(|b| &b.peer_authentications),
+                index::peer_authentication,
+            ),
+            authorization_policies: self.by_namespace(
+                Kind::AuthorizationPolicy,
+                before.map(|b| &b.authorization_policies),
+                index::authorization_policy,
+            ),
+            telemetries: self.by_namespace(
+                Kind::Telemetry,
+                before.map(|b| &b.telemetries),
+                index::telemetry,
+            ),
+            credentials: self.credentials(before),
+        };
+        let snapshot = Arc::new(snapshot);
+        self.together = check::problems(self, &snapshot);
+        self.dirty = Dirty::default();
+        self.built = Some(snapshot.clone());
+        snapshot
+    }
+
+    /// Marks what an object's coming, changing or going touches.
+    fn touch(&mut self, key: &Key, value: Option<&Domain>) {
+        self.dirty
+            .namespaces
+            .insert((key.kind, key.namespace.clone()));
+        match value {
+            Some(Domain::Service(service)) => {
+                self.dirty.services = true;
+                self.dirty.endpoints.insert(endpoints::key(service));
+            }
+            Some(Domain::ServiceEntry(entry)) => {
+                self.dirty.services = true;
+                let keys = entry.hosts.iter().map(|host| ServiceKey {
+                    namespace: key.namespace.clone(),
+                    host: host.shared(),
+                });
+                self.dirty.endpoints.extend(keys);
+            }
+            Some(Domain::EndpointSlice(slice)) => {
+                self.dirty.endpoints.insert(endpoints::kubernetes_key(
+                    &self.mesh,
+                    &slice.service,
+                    &key.namespace,
+                ));
+            }
+            Some(Domain::Pod(_)) => {
+                self.dirty.workloads.insert(key.clone());
+                let keys = self.services_with_pod(&key.namespace, &key.name);
+                self.dirty.endpoints.extend(keys);
+            }
+            Some(Domain::WorkloadEntry(_)) => {
+                self.dirty.workloads.insert(key.clone());
+                let keys = self.services_with_selector(&key.namespace);
+                self.dirty.endpoints.extend(keys);
+            }
+            Some(Domain::Node(_)) => {
+                self.dirty.all_workloads = true;
+                self.dirty.all_endpoints = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the mesh configuration that holds now; when it is another one, every object is read again under it.
+    fn choose_mesh(&mut self) {
+        let from_map = self.entries.values().find_map(|e| match &e.good {
+            Some(Domain::Mesh(mesh)) => Some(mesh.clone()),
+            _ => None,
+        });
+        let mesh = from_map.unwrap_or_else(|| self.own_mesh.clone());
+        if *mesh == *self.mesh {
+            return;
+        }
+        self.mesh = mesh;
+        self.dirty.everything = true;
+        self.dirty.services = true;
+        self.dirty.all_workloads = true;
+        self.dirty.all_endpoints = true;
+        for (key, entry) in &mut self.entries {
+            if key.kind == Kind::ConfigMap {
+                continue;
+            }
+            let (domain, problems) = parse(&self.mesh, key.kind, &entry.object);
+            if !problems.iter().any(|p| p.severity == Severity::Error) {
+                entry.good = domain;
+            }
+            entry.problems = problems;
+        }
+    }
+
+    /// Good objects of a kind.
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Domain)> {
+        let first = Key {
+            kind,
+            namespace: "".into(),
+            name: "".into(),
+        };
+        let range = self
+            .entries
+            .range(first..)
+            .take_while(move |(key, _)| key.kind == kind);
+        range.filter_map(|(key, entry)| Some((key, entry.good.as_ref()?)))
+    }
+
+    /// Good objects of a kind in one namespace.
+    fn in_namespace<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Domain)> {
+        let first = Key {
+            kind,
+            namespace: namespace.into(),
+            name: "".into(),
+        };
+        let range = self
+            .entries
+            .range(first..)
+            .take_while(move |(key, _)| key.kind == kind && &*key.namespace == namespace);
+        range.filter_map(|(key, entry)| Some((key, entry.good.as_ref()?)))
+    }
+
+    fn good(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Domain> {
+        let key = Key {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        self.entries.get(&key)?.good.as_ref()
+    }
+
+    fn namespaces(&self, before: Option<&Snapshot>) -> Arc<BTreeMap<Text, Labels>> {
+        if let Some(before) = before
+            && !self.dirty.has_kind(Kind::Namespace)
+        {
+            return before.namespaces.clone();
+        }
+        let all = self
+            .of_kind(Kind::Namespace)
+            .filter_map(|(key, domain)| match domain {
+                Domain::Namespace(meta) => Some((key.name.clone(), meta.labels.clone())),
+                _ => None,
+            });
+        Arc::new(all.collect())
+    }
+
+    /// The list of each namespace in precedence order; lists of untouched namespaces are those of before.
+    fn by_namespace<T>(
+        &self,
+        kind: Kind,
+        before: Option<&Arc<ByNamespace<T>>>,
+        pick: index::Pick<T>,
+    ) -> Arc<ByNamespace<T>> {
+        let Some(before) = before.filter(|_| !self.dirty.everything) else {
+            let namespaces: BTreeSet<Text> = self
+                .of_kind(kind)
+                .map(|(key, _)| key.namespace.clone())
+                .collect();
+            let lists = namespaces
+                .into_iter()
+                .map(|namespace| (namespace.clone(), self.list(kind, &namespace, pick)));
+            return Arc::new(lists.filter(|(_, list)| !list.is_empty()).collect());
+        };
+        if !self.dirty.has_kind(kind) {
+            return before.clone();
+        }
+        let mut lists = (**before).clone();
+        for (_, namespace) in self.dirty.namespaces.iter().filter(|(k, _)| *k == kind) {
+            let list = self.list(kind, namespace, pick);
+            if list.is_empty() {
+                lists.remove(namespace);
+            } else {
+                lists.insert(namespace.clone(), list);
+            }
+        }
+        Arc::new(lists)
+    }
+
+    fn list<T>(&self, kind: Kind, namespace: &str, pick: index::Pick<T>) -> Arc<[Arc<T>]> {
+        let mut list: Vec<_> = self
+            .in_namespace(kind, namespace)
+            .filter_map(|(_, domain)| pick(domain))
+            .collect();
+        list.sort_by(|(a, _), (b, _)| a.precedence().cmp(&b.precedence()));
+        list.into_iter().map(|(_, value)| value.clone()).collect()
+    }
+
+    fn credentials(
+        &self,
+        before: Option<&Snapshot>,
+    ) -> Arc<BTreeMap<(Text, Text), Arc<mesh_model::Credential>>> {
+        if let Some(before) = before
+            && !self.dirty.has_kind(Kind::Secret)
+        {
+            return before.credentials.clone();
+        }
+        let all = self
+            .of_kind(Kind::Secret)
+            .filter_map(|(key, domain)| match domain {
+                Domain::Credential(credential) => Some((
+                    (key.namespace.clone(), key.name.clone()),
+                    credential.clone(),
+                )),
+                _ => None,
+            });
+        Arc::new(all.collect())
+    }
+
+    /// Services by host; the list of a host that did not change is that of before.
+    fn services(&self, before: Option<&Snapshot>) -> Arc<BTreeMap<Text, Arc<[Arc<Service>]>>> {
+        if let Some(before) = before
+            && !self.dirty.services
+            && !self.dirty.everything
+        {
+            return before.services.clone();
+        }
+        let mut by_host: BTreeMap<Text, Vec<Arc<Service>>> = BTreeMap::new();
+        for (_, domain) in self.of_kind(Kind::Service) {
+            if let Domain::Service(service) = domain {
+                by_host
+                    .entry(service.host.shared())
+                    .or_default()
+                    .push(service.clone());
+            }
+        }
+        for (_, domain) in self.of_kind(Kind::ServiceEntry) {
+            if let Domain::ServiceEntry(entry) = domain {
+                for service in services::of_entry(entry) {
+                    by_host
+                        .entry(service.host.shared())
+                        .or_default()
+                        .push(Arc::new(service));
+                }
+            }
+        }
+        let lists = by_host.into_iter().map(|(host, mut list)| {
+            list.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+            let known = before
+                .and_then(|b| b.services.get(&host))
+                .filter(|known| known[..] == list[..]);
+            let list = known.cloned().unwrap_or_else(|| list.into());
+            (host, list)
+        });
+        Arc::new(lists.collect())
+    }
+}
+
+/// For lookups by key in parts that hash.
+type EndpointMap = HashMap<ServiceKey, Arc<mesh_model::snapshot::ServiceEndpoints>>;

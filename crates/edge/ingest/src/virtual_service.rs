@@ -1,0 +1,400 @@
+//! VirtualService: hosts, and how requests for them are routed (reference rows TM-001 … TM-025).
+//!
+//! Every rule of Istio's validation that needs nothing but the object itself is here. Whether destinations, gateways and
+//! delegates exist is asked when a snapshot is built.
+
+use std::sync::Arc;
+
+use mesh_model::Host;
+use mesh_model::VirtualService;
+use mesh_model::object::Text;
+use mesh_model::virtual_service::{
+    Destination, GatewayRef, L4Match, TcpRoute, TlsMatch, TlsRoute, WeightedDestination,
+};
+use wire_kube::istio::virtual_service as wire;
+
+use crate::cx::Cx;
+use crate::value::{export_to, is_dns_label, labels, network, text};
+
+mod http;
+mod matches;
+
+pub(crate) use http::retries_of;
+
+pub fn parse(cx: &mut Cx, spec: wire::VirtualService) -> Option<VirtualService> {
+    let wire::VirtualService {
+        hosts,
+        gateways,
+        http,
+        tls,
+        tcp,
+        export_to: export,
+    } = spec;
+    let is_delegate = hosts.is_empty();
+    if is_delegate
+        && (http.is_empty() || !gateways.is_empty() || !tls.is_empty() || !tcp.is_empty())
+    {
+        cx.error_at("hosts", "at least one host is needed; only a delegate has none, and it has nothing but http and exportTo");
+    }
+    if http.is_empty() && tls.is_empty() && tcp.is_empty() {
+        cx.error("one of http, tls and tcp is needed");
+    }
+    let hosts = cx.collect("hosts", &hosts, |cx, host| virtual_host(cx, host));
+    report_duplicates(cx, "hosts", &hosts);
+    let gateways = gateway_refs(cx, &gateways);
+    let on_mesh = gateways.is_empty() || gateways.contains(&GatewayRef::Mesh);
+    if on_mesh && hosts.iter().any(|host| host.as_str() == "*") {
+        cx.error_at(
+            "hosts",
+            "`*` cannot stand for every host of the mesh: name a gateway, or give a host",
+        );
+    }
+    let http = cx.collect("http", http, |cx, route| {
+        http::route(cx, route, is_delegate)
+    });
+    check_order(cx, &http);
+    let tls = cx.collect("tls", tls, |cx, route| tls_route(cx, route, &hosts));
+    let tcp = cx.collect("tcp", tcp, tcp_route);
+    let export_to = export_to(cx, &export, &cx.mesh.default_virtual_service_export_to);
+    let gateways = if gateways.is_empty() {
+        vec![GatewayRef::Mesh]
+    } else {
+        gateways
+    };
+    Some(VirtualService {
+        meta: cx.meta.clone(),
+        hosts: hosts.into(),
+        gateways: gateways.into(),
+        http: http.into_iter().map(Arc::new).collect(),
+        tls: tls.into(),
+        tcp: tcp.into(),
+        export_to,
+    })
+}
+
+fn virtual_host(cx: &mut Cx, text: &str) -> Option<Host> {
+    if text.is_empty() {
+        cx.error("a host must not be empty");
+        return None;
+    }
+    cx.host(text)
+}
+
+fn report_duplicates(cx: &mut Cx, field: &str, hosts: &[Host]) {
+    for (index, host) in hosts.iter().enumerate() {
+        if hosts.iter().take(index).any(|before| before == host) {
+            cx.error_at(field, format!("{host} is listed twice"));
+        }
+    }
+}
+
+/// `mesh`, `name` (of the object's own namespace), `namespace/name`, or Istio's old `name.namespace.svc.…`.
+pub(crate) fn gateway_refs(cx: &mut Cx, gateways: &[String]) -> Vec<GatewayRef> {
+    let own = cx.namespace().clone();
+    cx.collect("gateways", gateways, |cx, gateway| {
+        let named = |namespace: &str, name: &str| {
+            Some(GatewayRef::Named {
+                namespace: namespace.into(),
+                name: name.into(),
+            })
+        };
+        match (gateway.as_str(), gateway.split_once('/')) {
+            ("mesh", _) => Some(GatewayRef::Mesh),
+            (_, Some((namespace, name)))
+                if is_dns_label(namespace) && name.split('.').all(is_dns_label) =>
+            {
+                named(namespace, name)
+            }
+            (name, None) if is_dns_label(name) => named(&own, name),
+            (name, None) if name.split('.').all(is_dns_label) => {
+                let mut parts = name.splitn(3, '.');
+                let (first, second) = (
+                    parts.next().unwrap_or_default(),
+                    parts.next().unwrap_or_default(),
+                );
+                named(second, first)
+            }
+            (other, _) => {
+                cx.error(format!(
+                    "{other:?} is not a gateway: write name, namespace/name or mesh"
+                ));
+                None
+            }
+        }
+    })
+}
+
+/// A route without a match takes every request: nothing behind it is ever reached.
+fn check_order(cx: &mut Cx, http: &[mesh_model::virtual_service::HttpRoute]) {
+    let Some(last_reached) = http.iter().position(|route| route.matches.is_empty()) else {
+        return;
+    };
+    if last_reached + 1 < http.len() {
+        let message = format!(
+            "route {} takes every request, so the routes after it are never reached",
+            last_reached + 1
+        );
+        cx.within("http", |cx| {
+            cx.report(
+                crate::Severity::Warning,
+                crate::code::UNREACHABLE_RULE,
+                message,
+            )
+        });
+    }
+}
+
+pub(super) fn destination(cx: &mut Cx, value: Option<wire::Destination>) -> Option<Destination> {
+    let Some(wire::Destination { host, subset, port }) = value else {
+        cx.error_at("destination", "is needed");
+        return None;
+    };
+    cx.within("destination", |cx| {
+        destination_here(cx, wire::Destination { host, subset, port })
+    })
+}
+
+pub(super) fn destination_here(cx: &mut Cx, value: wire::Destination) -> Option<Destination> {
+    let wire::Destination { host, subset, port } = value;
+    if host == "*" {
+        cx.error_at("host", "`*` is not a destination: name one host");
+        return None;
+    }
+    if !subset.is_empty() && !is_subset_name(&subset) {
+        cx.error_at("subset", format!("{subset:?} is not the name of a subset"));
+    }
+    let port = match port {
+        None => None,
+        Some(wire::PortSelector { number }) => Some(cx.within("port", |cx| {
+            cx.within("number", |cx| cx.port_number(number))
+        })?),
+    };
+    let host = cx.host_at("host", &host)?;
+    if !host.as_str().contains('.') && host.as_str().parse::<std::net::IpAddr>().is_err() {
+        cx.error_at("host", format!("{host} is not a host"));
+    }
+    Some(Destination {
+        host,
+        subset: text(&subset),
+        port,
+    })
+}
+
+/// The names that DestinationRule gives: letters, digits, `-`, `_`, `.`.
+fn is_subset_name(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Checks the weights of one route; the answer is the weight to take for each destination.
+pub(super) fn check_weights(cx: &mut Cx, weights: &[i32]) -> Vec<u32> {
+    let several = weights.len() > 1;
+    let total: i64 = weights.iter().map(|w| i64::from(*w)).sum();
+    let out = cx.each("route", weights, |cx, weight| {
+        match u32::try_from(*weight) {
+            Err(_) => {
+                cx.error_at(
+                    "weight",
+                    format!("route weight {weight}: weights must not be negative"),
+                );
+                0
+            }
+            Ok(weight) if weight > 100 => {
+                cx.error_at(
+                    "weight",
+                    format!(
+                        "route weight {weight}: weights of one route must add up to at most 100"
+                    ),
+                );
+                0
+            }
+            Ok(weight) => weight,
+        }
+    });
+    if several && total == 0 {
+        cx.error_at("route", "weights of one route must not all be 0");
+    } else if several && total > 100 && weights.iter().all(|w| (0..=100).contains(w)) {
+        cx.within("route", |cx| {
+            cx.warning(format!(
+                "weights add up to {total}: each is taken as its share of {total}"
+            ))
+        });
+    }
+    if several {
+        out
+    } else {
+        out.iter().map(|_| 100).collect()
+    }
+}
+
+fn weighted(cx: &mut Cx, route: Vec<wire::RouteDestination>) -> Vec<WeightedDestination> {
+    if route.is_empty() {
+        cx.error_at("route", "at least one destination is needed");
+    }
+    let weights: Vec<i32> = route.iter().map(|r| r.weight).collect();
+    let weights = check_weights(cx, &weights);
+    let destinations = cx.each("route", route, |cx, entry| {
+        let wire::RouteDestination {
+            destination: to,
+            weight: _,
+        } = entry;
+        destination(cx, to)
+    });
+    let pairs = destinations.into_iter().zip(weights);
+    pairs
+        .filter(|(_, weight)| *weight > 0)
+        .filter_map(|(destination, weight)| {
+            Some(WeightedDestination {
+                destination: destination?,
+                weight,
+            })
+        })
+        .collect()
+}
+
+fn tls_route(cx: &mut Cx, value: wire::TlsRoute, hosts: &[Host]) -> Option<TlsRoute> {
+    let wire::TlsRoute { r#match, route } = value;
+    if r#match.is_empty() {
+        cx.error_at("match", "a TLS route needs at least one match");
+    }
+    let matches = cx.collect("match", r#match, |cx, value| tls_match(cx, value, hosts));
+    let route = weighted(cx, route);
+    Some(TlsRoute {
+        matches: matches.into(),
+        route: route.into(),
+    })
+}
+
+fn tls_match(cx: &mut Cx, value: wire::TlsMatchAttributes, hosts: &[Host]) -> Option<TlsMatch> {
+    let wire::TlsMatchAttributes {
+        sni_hosts,
+        destination_subnets,
+        port,
+        source_labels,
+        gateways,
+        source_namespace,
+    } = value;
+    if sni_hosts.is_empty() {
+        cx.error_at("sniHosts", "at least one host is needed");
+    }
+    let sni_hosts = cx.collect("sniHosts", &sni_hosts, |cx, name| {
+        let host = match Host::parse(name) {
+            Ok(host) => host,
+            Err(e) => {
+                cx.error(e.to_string());
+                return None;
+            }
+        };
+        let within = hosts.iter().any(|h| {
+            h.covers(host.as_str())
+                || h.covers(
+                    host.qualified(cx.namespace(), &cx.mesh.cluster_domain)
+                        .as_str(),
+                )
+        });
+        if !within {
+            cx.error(format!(
+                "{host} must be one of the hosts of this VirtualService, or covered by one"
+            ));
+        }
+        Some(host)
+    });
+    let l4 = l4_match(
+        cx,
+        destination_subnets,
+        port,
+        source_labels,
+        gateways,
+        source_namespace,
+    )?;
+    Some(TlsMatch {
+        sni_hosts: sni_hosts.into(),
+        l4,
+    })
+}
+
+fn tcp_route(cx: &mut Cx, value: wire::TcpRoute) -> Option<TcpRoute> {
+    let wire::TcpRoute { r#match, route } = value;
+    let matches = cx.collect("match", r#match, |cx, value| {
+        let wire::L4MatchAttributes {
+            destination_subnets,
+            port,
+            source_subnet,
+            source_labels,
+            gateways,
+            source_namespace,
+        } = value;
+        cx.unsupported("sourceSubnet", !source_subnet.is_empty());
+        l4_match(
+            cx,
+            destination_subnets,
+            port,
+            source_labels,
+            gateways,
+            source_namespace,
+        )
+    });
+    let route = weighted(cx, route);
+    Some(TcpRoute {
+        matches: matches.into(),
+        route: route.into(),
+    })
+}
+
+fn l4_match(
+    cx: &mut Cx,
+    destination_subnets: Vec<String>,
+    port: Option<u32>,
+    source_labels: std::collections::BTreeMap<String, String>,
+    gateways: Vec<String>,
+    source_namespace: String,
+) -> Option<L4Match> {
+    let subnets = cx.collect("destinationSubnets", &destination_subnets, |cx, subnet| {
+        network(cx, subnet)
+    });
+    let port = match port {
+        None => None,
+        Some(number) => Some(cx.within("port", |cx| cx.port_number(number))?),
+    };
+    let gateways = gateway_refs(cx, &gateways);
+    Some(L4Match {
+        destination_subnets: subnets.into(),
+        port,
+        source_labels: labels(&source_labels),
+        source_namespace: text(&source_namespace),
+        gateways: gateways.into(),
+    })
+}
+
+/// The status codes of gRPC by name.
+pub(super) fn grpc_status(name: &str) -> Option<u8> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    let by_name = NAMES.iter().position(|n| {
+        n.eq_ignore_ascii_case(name) || name.eq_ignore_ascii_case("CANCELED") && *n == "CANCELLED"
+    });
+    let code = by_name.or_else(|| name.parse().ok().filter(|code| *code < NAMES.len()))?;
+    u8::try_from(code).ok()
+}
+
+/// Names in lower case, as header maps want them.
+pub(super) fn lower(name: &str) -> Text {
+    name.to_ascii_lowercase().into()
+}

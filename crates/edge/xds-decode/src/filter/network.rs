@@ -1,0 +1,66 @@
+//! Network filters of a chain.
+
+use std::sync::Arc;
+
+use proxy_config::{
+    HttpConnectionManager,
+    filter::{NetworkFilter, TcpTerminal},
+};
+use wire_envoy::pb::{
+    self,
+    listener::filter::ConfigType,
+    network_filters::{local_ratelimit::v3::LocalRateLimit, rbac::v3::Rbac, sni_cluster::v3::SniCluster},
+};
+
+use super::{istio_stats, local_rate_limit, peer_metadata, rbac};
+use crate::{
+    context::Cx,
+    extension::Extension,
+    http_connection_manager,
+    reject::{Refusal, Within},
+    tcp_proxy,
+};
+
+/// A filter before the last, or one of those that end a chain.
+pub(crate) enum Network {
+    Before(NetworkFilter),
+    Http(Arc<HttpConnectionManager>),
+    Tcp(Arc<TcpTerminal>),
+}
+
+pub(crate) fn network(cx: &mut Cx, value: pb::listener::Filter) -> Result<Network, Refusal> {
+    let pb::listener::Filter { name: _, config_type } = value;
+    match config_type {
+        Some(ConfigType::TypedConfig(any)) => Extension::open(&any).and_then(|e| opened(cx, &e)).within("typed_config"),
+        Some(ConfigType::ConfigDiscovery(_)) => Err(Refusal::at("config_discovery", "filters by reference are not supported")),
+        None => Err(Refusal::missing("typed_config")),
+    }
+}
+
+fn opened(cx: &mut Cx, extension: &Extension) -> Result<Network, Refusal> {
+    let before = |filter| Ok(Network::Before(filter));
+    if extension.is::<pb::hcm::HttpConnectionManager>() {
+        let message = extension.message(cx)?;
+        http_connection_manager::manager(cx, message).map(|m| Network::Http(Arc::new(m)))
+    } else if extension.is::<pb::tcp_proxy::TcpProxy>() {
+        let message = extension.message(cx)?;
+        tcp_proxy::tcp_proxy(cx, message).map(|proxy| Network::Tcp(Arc::new(TcpTerminal { proxy })))
+    } else if extension.is::<pb::istio::metadata_exchange::MetadataExchange>() {
+        peer_metadata::exchange(cx, extension)?;
+        before(NetworkFilter::MetadataExchange)
+    } else if extension.is::<pb::istio::stats::PluginConfig>() {
+        let message = extension.message(cx)?;
+        before(NetworkFilter::IstioStats(Arc::new(istio_stats::stats(cx, message)?)))
+    } else if extension.is::<Rbac>() {
+        let message = extension.message(cx)?;
+        before(NetworkFilter::Rbac(Arc::new(rbac::network(cx, message)?)))
+    } else if extension.is::<LocalRateLimit>() {
+        let message = extension.message(cx)?;
+        before(NetworkFilter::LocalRateLimit(Arc::new(local_rate_limit::network(cx, message)?)))
+    } else if extension.is::<SniCluster>() {
+        let SniCluster {} = extension.message(cx)?;
+        before(NetworkFilter::SniCluster)
+    } else {
+        Err(extension.unknown("as a network filter"))
+    }
+}

@@ -1,0 +1,132 @@
+//! The mesh's certificate authority: where its key comes from, and how the root reaches every namespace.
+//!
+//! In order: the Secret `cacerts` in the root namespace (plug-in CA, row SEC-006), the files of a `cacerts` folder in the CA directory,
+//! the self-signed root kept in the CA directory, a new self-signed root written there (directory 0700, files 0600). The public root goes to a
+//! ConfigMap `istio-ca-root-cert` in each namespace (row SEC-008), where agents and proxies read it.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use identity::{AuthorityPem, CertificateAuthority, TrustDomain};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+
+use mesh_model::Snapshot;
+use tokio::sync::watch;
+
+use crate::ControlError;
+
+const PLUGGED_SECRET: &str = "cacerts";
+/// Name and key of the ConfigMap that carries the root.
+pub const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
+pub const ROOT_KEY: &str = "root-cert.pem";
+
+/// Finds or makes the authority.
+pub async fn load(client: &Client, root_namespace: &str, directory: &Path, trust_domain: &TrustDomain) -> Result<CertificateAuthority, ControlError> {
+    if let Some(pem) = plugged_secret(client, root_namespace).await? {
+        return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("Secret {root_namespace}/{PLUGGED_SECRET}: {e}")));
+    }
+    for folder in [directory.join(PLUGGED_SECRET), directory.to_owned()] {
+        if folder.join("ca-key.pem").exists() {
+            let pem = read_files(&folder)?;
+            return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("{}: {e}", folder.display())));
+        }
+    }
+    let authority = CertificateAuthority::self_signed(trust_domain, SystemTime::now())?;
+    write_files(directory, &authority.to_pem())?;
+    tracing::info!(directory = %directory.display(), "made a new self-signed root certificate");
+    Ok(authority)
+}
+
+async fn plugged_secret(client: &Client, namespace: &str) -> Result<Option<AuthorityPem>, ControlError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let Some(secret) = secrets.get_opt(PLUGGED_SECRET).await? else {
+        return Ok(None);
+    };
+    let data = secret.data.unwrap_or_default();
+    let text = |names: &[&str]| {
+        let found = names.iter().find_map(|name| data.get(*name));
+        found.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
+    };
+    let needed = |names: &[&str]| text(names).ok_or_else(|| ControlError::Authority(format!("Secret {namespace}/{PLUGGED_SECRET} has no key `{}`", names[0])));
+    Ok(Some(AuthorityPem {
+        ca_cert: needed(&["ca-cert.pem", "tls.crt"])?,
+        ca_key: needed(&["ca-key.pem", "tls.key"])?.into(),
+        cert_chain: text(&["cert-chain.pem"]).unwrap_or_default(),
+        root_cert: needed(&["root-cert.pem", "ca.crt"])?,
+    }))
+}
+
+fn read_files(folder: &Path) -> Result<AuthorityPem, ControlError> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read_to_string(&path).map_err(|e| ControlError::Authority(format!("{}: {e}", path.display())))
+    };
+    Ok(AuthorityPem {
+        ca_cert: read("ca-cert.pem")?,
+        ca_key: read("ca-key.pem")?.into(),
+        cert_chain: if folder.join("cert-chain.pem").exists() { read("cert-chain.pem")? } else { String::new() },
+        root_cert: read("root-cert.pem")?,
+    })
+}
+
+fn write_files(folder: &Path, pem: &AuthorityPem) -> Result<(), ControlError> {
+    let failed = |e: std::io::Error| ControlError::Authority(format!("{}: {e}", folder.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    // The key comes last: its presence says that the set is whole.
+    for (name, text) in [("root-cert.pem", pem.root_cert.as_str()), ("ca-cert.pem", &pem.ca_cert), ("ca-key.pem", pem.ca_key.as_str())] {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(folder.join(name)).map_err(failed)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Writes the root to `namespace` unless it is there already.
+pub async fn publish_root(client: &Client, namespace: &str, root_pem: &str) -> Result<(), kube::Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let data = [(ROOT_KEY.to_owned(), root_pem.to_owned())].into();
+    match maps.get_opt(ROOT_CONFIG_MAP).await? {
+        Some(found) if found.data.as_ref() == Some(&data) => Ok(()),
+        Some(_) => {
+            let patch = serde_json::json!({ "data": data });
+            maps.patch(ROOT_CONFIG_MAP, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        None => {
+            let labels = [("istio.io/config".to_owned(), "true".to_owned())].into();
+            let metadata = ObjectMeta { name: Some(ROOT_CONFIG_MAP.into()), labels: Some(labels), ..Default::default() };
+            match maps.create(&PostParams::default(), &ConfigMap { metadata, data: Some(data), ..Default::default() }).await {
+                // Somebody else wrote it meanwhile; the next change of the namespace compares again.
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                other => other.map(drop),
+            }
+        }
+    }
+}
+
+/// Publishes the root to every namespace of the mesh, now and as they come.
+pub async fn keep_roots_published(client: Client, root_pem: String, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+    let mut published: BTreeSet<Arc<str>> = BTreeSet::new();
+    loop {
+        let wanted: BTreeSet<Arc<str>> = snapshots.borrow_and_update().iter().flat_map(|s| s.namespaces.keys().cloned()).collect();
+        published.retain(|namespace| wanted.contains(namespace));
+        for namespace in wanted.difference(&published.clone()) {
+            match publish_root(&client, namespace, &root_pem).await {
+                Ok(()) => drop(published.insert(namespace.clone())),
+                Err(error) => tracing::warn!(%namespace, %error, "could not publish the root certificate; the next change tries again"),
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}

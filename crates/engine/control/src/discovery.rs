@@ -1,0 +1,212 @@
+//! ADS: one task per stream, from requests and snapshots to responses.
+//!
+//! Three things wake a stream: a request of the proxy, a new snapshot, and the end of either side. What is sent and in which order is
+//! decided by `xds_protocol::Server`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
+//! proved to be of the node's namespace (row CP-007).
+
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::SystemTime};
+
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use mesh_model::Snapshot;
+use tokio::sync::{mpsc, watch};
+use tonic::{Request, Response, Status, Streaming};
+use wire_envoy::pb::{
+    core::Node,
+    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryService},
+};
+use xds_encode::{Client, View};
+use xds_protocol as xds;
+
+use crate::{
+    authenticate::{Authenticator, Caller},
+    generate::{Generator, version_of},
+    metrics::{Metrics, type_label},
+    proxies::{Membership, Proxies, ProxyStatus},
+};
+
+/// Responses on their way to one proxy; more wait in the state machine as "newest state", not as a queue.
+const OUTBOUND_QUEUE: usize = 16;
+
+/// What all streams share.
+pub struct Discovery {
+    pub authenticator: Arc<Authenticator>,
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    pub generator: Arc<Generator>,
+    pub proxies: Arc<Proxies>,
+    pub metrics: Metrics,
+}
+
+/// The gRPC face of `Discovery`.
+#[derive(Clone)]
+pub struct DiscoveryService(pub Arc<Discovery>);
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for DiscoveryService {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(&self, request: Request<Streaming<DiscoveryRequest>>) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let responses = self.open(request, xds::Flavour::StateOfTheWorld, xds::Request::StateOfTheWorld).await?;
+        let only_world = |response| match response {
+            Ok(xds::Response::StateOfTheWorld(response)) => Ok(response),
+            Ok(xds::Response::Delta(_)) => Err(Status::internal("a delta response on a state-of-the-world stream")),
+            Err(status) => Err(status),
+        };
+        Ok(Response::new(Box::pin(responses.map(only_world))))
+    }
+
+    async fn delta_aggregated_resources(&self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let responses = self.open(request, xds::Flavour::Delta, xds::Request::Delta).await?;
+        let only_delta = |response| match response {
+            Ok(xds::Response::Delta(response)) => Ok(response),
+            Ok(xds::Response::StateOfTheWorld(_)) => Err(Status::internal("a state-of-the-world response on a delta stream")),
+            Err(status) => Err(status),
+        };
+        Ok(Response::new(Box::pin(responses.map(only_delta))))
+    }
+}
+
+impl DiscoveryService {
+    async fn open<T: Send + 'static>(
+        &self,
+        request: Request<Streaming<T>>,
+        flavour: xds::Flavour,
+        wrap: fn(T) -> xds::Request,
+    ) -> Result<impl Stream<Item = Result<xds::Response, Status>> + use<T>, Status> {
+        let caller = self.0.authenticator.authenticate(&request).await.inspect_err(|_| {
+            self.0.metrics.authentication_failures.inc();
+        })?;
+        let requests = request.into_inner().map(move |message| message.map(wrap)).boxed();
+        let (sender, receiver) = mpsc::channel(OUTBOUND_QUEUE);
+        let shared = self.0.clone();
+        // The task ends with the stream: either side's end closes the channel or the requests.
+        tokio::spawn(async move {
+            if let Err(status) = shared.serve(caller, flavour, requests, &sender).await {
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(tokio_stream::wrappers::ReceiverStream::new(receiver))
+    }
+}
+
+/// One stream's state.
+struct Session<'a> {
+    shared: &'a Discovery,
+    protocol: xds::Server,
+    client: Arc<Client>,
+    snapshot: Arc<Snapshot>,
+    view: View,
+    membership: Membership<'a>,
+}
+
+impl Discovery {
+    async fn serve(&self, caller: Caller, flavour: xds::Flavour, mut requests: BoxStream<'static, Result<xds::Request, Status>>, responses: &mpsc::Sender<Result<xds::Response, Status>>) -> Result<(), Status> {
+        let Some(first) = requests.next().await.transpose()? else { return Ok(()) };
+        let mut snapshots = self.snapshots.clone();
+        let mut session = self.begin(&caller, flavour, &first, &mut snapshots).await?;
+        self.metrics.connected_proxies.inc();
+        let _left = LeaveOnDrop(&self.metrics);
+        session.request(first)?;
+        session.flush(responses).await?;
+        loop {
+            tokio::select! {
+                request = requests.next() => match request.transpose()? {
+                    Some(request) => session.request(request)?,
+                    None => return Ok(()),
+                },
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("the control plane stops"));
+                    }
+                    if let Some(snapshot) = snapshots.borrow_and_update().clone() {
+                        session.renew(snapshot);
+                    }
+                }
+                () = responses.closed() => return Ok(()),
+            }
+            session.flush(responses).await?;
+        }
+    }
+
+    async fn begin(&self, caller: &Caller, flavour: xds::Flavour, first: &xds::Request, snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>) -> Result<Session<'_>, Status> {
+        let node = node_of(first).ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+        let client = Arc::new(Client::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?);
+        if &*client.namespace != caller.account.namespace() {
+            return Err(Status::permission_denied(format!("{} may not speak for a proxy of namespace {}", caller.id, client.namespace)));
+        }
+        // Before the first listing is complete there is nothing true to say.
+        let stops = |_| Status::unavailable("the control plane stops");
+        let snapshot = snapshots.wait_for(Option::is_some).await.map_err(stops)?.clone().ok_or_else(|| Status::unavailable("no configuration yet"))?;
+        let view = View::new(&snapshot, &client);
+        let status = ProxyStatus {
+            node: client.id.to_string(),
+            name: format!("{}.{}", client.name, client.namespace),
+            version: client.version.to_string(),
+            cluster: client.cluster_id.to_string(),
+            connected_at: SystemTime::now(),
+            types: Default::default(),
+        };
+        tracing::info!(proxy = %client.id, caller = %caller.id, "a proxy connected");
+        Ok(Session { shared: self, protocol: xds::Server::new(flavour), client, snapshot, view, membership: self.proxies.join(status) })
+    }
+}
+
+struct LeaveOnDrop<'a>(&'a Metrics);
+
+impl Drop for LeaveOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.connected_proxies.dec();
+    }
+}
+
+impl Session<'_> {
+    fn request(&mut self, request: xds::Request) -> Result<(), Status> {
+        let event = self.protocol.receive(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let xds::Acknowledged::Rejected { detail } = &event.acknowledged {
+            self.shared.metrics.rejects.get_or_create(&type_label(&event.type_url)).inc();
+            tracing::warn!(proxy = %self.client.id, type_url = event.type_url, detail, "the proxy refused a configuration and keeps its last good one");
+        }
+        if event.subscription_changed {
+            self.offer(&event.type_url);
+        }
+        Ok(())
+    }
+
+    fn renew(&mut self, snapshot: Arc<Snapshot>) {
+        self.view = View::new(&snapshot, &self.client);
+        self.snapshot = snapshot;
+        let types: Vec<String> = self.protocol.types().map(str::to_owned).collect();
+        for type_url in types {
+            self.offer(&type_url);
+        }
+    }
+
+    fn offer(&mut self, type_url: &str) {
+        let empty = BTreeSet::new();
+        let names = self.protocol.wanted(type_url).map_or(&empty, |(_, names)| names);
+        let set = self.shared.generator.resources(type_url, names, &self.snapshot, &self.client, &self.view);
+        self.protocol.offer(type_url, &version_of(&set), set);
+    }
+
+    async fn flush(&mut self, responses: &mpsc::Sender<Result<xds::Response, Status>>) -> Result<(), Status> {
+        while let Some(response) = self.protocol.next() {
+            self.shared.metrics.pushes.get_or_create(&type_label(response.type_url())).inc();
+            tracing::debug!(proxy = %self.client.id, type_url = response.type_url(), nonce = response.nonce(), "push");
+            if responses.send(Ok(response)).await.is_err() {
+                return Err(Status::cancelled("the proxy left"));
+            }
+        }
+        let statuses = self.protocol.types().filter_map(|type_url| Some((type_url.to_owned(), self.protocol.status(type_url)?)));
+        self.membership.update(statuses.collect());
+        Ok(())
+    }
+}
+
+fn node_of(request: &xds::Request) -> Option<&Node> {
+    match request {
+        xds::Request::StateOfTheWorld(request) => request.node.as_ref(),
+        xds::Request::Delta(request) => request.node.as_ref(),
+    }
+}

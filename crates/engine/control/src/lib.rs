@@ -1,0 +1,154 @@
+//! The control plane: watch → ingest → Snapshot → encode → push, with the certificate authority beside it.
+//!
+//! One config change, in the order in which it happens:
+//! [`watch`] brings an object from the API → [`mesh`] (the single writer) gives it to `ingest`, which keeps its last good version, and publishes
+//! a new `Snapshot` → every stream of [`discovery`] offers what that snapshot means to its proxy → [`generate`] encodes what changed, once for all
+//! proxies with equal inputs → the protocol's state machine sends it in an order that breaks nothing → problems become status conditions ([`status`]).
+//!
+//! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] (who calls), [`serve`] (ports), [`debug`] (pages).
+//! Nothing here reads the environment or wall-clock configuration; the program hands in [`Settings`].
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use identity::{IdentityError, TrustDomain};
+use stdx::Drain;
+use tokio::{net::TcpListener, sync::watch as channel, task::JoinSet};
+use tonic::transport::Server;
+use wire_envoy::pb::{discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer, istio::auth::istio_certificate_service_server::IstioCertificateServiceServer};
+
+pub mod api;
+mod authenticate;
+mod authority;
+mod certificates;
+mod debug;
+mod discovery;
+mod generate;
+mod memo;
+mod mesh;
+mod metrics;
+mod proxies;
+mod serve;
+mod status;
+mod watch;
+
+pub use api::ApiAddress;
+
+/// What a control plane needs to know before it can ask.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub api: ApiAddress,
+    /// Where the certificate authority's files are kept.
+    pub ca_directory: PathBuf,
+    pub trust_domain: TrustDomain,
+    pub root_namespace: String,
+    pub cluster_domain: String,
+    pub listen: Listen,
+    /// Lifetime of a workload certificate that asks for none.
+    pub workload_ttl: Duration,
+}
+
+/// Addresses, Istio's ports by default.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// gRPC over TLS, 15012.
+    pub secure: SocketAddr,
+    /// gRPC in plaintext, 15010; loopback only unless asked.
+    pub plaintext: Option<SocketAddr>,
+    /// Metrics and debug pages, 15014.
+    pub monitoring: SocketAddr,
+    /// Readiness, 8080.
+    pub http: SocketAddr,
+}
+
+/// Why a control plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("the API server: {0}")]
+    Api(#[from] kube::Error),
+    #[error("certificate authority: {0}")]
+    Authority(String),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("a server ended: {0}")]
+    Server(#[from] tonic::transport::Error),
+    #[error("bug: {0}")]
+    Bug(&'static str),
+}
+
+/// Runs until `drain` starts.
+pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
+    let client = api::connect(&settings.api)?;
+    let authority = Arc::new(authority::load(&client, &settings.root_namespace, &settings.ca_directory, &settings.trust_domain).await?);
+    let metrics = metrics::Metrics::default();
+    let authenticator = Arc::new(authenticate::Authenticator::new(client.clone(), settings.trust_domain.clone()));
+    let (publish, snapshots) = channel::channel(None);
+    let proxies = Arc::new(proxies::Proxies::default());
+    let generator = Arc::new(generate::Generator::default());
+
+    let mut tasks = JoinSet::new();
+    let changes = watch::start(&client, &mut tasks);
+    let reporter = status::Reporter::start(client.clone(), &mut tasks);
+    let writer = mesh::Writer { changes, publish, generator: generator.clone(), metrics: metrics.clone(), reporter };
+    tasks.spawn(writer.run(&settings));
+    tasks.spawn(authority::keep_roots_published(client.clone(), authority.bundle().to_pem(), snapshots.clone()));
+
+    let certificates = certificates::CertificateService { authority: authority.clone(), authenticator: authenticator.clone(), default_ttl: settings.workload_ttl, metrics: metrics.clone() };
+    let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery { authenticator, snapshots: snapshots.clone(), generator, proxies: proxies.clone(), metrics: metrics.clone() }));
+    let pages = debug::Pages { proxies, metrics, snapshots };
+    serve_all(&settings, &authority, certificates, discovery, pages, &mut tasks, drain).await?;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+async fn serve_all(
+    settings: &Settings,
+    authority: &Arc<identity::CertificateAuthority>,
+    certificates: certificates::CertificateService,
+    discovery: discovery::DiscoveryService,
+    pages: debug::Pages,
+    tasks: &mut JoinSet<()>,
+    drain: Drain,
+) -> Result<(), ControlError> {
+    for address in [settings.listen.monitoring, settings.listen.http] {
+        let listener = bind(address).await?;
+        let app = debug::router(pages.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        tasks.spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, %address, "the HTTP server ended");
+            }
+        });
+    }
+    let own = serve::ServerCertificate::issue(authority.clone(), serve::server_names(&settings.root_namespace, &settings.cluster_domain))?;
+    tasks.spawn(own.clone().keep_fresh());
+    let discovery = AggregatedDiscoveryServiceServer::new(discovery);
+    if let Some(address) = settings.listen.plaintext {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(bind(address).await?);
+        let plain = grpc_server().add_service(discovery.clone()).serve_with_incoming(incoming);
+        tasks.spawn(async move {
+            if let Err(error) = plain.await {
+                tracing::error!(%error, "the plaintext gRPC server ended");
+            }
+        });
+    }
+    let incoming = serve::accept_tls(bind(settings.listen.secure).await?, own);
+    tracing::info!(address = %settings.listen.secure, "the control plane is listening");
+    let certificates = IstioCertificateServiceServer::new(certificates);
+    grpc_server().add_service(discovery).add_service(certificates).serve_with_incoming_shutdown(incoming, drain).await?;
+    Ok(())
+}
+
+/// Keep-alives find proxies that vanished without a word; the limits are istiod's.
+fn grpc_server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(Some(100_000))
+        .initial_stream_window_size(Some(1 << 20))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ControlError> {
+    TcpListener::bind(address).await.map_err(|source| ControlError::Listen { address, source })
+}

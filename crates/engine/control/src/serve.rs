@@ -1,0 +1,170 @@
+//! The ports: gRPC over TLS (15012), gRPC in plaintext on loopback (15010), HTTP for health, metrics and debugging (15014, 8080).
+//!
+//! TLS asks for a client certificate without requiring one: who has none proves itself by token. The server's own certificate is made by
+//! the mesh's authority for istiod's DNS names and renewed at half its life; running connections are not disturbed by that.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use futures_util::Stream;
+use identity::{
+    CertificateAuthority, ConnectionInfo, SpiffeId,
+    tls::{ClientAuth, PeerValidation, Presented, Roots, ServerTls, TlsSettings, server_config},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+use crate::ControlError;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Handshakes under way at a time; more wait in the accept queue.
+const MAX_HANDSHAKES: usize = 512;
+const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Who is at the other end of a connection, as the handshake proved it.
+#[derive(Debug, Clone, Default)]
+pub struct Peer {
+    pub id: Option<SpiffeId>,
+    pub address: Option<SocketAddr>,
+}
+
+/// A TLS connection that knows its peer.
+pub struct PeerStream {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Peer;
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The names under which proxies know the control plane.
+pub fn server_names(root_namespace: &str, cluster_domain: &str) -> Vec<String> {
+    let service = format!("istiod.{root_namespace}");
+    vec![format!("{service}.svc"), format!("{service}.svc.{cluster_domain}"), service, "localhost".into()]
+}
+
+/// The server's TLS configuration, which its owner replaces when the certificate is renewed.
+pub struct ServerCertificate {
+    authority: Arc<CertificateAuthority>,
+    names: Vec<String>,
+    acceptor: ArcSwap<tokio_rustls::rustls::ServerConfig>,
+}
+
+impl ServerCertificate {
+    pub fn issue(authority: Arc<CertificateAuthority>, names: Vec<String>) -> Result<Arc<Self>, ControlError> {
+        let config = Self::config(&authority, &names)?;
+        Ok(Arc::new(Self { authority, names, acceptor: ArcSwap::new(config) }))
+    }
+
+    fn config(authority: &CertificateAuthority, names: &[String]) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, ControlError> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let now = SystemTime::now();
+        let rest = authority.not_after().duration_since(now).unwrap_or_default();
+        let certificate = authority.issue_server(&names, SERVER_CERTIFICATE_TTL.min(rest), now)?;
+        // Any certificate of the mesh's roots is welcome; what its holder may do is decided by its name.
+        let validation = PeerValidation { roots: Roots::Bundle(authority.bundle().clone()), ..PeerValidation::unverified() };
+        let tls = ServerTls {
+            presented: Presented::Fixed(Arc::new([certificate])),
+            client_auth: ClientAuth::Optional(validation),
+            alpn: vec![b"h2".to_vec()],
+            settings: TlsSettings::default(),
+            resumption: true,
+        };
+        Ok(server_config(&tls)?)
+    }
+
+    /// Renews at half life, until the task is dropped.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SERVER_CERTIFICATE_TTL / 2).await;
+            match Self::config(&self.authority, &self.names) {
+                Ok(config) => self.acceptor.store(config),
+                Err(error) => tracing::error!(%error, "could not renew the control plane's own certificate"),
+            }
+        }
+    }
+}
+
+/// Accepts TLS connections; the stream ends when the listener is dropped with it.
+pub fn accept_tls(listener: TcpListener, certificate: Arc<ServerCertificate>) -> impl Stream<Item = io::Result<PeerStream>> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let mut handshakes = JoinSet::new();
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, address)) => {
+                        let acceptor = TlsAcceptor::from(certificate.acceptor.load_full());
+                        let sender = sender.clone();
+                        handshakes.spawn(async move {
+                            if let Some(stream) = handshake(acceptor, tcp, address).await {
+                                // A closed receiver means that the server stops.
+                                let _ = sender.send(Ok(stream)).await;
+                            }
+                            drop(slot);
+                        });
+                    }
+                    Err(error) => tracing::warn!(%error, "could not accept a connection"),
+                },
+                () = sender.closed() => return,
+            }
+            while handshakes.try_join_next().is_some() {}
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(receiver)
+}
+
+async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, address: SocketAddr) -> Option<PeerStream> {
+    // Small messages go out at once; a socket that cannot is still usable.
+    let _ = tcp.set_nodelay(true);
+    match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => {
+            let info = ConnectionInfo::of(stream.get_ref().1);
+            let id = info.peer.and_then(|leaf| leaf.spiffe_id());
+            Some(PeerStream { stream, peer: Peer { id, address: Some(address) } })
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}

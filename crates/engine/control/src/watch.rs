@@ -1,0 +1,110 @@
+//! Watching: one stream of changes over all kinds that the control plane reads.
+//!
+//! Each kind is listed, then watched; a broken watch is taken up again with back-off and never loses an object (`kube::runtime::watcher`).
+//! The order between kinds is not defined; `Synced` comes once every kind has been listed, before which nothing may be derived.
+
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt;
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event},
+    },
+};
+use serde_json::Value;
+use tokio::{sync::mpsc, task::JoinSet};
+use wire_kube::kinds::{KINDS, Kind, KindInfo, Support};
+
+/// Changes that wait for the single writer; a full queue slows the watches down, never loses a change.
+const QUEUE: usize = 4096;
+
+/// What happened to an object.
+#[derive(Debug)]
+pub enum Change {
+    Applied(Value),
+    Deleted { kind: Kind, namespace: String, name: String },
+    /// All kinds have been listed.
+    Synced,
+}
+
+/// Starts a watch for each kind; they end when the receiver is dropped.
+pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let kinds: Vec<&'static KindInfo> = KINDS.iter().filter(|info| info.support != Support::RuntimeOnly).collect();
+    let (listed, mut remaining) = mpsc::channel(kinds.len().max(1));
+    let count = kinds.len();
+    for info in kinds {
+        tasks.spawn(watch_kind(client.clone(), info, sender.clone(), listed.clone()));
+    }
+    tasks.spawn(async move {
+        for _ in 0..count {
+            if remaining.recv().await.is_none() {
+                return;
+            }
+        }
+        // The receiver is gone only when the process ends.
+        let _ = sender.send(Change::Synced).await;
+    });
+    receiver
+}
+
+async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Sender<Change>, listed: mpsc::Sender<()>) {
+    let version = info.versions.first().copied().unwrap_or("v1");
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(info.group, version, info.kind), info.plural);
+    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let mut stream = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut known: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut relisted: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut first_list = true;
+    while let Some(event) = stream.next().await {
+        let sent = match event {
+            Ok(Event::Init) => {
+                relisted.clear();
+                Ok(())
+            }
+            Ok(Event::InitApply(object)) => {
+                relisted.insert(key_of(&object));
+                changes.send(applied(&object)).await
+            }
+            Ok(Event::InitDone) => {
+                // Objects that vanished while the watch was down are in no event.
+                let mut result = Ok(());
+                for (namespace, name) in known.difference(&relisted).cloned().collect::<Vec<_>>() {
+                    result = changes.send(Change::Deleted { kind: info.id, namespace, name }).await;
+                }
+                known = std::mem::take(&mut relisted);
+                if std::mem::take(&mut first_list) {
+                    let _ = listed.send(()).await;
+                }
+                result
+            }
+            Ok(Event::Apply(object)) => {
+                known.insert(key_of(&object));
+                changes.send(applied(&object)).await
+            }
+            Ok(Event::Delete(object)) => {
+                let (namespace, name) = key_of(&object);
+                known.remove(&(namespace.clone(), name.clone()));
+                changes.send(Change::Deleted { kind: info.id, namespace, name }).await
+            }
+            Err(error) => {
+                tracing::warn!(kind = info.kind, %error, "the watch broke and is taken up again");
+                Ok(())
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn key_of(object: &DynamicObject) -> (String, String) {
+    (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default())
+}
+
+fn applied(object: &DynamicObject) -> Change {
+    Change::Applied(serde_json::to_value(object).unwrap_or(Value::Null))
+}

@@ -1,0 +1,160 @@
+//! SDS for Envoy over a Unix socket: `default` and `ROOTCA` from the workload's identity, again whenever it is renewed.
+
+use std::{path::Path, pin::Pin, sync::Arc};
+
+use futures_util::Stream;
+use identity::{IdentityHandle, WorkloadIdentity};
+use prost::Message;
+use tokio::{
+    net::UnixListener,
+    sync::mpsc,
+};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{ReceiverStream, UnixListenerStream},
+};
+use tonic::{Request, Response, Status as Code, Streaming};
+use wire_envoy::{
+    pb::{
+        core::{DataSource, data_source::Specifier},
+        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
+        envoy::service::secret::v3::secret_discovery_service_server::{
+            SecretDiscoveryService, SecretDiscoveryServiceServer,
+        },
+        tls::{CertificateValidationContext, Secret, TlsCertificate, secret::Type},
+    },
+    type_url,
+};
+use xds_protocol::{Flavour, Request as AdsRequest, Resource, Response as AdsResponse, Server};
+
+use crate::{FeedError, status::Status};
+
+/// Responses that may wait for Envoy.
+const WAITING_RESPONSES: usize = 8;
+
+/// A socket that only the owner may open.
+pub(super) fn listen(path: &Path) -> Result<UnixListener, FeedError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error| FeedError::File { path: path.display().to_string(), error };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+pub(super) async fn serve(listener: UnixListener, identity: IdentityHandle, status: Arc<Status>) {
+    let service = SecretDiscoveryServiceServer::new(Secrets { identity, status });
+    let served = tonic::transport::Server::builder().add_service(service);
+    if let Err(error) = served.serve_with_incoming(UnixListenerStream::new(listener)).await {
+        tracing::error!(%error, "the secret service has ended");
+    }
+}
+
+struct Secrets {
+    identity: IdentityHandle,
+    status: Arc<Status>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Code>> + Send>>;
+
+#[tonic::async_trait]
+impl SecretDiscoveryService for Secrets {
+    type StreamSecretsStream = Responses<DiscoveryResponse>;
+    type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Code> {
+        let requests = request.into_inner().map(|r| r.map(AdsRequest::StateOfTheWorld));
+        let responses = self.stream(Flavour::StateOfTheWorld, Box::pin(requests)).filter_map(|r| match r {
+            Ok(AdsResponse::StateOfTheWorld(response)) => Some(Ok(response)),
+            Ok(AdsResponse::Delta(_)) => None,
+            Err(code) => Some(Err(code)),
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn delta_secrets(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Code> {
+        let requests = request.into_inner().map(|r| r.map(AdsRequest::Delta));
+        let responses = self.stream(Flavour::Delta, Box::pin(requests)).filter_map(|r| match r {
+            Ok(AdsResponse::Delta(response)) => Some(Ok(response)),
+            Ok(AdsResponse::StateOfTheWorld(_)) => None,
+            Err(code) => Some(Err(code)),
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Code> {
+        Err(Code::unimplemented("secrets are served as streams only"))
+    }
+}
+
+impl Secrets {
+    fn stream(
+        &self,
+        flavour: Flavour,
+        requests: Responses<AdsRequest>,
+    ) -> ReceiverStream<Result<AdsResponse, Code>> {
+        let (sender, receiver) = mpsc::channel(WAITING_RESPONSES);
+        // Ends when Envoy closes the stream: then either `requests` ends or `sender` has no receiver.
+        tokio::spawn(answer(flavour, requests, self.identity.clone(), self.status.clone(), sender));
+        ReceiverStream::new(receiver)
+    }
+}
+
+async fn answer(
+    flavour: Flavour,
+    mut requests: Responses<AdsRequest>,
+    identity: IdentityHandle,
+    status: Arc<Status>,
+    responses: mpsc::Sender<Result<AdsResponse, Code>>,
+) {
+    let mut server = Server::new(flavour);
+    let mut renewed = status.renewals();
+    loop {
+        tokio::select! {
+            request = requests.next() => {
+                let Some(Ok(request)) = request else { return };
+                if let Err(error) = server.receive(request) {
+                    // The receiver may be gone too; then there is nobody to tell.
+                    let _ = responses.send(Err(Code::invalid_argument(error.to_string()))).await;
+                    return;
+                }
+            }
+            changed = renewed.changed() => if changed.is_err() { return },
+            () = responses.closed() => return,
+        }
+        if let Some(current) = identity.load() {
+            let version: Arc<str> = current.certificate().leaf().serial.as_str().into();
+            server.offer(type_url::SECRET, &version, resources(&current, &version));
+        }
+        while let Some(response) = server.next() {
+            if responses.send(Ok(response)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn resources(identity: &WorkloadIdentity, version: &Arc<str>) -> Arc<[Resource]> {
+    let inline = |text: String| Some(DataSource { specifier: Some(Specifier::InlineBytes(text.into_bytes())), ..DataSource::default() });
+    let certificate = TlsCertificate {
+        certificate_chain: inline(identity.certificate().chain().without_root().to_pem()),
+        private_key: inline(identity.certificate().key().to_pem().to_string()),
+        ..TlsCertificate::default()
+    };
+    let roots = CertificateValidationContext { trusted_ca: inline(identity.bundle().to_pem()), ..Default::default() };
+    let resource = |name: &str, kind| Resource {
+        name: name.into(),
+        version: version.clone(),
+        body: Secret { name: name.into(), r#type: Some(kind) }.encode_to_vec().into(),
+    };
+    Arc::from([resource("default", Type::TlsCertificate(certificate)), resource("ROOTCA", Type::ValidationContext(roots))])
+}

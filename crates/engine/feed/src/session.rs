@@ -1,0 +1,351 @@
+//! The feed's loop: one place that everything which can wake it passes.
+//!
+//! Connecting and waiting to connect are events like any other, so that warm-ups, DNS answers and deadlines go on while the control
+//! plane is away.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use proxy::Live;
+use stdx::Drain;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use wire_envoy::{pb::core::Node, type_url};
+use xds_protocol::{Client, ClientInput, ClientOutput, Delivery, Flavour, Interest, Rejection, Request, Response};
+
+use crate::{
+    FeedError,
+    backoff::Backoff,
+    bootstrap::Static,
+    certificates::CertificateKeeper,
+    decode::{decode, kind_of},
+    dial::Dialer,
+    resolve::{Answer, Resolutions, Resolver},
+    settings::Settings,
+    status::{ResourceState, Status},
+    stream::AdsStream,
+    warm::{Change, Kind, Warming},
+};
+
+/// DNS answers that may wait to be applied.
+const WAITING_ANSWERS: usize = 64;
+/// A stream that lasted this long was a good one: the next attempt comes at once.
+const GOOD_STREAM: Duration = Duration::from_secs(30);
+
+/// See the module. Made, then run.
+pub struct Feed {
+    settings: Settings,
+    live: Arc<Live>,
+    status: Arc<Status>,
+    client: Client,
+    warming: Warming,
+    resolver: Arc<Resolver>,
+    resolutions: Resolutions,
+    answers: mpsc::Receiver<Answer>,
+    backoff: Backoff,
+    received: Received,
+    /// Requests made while the stream is being opened.
+    queued: Vec<Request>,
+}
+
+/// Which of the first responses have come.
+#[derive(Debug, Default)]
+struct Received {
+    clusters: bool,
+    listeners: bool,
+}
+
+/// Where the connection to the control plane is.
+enum Link {
+    /// There is no control plane.
+    None,
+    Waiting(Instant),
+    Dialing(BoxFuture<'static, Result<AdsStream, FeedError>>),
+    Open { stream: Box<AdsStream>, since: Instant },
+}
+
+/// All that can wake the feed.
+enum Event {
+    Retry,
+    Opened(Result<AdsStream, FeedError>),
+    Response(Result<Response, tonic::Status>),
+    Ended,
+    Resolved(Answer),
+    Deadline,
+    Drain,
+}
+
+impl Feed {
+    /// `live` is what the workers serve from; its identity handle is the workload's identity.
+    pub fn new(settings: Settings, fixed: Static, live: Arc<Live>) -> Self {
+        let limits = &settings.limits;
+        let resolver = Arc::new(Resolver::from_system(limits.lookups));
+        let (sender, answers) = mpsc::channel(WAITING_ANSWERS);
+        let flavour = settings.discovery.as_ref().map_or(Flavour::Delta, |d| d.flavour);
+        let mut warming = Warming::new(limits.warm_timeout, limits.retire_grace, settings.certificates.is_some());
+        let now = live.clock.now();
+        for change in fixed.changes {
+            warming.set(change, now);
+        }
+        Self {
+            client: Client::new(flavour, settings.node.clone()),
+            warming,
+            resolutions: Resolutions::new(resolver.clone(), sender),
+            resolver,
+            answers,
+            backoff: Backoff::new(limits.retry_first, limits.retry_limit),
+            received: Received::default(),
+            queued: Vec::new(),
+            status: Arc::new(Status::default()),
+            settings,
+            live,
+        }
+    }
+
+    pub fn status(&self) -> Arc<Status> {
+        self.status.clone()
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.settings.node
+    }
+
+    /// Runs until the drain starts. Owns every task that it starts.
+    pub async fn run(mut self, drain: Drain) {
+        let mut tasks = JoinSet::new();
+        match &self.settings.certificates {
+            None => self.status.identity_is_not_needed(),
+            Some(certificates) => {
+                let keeper = CertificateKeeper {
+                    settings: certificates.clone(),
+                    limits: self.settings.limits.clone(),
+                    dialer: self.dialer(),
+                    identity: self.live.tls.identity.clone(),
+                    status: self.status.clone(),
+                    clock: self.live.clock.clone(),
+                    rng: self.live.rng.clone(),
+                };
+                tasks.spawn(keeper.run());
+            }
+        }
+        let mut link = self.start();
+        let mut drain = Box::pin(drain);
+        loop {
+            let event = tokio::select! {
+                () = &mut drain => Event::Drain,
+                event = next(&mut link) => event,
+                Some(answer) = self.answers.recv() => Event::Resolved(answer),
+                () = until(self.warming.deadline()) => Event::Deadline,
+            };
+            link = match event {
+                Event::Drain => return,
+                Event::Retry => self.dial(),
+                Event::Opened(Ok(stream)) => {
+                    self.status.connected(self.live.clock.now());
+                    tracing::info!("connected to the control plane");
+                    let queued = std::mem::take(&mut self.queued);
+                    self.send(Link::Open { stream: Box::new(stream), since: Instant::now() }, queued).await
+                }
+                Event::Opened(Err(error)) => self.lost(&error.to_string()),
+                Event::Response(Ok(response)) => self.receive(response, link).await,
+                Event::Response(Err(status)) => self.ended(link, &format!("{}: {}", status.code(), status.message())),
+                Event::Ended => self.ended(link, "the control plane ended the stream"),
+                Event::Resolved(answer) => {
+                    self.resolved(answer);
+                    self.settle(link).await
+                }
+                Event::Deadline => self.settle(link).await,
+            };
+        }
+    }
+
+    fn start(&mut self) -> Link {
+        self.publish();
+        self.resolutions.follow(&self.warming.wanted().resolved);
+        if self.settings.discovery.is_none() {
+            self.status.configuration_is_live();
+            return Link::None;
+        }
+        for type_url in [type_url::CLUSTER, type_url::LISTENER] {
+            self.client.handle(ClientInput::Want { type_url: type_url.into(), interest: Interest::all() });
+        }
+        self.want_named();
+        self.dial()
+    }
+
+    fn dialer(&self) -> Dialer {
+        Dialer {
+            identity: self.live.tls.identity.clone(),
+            resolver: self.resolver.clone(),
+            clock: self.live.clock.clone(),
+            connect_timeout: self.settings.limits.connect_timeout,
+        }
+    }
+
+    fn dial(&mut self) -> Link {
+        let Some(discovery) = self.settings.discovery.clone() else { return Link::None };
+        self.status.connecting();
+        self.queued.clear();
+        let outputs = self.client.handle(ClientInput::Connected);
+        let first: Vec<Request> = outputs.into_iter().filter_map(to_send).collect();
+        let (dialer, limits) = (self.dialer(), self.settings.limits.clone());
+        Link::Dialing(async move { AdsStream::open(&dialer, &discovery, &limits, first).await }.boxed())
+    }
+
+    fn ended(&mut self, link: Link, why: &str) -> Link {
+        if let Link::Open { since, .. } = link
+            && since.elapsed() >= GOOD_STREAM
+        {
+            self.backoff.reset();
+        }
+        self.lost(why)
+    }
+
+    /// What is held stays; after a while we try again.
+    fn lost(&mut self, why: &str) -> Link {
+        self.client.handle(ClientInput::Disconnected);
+        self.status.disconnected(why);
+        let wait = self.backoff.next(&*self.live.rng);
+        tracing::warn!(why, retry_in = ?wait, "no connection to the control plane; the last configuration stays");
+        Link::Waiting(Instant::now() + wait)
+    }
+
+    async fn receive(&mut self, response: Response, link: Link) -> Link {
+        let mut requests = Vec::new();
+        for output in self.client.handle(ClientInput::Response(response)) {
+            match output {
+                ClientOutput::Send(request) => requests.push(request),
+                ClientOutput::Deliver(delivery) => requests.extend(self.deliver(delivery)),
+                ClientOutput::Ignored { type_url, why } => tracing::warn!(type_url, why, "a response was ignored"),
+            }
+        }
+        self.backoff.reset();
+        let link = self.send(link, requests).await;
+        self.settle(link).await
+    }
+
+    /// Applies what came and says which of it cannot be used.
+    fn deliver(&mut self, delivery: Delivery) -> Vec<Request> {
+        let now = self.live.clock.now();
+        let Delivery { type_url, nonce, version, set, removed } = delivery;
+        let (received, mut rejected) = (set.len(), Vec::new());
+        let wall = self.live.clock.wall();
+        // Lives for one delivery: what it may have to load is large.
+        let mut decoder = xds_decode::Decoder::default();
+        for resource in set {
+            let Some(body) = resource.body else { continue };
+            match decode(&mut decoder, &body) {
+                Ok(change) => {
+                    self.warming.set(change, now);
+                    let state = ResourceState { version: resource.version, updated: wall, body, error: None };
+                    self.status.with_type(&type_url, |t| {
+                        t.resources.insert(resource.name, state);
+                    });
+                }
+                Err(why) => {
+                    tracing::warn!(type_url, name = resource.name, why, "a resource was refused");
+                    self.status.with_type(&type_url, |t| t.refused(&resource.name, &why));
+                    rejected.push(Rejection { name: resource.name, why });
+                }
+            }
+        }
+        if let Some(kind) = kind_of(&type_url) {
+            removed.iter().for_each(|name| self.warming.remove(kind, name, now));
+        }
+        tracing::debug!(type_url, version, received, removed = removed.len(), rejected = rejected.len(), "update");
+        self.status.with_type(&type_url, |t| t.delivered(version, wall, &removed, &rejected));
+        self.received.clusters |= type_url == type_url::CLUSTER;
+        self.received.listeners |= type_url == type_url::LISTENER;
+        self.client.handle(ClientInput::Judged { type_url, nonce, rejected }).into_iter().filter_map(to_send).collect()
+    }
+
+    fn resolved(&mut self, answer: Answer) {
+        let now = self.live.clock.now();
+        match answer.endpoints {
+            Some(endpoints) => self.warming.set(Change::Endpoints(endpoints), now),
+            None => self.warming.remove(Kind::Endpoints, answer.cluster.as_str(), now),
+        }
+    }
+
+    /// Publishes what has become usable and asks for what is now referred to.
+    async fn settle(&mut self, link: Link) -> Link {
+        self.publish();
+        self.resolutions.follow(&self.warming.wanted().resolved);
+        let requests = self.want_named();
+        if self.received.clusters && self.received.listeners && self.warming.waiting() == 0 {
+            self.status.configuration_is_live();
+        }
+        self.send(link, requests).await
+    }
+
+    fn publish(&mut self) {
+        let update = self.warming.settle(self.live.clock.now());
+        if !update.is_empty() {
+            for problem in self.live.publish(update) {
+                tracing::warn!(%problem, "configuration that refuses traffic");
+            }
+        }
+    }
+
+    fn want_named(&mut self) -> Vec<Request> {
+        let wanted = self.warming.wanted();
+        let named = [
+            (type_url::ENDPOINT, wanted.endpoints),
+            (type_url::ROUTE, wanted.routes),
+            (type_url::SECRET, wanted.secrets),
+        ];
+        let mut requests = Vec::new();
+        for (type_url, names) in named {
+            self.status.with_type(type_url, |t| t.resources.retain(|name, _| names.contains(name)));
+            let input = ClientInput::Want { type_url: type_url.into(), interest: Interest { wildcard: false, names } };
+            requests.extend(self.client.handle(input).into_iter().filter_map(to_send));
+        }
+        requests
+    }
+
+    /// Requests made while a stream is being opened wait for it.
+    async fn send(&mut self, link: Link, requests: Vec<Request>) -> Link {
+        let Link::Open { stream, since } = link else {
+            self.queued.extend(requests);
+            return link;
+        };
+        for request in requests {
+            if let Err(status) = stream.send(request).await {
+                return self.ended(Link::Open { stream, since }, status.message());
+            }
+        }
+        Link::Open { stream, since }
+    }
+}
+
+async fn next(link: &mut Link) -> Event {
+    match link {
+        Link::None => std::future::pending().await,
+        Link::Waiting(until) => {
+            sleep_until(*until).await;
+            Event::Retry
+        }
+        Link::Dialing(dialing) => Event::Opened(dialing.await),
+        Link::Open { stream, .. } => match stream.responses.next().await {
+            Some(response) => Event::Response(response),
+            None => Event::Ended,
+        },
+    }
+}
+
+async fn until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn to_send(output: ClientOutput) -> Option<Request> {
+    match output {
+        ClientOutput::Send(request) => Some(request),
+        ClientOutput::Deliver(_) | ClientOutput::Ignored { .. } => None,
+    }
+}

@@ -1,0 +1,223 @@
+//! What the feed knows about itself, for readiness, metrics and the admin pages. Written by the feed, read from anywhere.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use identity::PeerCertificate;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use wire_envoy::pb::Any;
+use xds_protocol::Rejection;
+
+/// Shared by the feed and its readers.
+pub struct Status {
+    readiness: watch::Sender<Readiness>,
+    /// Counts certificates.
+    renewals: watch::Sender<u64>,
+    state: Mutex<State>,
+}
+
+/// What must be there before traffic should come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// The workload has its certificate, or needs none.
+    pub identity: bool,
+    /// Clusters and listeners have been received and nothing of the first configuration is waiting any more.
+    pub configuration: bool,
+}
+
+/// How one resource type stands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TypeState {
+    pub version: String,
+    pub updates: u64,
+    pub rejected: u64,
+    pub last_rejection: Option<String>,
+    pub last_updated: Option<SystemTime>,
+    pub resources: BTreeMap<String, ResourceState>,
+}
+
+/// One resource as the control plane sent it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceState {
+    pub version: String,
+    pub updated: SystemTime,
+    pub body: Any,
+    /// Why a newer version than this was refused.
+    pub error: Option<String>,
+}
+
+/// How the connection to the control plane stands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConnectionState {
+    pub connected: bool,
+    pub identifier: String,
+    pub attempts: u64,
+    pub failures: u64,
+    pub last_error: Option<String>,
+    pub since: Option<Instant>,
+}
+
+#[derive(Default)]
+struct State {
+    types: BTreeMap<String, TypeState>,
+    connection: ConnectionState,
+    certificate: Option<Arc<PeerCertificate>>,
+    certificate_requests: u64,
+    certificate_failures: u64,
+    last_certificate_error: Option<String>,
+}
+
+impl TypeState {
+    /// A response was applied, but for what is in `rejected`.
+    pub(crate) fn delivered(&mut self, version: String, wall: SystemTime, removed: &[String], rejected: &[Rejection]) {
+        self.updates += 1;
+        self.last_updated = Some(wall);
+        for name in removed {
+            self.resources.remove(name);
+        }
+        if rejected.is_empty() {
+            self.version = version;
+        } else {
+            self.rejected += 1;
+        }
+    }
+
+    pub(crate) fn refused(&mut self, name: &str, why: &str) {
+        self.last_rejection = Some(format!("{name}: {why}"));
+        if let Some(resource) = self.resources.get_mut(name) {
+            resource.error = Some(why.to_owned());
+        }
+    }
+}
+
+impl Readiness {
+    pub fn is_ready(&self) -> bool {
+        self.identity && self.configuration
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { readiness: watch::Sender::new(Readiness::default()), renewals: watch::Sender::new(0), state: Mutex::default() }
+    }
+}
+
+impl Status {
+    /// Follows readiness; once ready it stays so, whatever the control plane does.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// Resolves whenever the workload has a new certificate (after it was published).
+    pub fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.readiness.borrow().is_ready()
+    }
+
+    pub fn types(&self) -> BTreeMap<String, TypeState> {
+        self.state.lock().types.clone()
+    }
+
+    pub fn connection(&self) -> ConnectionState {
+        self.state.lock().connection.clone()
+    }
+
+    /// The workload's current certificate.
+    pub fn certificate(&self) -> Option<Arc<PeerCertificate>> {
+        self.state.lock().certificate.clone()
+    }
+
+    /// Why the last attempt to get a certificate failed; `None` after a success.
+    pub fn last_certificate_error(&self) -> Option<String> {
+        self.state.lock().last_certificate_error.clone()
+    }
+
+    pub(crate) fn identity_is_not_needed(&self) {
+        self.readiness.send_if_modified(|r| !std::mem::replace(&mut r.identity, true));
+    }
+
+    pub(crate) fn configuration_is_live(&self) {
+        self.readiness.send_if_modified(|r| !std::mem::replace(&mut r.configuration, true));
+    }
+
+    pub(crate) fn certificate_requested(&self) {
+        self.state.lock().certificate_requests += 1;
+    }
+
+    pub(crate) fn certificate_failed(&self, why: &str) {
+        let mut state = self.state.lock();
+        state.certificate_failures += 1;
+        state.last_certificate_error = Some(why.to_owned());
+    }
+
+    pub(crate) fn certificate_obtained(&self, leaf: Arc<PeerCertificate>) {
+        let mut state = self.state.lock();
+        state.certificate = Some(leaf);
+        state.last_certificate_error = None;
+        drop(state);
+        self.identity_is_not_needed();
+        self.renewals.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn connecting(&self) {
+        self.state.lock().connection.attempts += 1;
+    }
+
+    pub(crate) fn connected(&self, now: Instant) {
+        let connection = &mut self.state.lock().connection;
+        (connection.connected, connection.since, connection.last_error) = (true, Some(now), None);
+    }
+
+    pub(crate) fn identified(&self, identifier: &str) {
+        identifier.clone_into(&mut self.state.lock().connection.identifier);
+    }
+
+    pub(crate) fn disconnected(&self, why: &str) {
+        let connection = &mut self.state.lock().connection;
+        connection.connected = false;
+        connection.since = None;
+        connection.failures += 1;
+        connection.last_error = Some(why.to_owned());
+    }
+
+    pub(crate) fn with_type(&self, type_url: &str, change: impl FnOnce(&mut TypeState)) {
+        change(self.state.lock().types.entry(type_url.to_owned()).or_default());
+    }
+
+    /// The agent's own metrics, under the names that Istio's agent has, in Prometheus' text format.
+    pub fn prometheus(&self, now: SystemTime) -> String {
+        let state = self.state.lock();
+        let mut text = String::new();
+        let mut metric = |kind: &str, name: &str, labels: &str, value: f64| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "# TYPE {name} {kind}\n{name}{labels} {value}");
+        };
+        if let Some(leaf) = &state.certificate {
+            let left = leaf.not_after_time().duration_since(now).map_or(0.0, |d| d.as_secs_f64());
+            metric("gauge", "istio_agent_cert_expiry_seconds", "{resource_name=\"default\"}", left);
+        }
+        let csr = "{request_type=\"csr\"}";
+        metric("counter", "istio_agent_num_outgoing_requests", csr, state.certificate_requests as f64);
+        metric("counter", "istio_agent_num_failed_outgoing_requests", csr, state.certificate_failures as f64);
+        metric("gauge", "envoy_control_plane_connected_state", "", f64::from(u8::from(state.connection.connected)));
+        metric("counter", "istio_agent_pilot_xds_connect_attempts", "", state.connection.attempts as f64);
+        metric("counter", "istio_agent_pilot_xds_connect_failures", "", state.connection.failures as f64);
+        for (name, what) in [("updates", "istio_agent_xds_updates"), ("rejected", "istio_agent_xds_rejects")] {
+            let _ = writeln!(text, "# TYPE {what} counter");
+            for (type_url, kind) in &state.types {
+                let short = type_url.rsplit('.').next().unwrap_or(type_url);
+                let value = if name == "updates" { kind.updates } else { kind.rejected };
+                let _ = writeln!(text, "{what}{{type=\"{short}\"}} {value}");
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,361 @@
+//! One pod from its creation to its removal: network, volumes, containers, end.
+//!
+//! The order is Kubernetes': sidecars and init containers one after another, then all applications together; at the end the
+//! other way round. Before an application is told to end, the pod has left its Services' endpoints and its sidecar drains,
+//! so that nobody still sends to it. Everything that a pod made goes with it.
+
+pub mod environment;
+pub mod exec;
+pub mod run;
+pub mod status;
+pub mod volumes;
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::container::Command;
+use crate::error::{Context as _, Error, Result};
+use crate::inject::{STATUS_ANNOTATION, TEMPLATE_ANNOTATION};
+use crate::kubelet::Context;
+use crate::namespaces::Privilege;
+use crate::network::PodNetwork;
+use crate::object;
+use crate::probe;
+use crate::rules::capture::{Capture, Exemption};
+use crate::store::kinds::PODS;
+use run::{Finished, Stage};
+use status::{ContainerStatus, Doing, Role, containers_of};
+use volumes::{Problem, Volumes};
+
+/// How long those who send to a pod get to learn that it ends, before its application is told.
+const PROPAGATION: Duration = Duration::from_millis(1_500);
+/// What is left for a sidecar when its application has ended, whatever the pod's grace says.
+const SIDECAR_GRACE: Duration = Duration::from_secs(6);
+
+/// What the pod is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Run.
+    No,
+    /// End within this time, in order.
+    Within(Duration),
+    /// End all at once, quickly; the machine stops.
+    Now,
+}
+
+/// A running container: what `exec` needs.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Process 1 of the container, as seen from the runtime.
+    pub pid: i32,
+    /// What it was started with.
+    pub command: Command,
+}
+
+/// A pod that has a worker.
+#[derive(Debug)]
+pub struct Pod {
+    /// The object as it was created.
+    pub object: Arc<Value>,
+    /// Its network, once made.
+    pub network: Mutex<Option<Arc<PodNetwork>>>,
+    /// Its containers, init containers first.
+    pub containers: Mutex<Vec<ContainerStatus>>,
+    /// Their processes, by container name.
+    pub processes: Mutex<std::collections::HashMap<String, Process>>,
+    /// Counts changes of [`Pod::containers`].
+    pub changed: watch::Sender<u64>,
+    /// What it is to do.
+    pub stop: watch::Sender<Stop>,
+    /// Its folder in the memory file system.
+    pub folder: PathBuf,
+}
+
+impl Pod {
+    /// A pod whose worker is about to start.
+    pub fn new(object: Arc<Value>, folder: PathBuf) -> Self {
+        let containers = containers_of(&object).iter().map(|(role, container)| ContainerStatus::new(container, *role)).collect();
+        Self {
+            object,
+            network: Mutex::new(None),
+            containers: Mutex::new(containers),
+            processes: Mutex::default(),
+            changed: watch::channel(0).0,
+            stop: watch::channel(Stop::No).0,
+            folder,
+        }
+    }
+
+    fn place(&self) -> (&str, &str) {
+        (object::namespace(&self.object), object::name(&self.object))
+    }
+
+    /// Changes one container's state and publishes the pod's status.
+    pub fn update(&self, context: &Context, index: usize, change: impl FnOnce(&mut ContainerStatus)) {
+        if let Some(container) = self.containers.lock().get_mut(index) {
+            change(container);
+        }
+        self.publish(context);
+    }
+
+    /// Writes the status into the store.
+    pub fn publish(&self, context: &Context) {
+        let (namespace, name) = self.place();
+        let containers = self.containers.lock().clone();
+        let address = self.network.lock().as_ref().map(|network| network.address);
+        let terminating = *self.stop.borrow() != Stop::No;
+        let uid = object::uid(&self.object);
+        let result = context.store.change(&PODS, namespace, name, crate::store::Part::Status, |present| {
+            let mut next = present.clone();
+            if object::uid(present) == uid {
+                let before = present.get("status").cloned().unwrap_or_default();
+                next["status"] = status::status(&self.object, address, &containers, terminating, &before);
+            }
+            Ok(next)
+        });
+        if let Err(refusal) = result {
+            tracing::debug!(%refusal, namespace, name, "the pod's status is not written");
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn wait_reason(&self, context: &Context, reason: &str, message: &str) {
+        for container in self.containers.lock().iter_mut() {
+            if matches!(container.doing, Doing::Waiting { .. }) {
+                container.doing = Doing::Waiting { reason: reason.into(), message: message.into() };
+            }
+        }
+        self.publish(context);
+    }
+}
+
+/// Runs a pod to its end; the caller removes the object.
+pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
+    let (namespace, name) = pod.place();
+    if let Err(error) = prepare(&context, &pod).await {
+        context.event(&pod.object, "Warning", "FailedCreatePodSandBox", &error.to_string());
+        pod.wait_reason(&context, "CreateContainerError", &error.to_string());
+        let mut stop = pod.stop.subscribe();
+        let _ = stop.wait_for(|stop| *stop != Stop::No).await;
+    } else if *pod.stop.borrow() == Stop::No {
+        run_containers(&context, &pod).await;
+    }
+    clean_up(&context, &pod).await;
+    tracing::info!(namespace, name, "pod ended");
+}
+
+async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
+    let annotations = object::annotations(&pod.object);
+    let captured = annotations.contains_key(STATUS_ANNOTATION) && annotations.get(TEMPLATE_ANNOTATION).is_some_and(|kind| kind == "sidecar");
+    if annotations.get("sidecar.istio.io/interceptionMode").is_some_and(|mode| mode == "TPROXY") {
+        context.event(&pod.object, "Warning", "Unsupported", "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used");
+    }
+    let exemption = match context.privilege {
+        Privilege::Root => Exemption::OwnerAndMark,
+        Privilege::User => Exemption::Mark,
+    };
+    let rules = match captured {
+        true => Some(Capture::parse(&annotations).map_err(Error::Configuration)?.rules(context.network.firewall(), exemption)),
+        false => None,
+    };
+    let worker = context.clone();
+    let network = blocking(move || worker.network.create_pod(rules.as_deref())).await?;
+    *pod.network.lock() = Some(Arc::new(network));
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(&pod.folder).context(|| format!("make {}", pod.folder.display()))?;
+    pod.publish(context);
+    wait_for_volumes(context, pod).await
+}
+
+/// The volumes of a pod as its worker writes them.
+pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> Volumes<'a> {
+    let injected = object::annotations(&pod.object).contains_key(STATUS_ANNOTATION);
+    let group = object::number(&pod.object, "/spec/securityContext/fsGroup").and_then(|group| u32::try_from(group).ok());
+    let owner = match (context.privilege, injected) {
+        (Privilege::User, _) => None,
+        (Privilege::Root, true) => Some((crate::rules::capture::PROXY_ID, group.unwrap_or(crate::rules::capture::PROXY_ID))),
+        (Privilege::Root, false) => Some((run::NOBODY, group.unwrap_or(run::NOBODY))),
+    };
+    Volumes { pod: &pod.object, address: network.address, folder: &pod.folder, store: &context.store, signer: &context.signer, owner }
+}
+
+async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
+    let Some(network) = pod.network.lock().clone() else { return Ok(()) };
+    volumes(context, pod, &network).write_network_files()?;
+    let mut version = context.store.version();
+    let mut stop = pod.stop.subscribe();
+    let mut told = String::new();
+    loop {
+        version.mark_unchanged();
+        match volumes(context, pod, &network).write() {
+            Ok(()) => return Ok(()),
+            Err(Problem::Failed(error)) => return Err(error),
+            Err(Problem::Waiting(missing)) => {
+                if told != missing.0 {
+                    context.event(&pod.object, "Warning", "FailedMount", &missing.0);
+                    pod.wait_reason(context, "ContainerCreating", &missing.0);
+                    told = missing.0;
+                    // What was just written is no news.
+                    version.mark_unchanged();
+                }
+            }
+        }
+        tokio::select! {
+            _ = version.changed() => {}
+            _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
+        }
+    }
+}
+
+/// The tasks of a pod's containers, with the channels that end them.
+struct Running {
+    applications: JoinSet<Finished>,
+    sidecars: JoinSet<Finished>,
+    end_applications: watch::Sender<Stage>,
+    end_sidecars: watch::Sender<Stage>,
+}
+
+async fn run_containers(context: &Arc<Context>, pod: &Arc<Pod>) {
+    let mut stop = pod.stop.subscribe();
+    let mut running = Running {
+        applications: JoinSet::new(),
+        sidecars: JoinSet::new(),
+        end_applications: watch::channel(Stage::Run).0,
+        end_sidecars: watch::channel(Stage::Run).0,
+    };
+    let begun = tokio::select! {
+        begun = begin(context, pod, &mut running) => begun,
+        _ = stop.wait_for(|stop| *stop != Stop::No) => true,
+    };
+    if begun {
+        tokio::select! {
+            () = all_ended(&mut running.applications) => {}
+            _ = stop.wait_for(|stop| *stop != Stop::No) => {}
+        }
+    }
+    end(context, pod, running).await;
+    let ending = *pod.stop.borrow() != Stop::No;
+    if !ending {
+        pod.publish(context);
+        let _ = stop.wait_for(|stop| *stop != Stop::No).await;
+    }
+}
+
+/// Starts everything in order; false when an init container failed for good.
+async fn begin(context: &Arc<Context>, pod: &Arc<Pod>, running: &mut Running) -> bool {
+    let policy = object::text(&pod.object, "/spec/restartPolicy").to_string();
+    let containers = containers_of(&pod.object);
+    for (index, (role, container)) in containers.iter().enumerate() {
+        let job = |policy: &str| run::Job {
+            context: context.clone(),
+            pod: pod.clone(),
+            index,
+            container: container.clone(),
+            policy: policy.to_string(),
+        };
+        match role {
+            Role::Sidecar => {
+                running.sidecars.spawn(job("Always").run(running.end_sidecars.subscribe()));
+                let mut changed = pod.changed.subscribe();
+                let started = || pod.containers.lock().get(index).is_some_and(|container| container.started);
+                while !started() {
+                    if changed.changed().await.is_err() {
+                        return false;
+                    }
+                }
+            }
+            Role::Init => {
+                let policy = if policy == "Never" { "Never" } else { "OnFailure" };
+                if job(policy).run(running.end_applications.subscribe()).await != Finished::Succeeded {
+                    return false;
+                }
+            }
+            Role::Application => {
+                running.applications.spawn(job(&policy).run(running.end_applications.subscribe()));
+            }
+        }
+    }
+    true
+}
+
+async fn all_ended(tasks: &mut JoinSet<Finished>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn end(context: &Arc<Context>, pod: &Arc<Pod>, mut running: Running) {
+    let stop = *pod.stop.borrow();
+    let grace = match stop {
+        Stop::No | Stop::Now => Duration::from_millis(1_500),
+        Stop::Within(grace) => grace,
+    };
+    let deadline = Instant::now() + grace;
+    pod.publish(context);
+    if matches!(stop, Stop::Within(_)) && !running.applications.is_empty() {
+        let _ = timeout_at(deadline, prepare_to_end(context, pod, grace)).await;
+    }
+    running.end_applications.send_replace(Stage::Terminate);
+    if stop == Stop::Now {
+        running.end_sidecars.send_replace(Stage::Terminate);
+    }
+    if timeout_at(deadline, all_ended(&mut running.applications)).await.is_err() {
+        running.end_applications.send_replace(Stage::Kill);
+        all_ended(&mut running.applications).await;
+    }
+    running.end_sidecars.send_replace(Stage::Terminate);
+    let patience = if stop == Stop::Now { Duration::from_millis(200) } else { SIDECAR_GRACE };
+    if timeout(patience, all_ended(&mut running.sidecars)).await.is_err() {
+        running.end_sidecars.send_replace(Stage::Kill);
+        all_ended(&mut running.sidecars).await;
+    }
+}
+
+/// The pod has left its Services; hooks run, the sidecar drains, and clients get time to follow.
+async fn prepare_to_end(context: &Arc<Context>, pod: &Arc<Pod>, grace: Duration) {
+    let Some(network) = pod.network.lock().clone() else { return };
+    let served = grace.min(PROPAGATION);
+    let drain = async {
+        if object::annotations(&pod.object).contains_key(STATUS_ANNOTATION) {
+            let path = "/drain_listeners?inboundonly&graceful&skip_exit";
+            let local = std::net::Ipv4Addr::LOCALHOST;
+            if let Err(error) = timeout(Duration::from_secs(1), probe::http(&network, "POST", local, 15_000, path, &[])).await.unwrap_or(Ok(0)) {
+                tracing::debug!(%error, "the sidecar did not take the request to drain");
+            }
+        }
+        tokio::time::sleep(served).await;
+    };
+    let hooks = async {
+        for (_, container) in containers_of(&pod.object) {
+            if let Some(hook) = container.pointer("/lifecycle/preStop") {
+                exec::hook(context, pod, &network, &container, hook).await;
+            }
+        }
+    };
+    tokio::join!(drain, hooks);
+}
+
+async fn clean_up(context: &Arc<Context>, pod: &Arc<Pod>) {
+    let network = pod.network.lock().take();
+    let folder = pod.folder.clone();
+    let worker = context.clone();
+    let _ = blocking(move || {
+        if let Some(network) = network {
+            worker.network.remove_pod(&network);
+        }
+        let _ = fs::remove_dir_all(folder);
+        Ok(())
+    })
+    .await;
+}
+
+/// Runs blocking work off the async workers.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Peer("a worker ended unexpectedly".into())))
+}

@@ -1,0 +1,210 @@
+//! One request on its way: its state, filled in the order in which the data path asks for it.
+//!
+//! [`Exchange`] is made when a request's head was read and ends in exactly one report: when the last byte of the response was handed to
+//! the downstream's codec, or when it is dropped before that because the downstream went away. Filters see and change it; [`forward`]
+//! carries it to an upstream; [`reply`] is what answers it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, request::Parts, uri::PathAndQuery};
+use proxy_config::{
+    matcher::HeaderView,
+    metadata::Metadata,
+    route::{Forward, RouteAction, WeightedCluster},
+};
+use telemetry::record::{Protocol, Record};
+
+use crate::{
+    connection::Connection,
+    publish::{Config, LiveCluster, LiveHttp},
+    report,
+    route::{Matched, RouteFacts, split_path},
+    worker::Worker,
+};
+
+pub mod body;
+pub mod forward;
+pub mod mirror;
+pub mod reply;
+
+use body::RequestSource;
+
+/// The state of one request.
+pub struct Exchange {
+    pub worker: Arc<Worker>,
+    pub connection: Arc<Connection>,
+    pub http: Arc<LiveHttp>,
+    /// The one version of configuration that this request sees.
+    pub config: Arc<Config>,
+    pub started: Instant,
+    /// The request's head as it will go upstream: filters and header operations change it in place. Host is in `authority`.
+    pub head: Parts,
+    pub authority: HeaderValue,
+    pub scheme: &'static str,
+    pub body: RequestSource,
+    /// A WebSocket or other upgrade, or CONNECT, that the connection manager lets pass.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    pub route: Option<Matched>,
+    pub cluster: Option<Arc<LiveCluster>>,
+    /// Position of the weighted cluster that was drawn.
+    pub weighted: Option<usize>,
+    /// What filters told about the request, by filter name.
+    pub metadata: Metadata,
+    /// Position of the next filter to see the response, counted from the end of those that saw the request.
+    pub filters_entered: usize,
+    pub is_grpc: bool,
+    /// One random number for all decisions of the route (fractions, weights), so that they agree.
+    pub random: u64,
+    /// `grpc-timeout`, `x-envoy-…` and the route's timeout, once known.
+    pub timeout: Option<Duration>,
+    pub record: Record,
+    reported: bool,
+}
+
+impl Exchange {
+    pub fn new(
+        worker: Arc<Worker>,
+        connection: Arc<Connection>,
+        http: Arc<LiveHttp>,
+        head: Parts,
+        body: RequestSource,
+        upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Box<Self> {
+        let config = worker.live.config();
+        let started = worker.live.clock.now();
+        let random = worker.live.rng.u64();
+        let record = report::begin(&worker, &connection, &http, &head);
+        let is_grpc = is_grpc(&head.headers);
+        Box::new(Self {
+            worker,
+            connection,
+            http,
+            config,
+            started,
+            head,
+            authority: HeaderValue::from_static(""),
+            scheme: "http",
+            body,
+            upgrade,
+            route: None,
+            cluster: None,
+            weighted: None,
+            metadata: Metadata::default(),
+            filters_entered: 0,
+            is_grpc,
+            random,
+            timeout: None,
+            record,
+            reported: false,
+        })
+    }
+
+    /// The request's path with its query.
+    pub fn path(&self) -> &str {
+        self.head.uri.path_and_query().map_or("", PathAndQuery::as_str)
+    }
+
+    /// The head as matchers see it.
+    pub fn view(&self) -> HeaderView<'_> {
+        HeaderView {
+            headers: &self.head.headers,
+            authority: self.authority.to_str().unwrap_or_default(),
+            method: self.head.method.as_str(),
+            path: self.path(),
+            scheme: self.scheme,
+            protocol: self.head.extensions.get::<hyper::ext::Protocol>().map_or("", |protocol| protocol.as_str()),
+            status: None,
+        }
+    }
+
+    /// What routes can look at.
+    pub fn route_facts(&self) -> RouteFacts<'_> {
+        let mutual = self.connection.tls.as_ref().is_some_and(|tls| tls.info.mutual);
+        RouteFacts {
+            head: self.view(),
+            metadata: &self.metadata,
+            is_connect: self.head.method == http::Method::CONNECT && self.head.extensions.get::<hyper::ext::Protocol>().is_none(),
+            is_grpc: self.is_grpc,
+            certificate: (mutual, mutual),
+            random: self.random,
+        }
+    }
+
+    /// The route's forwarding rules, when it forwards.
+    pub fn forward_rules(&self) -> Option<&Arc<Forward>> {
+        match &self.route.as_ref()?.route.action {
+            RouteAction::Forward(forward) => Some(forward),
+            RouteAction::Redirect(_) | RouteAction::DirectResponse { .. } | RouteAction::NonForwarding => None,
+        }
+    }
+
+    /// The weighted cluster that was drawn.
+    pub fn weighted_cluster(&self) -> Option<&WeightedCluster> {
+        match &self.forward_rules()?.target {
+            proxy_config::route::Target::Weighted { clusters, .. } => clusters.get(self.weighted?),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection manager and the route let an upgrade of this kind pass.
+    pub fn allows_upgrade(&self, kind: &str) -> bool {
+        let of_route = self.forward_rules().and_then(|f| f.upgrades.iter().find(|u| u.kind.eq_ignore_ascii_case(kind)));
+        let of_manager = self.http.config.upgrades.iter().find(|u| u.kind.eq_ignore_ascii_case(kind));
+        of_route.or(of_manager).is_some_and(|upgrade| upgrade.enabled)
+    }
+
+    /// The path without its query.
+    pub fn path_only(&self) -> &str {
+        split_path(self.path()).0
+    }
+
+    /// The downstream's HTTP version.
+    pub fn protocol(&self) -> Protocol {
+        protocol(self.head.version)
+    }
+
+    /// Time since the request began.
+    pub fn elapsed(&self) -> Duration {
+        self.worker.live.clock.now().saturating_duration_since(self.started)
+    }
+
+    /// Hands the finished record to the reporters; once.
+    pub fn report(&mut self) {
+        if !std::mem::replace(&mut self.reported, true) {
+            report::finish(self);
+        }
+    }
+
+    pub fn is_reported(&self) -> bool {
+        self.reported
+    }
+}
+
+impl Drop for Exchange {
+    /// A request that nobody waits for any more: the downstream went away.
+    fn drop(&mut self) {
+        if !self.reported {
+            report::abandoned(self);
+            self.report();
+        }
+    }
+}
+
+/// `application/grpc` with or without a suffix.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    let value = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// hyper's version as the record has it.
+pub fn protocol(version: http::Version) -> Protocol {
+    match version {
+        http::Version::HTTP_09 | http::Version::HTTP_10 => Protocol::Http10,
+        http::Version::HTTP_2 => Protocol::Http2,
+        http::Version::HTTP_3 => Protocol::Http3,
+        _ => Protocol::Http11,
+    }
+}

@@ -1,0 +1,249 @@
+//! First of all: a request's head is made safe and uniform, or the request is refused.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
+    header::{CONNECTION, HOST, LOCATION, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::PathAndQuery,
+};
+use proxy_config::http_connection_manager::{HttpConnectionManager, StripPort, UnderscoresAction};
+use stdx::Rng;
+
+use super::{client_certificate, names::*, path, text};
+use crate::{
+    exchange::{Exchange, protocol, reply::Reply},
+    route::without_port,
+};
+
+/// Headers that only a trusted hop may send.
+const NOT_FROM_OUTSIDE: [HeaderName; 13] = [
+    X_ENVOY_RETRIABLE_STATUS_CODES,
+    X_ENVOY_RETRIABLE_HEADER_NAMES,
+    X_ENVOY_RETRY_ON,
+    X_ENVOY_RETRY_GRPC_ON,
+    X_ENVOY_MAX_RETRIES,
+    X_ENVOY_UPSTREAM_ALT_STAT_NAME,
+    X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
+    X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE,
+    X_ENVOY_FORCE_TRACE,
+    X_ENVOY_IP_TAGS,
+    X_ENVOY_ORIGINAL_URL,
+    X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
+];
+
+/// Headers that the edge of the mesh takes from nobody.
+const NOT_AT_THE_EDGE: [HeaderName; 5] = [
+    X_ENVOY_DECORATOR_OPERATION,
+    X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
+    X_ENVOY_DOWNSTREAM_SERVICE_NODE,
+    X_ENVOY_ORIGINAL_PATH,
+    X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+];
+
+/// Prepares the head, or refuses the request.
+pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
+    let http = x.http.config.clone();
+    x.record.protocol = Some(protocol(x.head.version));
+    x.record.method = Some(x.head.method.clone());
+    take_authority(x)?;
+    note_path(x);
+    if x.head.version < Version::HTTP_11 && !http.accept_http10 {
+        return Err(Reply::local(x, StatusCode::UPGRADE_REQUIRED, "", "low_version"));
+    }
+    if x.authority.is_empty() {
+        return Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "missing_host_header"));
+    }
+    check_underscores(x, http.headers_with_underscores)?;
+    strip_hop_by_hop(x);
+    normalize_path(x, &http)?;
+    strip_port(x, http.strip_port);
+    let edge = http.use_remote_address;
+    forwarded(x, &http);
+    for name in NOT_FROM_OUTSIDE {
+        x.head.headers.remove(name);
+    }
+    if edge {
+        for name in NOT_AT_THE_EDGE {
+            x.head.headers.remove(name);
+        }
+    }
+    request_id(x, &http);
+    client_certificate::apply(&mut x.head.headers, x.connection.tls.as_ref(), http.forward_client_cert, http.client_cert_details);
+    Ok(())
+}
+
+/// `:authority`, the authority of an absolute URI, or `host`, in this order; `host` leaves the map.
+fn take_authority(x: &mut Exchange) -> Result<(), Reply> {
+    let host = x.head.headers.remove(HOST);
+    let from_uri = x.head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    x.authority = from_uri.or(host).unwrap_or_else(|| HeaderValue::from_static(""));
+    x.record.authority = Some(x.authority.clone());
+    if x.authority.to_str().is_err() {
+        return Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "invalid_authority"));
+    }
+    if x.head.method != Method::CONNECT || x.head.extensions.get::<hyper::ext::Protocol>().is_some() {
+        let path = x.head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        x.head.uri = Uri::from(path);
+    }
+    Ok(())
+}
+
+/// The record shows the path as it is now.
+fn note_path(x: &mut Exchange) {
+    x.record.path = x.head.uri.path_and_query().cloned();
+}
+
+fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), Reply> {
+    if action == UnderscoresAction::Allow || !x.head.headers.keys().any(|name| name.as_str().contains('_')) {
+        return Ok(());
+    }
+    if action == UnderscoresAction::Reject {
+        return Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "unexpected_underscore"));
+    }
+    let with_underscore: Vec<HeaderName> = x.head.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    for name in with_underscore {
+        x.head.headers.remove(name);
+    }
+    Ok(())
+}
+
+fn strip_hop_by_hop(x: &mut Exchange) {
+    let headers = &mut x.head.headers;
+    if x.upgrade.is_none() || x.head.method == Method::CONNECT {
+        remove_nominated(headers);
+        headers.remove(CONNECTION);
+        headers.remove(UPGRADE);
+        if x.head.method != Method::CONNECT {
+            x.upgrade = None;
+        }
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, X_ENVOY_INTERNAL] {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.get(TE) {
+        let trailers = te.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
+        if trailers { headers.insert(TE, HeaderValue::from_static("trailers")) } else { headers.remove(TE) };
+    }
+}
+
+/// Headers that `connection` names belong to this hop (RFC 9110 §7.6.1).
+fn remove_nominated(headers: &mut HeaderMap) {
+    let Some(connection) = headers.get(CONNECTION).and_then(|value| value.to_str().ok()) else { return };
+    let named: Vec<HeaderName> = connection
+        .split(',')
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // Removing these could change what the request means to whoever trusts them.
+        .filter(|name| ![HOST, TE, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_CLIENT_CERT].contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), Reply> {
+    let original = x.path().to_owned();
+    if original.is_empty() || original == "*" {
+        return Ok(());
+    }
+    match path::normalize(&original, &http.path_normalization) {
+        path::Normalized::Path(same) if *same == *original => Ok(()),
+        path::Normalized::Path(clean) => match clean.parse::<PathAndQuery>() {
+            Ok(path) => {
+                x.head.uri = Uri::from(path);
+                note_path(x);
+                Ok(())
+            }
+            Err(_) => Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "path_normalization_failed")),
+        },
+        path::Normalized::Reject => Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "path_normalization_failed")),
+        path::Normalized::Redirect(to) => {
+            let mut reply = Reply::local(x, StatusCode::TEMPORARY_REDIRECT, "", "path_normalization_failed");
+            reply.head.headers.insert(LOCATION, text(&to));
+            Err(reply)
+        }
+    }
+}
+
+fn strip_port(x: &mut Exchange, rule: StripPort) {
+    let authority = x.authority.to_str().unwrap_or_default();
+    let host = without_port(authority);
+    let port = authority.get(host.len()..).and_then(|rest| rest.strip_prefix(':')).and_then(|port| port.parse::<u16>().ok());
+    let strip = match rule {
+        StripPort::No => false,
+        StripPort::Any => port.is_some(),
+        StripPort::Matching => port == Some(x.connection.facts.destination.port()),
+    };
+    if strip {
+        x.authority = text(host);
+    }
+}
+
+/// Who the client is and how it came: `x-forwarded-*`, and the record's remote address.
+fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
+    let is_tls = x.connection.tls.is_some();
+    let scheme = if is_tls { "https" } else { "http" };
+    let peer = x.connection.facts.source;
+    let hops = usize::try_from(http.xff_trusted_hops).unwrap_or(usize::MAX);
+    let headers = &mut x.head.headers;
+    let remote = if http.use_remote_address {
+        // The client is the peer, or the address that the last trusted proxy before us wrote.
+        let remote = hops.checked_sub(1).and_then(|skip| forwarded_address(headers, skip)).unwrap_or(peer);
+        if !http.skip_xff_append {
+            append(headers, X_FORWARDED_FOR, &peer.ip().to_string());
+        }
+        if hops == 0 || !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        }
+        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, text(&remote.ip().to_string()));
+        remote
+    } else {
+        forwarded_address(headers, hops).unwrap_or(peer)
+    };
+    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(scheme));
+    if http.append_x_forwarded_port {
+        let port = x.connection.facts.destination.port();
+        headers.entry(X_FORWARDED_PORT).or_insert_with(|| HeaderValue::from(port));
+    }
+    let forwarded_https = headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
+    x.scheme = if forwarded_https { "https" } else { "http" };
+    x.record.scheme = Some(x.scheme);
+    x.record.downstream_remote = Some(remote.into());
+}
+
+/// The address that is `skip` from the end of `x-forwarded-for`; its port is unknown, hence 0.
+fn forwarded_address(headers: &HeaderMap, skip: usize) -> Option<SocketAddr> {
+    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+    let address: IpAddr = last.rsplit(',').nth(skip)?.trim().parse().ok()?;
+    Some(SocketAddr::new(address, 0))
+}
+
+/// Appends to the last value of a comma-separated header.
+pub fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    let joined = match headers.get(&name).and_then(|before| before.to_str().ok()) {
+        Some(before) if !before.is_empty() => text(&format!("{before},{value}")),
+        _ => text(value),
+    };
+    headers.insert(name, joined);
+}
+
+fn request_id(x: &mut Exchange, http: &HttpConnectionManager) {
+    let rules = http.request_id;
+    if !rules.generate {
+        x.record.request_id = x.head.headers.get(X_REQUEST_ID).cloned();
+        return;
+    }
+    let keep = !http.use_remote_address || rules.preserve_external;
+    let kept = x.head.headers.get(X_REQUEST_ID).filter(|_| keep).cloned();
+    let id = kept.unwrap_or_else(|| new_request_id(&*x.worker.live.rng));
+    x.head.headers.insert(X_REQUEST_ID, id.clone());
+    x.record.request_id = Some(id);
+}
+
+/// A random UUID (version 4), for a new `x-request-id`.
+fn new_request_id(rng: &dyn Rng) -> HeaderValue {
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id = uuid::Builder::from_random_bytes(rng.u128().to_be_bytes()).into_uuid();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

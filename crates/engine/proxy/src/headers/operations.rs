@@ -1,0 +1,118 @@
+//! Header changes of route tables, virtual hosts, routes and weighted clusters.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proxy_config::route::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
+use telemetry::record::Record;
+
+use super::text;
+use crate::exchange::Exchange;
+
+/// Applies the request's operations, the most specific first (or last, where the table says so: the last one wins).
+pub fn on_request(x: &mut Exchange) {
+    let Some(matched) = x.route.clone() else { return };
+    let weighted = x.weighted_cluster().map(|weighted| weighted.headers.request.clone());
+    let levels = [
+        weighted.unwrap_or_default(),
+        matched.route.headers.request.clone(),
+        matched.virtual_host.headers.request.clone(),
+        matched.table.headers.request.clone(),
+    ];
+    let reversed = matched.table.most_specific_header_mutations_wins;
+    let mut apply = |operations: &[HeaderOperation]| {
+        if let Some(host) = apply(operations, &mut x.head.headers, &x.record) {
+            x.authority = host;
+        }
+    };
+    if reversed { levels.iter().rev().for_each(|level| apply(level)) } else { levels.iter().for_each(|level| apply(level)) }
+}
+
+/// Applies the response's operations.
+pub fn on_response(x: &Exchange, headers: &mut HeaderMap) {
+    let Some(matched) = &x.route else { return };
+    let none = HeaderOperations::default();
+    let weighted = x.weighted_cluster().map_or(&none, |weighted| &weighted.headers);
+    let levels = [weighted, &matched.route.headers, &matched.virtual_host.headers, &matched.table.headers];
+    let mut apply = |level: &HeaderOperations| drop(apply(&level.response, headers, &x.record));
+    if matched.table.most_specific_header_mutations_wins {
+        levels.iter().rev().for_each(|level| apply(level));
+    } else {
+        levels.iter().for_each(|level| apply(level));
+    }
+}
+
+/// Applies operations in order. Returns the new host, if one was set.
+pub fn apply(operations: &[HeaderOperation], headers: &mut HeaderMap, record: &Record) -> Option<HeaderValue> {
+    let mut host = None;
+    for operation in operations {
+        match operation {
+            HeaderOperation::Remove(name) => drop(headers.remove(name)),
+            HeaderOperation::SetHost(format) => host = Some(render(format, record)),
+            HeaderOperation::Set { name, value, mode, keep_empty } => {
+                let value = render(value, record);
+                if !value.is_empty() || *keep_empty {
+                    set(headers, name, value, *mode);
+                }
+            }
+        }
+    }
+    host
+}
+
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, mode: AppendMode) {
+    match mode {
+        AppendMode::AppendOrAdd => drop(headers.append(name, value)),
+        AppendMode::OverwriteOrAdd => drop(headers.insert(name, value)),
+        AppendMode::AddIfAbsent if headers.contains_key(name) => {}
+        AppendMode::AddIfAbsent => drop(headers.insert(name, value)),
+        AppendMode::OverwriteIfExists if headers.contains_key(name) => drop(headers.insert(name, value)),
+        AppendMode::OverwriteIfExists => {}
+    }
+}
+
+fn render(format: &HeaderValueFormat, record: &Record) -> HeaderValue {
+    match format {
+        HeaderValueFormat::Literal(value) => value.clone(),
+        HeaderValueFormat::Format(format) => {
+            let mut out = String::new();
+            format.write(record, &mut out);
+            text(&out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_to(name: &'static str, value: &'static str, mode: AppendMode) -> HeaderOperation {
+        HeaderOperation::Set {
+            name: HeaderName::from_static(name),
+            value: HeaderValueFormat::Literal(HeaderValue::from_static(value)),
+            mode,
+            keep_empty: false,
+        }
+    }
+
+    #[test]
+    fn each_mode_does_what_its_name_says() {
+        let mut headers = HeaderMap::new();
+        headers.insert("a", HeaderValue::from_static("1"));
+        headers.insert("gone", HeaderValue::from_static("1"));
+        let operations = [
+            HeaderOperation::Remove(HeaderName::from_static("gone")),
+            set_to("a", "2", AppendMode::AppendOrAdd),
+            set_to("b", "1", AppendMode::AddIfAbsent),
+            set_to("b", "2", AppendMode::AddIfAbsent),
+            set_to("c", "1", AppendMode::OverwriteIfExists),
+            set_to("d", "1", AppendMode::OverwriteOrAdd),
+            set_to("d", "2", AppendMode::OverwriteIfExists),
+            set_to("e", "", AppendMode::OverwriteOrAdd),
+            HeaderOperation::SetHost(HeaderValueFormat::Literal(HeaderValue::from_static("other"))),
+        ];
+        let host = apply(&operations, &mut headers, &Record::default());
+        let all = |name: &str| headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(host.unwrap(), "other");
+        assert_eq!((all("a"), all("b"), all("c"), all("d")), (vec!["1", "2"], vec!["1"], vec![], vec!["2"]));
+        assert!(!headers.contains_key("e") && !headers.contains_key("gone"));
+    }
+}

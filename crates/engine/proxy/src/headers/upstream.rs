@@ -1,0 +1,112 @@
+//! The router's part: path and host as the chosen route wants them, and what the upstream is told about the attempt.
+
+use std::time::Duration;
+
+use http::{Uri, uri::PathAndQuery};
+use proxy_config::{
+    route::{Forward, HostRewrite, PathMatch, PathRewrite},
+};
+
+use super::{names::*, number, operations, text};
+use crate::{
+    exchange::Exchange,
+    route::{split_path, starts_with},
+};
+
+/// Rewrites the head for the route; once, before the first attempt.
+pub fn prepare(x: &mut Exchange, forward: &Forward) {
+    operations::on_request(x);
+    rewrite_host(x, forward);
+    rewrite_path(x, forward);
+    x.record.path = x.head.uri.path_and_query().cloned();
+    x.record.authority = Some(x.authority.clone());
+    if let Some(timeout) = x.timeout {
+        expected_timeout(x, timeout);
+    }
+}
+
+/// What this attempt (counted from 1) tells the upstream.
+pub fn attempt(x: &mut Exchange, attempt: u32) {
+    if x.route.as_ref().is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
+        x.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, number(attempt.into()));
+    }
+}
+
+fn expected_timeout(x: &mut Exchange, timeout: Duration) {
+    if !suppresses_envoy_headers(x) {
+        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        x.head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, number(milliseconds));
+    }
+}
+
+/// Whether the router must not add `x-envoy-…` headers.
+pub fn suppresses_envoy_headers(x: &Exchange) -> bool {
+    x.http.config.suppress_envoy_headers
+        || x.http.config.filters.iter().any(|filter| match &filter.kind {
+            proxy_config::filter::HttpFilterKind::Router(router) => router.suppress_envoy_headers,
+            _ => false,
+        })
+}
+
+fn rewrite_host(x: &mut Exchange, forward: &Forward) {
+    let literal = x.weighted_cluster().and_then(|weighted| weighted.host_rewrite.clone());
+    let new = match (&literal, &forward.host_rewrite) {
+        (Some(host), _) | (None, HostRewrite::Literal(host)) => Some(text(host)),
+        // The endpoint is not chosen yet; `auto_host` does this.
+        (None, HostRewrite::None | HostRewrite::Auto) => None,
+        (None, HostRewrite::Header(name)) => x.head.headers.get(name).cloned(),
+        (None, HostRewrite::PathRegex(rewrite)) => Some(text(&rewrite.apply(x.path_only()))),
+    };
+    if let Some(new) = new {
+        set_host(x, forward, new);
+    }
+}
+
+/// `HostRewrite::Auto`: the host name of the endpoint that was chosen.
+pub fn auto_host(x: &mut Exchange, forward: &Forward, hostname: &str) {
+    if forward.host_rewrite == HostRewrite::Auto && !hostname.is_empty() && x.authority != hostname {
+        set_host(x, forward, text(hostname));
+    }
+}
+
+fn set_host(x: &mut Exchange, forward: &Forward, new: http::HeaderValue) {
+    let old = std::mem::replace(&mut x.authority, new);
+    if forward.append_x_forwarded_host && old != x.authority {
+        super::admit::append(&mut x.head.headers, X_FORWARDED_HOST, old.to_str().unwrap_or_default());
+    }
+}
+
+fn rewrite_path(x: &mut Exchange, forward: &Forward) {
+    let Some(matched) = &x.route else { return };
+    let path_and_query = x.path();
+    let (path, _) = split_path(path_and_query);
+    let rest = path_and_query.get(path.len()..).unwrap_or_default();
+    let folds = !matched.route.matches.case_sensitive;
+    let new = match &forward.path_rewrite {
+        PathRewrite::None => return,
+        PathRewrite::Path(new) => new.to_string(),
+        PathRewrite::Regex(rewrite) => rewrite.apply(path),
+        PathRewrite::Prefix(new) => {
+            let matched_length = match &matched.route.matches.path {
+                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) if starts_with(path, prefix, folds) => prefix.len(),
+                // An exact path or a regular expression matched all of it.
+                _ => path.len(),
+            };
+            format!("{new}{}", path.get(matched_length..).unwrap_or_default())
+        }
+    };
+    let new = format!("{new}{rest}");
+    if new == path_and_query {
+        return;
+    }
+    // A rewrite that gives no path (a regular expression may) leaves the path alone, as a request without one cannot be sent.
+    if let Ok(parsed) = new.parse::<PathAndQuery>() {
+        x.record.original_path = x.head.uri.path_and_query().cloned();
+        let original = text(path_and_query);
+        if !suppresses_envoy_headers(x) {
+            x.head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+        }
+        x.head.uri = Uri::from(parsed);
+    }
+}
+

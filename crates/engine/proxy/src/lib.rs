@@ -1,0 +1,21 @@
+//! The data path of the proxy: from an accepted connection to one report about each request.
+//!
+//! The files are listed in the order in which a request passes them; `serve` is the outline and worth reading first. [`publish`]
+//! takes configuration (values of `proxy-config`) and keeps the live objects that requests run on.
+//!
+//! Invariants: no request sees two versions of the configuration; decisions (`chain`, `route`, `balance`, `upstream::retry`, …) are pure
+//! functions of configuration, facts, clock and random numbers; nothing that comes from the network or from configuration panics;
+//! plaintext is never a fallback. No protobuf, no xDS, no Kubernetes in here: `feed` and the programs bring those.
+//! Deliberately not here: fetching configuration and certificates (`feed`), command line and environment (`bin/tanbark-proxy`).
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod publish;
+
+pub mod balance;
+pub mod chain;
+pub mod route;
+pub mod tls;
+pub mod upstream;
+
+pub use publish::{Live, Update};

@@ -1,0 +1,263 @@
+//! Domain configuration → live objects, swapped in at once.
+//!
+//! [`Live`] is what every worker holds. One `ArcSwap` carries listeners, route tables and clusters together, so a request that loads it
+//! once at its start sees one version; each cluster carries its endpoints in an `ArcSwap` of its own, because they churn far more.
+//! [`Live::publish`] is the only writer: it takes an [`Update`] of things set and removed by name, reuses every live object whose
+//! configuration is equal (its counters, pools and ejections survive) and makes new ones for the rest.
+//!
+//! The caller warms: a cluster should be published when its endpoints and secrets are known. What is published without them is safe all
+//! the same: no endpoints answers 503 `UH`, no secret refuses connections; plaintext is never used instead.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use proxy_config::{Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret, SecretName};
+use stdx::{Clock, Rng, SystemClock, SystemRng};
+use telemetry::stats::{Options, Store};
+use tokio::sync::watch;
+
+mod cluster;
+mod listener;
+
+pub use cluster::{HostState, LiveCluster, LiveEndpoint};
+pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTerminal};
+
+use crate::{filters::peer_metadata::Own, route::LiveRouteTable, tls};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Resources of one kind that were set (added or replaced) and removed. A name in both is set.
+#[derive(Debug, Clone)]
+pub struct Changes<Name, Resource> {
+    pub set: Vec<Arc<Resource>>,
+    pub removed: Vec<Name>,
+}
+
+impl<Name, Resource> Default for Changes<Name, Resource> {
+    fn default() -> Self {
+        Self { set: Vec::new(), removed: Vec::new() }
+    }
+}
+
+impl<Name, Resource> Changes<Name, Resource> {
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// One change of configuration, applied as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    pub listeners: Changes<ListenerName, Listener>,
+    pub routes: Changes<RouteTableName, RouteTable>,
+    pub clusters: Changes<ClusterName, Cluster>,
+    /// By `Endpoints::cluster`: the EDS service name, or, for clusters resolved by DNS, the cluster's name. May come before the cluster.
+    pub endpoints: Changes<Arc<str>, Endpoints>,
+    /// `default` and `ROOTCA` (the workload's identity) are secrets like any other. New connections use the new value.
+    pub secrets: Changes<SecretName, Secret>,
+}
+
+impl Update {
+    pub fn is_empty(&self) -> bool {
+        let Self { listeners, routes, clusters, endpoints, secrets } = self;
+        listeners.is_empty() && routes.is_empty() && clusters.is_empty() && endpoints.is_empty() && secrets.is_empty()
+    }
+}
+
+/// Something in an update that cannot be used as it stands. The rest of the update is in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {name}: {problem}")]
+pub struct PublishProblem {
+    /// `listener`, `cluster` or `secret`.
+    pub kind: &'static str,
+    pub name: Arc<str>,
+    pub problem: String,
+}
+
+/// One version of listeners, route tables and clusters. Immutable but for what the live objects themselves swap.
+#[derive(Default)]
+pub struct Config {
+    /// Grows by one with each published version.
+    pub version: u64,
+    pub listeners: Map<ListenerName, Arc<LiveListener>>,
+    pub routes: Map<RouteTableName, Arc<LiveRouteTable>>,
+    pub clusters: Map<ClusterName, Arc<LiveCluster>>,
+    /// Listeners by the address that original destinations are compared with.
+    pub(crate) by_address: Map<std::net::SocketAddr, Arc<LiveListener>>,
+}
+
+impl Config {
+    /// The live cluster of this name.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<LiveCluster>> {
+        self.clusters.get(name)
+    }
+}
+
+/// What the workers serve from; shared by all of them.
+pub struct Live {
+    config: ArcSwap<Config>,
+    versions: watch::Sender<u64>,
+    writer: Mutex<Writer>,
+    pub tls: Arc<tls::Secrets>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    /// Envoy's statistics.
+    pub stats: Store,
+    /// This proxy, as it tells its peers.
+    pub own: Own,
+    pub(crate) ids: Ids,
+}
+
+/// The writer's book-keeping: what was published but is not reachable from `Config`.
+#[derive(Default)]
+struct Writer {
+    endpoints: Map<Arc<str>, Arc<Endpoints>>,
+}
+
+/// Numbers that are never used twice in a process: pools are keyed by them.
+#[derive(Debug, Default)]
+pub(crate) struct Ids(AtomicU64);
+
+impl Ids {
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock), Arc::new(SystemRng), Store::new(Options::default()), Own::default())
+    }
+}
+
+impl Live {
+    /// An empty configuration.
+    pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>, stats: Store, own: Own) -> Self {
+        Self {
+            config: ArcSwap::default(),
+            versions: watch::Sender::new(0),
+            writer: Mutex::default(),
+            tls: Arc::new(tls::Secrets::default()),
+            clock,
+            rng,
+            stats,
+            own,
+            ids: Ids::default(),
+        }
+    }
+
+    /// The current version, for one request.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Resolves after each publication that changed listeners, routes or clusters.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
+    }
+
+    /// Applies an update. Returns what in it is unusable; an item with a problem is published in a form that refuses traffic
+    /// (never in a form that is laxer than asked), and everything else is in force when this returns.
+    pub fn publish(&self, update: Update) -> Vec<PublishProblem> {
+        let Update { listeners, routes, clusters, endpoints, secrets } = update;
+        let mut problems = Vec::new();
+        // Writers come one after the other; readers never take this lock.
+        let mut writer = self.writer.lock();
+        self.tls.replace(&secrets.set, &secrets.removed, &mut problems);
+        let touched = writer.replace(endpoints);
+        let old = self.config.load_full();
+        for cluster in old.clusters.values() {
+            if let Some(service) = cluster.endpoints_name()
+                && touched.contains(service)
+            {
+                cluster.set_endpoints(writer.endpoints.get(service).cloned(), self);
+            }
+        }
+        if listeners.is_empty() && routes.is_empty() && clusters.is_empty() {
+            return problems;
+        }
+        let clusters = self.clusters(&old, clusters, &writer, &mut problems);
+        let routes = apply(&old.routes, routes, |t| &t.name, |live| &live.config, |table, _| Arc::new(LiveRouteTable::new(table)));
+        let listeners = apply(&old.listeners, listeners, |l| &l.name, |live| &live.config, |listener, old| {
+            Arc::new(LiveListener::new(listener, old.map(|old| &**old), self, &mut problems))
+        });
+        let by_address = listeners.values().flat_map(|l| l.addresses().map(|address| (address, l.clone()))).collect();
+        let config = Arc::new(Config { version: old.version + 1, listeners, routes, clusters, by_address });
+        self.config.store(config.clone());
+        self.versions.send_replace(config.version);
+        for (name, listener) in &old.listeners {
+            listener.drain_but_for(config.listeners.get(name).map(|l| &**l));
+        }
+        problems
+    }
+
+    fn clusters(
+        &self,
+        old: &Config,
+        changes: Changes<ClusterName, Cluster>,
+        writer: &Writer,
+        problems: &mut Vec<PublishProblem>,
+    ) -> Map<ClusterName, Arc<LiveCluster>> {
+        apply(&old.clusters, changes, |c| &c.name, |live| &live.config, |config, _| {
+            let cluster = LiveCluster::new(config, self, problems);
+            if let Some(endpoints) = cluster.endpoints_name().and_then(|service| writer.endpoints.get(service)) {
+                cluster.set_endpoints(Some(endpoints.clone()), self);
+            }
+            Arc::new(cluster)
+        })
+    }
+}
+
+impl Writer {
+    /// Takes the new endpoints; returns the names that changed.
+    fn replace(&mut self, changes: Changes<Arc<str>, Endpoints>) -> HashSet<Arc<str>, RandomState> {
+        let mut touched = HashSet::default();
+        for name in changes.removed {
+            if self.endpoints.remove(&name).is_some() {
+                touched.insert(name);
+            }
+        }
+        for endpoints in changes.set {
+            let old = self.endpoints.insert(endpoints.cluster.clone(), endpoints.clone());
+            if old.is_none_or(|old| old != endpoints) {
+                touched.insert(endpoints.cluster.clone());
+            }
+        }
+        touched
+    }
+}
+
+/// The old map with the changes applied; a resource equal to what is live keeps its live object.
+fn apply<Name: Clone + Eq + std::hash::Hash, Resource: PartialEq, Alive>(
+    old: &Map<Name, Arc<Alive>>,
+    changes: Changes<Name, Resource>,
+    name: impl Fn(&Resource) -> &Name,
+    config: impl Fn(&Alive) -> &Resource,
+    mut make: impl FnMut(Arc<Resource>, Option<&Arc<Alive>>) -> Arc<Alive>,
+) -> Map<Name, Arc<Alive>> {
+    let mut new = old.clone();
+    for name in &changes.removed {
+        new.remove(name);
+    }
+    for resource in changes.set {
+        let name = name(&resource).clone();
+        let before = old.get(&name);
+        let alive = match before {
+            Some(alive) if *config(alive) == *resource => alive.clone(),
+            _ => make(resource, before),
+        };
+        new.insert(name, alive);
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests;

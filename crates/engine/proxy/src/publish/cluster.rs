@@ -1,0 +1,199 @@
+//! A cluster at run time: its configuration, its hosts, and what is counted and limited across all workers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use proxy_config::{
+    Cluster, Endpoints,
+    cluster::{Discovery, Transport, TransportMatch},
+    endpoint::{Endpoint, EndpointAddress, Health, Locality},
+    metadata::Metadata,
+};
+
+use stdx::Clock;
+
+use super::{Live, PublishProblem};
+use crate::{
+    balance::Hosts,
+    tls::LiveTransport,
+    upstream::{breaker::Breaker, metrics::ClusterMetrics, outlier},
+};
+
+/// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever its endpoints do.
+pub struct LiveCluster {
+    /// Never used twice; a cluster whose configuration changed gets another.
+    pub id: u64,
+    pub config: Arc<Cluster>,
+    pub default_breaker: Arc<Breaker>,
+    pub high_breaker: Arc<Breaker>,
+    pub outlier: outlier::ClusterState,
+    pub metrics: ClusterMetrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The default transport, then one for each of `transport_matches`.
+    transports: Box<[Arc<LiveTransport>]>,
+    hosts: ArcSwap<Hosts>,
+    /// What `hosts` was made from; also serialises writers of `hosts`.
+    endpoints: Mutex<Option<Arc<Endpoints>>>,
+}
+
+/// One endpoint. Made anew when its configuration changes; its `state` stays with its address.
+pub struct LiveEndpoint {
+    pub config: Endpoint,
+    pub locality: Locality,
+    pub priority: u32,
+    /// How connections to it are made; fixed by its metadata.
+    pub transport: Arc<LiveTransport>,
+    pub state: Arc<HostState>,
+}
+
+/// What is known about one address of one cluster at run time, across all workers.
+#[derive(Debug, Default)]
+pub struct HostState {
+    /// Key of this host in the workers' connection pools; never used twice.
+    pub id: u64,
+    pub active_requests: AtomicU32,
+    pub active_connections: AtomicU32,
+    pub outlier: outlier::HostState,
+    /// When the host was first seen, for slow start. `None`: it came with the first version of the cluster's endpoints.
+    pub added: Option<std::time::Instant>,
+}
+
+impl LiveEndpoint {
+    pub fn address(&self) -> &EndpointAddress {
+        &self.config.address
+    }
+
+    /// Whether traffic may go there: healthy or degraded by discovery and not ejected.
+    pub fn is_available(&self) -> bool {
+        matches!(self.config.health, Health::Healthy | Health::Degraded) && !self.state.outlier.is_ejected()
+    }
+
+    /// Requests and streams under way, all workers.
+    pub fn active_requests(&self) -> u32 {
+        self.state.active_requests.load(Ordering::Relaxed)
+    }
+}
+
+impl LiveCluster {
+    pub(super) fn new(config: Arc<Cluster>, live: &Live, problems: &mut Vec<PublishProblem>) -> Self {
+        let mut transport = |transport: &Transport| {
+            let (made, trouble) = live.tls.transport(transport);
+            problems.extend(trouble.into_iter().map(|problem| PublishProblem {
+                kind: "cluster",
+                name: config.name.shared(),
+                problem,
+            }));
+            Arc::new(made)
+        };
+        let transports: Box<[_]> = std::iter::once(&config.transport)
+            .chain(config.transport_matches.iter().map(|m| &m.transport))
+            .map(&mut transport)
+            .collect();
+        let cluster = Self {
+            id: live.ids.next(),
+            default_breaker: Arc::new(Breaker::new(config.circuit_breakers.default)),
+            high_breaker: Arc::new(Breaker::new(config.circuit_breakers.high)),
+            outlier: outlier::ClusterState::default(),
+            metrics: ClusterMetrics::new(&live.stats, &config),
+            clock: live.clock.clone(),
+            transports,
+            hosts: ArcSwap::default(),
+            endpoints: Mutex::default(),
+            config,
+        };
+        if let Discovery::Static(endpoints) = &cluster.config.discovery {
+            cluster.set_endpoints(Some(endpoints.clone()), live);
+        }
+        cluster
+    }
+
+    /// Under which name its endpoints are published; `None` when they are part of its configuration or it has none.
+    pub fn endpoints_name(&self) -> Option<&str> {
+        match &self.config.discovery {
+            Discovery::Eds { service_name } => Some(service_name),
+            Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => Some(self.config.name.as_str()),
+            Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::DynamicForward { .. } => None,
+        }
+    }
+
+    /// The hosts now, for one pick.
+    pub fn hosts(&self) -> Arc<Hosts> {
+        self.hosts.load_full()
+    }
+
+    pub fn breaker(&self, high_priority: bool) -> &Arc<Breaker> {
+        if high_priority { &self.high_breaker } else { &self.default_breaker }
+    }
+
+    /// The endpoints that were last published for it.
+    pub fn endpoints(&self) -> Option<Arc<Endpoints>> {
+        self.endpoints.lock().clone()
+    }
+
+    /// Replaces the endpoints; hosts that stay keep their state.
+    pub(super) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>, live: &Live) {
+        let mut current = self.endpoints.lock();
+        let first = current.is_none();
+        let known = self.hosts.load_full();
+        let now = live.clock.now();
+        let hosts = endpoints.iter().flat_map(|e| e.localities.iter()).flat_map(|l| l.endpoints.iter().map(move |e| (l, e)));
+        let all = hosts
+            .map(|(locality, endpoint)| {
+                let state = known.state_of(&endpoint.address).unwrap_or_else(|| {
+                    Arc::new(HostState { id: live.ids.next(), added: (!first).then_some(now), ..HostState::default() })
+                });
+                Arc::new(LiveEndpoint {
+                    transport: self.transport_for(&endpoint.metadata),
+                    config: endpoint.clone(),
+                    locality: locality.locality.clone(),
+                    priority: locality.priority,
+                    state,
+                })
+            })
+            .collect();
+        self.hosts.store(Arc::new(Hosts::build(&self.config, endpoints.as_deref(), all, now)));
+        *current = endpoints;
+    }
+
+    /// Recomputes which hosts are usable, after an ejection or its end, or as slow start goes on.
+    pub fn refresh(&self, now: std::time::Instant) {
+        let current = self.endpoints.lock();
+        let hosts = self.hosts.load_full();
+        self.hosts.store(Arc::new(Hosts::build(&self.config, current.as_deref(), hosts.all.clone(), now)));
+    }
+
+    /// An endpoint that is not in any list: the original destination of a connection, a name resolved for one request.
+    pub(crate) fn ad_hoc_endpoint(&self, address: EndpointAddress, state: Arc<HostState>) -> LiveEndpoint {
+        LiveEndpoint {
+            config: Endpoint {
+                address,
+                hostname: Arc::from(""),
+                health: Health::Healthy,
+                weight: 1,
+                metadata: Metadata::default(),
+            },
+            locality: Locality::default(),
+            priority: 0,
+            transport: self.transport_for(&Metadata::default()),
+            state,
+        }
+    }
+
+    /// `transport_socket_matches`: the first whose criteria are all found in the endpoint's metadata, else the default.
+    fn transport_for(&self, metadata: &Metadata) -> Arc<LiveTransport> {
+        let matched = self.config.transport_matches.iter().position(|m| is_match(m, metadata)).map_or(0, |at| at + 1);
+        match self.transports.get(matched) {
+            Some(transport) => transport.clone(),
+            None => Arc::new(LiveTransport::Refuse),
+        }
+    }
+}
+
+fn is_match(transport_match: &TransportMatch, metadata: &Metadata) -> bool {
+    const FILTER: &str = "envoy.transport_socket_match";
+    transport_match.criteria.iter().all(|(key, wanted)| metadata.lookup(FILTER, &[key]) == Some(wanted))
+}

@@ -1,0 +1,130 @@
+//! A listener at run time: its chains with their TLS contexts and compiled terminals, and the signal to drain.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use parking_lot::Mutex;
+use proxy_config::{
+    FilterChain, HttpConnectionManager, Listener,
+    filter::TcpTerminal,
+    http_connection_manager::RouteSource,
+    listener::{ListenAddress, Terminal},
+};
+use stdx::{Drain, DrainTrigger, drain};
+
+use super::{Live, PublishProblem};
+use crate::{route::LiveRouteTable, tls::LiveServerTls};
+
+/// One version of a listener. Chains whose configuration did not change pass from version to version, with their connections.
+pub struct LiveListener {
+    pub id: u64,
+    pub config: Arc<Listener>,
+    /// In the order of the configuration.
+    pub chains: Box<[Arc<LiveChain>]>,
+    pub default_chain: Option<Arc<LiveChain>>,
+}
+
+/// One filter chain. Connections hold the chain that took them; when no listener has it any more, it drains.
+pub struct LiveChain {
+    pub config: Arc<FilterChain>,
+    /// `None`: plaintext.
+    pub tls: Option<LiveServerTls>,
+    pub terminal: LiveTerminal,
+    trigger: Mutex<Option<DrainTrigger>>,
+    draining: Drain,
+}
+
+pub enum LiveTerminal {
+    Http(Arc<LiveHttp>),
+    Tcp(Arc<TcpTerminal>),
+    Close,
+}
+
+/// A connection manager with its inline routes compiled.
+pub struct LiveHttp {
+    pub config: Arc<HttpConnectionManager>,
+    /// `None`: the routes are found by name in `Config::routes`.
+    pub inline_routes: Option<Arc<LiveRouteTable>>,
+}
+
+impl LiveListener {
+    pub(super) fn new(config: Arc<Listener>, old: Option<&LiveListener>, live: &Live, problems: &mut Vec<PublishProblem>) -> Self {
+        let mut chain = |chain: &Arc<FilterChain>| {
+            if let Some(kept) = old.and_then(|old| old.all_chains().find(|kept| kept.config == *chain)) {
+                return kept.clone();
+            }
+            let (made, trouble) = LiveChain::new(chain.clone(), live);
+            problems.extend(trouble.into_iter().map(|problem| PublishProblem {
+                kind: "listener",
+                name: config.name.shared(),
+                problem: format!("filter chain {}: {problem}", chain.name),
+            }));
+            Arc::new(made)
+        };
+        let chains: Box<[_]> = config.chains.iter().map(&mut chain).collect();
+        let default_chain = config.default_chain.as_ref().map(&mut chain);
+        Self { id: live.ids.next(), chains, default_chain, config }
+    }
+
+    /// Tells the connections to finish, but for those of chains that `successor` took over.
+    pub(super) fn drain_but_for(&self, successor: Option<&LiveListener>) {
+        for chain in self.all_chains() {
+            let kept = successor.is_some_and(|s| s.all_chains().any(|other| Arc::ptr_eq(other, chain)));
+            if !kept {
+                chain.drain();
+            }
+        }
+    }
+
+    pub fn all_chains(&self) -> impl Iterator<Item = &Arc<LiveChain>> {
+        self.chains.iter().chain(self.default_chain.as_ref())
+    }
+
+    /// The socket addresses it has (or would have, if it does not bind).
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.config.addresses.iter().filter_map(|address| match address {
+            ListenAddress::Socket(address) => Some(*address),
+            ListenAddress::Pipe(_) => None,
+        })
+    }
+}
+
+impl LiveChain {
+    fn new(config: Arc<FilterChain>, live: &Live) -> (Self, Option<String>) {
+        let terminal = match &config.terminal {
+            Terminal::Http(http) => LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone()))),
+            Terminal::Tcp(tcp) => LiveTerminal::Tcp(tcp.clone()),
+            Terminal::Close => LiveTerminal::Close,
+        };
+        let (tls, problem) = match &config.tls {
+            None => (None, None),
+            Some(tls) => {
+                let (tls, problem) = live.tls.server(tls);
+                (Some(tls), problem)
+            }
+        };
+        let (trigger, draining) = drain::channel();
+        (Self { config, tls, terminal, trigger: Mutex::new(Some(trigger)), draining }, problem)
+    }
+
+    /// Tells the connections of this chain to finish.
+    pub fn drain(&self) {
+        if let Some(trigger) = self.trigger.lock().take() {
+            trigger.start();
+        }
+    }
+
+    /// Resolves when the chain is replaced or removed, or the proxy drains.
+    pub fn draining(&self) -> Drain {
+        self.draining.clone()
+    }
+}
+
+impl LiveHttp {
+    fn new(config: Arc<HttpConnectionManager>) -> Self {
+        let inline_routes = match &config.routes {
+            RouteSource::Inline(table) => Some(Arc::new(LiveRouteTable::new(table.clone()))),
+            RouteSource::Named(_) => None,
+        };
+        Self { config, inline_routes }
+    }
+}

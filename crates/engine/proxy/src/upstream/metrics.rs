@@ -1,0 +1,144 @@
+//! What is counted about a cluster, under Envoy's names (`cluster.<name>.…`).
+
+use proxy_config::Cluster;
+use telemetry::stats::{Counters, Gauges, Scope, Store};
+
+use super::connect::ConnectErrorKind;
+
+/// Names one block of counters or gauges, and an enum whose values are the positions in it.
+macro_rules! block {
+    ($(#[$doc:meta])* $kind:ident $names:ident { $($variant:ident $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $kind { $($variant),* }
+        const $names: &[&str] = &[$($name),*];
+    };
+}
+
+block! {
+    /// Counters of a cluster.
+    Count COUNTERS {
+        CxTotal "upstream_cx_total",
+        CxHttp1Total "upstream_cx_http1_total",
+        CxHttp2Total "upstream_cx_http2_total",
+        CxConnectFail "upstream_cx_connect_fail",
+        CxConnectTimeout "upstream_cx_connect_timeout",
+        CxOverflow "upstream_cx_overflow",
+        CxRxBytes "upstream_cx_rx_bytes_total",
+        CxTxBytes "upstream_cx_tx_bytes_total",
+        RqTotal "upstream_rq_total",
+        RqCompleted "upstream_rq_completed",
+        Rq1xx "upstream_rq_1xx",
+        Rq2xx "upstream_rq_2xx",
+        Rq3xx "upstream_rq_3xx",
+        Rq4xx "upstream_rq_4xx",
+        Rq5xx "upstream_rq_5xx",
+        RqPendingTotal "upstream_rq_pending_total",
+        RqPendingOverflow "upstream_rq_pending_overflow",
+        RqPendingFailureEject "upstream_rq_pending_failure_eject",
+        RqCancelled "upstream_rq_cancelled",
+        RqTimeout "upstream_rq_timeout",
+        RqPerTryTimeout "upstream_rq_per_try_timeout",
+        RqRxReset "upstream_rq_rx_reset",
+        RqTxReset "upstream_rq_tx_reset",
+        RqRetry "upstream_rq_retry",
+        RqRetrySuccess "upstream_rq_retry_success",
+        RqRetryOverflow "upstream_rq_retry_overflow",
+        RqRetryLimitExceeded "upstream_rq_retry_limit_exceeded",
+        RqMaxDurationReached "upstream_rq_max_duration_reached",
+        CxNoneHealthy "upstream_cx_none_healthy",
+        OutlierEjectionsTotal "outlier_detection.ejections_enforced_total",
+        OutlierEjectionsConsecutive5xx "outlier_detection.ejections_enforced_consecutive_5xx",
+        OutlierEjectionsDetected5xx "outlier_detection.ejections_detected_consecutive_5xx",
+        OutlierEjectionsOverflow "outlier_detection.ejections_overflow",
+        LbHealthyPanic "lb_healthy_panic",
+        LbSubsetsSelected "lb_subsets_selected",
+        LbSubsetsFallback "lb_subsets_fallback",
+    }
+}
+
+block! {
+    /// Gauges of a cluster.
+    Level GAUGES {
+        CxActive "upstream_cx_active",
+        RqActive "upstream_rq_active",
+        RqPendingActive "upstream_rq_pending_active",
+        MembershipTotal "membership_total",
+        MembershipHealthy "membership_healthy",
+        OutlierEjectionsActive "outlier_detection.ejections_active",
+    }
+}
+
+/// Counters and gauges of one cluster; the same series whenever a cluster of this name is made.
+pub struct ClusterMetrics {
+    counters: Counters,
+    gauges: Gauges,
+    /// Keeps the series alive.
+    _scope: Scope,
+}
+
+impl ClusterMetrics {
+    pub fn new(stats: &Store, cluster: &Cluster) -> Self {
+        let name = cluster.alt_stat_name.as_deref().unwrap_or(cluster.name.as_str());
+        // Istio ends the name with `;` to mark where it ends for Envoy's tag rules; it is no part of it.
+        let scope = stats.scope(&format!("cluster.{}.", name.trim_end_matches(';')));
+        Self { counters: scope.counters(COUNTERS), gauges: scope.gauges(GAUGES), _scope: scope }
+    }
+
+    pub fn count(&self, what: Count) {
+        self.counters.inc(what as usize);
+    }
+
+    pub fn add(&self, what: Count, amount: u64) {
+        self.counters.add(what as usize, amount);
+    }
+
+    pub fn value(&self, what: Count) -> u64 {
+        self.counters.value(what as usize)
+    }
+
+    pub fn raise(&self, what: Level) {
+        self.gauges.inc(what as usize);
+    }
+
+    pub fn lower(&self, what: Level) {
+        self.gauges.dec(what as usize);
+    }
+
+    pub fn set(&self, what: Level, value: u64) {
+        self.gauges.set(what as usize, value);
+    }
+
+    pub fn level(&self, what: Level) -> u64 {
+        self.gauges.value(what as usize)
+    }
+
+    /// Counts a final answer by its class.
+    pub fn answered(&self, status: u16) {
+        self.count(Count::RqCompleted);
+        match status / 100 {
+            1 => self.count(Count::Rq1xx),
+            2 => self.count(Count::Rq2xx),
+            3 => self.count(Count::Rq3xx),
+            4 => self.count(Count::Rq4xx),
+            _ => self.count(Count::Rq5xx),
+        }
+    }
+
+    pub(super) fn connection_started(&self) {
+        self.count(Count::CxTotal);
+        self.raise(Level::CxActive);
+    }
+
+    pub(super) fn connection_closed(&self) {
+        self.lower(Level::CxActive);
+    }
+
+    pub(super) fn connect_failed(&self, kind: ConnectErrorKind) {
+        self.lower(Level::CxActive);
+        self.count(Count::CxConnectFail);
+        if kind == ConnectErrorKind::Timeout {
+            self.count(Count::CxConnectTimeout);
+        }
+    }
+}

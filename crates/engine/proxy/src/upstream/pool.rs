@@ -1,0 +1,469 @@
+//! A worker's connections to endpoints: kept, lent, and made when needed.
+//!
+//! One [`Pool`] for each endpoint and way of speaking to it (HTTP version, ALPN, SNI). HTTP/1 connections are lent to one request at a
+//! time, last used first; HTTP/2 connections carry many. A request that finds no connection takes a place in the pending queue and one
+//! connection more is made, unless the circuit breakers say no; whichever connection is ready first serves the request that waits longest.
+//! When connecting fails, all that wait are told, as Envoy does. Everything here belongs to one worker: its locks are never contended.
+//! A connection that dies is noticed by the task that drives it; a pool whose endpoint is gone is dropped by [`Pools::sweep`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use foldhash::fast::RandomState;
+use hyper::client::conn::{http1, http2};
+use parking_lot::Mutex;
+use telemetry::record::{Protocol, TlsInfo};
+use tokio::sync::oneshot;
+
+use super::{
+    breaker::{Breaker, Guard, Resource},
+    connect::{ConnectError, ConnectOptions, connect},
+    metrics::Count,
+};
+use crate::{
+    codec::{self, ResetReason},
+    exchange::body::RequestBody,
+    publish::{LiveCluster, LiveEndpoint},
+};
+
+/// How a pool's connections speak; different ones never mix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolKey {
+    pub version: HttpVersion,
+    pub alpn: Option<Arc<[Arc<str>]>>,
+    pub server_name: Option<Arc<str>>,
+    pub high_priority: bool,
+    /// Connections with a PROXY protocol header belong to one downstream connection's addresses.
+    pub downstream: Option<(SocketAddr, SocketAddr)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersion {
+    Http1,
+    Http2,
+    /// What ALPN settles; HTTP/1 without.
+    Negotiated,
+}
+
+/// All pools of one worker, by the endpoint's `HostState::id`.
+#[derive(Default)]
+pub struct Pools {
+    hosts: Mutex<HashMap<u64, Vec<Arc<Pool>>, RandomState>>,
+}
+
+/// The connections to one endpoint that speak one way.
+pub struct Pool {
+    key: PoolKey,
+    cluster: Arc<LiveCluster>,
+    endpoint: Arc<LiveEndpoint>,
+    breaker: Arc<Breaker>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Last used last.
+    idle: Vec<Idle>,
+    shared: Vec<Arc<Shared>>,
+    waiting: VecDeque<oneshot::Sender<Result<Lease, ConnectError>>>,
+    connecting: usize,
+    /// Connections that are made and not yet closed.
+    open: usize,
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    connection: Arc<UpstreamConnection>,
+    since: Instant,
+}
+
+/// An HTTP/2 connection.
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    connection: Arc<UpstreamConnection>,
+    active: AtomicU32,
+}
+
+/// Facts about one upstream connection.
+pub struct UpstreamConnection {
+    pub id: u64,
+    pub local: Option<SocketAddr>,
+    pub remote: Option<SocketAddr>,
+    pub tls: Option<Arc<TlsInfo>>,
+    pub protocol: Protocol,
+    pub created: Instant,
+    requests: AtomicU32,
+    last_used: Mutex<Instant>,
+    /// Takes no further request.
+    retired: AtomicBool,
+}
+
+/// A connection lent to one request.
+pub struct Lease {
+    pub connection: Arc<UpstreamConnection>,
+    pool: Arc<Pool>,
+    sender: Sender,
+}
+
+enum Sender {
+    /// `None` once it went back or was given up.
+    Http1(Option<http1::SendRequest<RequestBody>>),
+    Http2(Arc<Shared>),
+}
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub struct SendError {
+    pub reset: ResetReason,
+    /// The request, when nothing of it was written.
+    pub unsent: Option<Box<http::Request<RequestBody>>>,
+}
+
+/// Why no connection was lent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AcquireError {
+    /// A circuit breaker is full.
+    #[error("overflow")]
+    Overflow,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Pools {
+    /// The pool for an endpoint, made when there is none.
+    pub fn pool(&self, cluster: &Arc<LiveCluster>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Arc<Pool> {
+        let mut hosts = self.hosts.lock();
+        let pools = hosts.entry(endpoint.state.id).or_default();
+        // An endpoint whose transport changed is another endpoint as far as connections go.
+        let same = |pool: &&Arc<Pool>| {
+            pool.key == key && pool.cluster.id == cluster.id && Arc::ptr_eq(&pool.endpoint.transport, &endpoint.transport)
+        };
+        if let Some(pool) = pools.iter().find(same) {
+            return pool.clone();
+        }
+        let pool = Arc::new(Pool {
+            breaker: cluster.breaker(key.high_priority).clone(),
+            key,
+            cluster: cluster.clone(),
+            endpoint: endpoint.clone(),
+            state: Mutex::default(),
+        });
+        pools.push(pool.clone());
+        pool
+    }
+
+    /// Closes connections that idled too long and pools whose cluster or endpoint is gone. Called about once a second.
+    pub fn sweep(&self, now: Instant, is_current: impl Fn(&LiveCluster, &LiveEndpoint) -> bool) {
+        self.hosts.lock().retain(|_, pools| {
+            pools.retain(|pool| {
+                let current = is_current(&pool.cluster, &pool.endpoint);
+                let mut state = pool.state.lock();
+                state.expire(&pool.cluster, now, current);
+                current || state.open + state.connecting > 0
+            });
+            !pools.is_empty()
+        });
+    }
+
+    /// Connections open now, for tests and the admin page.
+    pub fn open_connections(&self) -> usize {
+        self.hosts.lock().values().flatten().map(|pool| pool.state.lock().open).sum()
+    }
+}
+
+impl State {
+    fn expire(&mut self, cluster: &LiveCluster, now: Instant, current: bool) {
+        let http = &cluster.config.http;
+        let idle_too_long = |since: Instant| http.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+        let too_old = |c: &UpstreamConnection| http.max_connection_duration.is_some_and(|limit| now.saturating_duration_since(c.created) >= limit);
+        self.idle.retain(|idle| current && !idle_too_long(idle.since) && !too_old(&idle.connection) && !idle.sender.is_closed());
+        // Dropping the last sender of an HTTP/2 connection lets its streams end and then closes it.
+        self.shared.retain(|shared| {
+            let unused = shared.active.load(Ordering::Relaxed) == 0;
+            !shared.sender.is_closed() && !(too_old(&shared.connection) || !current || (unused && idle_too_long(*shared.connection.last_used.lock())))
+        });
+    }
+}
+
+impl Pool {
+    pub fn endpoint(&self) -> &Arc<LiveEndpoint> {
+        &self.endpoint
+    }
+
+    /// Lends a connection: one that is free, or the first that becomes so.
+    pub async fn acquire(self: &Arc<Self>) -> Result<Lease, AcquireError> {
+        let (waiting, _pending) = {
+            let mut state = self.state.lock();
+            if let Some(lease) = self.free(&mut state) {
+                return Ok(lease);
+            }
+            let pending = self.breaker.enter(Resource::PendingRequests).ok_or(AcquireError::Overflow)?;
+            let (sender, receiver) = oneshot::channel();
+            state.waiting.push_back(sender);
+            self.grow(&mut state);
+            (receiver, pending)
+        };
+        match waiting.await {
+            Ok(result) => Ok(result?),
+            // The pool went away with its worker.
+            Err(_) => Err(AcquireError::Overflow),
+        }
+    }
+
+    fn free(self: &Arc<Self>, state: &mut State) -> Option<Lease> {
+        while let Some(idle) = state.idle.pop() {
+            if !idle.sender.is_closed() && !idle.connection.retired.load(Ordering::Relaxed) {
+                return Some(self.lease(Sender::Http1(Some(idle.sender)), idle.connection));
+            }
+        }
+        state.shared.retain(|shared| !shared.sender.is_closed() && !shared.connection.retired.load(Ordering::Relaxed));
+        let shared = state.shared.iter().find(|shared| shared.has_room(&self.cluster))?.clone();
+        let connection = shared.connection.clone();
+        Some(self.lease(Sender::Http2(shared), connection))
+    }
+
+    fn lease(self: &Arc<Self>, sender: Sender, connection: Arc<UpstreamConnection>) -> Lease {
+        if let Sender::Http2(shared) = &sender {
+            shared.active.fetch_add(1, Ordering::Relaxed);
+        }
+        let requests = connection.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.cluster.config.http.max_requests_per_connection.is_some_and(|limit| requests >= limit) {
+            connection.retired.store(true, Ordering::Relaxed);
+        }
+        Lease { connection, pool: self.clone(), sender }
+    }
+
+    /// Starts connections for those who wait, as far as the circuit breaker lets it.
+    fn grow(self: &Arc<Self>, state: &mut State) {
+        let wanted = match self.key.version {
+            HttpVersion::Http1 => state.waiting.len(),
+            // One HTTP/2 connection can serve all who wait; a negotiated one is taken to be that until it is known.
+            HttpVersion::Http2 | HttpVersion::Negotiated => usize::from(!state.waiting.is_empty()),
+        };
+        while state.connecting < wanted {
+            let place = match self.breaker.enter(Resource::Connections) {
+                Some(place) => place,
+                None if state.open + state.connecting == 0 => self.breaker.enter_beyond_limit(Resource::Connections),
+                None => break,
+            };
+            state.connecting += 1;
+            self.cluster.metrics.connection_started();
+            tokio::spawn(self.clone().make(place));
+        }
+    }
+
+    /// Makes one connection and drives it to its end.
+    async fn make(self: Arc<Self>, place: Guard) {
+        let options = ConnectOptions {
+            alpn: self.key.alpn.clone(),
+            server_name: self.key.server_name.clone(),
+            downstream: self.key.downstream,
+        };
+        let made = match connect(&self.cluster.config, &self.endpoint, &options).await {
+            Ok(connected) => codec::client_handshake(connected, self.key.version, &self.cluster.config.http).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Err(error) => self.failed(error),
+            Ok(handshake) => {
+                let codec::Handshake { sender, facts, driver } = handshake;
+                let connection = Arc::new(UpstreamConnection::new(facts, self.cluster.clock.now()));
+                self.endpoint.state.active_connections.fetch_add(1, Ordering::Relaxed);
+                self.cluster.metrics.count(match connection.protocol {
+                    Protocol::Http2 | Protocol::Http3 => Count::CxHttp2Total,
+                    Protocol::Http10 | Protocol::Http11 => Count::CxHttp1Total,
+                });
+                self.ready(sender, connection.clone());
+                driver.await;
+                connection.retired.store(true, Ordering::Relaxed);
+                self.cluster.metrics.connection_closed();
+                self.endpoint.state.active_connections.fetch_sub(1, Ordering::Relaxed);
+                self.closed(&connection, place);
+            }
+        }
+    }
+
+    fn failed(self: &Arc<Self>, error: ConnectError) {
+        self.cluster.metrics.connect_failed(error.kind);
+        let waiting = {
+            let mut state = self.state.lock();
+            state.connecting = state.connecting.saturating_sub(1);
+            std::mem::take(&mut state.waiting)
+        };
+        for request in waiting {
+            // A request that gave up waiting needs no answer.
+            let _ = request.send(Err(error.clone()));
+        }
+    }
+
+    fn ready(self: &Arc<Self>, sender: codec::ClientSender, connection: Arc<UpstreamConnection>) {
+        let mut state = self.state.lock();
+        state.connecting = state.connecting.saturating_sub(1);
+        state.open += 1;
+        match sender {
+            codec::ClientSender::Http1(sender) => {
+                self.give_back(&mut state, sender, connection);
+                // Negotiation may have given HTTP/1 where one connection was expected to do for all.
+                if self.key.version == HttpVersion::Negotiated && !state.waiting.is_empty() {
+                    self.grow(&mut state);
+                }
+            }
+            codec::ClientSender::Http2(sender) => {
+                state.shared.push(Arc::new(Shared { sender, connection, active: AtomicU32::new(0) }));
+                self.serve_waiting(&mut state);
+            }
+        }
+    }
+
+    fn serve_waiting(self: &Arc<Self>, state: &mut State) {
+        while let Some(request) = state.waiting.pop_front() {
+            if request.is_closed() {
+                continue;
+            }
+            match self.free(state) {
+                Some(lease) => {
+                    // It may have given up in between. Dropping its lease here would take the lock that we hold.
+                    if let Err(Ok(mut lease)) = request.send(Ok(lease)) {
+                        lease.disarm();
+                    }
+                }
+                None => {
+                    state.waiting.push_front(request);
+                    self.grow(state);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A connection is free: the request that waits longest gets it.
+    fn give_back(self: &Arc<Self>, state: &mut State, sender: http1::SendRequest<RequestBody>, connection: Arc<UpstreamConnection>) {
+        let mut sender = sender;
+        while let Some(request) = state.waiting.pop_front() {
+            let lease = self.lease(Sender::Http1(Some(sender)), connection.clone());
+            match request.send(Ok(lease)) {
+                Ok(()) => return,
+                Err(Ok(mut lease)) => match lease.take_http1() {
+                    Some(back) => sender = back,
+                    None => return,
+                },
+                Err(Err(_)) => return,
+            }
+        }
+        state.idle.push(Idle { sender, connection, since: self.cluster.clock.now() });
+    }
+
+    fn closed(self: &Arc<Self>, connection: &Arc<UpstreamConnection>, place: Guard) {
+        drop(place);
+        let mut state = self.state.lock();
+        state.open = state.open.saturating_sub(1);
+        state.idle.retain(|idle| !Arc::ptr_eq(&idle.connection, connection));
+        state.shared.retain(|shared| !Arc::ptr_eq(&shared.connection, connection));
+        // There may be room for a connection that had to wait.
+        self.grow(&mut state);
+    }
+}
+
+impl Shared {
+    fn has_room(&self, cluster: &LiveCluster) -> bool {
+        let configured = cluster.config.http.http2.max_concurrent_streams.unwrap_or(u32::MAX);
+        let allowed = usize::try_from(configured).unwrap_or(usize::MAX).min(self.sender.current_max_send_streams());
+        usize::try_from(self.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX) < allowed
+    }
+}
+
+impl UpstreamConnection {
+    fn new(facts: codec::ConnectionFacts, now: Instant) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let codec::ConnectionFacts { local, remote, tls, protocol } = facts;
+        Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            local,
+            remote,
+            tls,
+            protocol,
+            created: now,
+            requests: AtomicU32::new(0),
+            last_used: Mutex::new(now),
+            retired: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Lease {
+    /// Sends a request. When the connection turned out closed before anything was written, the request comes back.
+    pub async fn send(&mut self, request: http::Request<RequestBody>) -> Result<http::Response<hyper::body::Incoming>, SendError> {
+        let result = match &mut self.sender {
+            Sender::Http1(Some(sender)) => {
+                // A connection that just came back may need a turn of the loop to be ready.
+                if !sender.is_ready() && sender.ready().await.is_err() {
+                    return Err(SendError { reset: ResetReason::ConnectionTermination, unsent: Some(Box::new(request)) });
+                }
+                sender.try_send_request(request).await
+            }
+            Sender::Http1(None) => {
+                return Err(SendError { reset: ResetReason::ConnectionTermination, unsent: Some(Box::new(request)) });
+            }
+            Sender::Http2(shared) => shared.sender.clone().try_send_request(request).await,
+        };
+        result.map_err(|mut error| {
+            let unsent = error.take_message().map(Box::new);
+            SendError { reset: codec::reset_reason(&error.into_error()), unsent }
+        })
+    }
+
+    /// Takes the connection out of the lease without touching the pool.
+    fn disarm(&mut self) {
+        if let Sender::Http2(shared) = &self.sender {
+            shared.active.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.sender = Sender::Http1(None);
+    }
+
+    fn take_http1(&mut self) -> Option<http1::SendRequest<RequestBody>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.take(),
+            Sender::Http2(_) => None,
+        }
+    }
+
+    /// The exchange is complete on both sides: the connection may take another request. Without this call an HTTP/1 connection closes.
+    pub fn release(mut self) {
+        if let Some(sender) = self.take_http1()
+            && !sender.is_closed()
+            && !self.connection.retired.load(Ordering::Relaxed)
+        {
+            let pool = self.pool.clone();
+            pool.give_back(&mut pool.state.lock(), sender, self.connection.clone());
+        }
+    }
+
+    /// No further request on this connection (the peer said so, or it misbehaves).
+    pub fn retire(&self) {
+        self.connection.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub fn cluster(&self) -> &Arc<LiveCluster> {
+        &self.pool.cluster
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Sender::Http2(shared) = &self.sender {
+            shared.active.fetch_sub(1, Ordering::Relaxed);
+            *self.connection.last_used.lock() = self.pool.cluster.clock.now();
+            let mut state = self.pool.state.lock();
+            if !state.waiting.is_empty() {
+                self.pool.serve_waiting(&mut state);
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What `cargo xtask` does, as a library, so that the tests run the same checks.
+
+use std::path::{Path, PathBuf};
+
+pub mod tidy;
+
+/// The workspace's folder.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
