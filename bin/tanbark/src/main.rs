@@ -1,1 +1,77 @@
-fn main() {}
+//! `tanbark`: command line, control plane and one-machine runtime in one program.
+//!
+//! `main → run(parse())`, one match over commands. Every command lives in `commands/<verb>.rs` with its `Args` and `run`; what several
+//! share is beside this file: the client of the local API, manifests and their problems, output. Exit codes are kubectl's: 0, 1 for
+//! a failure, and of `exec` the code of the command that was run.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+
+mod admin;
+mod api;
+mod cli;
+mod commands;
+mod kind;
+mod manifests;
+mod object;
+mod output;
+mod problems;
+mod prometheus;
+mod session;
+mod target;
+
+use api::ApiError;
+use cli::{Cli, Command};
+use session::Session;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    run(Cli::parse()).unwrap_or_else(|error| {
+        // The API's refusals bring kubectl's prefix along.
+        match error.downcast_ref::<ApiError>() {
+            Some(refusal) => output::note(&refusal.to_string()),
+            None => output::note(&format!("error: {error:#}")),
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let session = Session::new(cli.state);
+    match cli.command {
+        // Before any thread is started: these two change the namespaces of their process.
+        Command::MachineInit => Ok(machine::init::main()),
+        Command::ContainerExec => Ok(machine::container::exec_main()),
+        Command::Control(args) => commands::control::run(args),
+        Command::Up(args) => wait(commands::up::run(args, &session)),
+        Command::Down(args) => wait(commands::down::run(args, &session)),
+        Command::Status(args) => wait(commands::status::run(args, &session)),
+        Command::Apply(args) => wait(commands::apply::run(args, &session)),
+        Command::Delete(args) => wait(commands::delete::run(args, &session)),
+        Command::Get(args) => wait(commands::get::run(args, &session)),
+        Command::Logs(args) => wait(commands::logs::run(args, &session)),
+        Command::Exec(args) => wait(commands::exec::run(args, &session)),
+        Command::Scale(args) => wait(commands::scale::run(args, &session)),
+        Command::Rollout(command) => wait(commands::rollout::run(command, &session)),
+        Command::ProxyConfig(command) => wait(commands::proxy_config::run(command, &session)),
+        Command::ProxyStatus(args) => wait(commands::proxy_status::run(args, &session)),
+        Command::Render(args) => commands::render::run(args),
+        Command::Validate(args) => commands::validate::run(args),
+        Command::Version(args) => commands::version::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+    }
+}
+
+/// Runs a command's future on a runtime of its own; one thread is plenty for a client.
+fn wait(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(command);
+    // A read of standard input that nobody waits for any more must not hold the program.
+    runtime.shutdown_background();
+    result
+}

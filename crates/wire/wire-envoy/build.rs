@@ -77,11 +77,7 @@ fn envoy_descriptors() -> Result<FileDescriptorSet, Box<dyn Error>> {
         .arg(manifest)
         .output()?;
     if !found.status.success() {
-        return Err(format!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&found.stderr)
-        )
-        .into());
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&found.stderr)).into());
     }
     let metadata: serde_json::Value = serde_json::from_slice(&found.stdout)?;
     let package = metadata["packages"]

@@ -207,7 +207,7 @@ impl HeaderMatcher {
         let matched = match (&self.test, value.as_deref()) {
             (HeaderTest::Present(wanted), found) => found.is_some() == *wanted,
             // Envoy: an absent header never matches, whether inverted or not, unless it is to be treated as empty.
-            (_, None) if !self.missing_as_empty => return self.invert && matches!(self.test, HeaderTest::String(_) | HeaderTest::Range { .. }),
+            (_, None) if !self.missing_as_empty => return false,
             (HeaderTest::String(m), found) => m.is_match(found.unwrap_or("")),
             (HeaderTest::Range { start, end }, found) => found.unwrap_or("").parse::<i64>().is_ok_and(|n| n >= *start && n < *end),
         };
@@ -321,4 +321,36 @@ impl Percent {
 /// A limit of zero means "off" in many Envoy fields; this says so in the type.
 pub fn non_zero(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(headers: &HeaderMap) -> HeaderView<'_> {
+        HeaderView { headers, authority: "a", method: "GET", path: "/", scheme: "http", protocol: "", status: None }
+    }
+
+    #[test]
+    fn an_absent_header_matches_an_inverted_test_only_when_it_counts_as_empty() {
+        let name = HeaderKey::Name(HeaderName::from_static("x-skip"));
+        let mut matcher = HeaderMatcher { name, test: HeaderTest::String(StringMatcher::exact("1")), invert: true, missing_as_empty: false };
+        let headers = HeaderMap::new();
+        assert!(!matcher.is_match(&view(&headers)));
+        matcher.missing_as_empty = true;
+        assert!(matcher.is_match(&view(&headers)));
+    }
+
+    #[test]
+    fn a_substitution_keeps_dollars_and_turns_backslash_digits_into_groups() {
+        let rewrite = RegexRewrite::parse("^/(a)/(.*)$", r"/$1/\2/\1").unwrap();
+        assert_eq!(rewrite.apply("/a/x"), "/$1/x/a");
+    }
+
+    #[test]
+    fn a_regex_matches_the_whole_text_only() {
+        let regex = FullRegex::parse("v[0-9]+|x").unwrap();
+        assert!(regex.is_match("v12") && regex.is_match("x"));
+        assert!(!regex.is_match("v12b") && !regex.is_match("ax"));
+    }
 }

@@ -134,21 +134,11 @@ fn source(cx: &mut Cx, value: wire::RuleSource) -> Source {
     if value == wire::RuleSource::default() {
         cx.error("at least one field is needed: an empty source would match everybody");
     }
+    #[rustfmt::skip]
     let wire::RuleSource {
-        principals,
-        not_principals,
-        request_principals,
-        not_request_principals,
-        namespaces,
-        not_namespaces,
-        service_accounts,
-        not_service_accounts,
-        ip_blocks,
-        not_ip_blocks,
-        remote_ip_blocks,
-        not_remote_ip_blocks,
-        trust_domains,
-        not_trust_domains,
+        principals, not_principals, request_principals, not_request_principals, namespaces,
+        not_namespaces, service_accounts, not_service_accounts, ip_blocks, not_ip_blocks,
+        remote_ip_blocks, not_remote_ip_blocks, trust_domains, not_trust_domains,
     } = value;
     let mixes = !service_accounts.is_empty() || !not_service_accounts.is_empty();
     if mixes

@@ -38,7 +38,12 @@ pub fn parse(cx: &mut Cx, spec: wire::DestinationRule) -> Option<DestinationRule
             );
         }
     }
-    let export_to = export_to(cx, &export, &cx.mesh.default_destination_rule_export_to);
+    let export_to = export_to(
+        cx,
+        "exportTo",
+        &export,
+        &cx.mesh.default_destination_rule_export_to,
+    );
     let workload_selector = cx.optional("workloadSelector", workload_selector, |cx, selector| {
         let WorkloadSelector { match_labels } = selector;
         cx.within("matchLabels", |cx| checked_labels(cx, &match_labels))

@@ -5,7 +5,7 @@ use mesh_model::Host;
 use mesh_model::gateway::{
     GatewayHost, Server, ServerCertificates, ServerTls, TerminateMode, TerminateTls, TlsVersion,
 };
-use mesh_model::object::{Selector, Text};
+use mesh_model::object::Text;
 use mesh_model::port::Protocol;
 use wire_kube::istio::gateway as wire;
 
@@ -56,7 +56,7 @@ pub fn parse(cx: &mut Cx, spec: wire::Gateway) -> Option<Gateway> {
     }
     Some(Gateway {
         meta: cx.meta.clone(),
-        selector: selector.unwrap_or_else(Selector::default),
+        selector: selector.unwrap_or_default(),
         servers: servers.into(),
     })
 }
@@ -85,6 +85,9 @@ fn server(cx: &mut Cx, value: wire::Server) -> Option<Server> {
         cx.unsupported("targetPort", target_port != 0);
         if name.is_empty() {
             cx.error_at("name", "is needed");
+        }
+        if protocol.is_empty() {
+            cx.error_at("protocol", "is needed");
         }
         declared_port(cx, number, &protocol, &name)
     });
@@ -161,84 +164,40 @@ fn server_tls(
 }
 
 fn terminate(cx: &mut Cx, tls: wire::ServerTlsSettings, mode: TerminateMode) -> Option<ServerTls> {
+    #[rustfmt::skip]
     let wire::ServerTlsSettings {
-        https_redirect,
-        mode: _,
-        server_certificate,
-        private_key,
-        ca_certificates,
-        ca_crl,
-        tls_certificates,
-        credential_name,
-        credential_names,
-        ca_cert_credential_name,
-        subject_alt_names,
-        verify_certificate_spki,
-        verify_certificate_hash,
-        min_protocol_version,
-        max_protocol_version,
-        cipher_suites,
-        insecure_skip_verify,
+        https_redirect, mode: _, server_certificate, private_key, ca_certificates, ca_crl,
+        tls_certificates, credential_name, credential_names, ca_cert_credential_name,
+        subject_alt_names, verify_certificate_spki, verify_certificate_hash, min_protocol_version,
+        max_protocol_version, cipher_suites, insecure_skip_verify,
     } = tls;
     cx.unsupported("caCrl", !ca_crl.is_empty());
     cx.unsupported("insecureSkipVerify", insecure_skip_verify == Some(true));
     if !credential_name.is_empty() && !credential_names.is_empty() {
         cx.error("only one of credentialName and credentialNames may be set");
     }
-    let mut credentials: Vec<Text> = credential_names
-        .iter()
-        .map(|n| Text::from(n.as_str()))
-        .collect();
+    let mut credentials: Vec<Text> = texts(&credential_names).to_vec();
     credentials.extend(text(&credential_name));
     let mut files: Vec<(Text, Text)> = Vec::new();
     if !server_certificate.is_empty() || !private_key.is_empty() {
-        files.push((
-            server_certificate.as_str().into(),
-            private_key.as_str().into(),
-        ));
+        files.push((server_certificate.into(), private_key.into()));
     }
     let mut ca_file = text(&ca_certificates);
-    for wire::TlsCertificate {
-        server_certificate,
-        private_key,
-        ca_certificates,
-    } in tls_certificates
-    {
+    for pair in tls_certificates {
+        let wire::TlsCertificate {
+            server_certificate,
+            private_key,
+            ca_certificates,
+        } = pair;
         files.push((server_certificate.into(), private_key.into()));
         ca_file = ca_file.or_else(|| text(&ca_certificates));
     }
-    let certificates = match (mode, credentials.is_empty(), files.is_empty()) {
-        (TerminateMode::IstioMutual, true, true) => ServerCertificates::Workload,
-        (TerminateMode::IstioMutual, _, _) => {
-            cx.error("mode ISTIO_MUTUAL uses the mesh's own certificates: give neither credentialName nor certificate files");
-            return None;
-        }
-        (_, false, _) => ServerCertificates::Credentials(credentials.into()),
-        (_, true, false) => ServerCertificates::Files(files.into()),
-        (_, true, true) => {
-            cx.error("credentialName, or serverCertificate and privateKey, are needed");
-            return None;
-        }
-    };
-    if let ServerCertificates::Files(files) = &certificates
-        && files
-            .iter()
-            .any(|(certificate, key)| certificate.is_empty() || key.is_empty())
-    {
-        cx.error("serverCertificate and privateKey are both needed");
-    }
-    let takes_client_certificates =
-        matches!(mode, TerminateMode::Mutual | TerminateMode::OptionalMutual);
+    let certificates = server_certificates(cx, mode, credentials, files)?;
+    let asks_clients = matches!(mode, TerminateMode::Mutual | TerminateMode::OptionalMutual);
     let from_files = matches!(certificates, ServerCertificates::Files(_));
-    if takes_client_certificates
-        && from_files
-        && ca_file.is_none()
-        && ca_cert_credential_name.is_empty()
-    {
-        cx.error_at(
-            "caCertificates",
-            "is needed with mode MUTUAL and OPTIONAL_MUTUAL",
-        );
+    if asks_clients && from_files && ca_file.is_none() && ca_cert_credential_name.is_empty() {
+        let message = "is needed with mode MUTUAL and OPTIONAL_MUTUAL";
+        cx.error_at("caCertificates", message);
     }
     check_ciphers(cx, &cipher_suites);
     let (min_version, max_version) = (version(min_protocol_version), version(max_protocol_version));
@@ -260,6 +219,33 @@ fn terminate(cx: &mut Cx, tls: wire::ServerTlsSettings, mode: TerminateMode) -> 
         cipher_suites: texts(&cipher_suites),
         https_redirect,
     })))
+}
+
+fn server_certificates(
+    cx: &mut Cx,
+    mode: TerminateMode,
+    credentials: Vec<Text>,
+    files: Vec<(Text, Text)>,
+) -> Option<ServerCertificates> {
+    if files
+        .iter()
+        .any(|(certificate, key)| certificate.is_empty() || key.is_empty())
+    {
+        cx.error("serverCertificate and privateKey are both needed");
+    }
+    match (mode, credentials.is_empty(), files.is_empty()) {
+        (TerminateMode::IstioMutual, true, true) => Some(ServerCertificates::Workload),
+        (TerminateMode::IstioMutual, _, _) => {
+            cx.error("mode ISTIO_MUTUAL uses the mesh's own certificates: give neither credentialName nor certificate files");
+            None
+        }
+        (_, false, _) => Some(ServerCertificates::Credentials(credentials.into())),
+        (_, true, false) => Some(ServerCertificates::Files(files.into())),
+        (_, true, true) => {
+            cx.error("credentialName, or serverCertificate and privateKey, are needed");
+            None
+        }
+    }
 }
 
 fn check_ciphers(cx: &mut Cx, suites: &[String]) {

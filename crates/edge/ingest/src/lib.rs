@@ -32,7 +32,7 @@ use mesh_model::{
 };
 use serde_json::Value;
 use wire_kube::kinds::{self, Kind, Support};
-use wire_kube::read::{self, Read};
+use wire_kube::read::{self, FaultKind, Read};
 use wire_kube::{istio, kubernetes as kube};
 
 mod authorization_policy;
@@ -96,9 +96,7 @@ pub fn parse(mesh: &MeshConfig, kind: Kind, object: &Value) -> (Option<Domain>, 
         return (None, problems);
     }
     let (metadata, faults) = wire_kube::meta::read_metadata(object);
-    let bad_metadata = faults
-        .iter()
-        .any(|f| f.kind != read::FaultKind::UnknownField);
+    let bad_metadata = faults.iter().any(|f| f.kind != FaultKind::UnknownField);
     let parsed_meta = meta::parse(kind, api_version, metadata, &mut problems);
     let Some(meta) = parsed_meta.filter(|_| !bad_metadata) else {
         problems.extend(faults.into_iter().map(Problem::from));
@@ -218,17 +216,23 @@ impl One<'_> {
         value: W,
         place: impl Fn(Problem) -> Problem,
     ) -> Option<T> {
+        let unread: Vec<String> = faults
+            .iter()
+            .filter(|f| f.kind != FaultKind::UnknownField)
+            .map(|f| f.path.clone())
+            .collect();
         self.problems.extend(faults.into_iter().map(Problem::from));
-        let unreadable = self.problems.iter().any(|p| p.severity == Severity::Error);
         let mut cx = Cx::new(self.mesh, self.meta);
         let parsed = parse(&mut cx, value);
         let (found, failed) = cx.finish();
-        // What could not be read stands at its default, so complaints about missing fields would only repeat it.
-        let echo = |p: &Problem| {
-            unreadable && p.severity == Severity::Error && p.message.contains("needed")
+        // What could not be read stands at its default; complaints about that would only repeat the fault.
+        let is_echo = |p: &Problem| {
+            p.message.contains("needed") && !unread.is_empty()
+                || unread.iter().any(|path| p.path.starts_with(path.as_str()))
         };
         self.problems
-            .extend(found.into_iter().filter(|p| !echo(p)).map(place));
+            .extend(found.into_iter().map(place).filter(|p| !is_echo(p)));
+        let unreadable = self.problems.iter().any(|p| p.severity == Severity::Error);
         parsed.filter(|_| !failed && !unreadable)
     }
 

@@ -15,17 +15,18 @@ use mesh_model::mesh_config::{
 use mesh_model::object::{Labels, Meta, ObjectRef};
 use mesh_model::sidecar::OutboundMode;
 use serde_json::Value;
+use wire_kube::istio::destination_rule::H2UpgradePolicy;
 use wire_kube::istio::gateway::TlsProtocol;
 use wire_kube::istio::mesh_config as wire;
-use wire_kube::istio::proxy_config as proxy;
 
 use crate::cx::Cx;
 use crate::problem::{Problem, Severity, code};
 use crate::traffic_policy::{connection_pool, keepalive, locality_lb, outlier_detection};
-use crate::value::{percent, text, texts};
+use crate::value::{text, texts};
 use crate::virtual_service::retries_of;
 
 mod providers;
+mod proxy_defaults;
 
 /// Istio's defaults, for the cluster domain `cluster.local`.
 pub fn default_mesh() -> MeshConfig {
@@ -115,206 +116,117 @@ pub(crate) fn parse_mesh_text(text: &str) -> (Option<MeshConfig>, Vec<Problem>) 
     }
 }
 
-fn apply(cx: &mut Cx, written: wire::MeshConfig) -> MeshConfig {
-    let defaults = cx.mesh.clone();
-    let wire::MeshConfig {
-        proxy_listen_port,
-        proxy_inbound_listen_port,
-        proxy_http_port,
-        connect_timeout,
-        protocol_detection_timeout,
-        tcp_keepalive,
-        ingress_class: _,
-        ingress_service: _,
-        ingress_controller_mode: _,
-        ingress_selector: _,
-        enable_tracing,
-        access_log_file,
-        access_log_format,
-        access_log_encoding,
-        enable_envoy_access_log_service,
-        disable_envoy_listener_log,
-        default_config,
-        outbound_traffic_policy,
-        inbound_traffic_policy,
-        config_sources,
-        enable_auto_mtls,
-        trust_domain,
-        trust_domain_aliases,
-        ca_certificates,
-        default_service_export_to,
-        default_virtual_service_export_to,
-        default_destination_rule_export_to,
-        root_namespace,
-        locality_lb_setting,
-        zone_aware_lb_setting,
-        dns_refresh_rate,
-        h2_upgrade_policy,
-        inbound_cluster_stat_name,
-        outbound_cluster_stat_name,
-        certificates,
-        service_settings,
-        service_scope_configs,
-        enable_prometheus_merge,
-        verify_certificate_at_client: _,
-        ca,
-        extension_providers,
-        default_providers,
-        discovery_selectors,
-        path_normalization,
-        default_http_retry_policy,
-        default_inbound_http_retry_policy,
-        mesh_mtls,
-        tls_defaults,
-        default_traffic_policy,
-        service_entry_visibility,
-        hbone_idle_timeout,
-        // Fields of old versions that Istio ignores as well.
-        thrift_config: _,
-        mixer_check_server: _,
-        mixer_report_server: _,
-    } = written;
-    let no_effect = [
-        ("proxyHttpPort", proxy_http_port.is_some_and(|p| p != 0)),
-        (
-            "enableEnvoyAccessLogService",
-            enable_envoy_access_log_service == Some(true),
-        ),
-        ("configSources", !config_sources.is_empty()),
-        ("caCertificates", !ca_certificates.is_empty()),
-        ("zoneAwareLbSetting", zone_aware_lb_setting.is_some()),
-        (
-            "inboundClusterStatName",
-            inbound_cluster_stat_name.is_some(),
-        ),
-        (
-            "outboundClusterStatName",
-            outbound_cluster_stat_name.is_some(),
-        ),
-        ("certificates", !certificates.is_empty()),
-        ("serviceSettings", !service_settings.is_empty()),
-        ("serviceScopeConfigs", !service_scope_configs.is_empty()),
-        ("ca", ca.is_some()),
-        ("discoverySelectors", !discovery_selectors.is_empty()),
-        (
-            "defaultInboundHttpRetryPolicy",
-            default_inbound_http_retry_policy.is_some(),
-        ),
-        ("serviceEntryVisibility", service_entry_visibility.is_some()),
-        ("hboneIdleTimeout", hbone_idle_timeout.is_some()),
-        ("tlsDefaults", tls_defaults.is_some()),
+/// Fields that are known and have no effect yet.
+fn report_unused(cx: &mut Cx, written: &wire::MeshConfig) {
+    let w = written;
+    #[rustfmt::skip]
+    let unused = [
+        ("proxyHttpPort", w.proxy_http_port.is_some_and(|p| p != 0)),
+        ("enableEnvoyAccessLogService", w.enable_envoy_access_log_service == Some(true)),
+        ("configSources", !w.config_sources.is_empty()),
+        ("caCertificates", !w.ca_certificates.is_empty()),
+        ("zoneAwareLbSetting", w.zone_aware_lb_setting.is_some()),
+        ("inboundClusterStatName", w.inbound_cluster_stat_name.is_some()),
+        ("outboundClusterStatName", w.outbound_cluster_stat_name.is_some()),
+        ("certificates", !w.certificates.is_empty()),
+        ("serviceSettings", !w.service_settings.is_empty()),
+        ("serviceScopeConfigs", !w.service_scope_configs.is_empty()),
+        ("ca", w.ca.is_some()),
+        ("discoverySelectors", !w.discovery_selectors.is_empty()),
+        ("defaultInboundHttpRetryPolicy", w.default_inbound_http_retry_policy.is_some()),
+        ("serviceEntryVisibility", w.service_entry_visibility.is_some()),
+        ("hboneIdleTimeout", w.hbone_idle_timeout.is_some()),
+        ("tlsDefaults", w.tls_defaults.is_some()),
     ];
-    for (field, is_set) in no_effect {
+    for (field, is_set) in unused {
         cx.unsupported(field, is_set);
-    }
-    let proxy = cx
-        .optional("defaultConfig", default_config, |cx, p| {
-            Some(proxy_defaults(cx, p))
-        })
-        .unwrap_or_default();
-    MeshConfig {
-        trust_domain: trust_domain
-            .and_then(|name| trust_domain_of(cx, "trustDomain", &name))
-            .unwrap_or(defaults.trust_domain),
-        trust_domain_aliases: trust_domain_aliases
-            .iter()
-            .filter_map(|name| trust_domain_of(cx, "trustDomainAliases", name))
-            .collect(),
-        root_namespace: root_namespace
-            .as_deref()
-            .and_then(text)
-            .unwrap_or(defaults.root_namespace),
-        cluster_domain: defaults.cluster_domain,
-        connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
-        protocol_detection_timeout: protocol_detection_timeout.filter(|t| !t.is_zero()),
-        outbound: outbound_traffic_policy.map_or(defaults.outbound, |policy| outbound(cx, policy)),
-        inbound_to_localhost: inbound_traffic_policy.is_some_and(
-            |wire::InboundTrafficPolicy { mode }| mode == wire::InboundMode::Localhost,
-        ),
-        auto_mtls: enable_auto_mtls.unwrap_or(defaults.auto_mtls),
-        access_log: access_log(cx, access_log_file, access_log_format, access_log_encoding),
-        enable_tracing: enable_tracing.unwrap_or(defaults.enable_tracing),
-        tracing_sampling: proxy.sampling.unwrap_or(defaults.tracing_sampling),
-        locality_lb: locality(cx, locality_lb_setting, defaults.locality_lb),
-        default_service_export_to: export_default(
-            cx,
-            "defaultServiceExportTo",
-            default_service_export_to,
-        ),
-        default_virtual_service_export_to: export_default(
-            cx,
-            "defaultVirtualServiceExportTo",
-            default_virtual_service_export_to,
-        ),
-        default_destination_rule_export_to: export_default(
-            cx,
-            "defaultDestinationRuleExportTo",
-            default_destination_rule_export_to,
-        ),
-        h2_upgrade: h2_upgrade_policy
-            .is_some_and(|p| p == wire_kube::istio::destination_rule::H2UpgradePolicy::Upgrade),
-        dns_refresh_rate: dns_refresh_rate.unwrap_or(defaults.dns_refresh_rate),
-        path_normalization: path_normalization.map_or(defaults.path_normalization, normalization),
-        default_http_retry: cx.optional(
-            "defaultHttpRetryPolicy",
-            default_http_retry_policy,
-            retries_of,
-        ),
-        default_traffic_policy: cx
-            .optional("defaultTrafficPolicy", default_traffic_policy, |cx, p| {
-                Some(traffic_default(cx, p))
-            })
-            .unwrap_or_default(),
-        min_tls_13: cx
-            .optional("meshMTLS", mesh_mtls, mesh_tls)
-            .unwrap_or(false),
-        disable_listener_log: disable_envoy_listener_log.unwrap_or(false),
-        extension_providers: providers::providers(cx, extension_providers),
-        default_providers: default_providers
-            .map(default_provider_names)
-            .unwrap_or_default(),
-        enable_prometheus_merge: enable_prometheus_merge
-            .unwrap_or(defaults.enable_prometheus_merge),
-        tcp_keepalive: tcp_keepalive.map(keepalive),
-        gateway_trusted_proxies: proxy.trusted_proxies,
-        drain: proxy.drain.unwrap_or(defaults.drain),
-        termination_drain: proxy
-            .termination_drain
-            .unwrap_or(defaults.termination_drain),
-        proxy_listen_port: port(
-            cx,
-            "proxyListenPort",
-            proxy_listen_port,
-            defaults.proxy_listen_port,
-        ),
-        proxy_inbound_listen_port: port(
-            cx,
-            "proxyInboundListenPort",
-            proxy_inbound_listen_port,
-            defaults.proxy_inbound_listen_port,
-        ),
     }
 }
 
-fn port(cx: &mut Cx, field: &str, value: Option<i32>, default: u16) -> u16 {
-    match value {
-        None | Some(0) => default,
-        Some(number) => cx
-            .within(field, |cx| {
-                cx.port_number(u32::try_from(number).unwrap_or(0))
-            })
-            .unwrap_or(default),
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
     }
+}
+
+/// One line a field, so that the list can be checked off against Istio's.
+#[rustfmt::skip]
+fn apply(cx: &mut Cx, written: wire::MeshConfig) -> MeshConfig {
+    report_unused(cx, &written);
+    let wire::MeshConfig {
+        proxy_listen_port, proxy_inbound_listen_port, connect_timeout, protocol_detection_timeout,
+        tcp_keepalive, enable_tracing, access_log_file, access_log_format, access_log_encoding,
+        disable_envoy_listener_log, default_config, outbound_traffic_policy,
+        inbound_traffic_policy, enable_auto_mtls, trust_domain, trust_domain_aliases,
+        default_service_export_to, default_virtual_service_export_to,
+        default_destination_rule_export_to, root_namespace, locality_lb_setting, dns_refresh_rate,
+        h2_upgrade_policy, enable_prometheus_merge, extension_providers, default_providers,
+        path_normalization, default_http_retry_policy, mesh_mtls, default_traffic_policy,
+        // Reported by `report_unused`.
+        proxy_http_port: _, enable_envoy_access_log_service: _, config_sources: _,
+        ca_certificates: _, zone_aware_lb_setting: _, inbound_cluster_stat_name: _,
+        outbound_cluster_stat_name: _, certificates: _, service_settings: _,
+        service_scope_configs: _, ca: _, discovery_selectors: _,
+        default_inbound_http_retry_policy: _, service_entry_visibility: _, hbone_idle_timeout: _,
+        tls_defaults: _,
+        // Of the Ingress kind, which is reported as a kind; and fields that Istio ignores as well.
+        ingress_class: _, ingress_service: _, ingress_controller_mode: _, ingress_selector: _,
+        verify_certificate_at_client: _, thrift_config: _, mixer_check_server: _,
+        mixer_report_server: _,
+    } = written;
+    let mut mesh = cx.mesh.clone();
+    set(&mut mesh.connect_timeout, connect_timeout);
+    set(&mut mesh.auto_mtls, enable_auto_mtls);
+    set(&mut mesh.enable_tracing, enable_tracing);
+    set(&mut mesh.dns_refresh_rate, dns_refresh_rate);
+    set(&mut mesh.disable_listener_log, disable_envoy_listener_log);
+    set(&mut mesh.enable_prometheus_merge, enable_prometheus_merge);
+    set(&mut mesh.root_namespace, root_namespace.as_deref().and_then(text));
+    set(&mut mesh.outbound, outbound_traffic_policy.map(|p| outbound(cx, p)));
+    set(&mut mesh.path_normalization, path_normalization.map(normalization));
+    set(&mut mesh.default_providers, default_providers.map(default_provider_names));
+    set(&mut mesh.trust_domain, trust_domain.and_then(|d| trust_domain_of(cx, "trustDomain", &d)));
+    mesh.trust_domain_aliases = cx.collect("trustDomainAliases", &trust_domain_aliases, |cx, d| trust_domain_here(cx, d)).into();
+    mesh.protocol_detection_timeout = protocol_detection_timeout.filter(|t| !t.is_zero());
+    mesh.inbound_to_localhost = inbound_traffic_policy.is_some_and(to_localhost);
+    mesh.access_log = access_log(cx, access_log_file, access_log_format, access_log_encoding);
+    mesh.locality_lb = locality(cx, locality_lb_setting, mesh.locality_lb);
+    exports(cx, "defaultServiceExportTo", default_service_export_to, &mut mesh.default_service_export_to);
+    exports(cx, "defaultVirtualServiceExportTo", default_virtual_service_export_to, &mut mesh.default_virtual_service_export_to);
+    exports(cx, "defaultDestinationRuleExportTo", default_destination_rule_export_to, &mut mesh.default_destination_rule_export_to);
+    mesh.h2_upgrade = h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade);
+    mesh.default_http_retry = cx.optional("defaultHttpRetryPolicy", default_http_retry_policy, retries_of);
+    mesh.min_tls_13 = cx.optional("meshMTLS", mesh_mtls, mesh_tls).unwrap_or(false);
+    mesh.default_traffic_policy = cx.optional("defaultTrafficPolicy", default_traffic_policy, traffic_default).unwrap_or_default();
+    mesh.extension_providers = providers::providers(cx, extension_providers);
+    mesh.tcp_keepalive = tcp_keepalive.map(keepalive);
+    port(cx, "proxyListenPort", proxy_listen_port, &mut mesh.proxy_listen_port);
+    port(cx, "proxyInboundListenPort", proxy_inbound_listen_port, &mut mesh.proxy_inbound_listen_port);
+    if let Some(proxy) = default_config {
+        cx.within("defaultConfig", |cx| proxy_defaults::apply(cx, proxy, &mut mesh));
+    }
+    mesh
+}
+
+fn port(cx: &mut Cx, field: &str, value: Option<i32>, slot: &mut u16) {
+    if let Some(number) = value.filter(|n| *n != 0) {
+        let number = u32::try_from(number).unwrap_or(0);
+        set(slot, cx.within(field, |cx| cx.port_number(number)));
+    }
+}
+
+fn to_localhost(policy: wire::InboundTrafficPolicy) -> bool {
+    let wire::InboundTrafficPolicy { mode } = policy;
+    mode == wire::InboundMode::Localhost
 }
 
 fn trust_domain_of(cx: &mut Cx, field: &str, name: &str) -> Option<TrustDomain> {
-    match TrustDomain::parse_mesh_config(name) {
-        Ok(domain) => Some(domain),
-        Err(e) => {
-            cx.error_at(field, e.to_string());
-            None
-        }
-    }
+    cx.within(field, |cx| trust_domain_here(cx, name))
+}
+
+fn trust_domain_here(cx: &mut Cx, name: &str) -> Option<TrustDomain> {
+    let parsed = TrustDomain::parse_mesh_config(name);
+    parsed.map_err(|e| cx.error(e.to_string())).ok()
 }
 
 fn outbound(cx: &mut Cx, policy: wire::OutboundTrafficPolicy) -> OutboundMode {
@@ -378,11 +290,9 @@ fn locality(
     }
 }
 
-fn export_default(cx: &mut Cx, field: &str, value: Option<Vec<String>>) -> ExportToDefault {
-    let Some(values) = value else {
-        return ExportToDefault::All;
-    };
-    match values
+fn exports(cx: &mut Cx, field: &str, value: Option<Vec<String>>, slot: &mut ExportToDefault) {
+    let Some(values) = value else { return };
+    *slot = match values
         .iter()
         .map(String::as_str)
         .collect::<Vec<_>>()
@@ -396,7 +306,7 @@ fn export_default(cx: &mut Cx, field: &str, value: Option<Vec<String>>) -> Expor
             ExportToDefault::All
         }
         _ => ExportToDefault::Namespaces(texts(&values)),
-    }
+    };
 }
 
 fn normalization(value: wire::PathNormalization) -> PathNormalization {
@@ -409,16 +319,16 @@ fn normalization(value: wire::PathNormalization) -> PathNormalization {
     }
 }
 
-fn traffic_default(cx: &mut Cx, value: wire::DefaultTrafficPolicy) -> TrafficPolicy {
+fn traffic_default(cx: &mut Cx, value: wire::DefaultTrafficPolicy) -> Option<TrafficPolicy> {
     let wire::DefaultTrafficPolicy {
         connection_pool: pool,
         outlier_detection: outlier,
     } = value;
-    TrafficPolicy {
+    Some(TrafficPolicy {
         connection_pool: cx.optional("connectionPool", pool, connection_pool),
         outlier_detection: cx.optional("outlierDetection", outlier, outlier_detection),
         ..TrafficPolicy::default()
-    }
+    })
 }
 
 fn mesh_tls(cx: &mut Cx, value: wire::TlsConfig) -> Option<bool> {
@@ -446,138 +356,4 @@ fn default_provider_names(value: wire::DefaultProviders) -> DefaultProviders {
         tracing: texts(&tracing),
         metrics: texts(&metrics),
     }
-}
-
-/// What of `defaultConfig` reaches the control plane.
-#[derive(Default)]
-struct ProxyDefaults {
-    sampling: Option<Millionths>,
-    trusted_proxies: u32,
-    drain: Option<Duration>,
-    termination_drain: Option<Duration>,
-}
-
-fn proxy_defaults(cx: &mut Cx, value: proxy::ProxyConfig) -> ProxyDefaults {
-    let proxy::ProxyConfig {
-        // Where a proxy finds its files, its control plane and its own ports is settled by whoever starts it.
-        config_path: _,
-        binary_path: _,
-        service_cluster: _,
-        drain_duration,
-        termination_drain_duration,
-        parent_shutdown_duration: _,
-        discovery_address: _,
-        discovery_refresh_delay: _,
-        proxy_admin_port: _,
-        control_plane_auth_policy: _,
-        custom_config_file,
-        proxy_bootstrap_template_path,
-        status_port: _,
-        proxy_metadata: _,
-        concurrency: _,
-        image: _,
-        interception_mode: _,
-        mesh_id: _,
-        hold_application_until_proxy_starts: _,
-        tracing_service_name,
-        zipkin_address,
-        statsd_udp_address,
-        stat_name_length,
-        tracing,
-        envoy_access_log_service,
-        envoy_metrics_service,
-        runtime_values,
-        extra_stat_tags,
-        gateway_topology,
-        readiness_probe,
-        proxy_stats_matcher,
-        ca_certificates_pem,
-        private_key_provider,
-        proxy_headers,
-        file_flush_interval,
-        file_flush_min_size_kb,
-        stats_compression,
-        connection_settings,
-    } = value;
-    let no_effect = [
-        ("customConfigFile", custom_config_file.is_some()),
-        (
-            "proxyBootstrapTemplatePath",
-            proxy_bootstrap_template_path.is_some(),
-        ),
-        (
-            "tracingServiceName",
-            tracing_service_name
-                .is_some_and(|n| n != proxy::TracingServiceName::AppLabelAndNamespace),
-        ),
-        ("zipkinAddress", zipkin_address.is_some()),
-        ("statsdUdpAddress", statsd_udp_address.is_some()),
-        ("statNameLength", stat_name_length.is_some()),
-        ("envoyAccessLogService", envoy_access_log_service.is_some()),
-        ("envoyMetricsService", envoy_metrics_service.is_some()),
-        ("runtimeValues", !runtime_values.is_empty()),
-        ("extraStatTags", !extra_stat_tags.is_empty()),
-        ("readinessProbe", readiness_probe.is_some()),
-        ("proxyStatsMatcher", proxy_stats_matcher.is_some()),
-        ("caCertificatesPem", !ca_certificates_pem.is_empty()),
-        ("privateKeyProvider", private_key_provider.is_some()),
-        ("proxyHeaders", proxy_headers.is_some()),
-        ("fileFlushInterval", file_flush_interval.is_some()),
-        ("fileFlushMinSizeKb", file_flush_min_size_kb.is_some()),
-        ("statsCompression", stats_compression.is_some()),
-        ("connectionSettings", connection_settings.is_some()),
-    ];
-    for (field, is_set) in no_effect {
-        cx.unsupported(field, is_set);
-    }
-    let sampling = cx.optional("tracing", tracing, tracing_sampling);
-    let trusted_proxies = cx.optional("gatewayTopology", gateway_topology, |cx, topology| {
-        let proxy::GatewayTopology {
-            num_trusted_proxies,
-            forward_client_cert_details,
-            proxy_protocol,
-        } = topology;
-        cx.unsupported(
-            "forwardClientCertDetails",
-            forward_client_cert_details != proxy::ForwardClientCertDetails::Undefined,
-        );
-        cx.unsupported("proxyProtocol", proxy_protocol.is_some());
-        Some(num_trusted_proxies)
-    });
-    ProxyDefaults {
-        sampling,
-        trusted_proxies: trusted_proxies.unwrap_or(0),
-        drain: drain_duration,
-        termination_drain: termination_drain_duration,
-    }
-}
-
-fn tracing_sampling(cx: &mut Cx, value: proxy::ProxyTracing) -> Option<Millionths> {
-    let proxy::ProxyTracing {
-        zipkin,
-        lightstep,
-        datadog,
-        stackdriver,
-        open_census_agent,
-        custom_tags,
-        max_path_tag_length,
-        sampling,
-        tls_settings,
-        enable_istio_tags,
-    } = value;
-    let no_effect = [
-        ("zipkin", zipkin.is_some()),
-        ("lightstep", lightstep.is_some()),
-        ("datadog", datadog.is_some()),
-        ("stackdriver", stackdriver.is_some()),
-        ("openCensusAgent", open_census_agent.is_some()),
-        ("customTags", !custom_tags.is_empty()),
-        ("maxPathTagLength", max_path_tag_length.is_some()),
-        ("tlsSettings", tls_settings.is_some()),
-        ("enableIstioTags", enable_istio_tags.is_some()),
-    ];
-    for (field, is_set) in no_effect {
-        cx.unsupported(field, is_set);
-    }
-    cx.optional("sampling", sampling, percent)
 }

@@ -61,31 +61,15 @@ pub struct WorkloadEntry {
 }
 
 pub fn parse(cx: &mut Cx, spec: wire::ServiceEntry) -> Option<Entry> {
+    #[rustfmt::skip]
     let wire::ServiceEntry {
-        hosts,
-        addresses,
-        ports,
-        location,
-        resolution,
-        endpoints,
-        workload_selector,
-        export_to: export,
-        subject_alt_names,
+        hosts, addresses, ports, location, resolution, endpoints, workload_selector,
+        export_to: export, subject_alt_names,
     } = spec;
     if hosts.is_empty() {
         cx.error_at("hosts", "at least one host is needed");
     }
-    let hosts = cx.collect("hosts", &hosts, |cx, host| match Host::parse(host) {
-        Ok(host) if host.as_str() == "*" => {
-            cx.error("`*` is not a host of a ServiceEntry: write a name, or *.domain");
-            None
-        }
-        Ok(host) => Some(host),
-        Err(e) => {
-            cx.error(e.to_string());
-            None
-        }
-    });
+    let hosts = cx.collect("hosts", &hosts, |cx, host| entry_host(cx, host));
     let addresses = cx.collect("addresses", &addresses, |cx, address| network(cx, address));
     if ports.is_empty() {
         cx.error_at("ports", "at least one port is needed");
@@ -93,7 +77,10 @@ pub fn parse(cx: &mut Cx, spec: wire::ServiceEntry) -> Option<Entry> {
     let ports = cx.collect("ports", ports, entry_port);
     check_ports(cx, &ports);
     if addresses.is_empty() {
-        for port in ports.iter().filter(|p| p.port.protocol.is_tcp()) {
+        for port in ports
+            .iter()
+            .filter(|p| p.port.protocol.is_tcp() || p.port.protocol.is_auto())
+        {
             let message = format!(
                 "port {} carries TCP, which only an address can tell from others on the same port: give addresses",
                 port.port.number
@@ -122,7 +109,7 @@ pub fn parse(cx: &mut Cx, spec: wire::ServiceEntry) -> Option<Entry> {
     {
         cx.error("workloadSelector works with resolution STATIC and DNS only");
     }
-    let export_to = export_to(cx, &export, &cx.mesh.default_service_export_to);
+    let export_to = export_to(cx, "exportTo", &export, &cx.mesh.default_service_export_to);
     Some(Entry {
         meta: cx.meta.clone(),
         hosts,
@@ -132,18 +119,36 @@ pub fn parse(cx: &mut Cx, spec: wire::ServiceEntry) -> Option<Entry> {
             wire::Location::MeshExternal => Location::MeshExternal,
             wire::Location::MeshInternal => Location::MeshInternal,
         },
-        resolution: match resolution {
-            wire::Resolution::None => Resolution::Passthrough,
-            wire::Resolution::Static => Resolution::ClientSide,
-            wire::Resolution::Dns => Resolution::Dns,
-            wire::Resolution::DnsRoundRobin => Resolution::DnsRoundRobin,
-            wire::Resolution::DynamicDns => Resolution::DynamicDns,
-        },
+        resolution: resolution_of(resolution),
         endpoints,
         workload_selector,
         export_to,
         subject_alt_names: texts(&subject_alt_names),
     })
+}
+
+fn entry_host(cx: &mut Cx, host: &str) -> Option<Host> {
+    match Host::parse(host) {
+        Ok(host) if host.as_str() == "*" => {
+            cx.error("`*` is not a host of a ServiceEntry: write a name, or *.domain");
+            None
+        }
+        Ok(host) => Some(host),
+        Err(e) => {
+            cx.error(e.to_string());
+            None
+        }
+    }
+}
+
+fn resolution_of(value: wire::Resolution) -> Resolution {
+    match value {
+        wire::Resolution::None => Resolution::Passthrough,
+        wire::Resolution::Static => Resolution::ClientSide,
+        wire::Resolution::Dns => Resolution::Dns,
+        wire::Resolution::DnsRoundRobin => Resolution::DnsRoundRobin,
+        wire::Resolution::DynamicDns => Resolution::DynamicDns,
+    }
 }
 
 fn entry_port(cx: &mut Cx, value: wire::ServicePort) -> Option<EntryPort> {

@@ -49,18 +49,16 @@ impl Key {
         };
         let (api_version, kind) = (field("/apiVersion"), field("/kind"));
         let Some(info) = kinds::find(api_version, kind) else {
-            let message = match (api_version, kind) {
-                ("", _) | (_, "") => "an object must have apiVersion and kind".to_owned(),
-                _ => format!(
+            let unnamed = api_version.is_empty() || kind.is_empty();
+            return Err(if unnamed {
+                let message = "an object must have apiVersion and kind";
+                Problem::new(Severity::Error, code::UNKNOWN_KIND, "kind", message)
+            } else {
+                let message = format!(
                     "{kind} of {api_version} is not a kind that Tanbark knows: this object has no effect"
-                ),
-            };
-            return Err(Problem::new(
-                Severity::Warning,
-                code::UNKNOWN_KIND,
-                "kind",
-                message,
-            ));
+                );
+                Problem::new(Severity::Warning, code::UNKNOWN_KIND, "kind", message)
+            });
         };
         let name = field("/metadata/name");
         if name.is_empty() {
@@ -148,6 +146,8 @@ pub struct Store {
     workloads: BTreeMap<(Text, Text), Arc<Workload>>,
     dirty: Dirty,
     built: Option<Arc<Snapshot>>,
+    /// Something came, went or was refused that changes no meaning but what there is to say about others.
+    recheck: bool,
     together: BTreeMap<Key, Vec<Problem>>,
 }
 
@@ -166,6 +166,7 @@ impl Store {
                 ..Dirty::default()
             },
             built: None,
+            recheck: false,
             together: BTreeMap::new(),
         }
     }
@@ -193,6 +194,10 @@ impl Store {
         let before = self.entries.get(&key).and_then(|e| e.good.clone());
         let good = if failed { before.clone() } else { domain };
         let changed = good != before;
+        self.recheck |= self
+            .entries
+            .get(&key)
+            .is_none_or(|e| e.problems != problems);
         if changed {
             self.touch(&key, before.as_ref());
             self.touch(&key, good.as_ref());
@@ -219,6 +224,7 @@ impl Store {
             return false;
         };
         self.together.remove(key);
+        self.recheck = true;
         if entry.good.is_none() {
             return false;
         }
@@ -264,15 +270,18 @@ impl Store {
 
     /// Does [`Store::build`] have something to do?
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_clean()
+        self.recheck || !self.dirty.is_clean()
     }
 
     /// The snapshot of the present state; the same `Arc` as before when nothing changed.
     pub fn build(&mut self) -> Arc<Snapshot> {
-        if let Some(built) = &self.built
+        if let Some(built) = self.built.clone()
             && self.dirty.is_clean()
         {
-            return built.clone();
+            if std::mem::take(&mut self.recheck) {
+                self.together = check::problems(self, &built);
+            }
+            return built;
         }
         self.update_workloads();
         let before = self.built.clone();
@@ -311,6 +320,7 @@ impl Store {
         let snapshot = Arc::new(snapshot);
         self.together = check::problems(self, &snapshot);
         self.dirty = Dirty::default();
+        self.recheck = false;
         self.built = Some(snapshot.clone());
         snapshot
     }

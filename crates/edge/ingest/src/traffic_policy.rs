@@ -227,7 +227,10 @@ fn consistent_hash(cx: &mut Cx, value: wire::ConsistentHashLb) -> Option<Algorit
 }
 
 fn is_prime(n: u64) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 fn cookie_key(cx: &mut Cx, value: wire::HttpCookie) -> Option<HashKey> {

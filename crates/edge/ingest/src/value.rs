@@ -14,6 +14,7 @@ use wire_kube::istio::selector::{PolicyTargetReference, WorkloadSelector};
 use wire_kube::istio::virtual_service as vs;
 
 use crate::cx::Cx;
+use crate::problem::{Severity, code};
 
 /// `None` for the empty string.
 pub fn text(value: &str) -> Option<Text> {
@@ -60,55 +61,57 @@ pub fn has_targets(
     one: &Option<PolicyTargetReference>,
     many: &[PolicyTargetReference],
 ) -> bool {
-    cx.unsupported("targetRef", one.is_some());
-    cx.unsupported("targetRefs", !many.is_empty());
+    for (field, is_set) in [
+        ("targetRef", one.is_some()),
+        ("targetRefs", !many.is_empty()),
+    ] {
+        if is_set {
+            let message = "targets are not supported yet: this object is not used at all";
+            cx.within(field, |cx| {
+                cx.report(Severity::Warning, code::UNSUPPORTED_FIELD, message)
+            });
+        }
+    }
     one.is_some() || !many.is_empty()
 }
 
-/// `exportTo`, or the mesh's default.
-pub fn export_to(cx: &mut Cx, values: &[String], default: &ExportToDefault) -> ExportTo {
+/// `exportTo` (standing in `field`), or the mesh's default.
+pub fn export_to(
+    cx: &mut Cx,
+    field: &str,
+    values: &[String],
+    default: &ExportToDefault,
+) -> ExportTo {
     let own = cx.namespace().clone();
     if values.is_empty() {
         return default.for_namespace(&own);
     }
-    let duplicates = values
-        .iter()
-        .enumerate()
-        .any(|(i, v)| values.iter().take(i).any(|before| before == v));
-    if duplicates {
-        cx.error_at("exportTo", "the same namespace is listed twice");
+    let is_repeated = |(i, v): (usize, &String)| values.iter().take(i).any(|before| before == v);
+    if values.iter().enumerate().any(is_repeated) {
+        cx.error_at(field, "the same namespace is listed twice");
     }
-    let alone = |special: &str| values.iter().any(|v| v == special);
-    if (alone("*") || alone("~")) && values.len() > 1 {
-        cx.error_at("exportTo", "`*` and `~` must stand alone");
+    let has = |special: &str| values.iter().any(|v| v == special);
+    if (has("*") || has("~")) && values.len() > 1 {
+        cx.error_at(field, "`*` and `~` must stand alone");
     }
-    for value in values
-        .iter()
-        .filter(|v| !matches!(v.as_str(), "*" | "." | "~") && !is_dns_label(v))
-    {
+    let is_known = |v: &&String| matches!(v.as_str(), "*" | "." | "~") || is_dns_label(v);
+    for value in values.iter().filter(|v| !is_known(v)) {
         cx.error_at(
-            "exportTo",
+            field,
             format!("{value:?} is neither a namespace nor one of `*`, `.`, `~`"),
         );
     }
-    if alone("*") {
+    if has("*") {
         return ExportTo::All;
     }
-    if alone("~") {
+    if has("~") {
         return ExportTo::None;
     }
-    ExportTo::Namespaces(
-        values
-            .iter()
-            .map(|v| {
-                if v == "." {
-                    own.clone()
-                } else {
-                    v.as_str().into()
-                }
-            })
-            .collect(),
-    )
+    let named = values.iter().map(|v| match v.as_str() {
+        "." => own.clone(),
+        name => name.into(),
+    });
+    ExportTo::Namespaces(named.collect())
 }
 
 pub fn is_dns_label(name: &str) -> bool {
@@ -240,12 +243,12 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
         .flatten()
 }
 
-/// A port as Gateway, ServiceEntry and Sidecar declare it.
+/// A port as Gateway, ServiceEntry and Sidecar declare it. Without a protocol it is found out from the traffic.
 pub fn declared_port(cx: &mut Cx, number: u32, protocol: &str, name: &str) -> Option<Port> {
     let number = cx.within("number", |cx| cx.port_number(number));
     let protocol = match (protocol, Protocol::parse(protocol)) {
-        ("", _) => Some(Protocol::Tcp),
-        (_, Some(protocol)) if !protocol_is_app_only(cx, protocol) => Some(protocol),
+        ("", _) => Some(Protocol::Auto),
+        (_, Some(protocol)) => Some(protocol),
         (written, _) => {
             cx.error_at("protocol", format!("{written:?} is not a protocol: use HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, TCP or TLS"));
             None
@@ -256,8 +259,4 @@ pub fn declared_port(cx: &mut Cx, number: u32, protocol: &str, name: &str) -> Op
         name: name.into(),
         protocol: protocol?,
     })
-}
-
-fn protocol_is_app_only(_: &Cx, protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Auto)
 }

@@ -9,11 +9,13 @@ use mesh_model::Host;
 use mesh_model::VirtualService;
 use mesh_model::object::Text;
 use mesh_model::virtual_service::{
-    Destination, GatewayRef, L4Match, TcpRoute, TlsMatch, TlsRoute, WeightedDestination,
+    Destination, GatewayRef, HttpMatch, HttpRoute, L4Match, TcpRoute, TlsMatch, TlsRoute,
+    WeightedDestination,
 };
 use wire_kube::istio::virtual_service as wire;
 
 use crate::cx::Cx;
+use crate::problem::{Severity, code};
 use crate::value::{export_to, is_dns_label, labels, network, text};
 
 mod http;
@@ -55,7 +57,12 @@ pub fn parse(cx: &mut Cx, spec: wire::VirtualService) -> Option<VirtualService> 
     check_order(cx, &http);
     let tls = cx.collect("tls", tls, |cx, route| tls_route(cx, route, &hosts));
     let tcp = cx.collect("tcp", tcp, tcp_route);
-    let export_to = export_to(cx, &export, &cx.mesh.default_virtual_service_export_to);
+    let export_to = export_to(
+        cx,
+        "exportTo",
+        &export,
+        &cx.mesh.default_virtual_service_export_to,
+    );
     let gateways = if gateways.is_empty() {
         vec![GatewayRef::Mesh]
     } else {
@@ -125,23 +132,19 @@ pub(crate) fn gateway_refs(cx: &mut Cx, gateways: &[String]) -> Vec<GatewayRef> 
 }
 
 /// A route without a match takes every request: nothing behind it is ever reached.
-fn check_order(cx: &mut Cx, http: &[mesh_model::virtual_service::HttpRoute]) {
-    let Some(last_reached) = http.iter().position(|route| route.matches.is_empty()) else {
+fn check_order(cx: &mut Cx, http: &[HttpRoute]) {
+    let takes_all = |route: &HttpRoute| {
+        route.matches.is_empty() || route.matches.contains(&HttpMatch::default())
+    };
+    let Some(last_reached) = http.iter().position(takes_all) else {
         return;
     };
-    if last_reached + 1 < http.len() {
-        let message = format!(
-            "route {} takes every request, so the routes after it are never reached",
-            last_reached + 1
-        );
-        cx.within("http", |cx| {
-            cx.report(
-                crate::Severity::Warning,
-                crate::code::UNREACHABLE_RULE,
-                message,
-            )
-        });
-    }
+    let message = format!("is never reached: spec.http[{last_reached}] takes every request");
+    cx.each("http", http.iter().enumerate(), |cx, (index, _)| {
+        if index > last_reached {
+            cx.report(Severity::Warning, code::UNREACHABLE_RULE, message.as_str());
+        }
+    });
 }
 
 pub(super) fn destination(cx: &mut Cx, value: Option<wire::Destination>) -> Option<Destination> {

@@ -16,7 +16,8 @@ use wire_envoy::{
     pb::{
         self,
         accesslog::{
-            access_log::ConfigType, access_log_filter::FilterSpecifier, comparison_filter::Op, extension_filter,
+            access_log::ConfigType, access_log_filter::FilterSpecifier, comparison_filter::Op,
+            extension_filter,
         },
         core::substitution_format_string::Format as FormatKind,
         envoy::extensions::access_loggers::{
@@ -57,42 +58,70 @@ pub(crate) fn access_logs(
 }
 
 fn access_log(cx: &mut Cx, value: pb::accesslog::AccessLog) -> Result<Option<AccessLog>, Refusal> {
-    let pb::accesslog::AccessLog { name, filter, config_type } = value;
-    let Some(ConfigType::TypedConfig(any)) = config_type else { return Err(Refusal::missing("typed_config")) };
+    let pb::accesslog::AccessLog {
+        name,
+        filter,
+        config_type,
+    } = value;
+    let Some(ConfigType::TypedConfig(any)) = config_type else {
+        return Err(Refusal::missing("typed_config"));
+    };
     let extension = Extension::open(&any).within("typed_config")?;
     if let Some(lost) = left_out(&extension.name) {
         cx.note_text(extension.name, lost);
         return Ok(None);
     }
     let sink = sink(cx, &extension).within("typed_config")?;
-    let filter = filter.map(|f| self::filter(cx, f)).transpose().within("filter")?;
-    Ok(Some(AccessLog { name: name.into(), filter, sink }))
+    let filter = filter
+        .map(|f| self::filter(cx, f))
+        .transpose()
+        .within("filter")?;
+    Ok(Some(AccessLog {
+        name: name.into(),
+        filter,
+        sink,
+    }))
 }
 
 fn sink(cx: &mut Cx, extension: &Extension) -> Result<AccessLogSink, Refusal> {
     if extension.is::<FileAccessLog>() {
-        let FileAccessLog { path, access_log_format } = extension.message(cx)?;
+        let message: FileAccessLog = extension.message(cx)?;
+        take!(cx, message => FileAccessLog { read { path, access_log_format } });
         if path.is_empty() {
             return Err(Refusal::missing("path"));
         }
         let format = match access_log_format {
             None => cx.format(ENVOY_TEXT, false)?,
             Some(AccessLogFormat::Format(text)) => cx.format(&text, false).within("format")?,
-            Some(AccessLogFormat::JsonFormat(fields) | AccessLogFormat::TypedJsonFormat(fields)) => {
-                json(cx, &fields, false).within("json_format")?
+            Some(
+                AccessLogFormat::JsonFormat(fields) | AccessLogFormat::TypedJsonFormat(fields),
+            ) => json(cx, &fields, false).within("json_format")?,
+            Some(AccessLogFormat::LogFormat(format)) => {
+                substitution(cx, format).within("log_format")?
             }
-            Some(AccessLogFormat::LogFormat(format)) => substitution(cx, format).within("log_format")?,
         };
-        return Ok(AccessLogSink::File { path: path.into(), format });
+        return Ok(AccessLogSink::File {
+            path: path.into(),
+            format,
+        });
     }
     let (path, format) = if extension.is::<StdoutAccessLog>() {
-        let StdoutAccessLog { access_log_format } = extension.message(cx)?;
-        ("/dev/stdout", access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format))
+        let message: StdoutAccessLog = extension.message(cx)?;
+        take!(cx, message => StdoutAccessLog { read { access_log_format } });
+        (
+            "/dev/stdout",
+            access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format),
+        )
     } else if extension.is::<StderrAccessLog>() {
-        let StderrAccessLog { access_log_format } = extension.message(cx)?;
-        ("/dev/stderr", access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format))
+        let message: StderrAccessLog = extension.message(cx)?;
+        take!(cx, message => StderrAccessLog { read { access_log_format } });
+        (
+            "/dev/stderr",
+            access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format),
+        )
     } else if extension.is::<OpenTelemetryAccessLogConfig>() {
-        return open_telemetry(cx, extension.message(cx)?);
+        let message = extension.message(cx)?;
+        return open_telemetry(cx, message);
     } else {
         return Err(extension.unknown("as an access logger"));
     };
@@ -100,10 +129,16 @@ fn sink(cx: &mut Cx, extension: &Extension) -> Result<AccessLogSink, Refusal> {
         None => cx.format(ENVOY_TEXT, false)?,
         Some(format) => substitution(cx, format).within("log_format")?,
     };
-    Ok(AccessLogSink::File { path: path.into(), format })
+    Ok(AccessLogSink::File {
+        path: path.into(),
+        format,
+    })
 }
 
-fn substitution(cx: &mut Cx, value: pb::core::SubstitutionFormatString) -> Result<Arc<Format>, Refusal> {
+fn substitution(
+    cx: &mut Cx,
+    value: pb::core::SubstitutionFormatString,
+) -> Result<Arc<Format>, Refusal> {
     take!(cx, value => pb::core::SubstitutionFormatString {
         read { omit_empty_values, format }
         ignore "a log line has no content type" { content_type }
@@ -114,17 +149,25 @@ fn substitution(cx: &mut Cx, value: pb::core::SubstitutionFormatString) -> Resul
         FormatKind::TextFormat(text) => cx.format(&text, omit_empty_values).within("text_format"),
         FormatKind::TextFormatSource(source) => {
             let text = tls::inline_text(source).within("text_format_source")?;
-            cx.format(&text, omit_empty_values).within("text_format_source")
+            cx.format(&text, omit_empty_values)
+                .within("text_format_source")
         }
-        FormatKind::JsonFormat(fields) => json(cx, &fields, omit_empty_values).within("json_format"),
+        FormatKind::JsonFormat(fields) => {
+            json(cx, &fields, omit_empty_values).within("json_format")
+        }
     }
 }
 
 fn json(cx: &Cx, fields: &pb::Struct, omit_empty: bool) -> Result<Arc<Format>, Refusal> {
-    Format::json(&structs::to_json(fields), cx.environment(), omit_empty).map(Arc::new).map_err(|e| Refusal::new(e.to_string()))
+    Format::json(&structs::to_json(fields), cx.environment(), omit_empty)
+        .map(Arc::new)
+        .map_err(|e| Refusal::new(e.to_string()))
 }
 
-fn open_telemetry(cx: &mut Cx, value: OpenTelemetryAccessLogConfig) -> Result<AccessLogSink, Refusal> {
+fn open_telemetry(
+    cx: &mut Cx,
+    value: OpenTelemetryAccessLogConfig,
+) -> Result<AccessLogSink, Refusal> {
     take!(cx, value => OpenTelemetryAccessLogConfig {
         read { common_config, grpc_service, body, log_name }
         ignore "records carry their body and the usual resource only" {
@@ -145,56 +188,107 @@ fn open_telemetry(cx: &mut Cx, value: OpenTelemetryAccessLogConfig) -> Result<Ac
                 ignore "records carry their body only" { filter_state_objects_to_log, custom_tags }
                 ignore "the exporter retries by itself" { grpc_stream_retry_policy }
             });
-            (grpc_service.ok_or_else(|| Refusal::missing("common_config.grpc_service"))?, log_name)
+            (
+                grpc_service.ok_or_else(|| Refusal::missing("common_config.grpc_service"))?,
+                log_name,
+            )
         }
         (None, None) => return Err(Refusal::missing("grpc_service")),
     };
-    let grpc_service::Service { cluster, timeout: _ } = grpc_service::service(cx, service).within("grpc_service")?;
+    let grpc_service::Service {
+        cluster,
+        timeout: _,
+    } = grpc_service::service(cx, service).within("grpc_service")?;
     let body = match body.and_then(|AnyValue { value }| value) {
         None => None,
         Some(any_value::Value::StringValue(text)) => Some(cx.format(&text, false).within("body")?),
         Some(_) => return Err(Refusal::at("body", "only text is supported")),
     };
-    Ok(AccessLogSink::OpenTelemetry { cluster, log_name: log_name.into(), body })
+    Ok(AccessLogSink::OpenTelemetry {
+        cluster,
+        log_name: log_name.into(),
+        body,
+    })
 }
 
 /// Depth is bounded by the protobuf decoder's own recursion limit.
 fn filter(cx: &mut Cx, value: pb::accesslog::AccessLogFilter) -> Result<Filter, Refusal> {
-    Ok(match value.filter_specifier.ok_or_else(|| Refusal::missing("filter_specifier"))? {
-        FilterSpecifier::StatusCodeFilter(status) => {
-            let (comparison, value) = comparison(status.comparison).within("status_code_filter")?;
-            Filter::StatusCode(comparison, value)
-        }
-        FilterSpecifier::DurationFilter(duration) => {
-            let (comparison, value) = comparison(duration.comparison).within("duration_filter")?;
-            Filter::Duration(comparison, Duration::from_millis(value))
-        }
-        FilterSpecifier::NotHealthCheckFilter(_) => Filter::NotHealthCheck,
-        FilterSpecifier::TraceableFilter(_) => Filter::Traceable,
-        FilterSpecifier::RuntimeFilter(pb::accesslog::RuntimeFilter { runtime_key: _, percent_sampled, use_independent_randomness }) => {
-            let share = percent_sampled.map_or(Ok(proxy_config::matcher::Fraction::NONE), scalar::fraction).within("runtime_filter")?;
-            Filter::RuntimeFraction { per_million: (share.ratio() * 1e6).round() as u32, independent: use_independent_randomness }
-        }
-        FilterSpecifier::AndFilter(pb::accesslog::AndFilter { filters }) => {
-            Filter::And(each("and_filter.filters", filters, |f| filter(cx, f))?)
-        }
-        FilterSpecifier::OrFilter(pb::accesslog::OrFilter { filters }) => Filter::Or(each("or_filter.filters", filters, |f| filter(cx, f))?),
-        FilterSpecifier::HeaderFilter(header) => header_filter(header).within("header_filter")?,
-        FilterSpecifier::ResponseFlagFilter(pb::accesslog::ResponseFlagFilter { flags }) => {
-            let flags: Vec<ResponseFlags> = each("response_flag_filter.flags", flags, |name| flag(&name))?;
-            Filter::ResponseFlag(flags.into_iter().fold(ResponseFlags::NONE, |all, flag| all | flag))
-        }
-        FilterSpecifier::GrpcStatusFilter(pb::accesslog::GrpcStatusFilter { statuses, exclude }) => {
-            Filter::GrpcStatus { statuses: statuses.into_iter().filter_map(|s| u32::try_from(s).ok()).collect(), exclude }
-        }
-        FilterSpecifier::MetadataFilter(metadata) => metadata_filter(metadata).within("metadata_filter")?,
-        FilterSpecifier::ExtensionFilter(extension) => expression(cx, extension).within("extension_filter")?,
-        FilterSpecifier::LogTypeFilter(_) => return Err(Refusal::at("log_type_filter", "is not supported")),
-    })
+    Ok(
+        match value
+            .filter_specifier
+            .ok_or_else(|| Refusal::missing("filter_specifier"))?
+        {
+            FilterSpecifier::StatusCodeFilter(status) => {
+                let (comparison, value) =
+                    comparison(status.comparison).within("status_code_filter")?;
+                Filter::StatusCode(comparison, value)
+            }
+            FilterSpecifier::DurationFilter(duration) => {
+                let (comparison, value) =
+                    comparison(duration.comparison).within("duration_filter")?;
+                Filter::Duration(comparison, Duration::from_millis(value))
+            }
+            FilterSpecifier::NotHealthCheckFilter(_) => Filter::NotHealthCheck,
+            FilterSpecifier::TraceableFilter(_) => Filter::Traceable,
+            FilterSpecifier::RuntimeFilter(pb::accesslog::RuntimeFilter {
+                runtime_key: _,
+                percent_sampled,
+                use_independent_randomness,
+            }) => {
+                let share = percent_sampled
+                    .map_or(Ok(proxy_config::matcher::Fraction::NONE), scalar::fraction)
+                    .within("runtime_filter")?;
+                Filter::RuntimeFraction {
+                    per_million: (share.ratio() * 1e6).round() as u32,
+                    independent: use_independent_randomness,
+                }
+            }
+            FilterSpecifier::AndFilter(pb::accesslog::AndFilter { filters }) => {
+                Filter::And(each("and_filter.filters", filters, |f| filter(cx, f))?)
+            }
+            FilterSpecifier::OrFilter(pb::accesslog::OrFilter { filters }) => {
+                Filter::Or(each("or_filter.filters", filters, |f| filter(cx, f))?)
+            }
+            FilterSpecifier::HeaderFilter(header) => {
+                header_filter(header).within("header_filter")?
+            }
+            FilterSpecifier::ResponseFlagFilter(pb::accesslog::ResponseFlagFilter { flags }) => {
+                let flags: Vec<ResponseFlags> =
+                    each("response_flag_filter.flags", flags, |name| flag(&name))?;
+                Filter::ResponseFlag(
+                    flags
+                        .into_iter()
+                        .fold(ResponseFlags::NONE, |all, flag| all | flag),
+                )
+            }
+            FilterSpecifier::GrpcStatusFilter(pb::accesslog::GrpcStatusFilter {
+                statuses,
+                exclude,
+            }) => Filter::GrpcStatus {
+                statuses: statuses
+                    .into_iter()
+                    .filter_map(|s| u32::try_from(s).ok())
+                    .collect(),
+                exclude,
+            },
+            FilterSpecifier::MetadataFilter(metadata) => {
+                metadata_filter(metadata).within("metadata_filter")?
+            }
+            FilterSpecifier::ExtensionFilter(extension) => {
+                expression(cx, extension).within("extension_filter")?
+            }
+            FilterSpecifier::LogTypeFilter(_) => {
+                return Err(Refusal::at("log_type_filter", "is not supported"));
+            }
+        },
+    )
 }
 
-fn comparison(value: Option<pb::accesslog::ComparisonFilter>) -> Result<(Comparison, u64), Refusal> {
-    let pb::accesslog::ComparisonFilter { op, value } = value.ok_or_else(|| Refusal::missing("comparison"))?;
+fn comparison(
+    value: Option<pb::accesslog::ComparisonFilter>,
+) -> Result<(Comparison, u64), Refusal> {
+    let pb::accesslog::ComparisonFilter { op, value } =
+        value.ok_or_else(|| Refusal::missing("comparison"))?;
     let comparison = match enumerated!(op => Op, "comparison.op")? {
         Op::Eq => Comparison::Equal,
         Op::Ge => Comparison::GreaterOrEqual,
@@ -205,25 +299,47 @@ fn comparison(value: Option<pb::accesslog::ComparisonFilter>) -> Result<(Compari
 }
 
 fn flag(name: &str) -> Result<ResponseFlags, Refusal> {
-    let known = ResponseFlags::ALL.iter().find(|(_, short, _)| *short == name);
-    known.map(|(flag, _, _)| *flag).ok_or_else(|| Refusal::new(format!("unknown response flag {name}")))
+    let known = ResponseFlags::ALL
+        .iter()
+        .find(|(_, short, _)| *short == name);
+    known
+        .map(|(flag, _, _)| *flag)
+        .ok_or_else(|| Refusal::new(format!("unknown response flag {name}")))
 }
 
 fn header_filter(value: pb::accesslog::HeaderFilter) -> Result<Filter, Refusal> {
-    let header = matcher::header(value.header.ok_or_else(|| Refusal::missing("header"))?).within("header")?;
-    let HeaderKey::Name(name) = header.name else { return Err(Refusal::at("header.name", "pseudo headers are not supported")) };
+    let header = matcher::header(value.header.ok_or_else(|| Refusal::missing("header"))?)
+        .within("header")?;
+    let HeaderKey::Name(name) = header.name else {
+        return Err(Refusal::at(
+            "header.name",
+            "pseudo headers are not supported",
+        ));
+    };
     let (value, invert) = match header.test {
         HeaderTest::Present(wanted) => (None, header.invert == wanted),
         HeaderTest::String(text) => (Some(pattern(text).within("header")?), header.invert),
-        HeaderTest::Range { .. } => return Err(Refusal::at("header.range_match", "is not supported")),
+        HeaderTest::Range { .. } => {
+            return Err(Refusal::at("header.range_match", "is not supported"));
+        }
     };
-    Ok(Filter::Header { name, value, invert })
+    Ok(Filter::Header {
+        name,
+        value,
+        invert,
+    })
 }
 
 fn metadata_filter(value: pb::accesslog::MetadataFilter) -> Result<Filter, Refusal> {
-    let pb::accesslog::MetadataFilter { matcher, match_if_key_not_found } = value;
-    let matcher = matcher::metadata(matcher.ok_or_else(|| Refusal::missing("matcher"))?).within("matcher")?;
-    let ValueMatcher::String(text) = matcher.value else { return Err(Refusal::at("matcher.value", "only text is supported")) };
+    let pb::accesslog::MetadataFilter {
+        matcher,
+        match_if_key_not_found,
+    } = value;
+    let matcher =
+        matcher::metadata(matcher.ok_or_else(|| Refusal::missing("matcher"))?).within("matcher")?;
+    let ValueMatcher::String(text) = matcher.value else {
+        return Err(Refusal::at("matcher.value", "only text is supported"));
+    };
     if matcher.invert {
         return Err(Refusal::at("matcher.invert", "is not supported"));
     }
@@ -237,24 +353,38 @@ fn metadata_filter(value: pb::accesslog::MetadataFilter) -> Result<Filter, Refus
 
 fn pattern(text: StringMatcher) -> Result<StringMatch, Refusal> {
     if text.ignore_case {
-        return Err(Refusal::at("ignore_case", "is not supported in log filters"));
+        return Err(Refusal::at(
+            "ignore_case",
+            "is not supported in log filters",
+        ));
     }
     Ok(match text.pattern {
         StringPattern::Exact(text) => StringMatch::Exact(text.to_string()),
         StringPattern::Prefix(text) => StringMatch::Prefix(text.to_string()),
         StringPattern::Suffix(text) => StringMatch::Suffix(text.to_string()),
         StringPattern::Contains(text) => StringMatch::Contains(text.to_string()),
-        StringPattern::Regex(regex) => StringMatch::regex(regex.pattern()).map_err(|e| Refusal::new(e.to_string()))?,
+        StringPattern::Regex(regex) => {
+            StringMatch::regex(regex.pattern()).map_err(|e| Refusal::new(e.to_string()))?
+        }
     })
 }
 
 fn expression(cx: &mut Cx, value: pb::accesslog::ExtensionFilter) -> Result<Filter, Refusal> {
-    let pb::accesslog::ExtensionFilter { name: _, config_type } = value;
-    let Some(extension_filter::ConfigType::TypedConfig(any)) = config_type else { return Err(Refusal::missing("typed_config")) };
-    let message = Extension::open(&any).and_then(|e| e.message::<ExpressionFilter>(cx)).within("typed_config")?;
+    let pb::accesslog::ExtensionFilter {
+        name: _,
+        config_type,
+    } = value;
+    let Some(extension_filter::ConfigType::TypedConfig(any)) = config_type else {
+        return Err(Refusal::missing("typed_config"));
+    };
+    let message = Extension::open(&any)
+        .and_then(|e| e.message::<ExpressionFilter>(cx))
+        .within("typed_config")?;
     take!(cx, message => ExpressionFilter {
         read { expression }
         ignore "the expressions that are supported need no switches" { cel_config }
     });
-    Expression::parse(&expression).map(Filter::Expression).map_err(|e| Refusal::at("typed_config.expression", e.to_string()))
+    Expression::parse(&expression)
+        .map(Filter::Expression)
+        .map_err(|e| Refusal::at("typed_config.expression", e.to_string()))
 }

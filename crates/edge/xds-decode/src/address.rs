@@ -32,9 +32,16 @@ pub(crate) fn address(cx: &mut Cx, value: Option<pb::core::Address>) -> Result<A
                 read { path }
                 ignore "the socket's mode is left to the process's umask" { mode }
             });
-            if path.is_empty() { Err(Refusal::missing("pipe.path")) } else { Ok(Address::Pipe(path)) }
+            if path.is_empty() {
+                Err(Refusal::missing("pipe.path"))
+            } else {
+                Ok(Address::Pipe(path))
+            }
         }
-        Some(Kind::EnvoyInternalAddress(_)) => Err(Refusal::at("envoy_internal_address", "internal listeners are not supported")),
+        Some(Kind::EnvoyInternalAddress(_)) => Err(Refusal::at(
+            "envoy_internal_address",
+            "internal listeners are not supported",
+        )),
     }
 }
 
@@ -51,19 +58,29 @@ fn socket_address(cx: &mut Cx, value: pb::core::SocketAddress) -> Result<Address
     let port = match port_specifier {
         None => 0,
         Some(PortSpecifier::PortValue(port)) => scalar::port("port_value", port)?,
-        Some(PortSpecifier::NamedPort(_)) => return Err(Refusal::at("named_port", "named ports are not supported")),
+        Some(PortSpecifier::NamedPort(_)) => {
+            return Err(Refusal::at("named_port", "named ports are not supported"));
+        }
     };
     if address.is_empty() {
         return Err(Refusal::missing("address"));
     }
-    Ok(Address::Host { host: address, port })
+    Ok(Address::Host {
+        host: address,
+        port,
+    })
 }
 
 /// A literal address; a name is refused.
-pub(crate) fn literal(cx: &mut Cx, value: Option<pb::core::Address>) -> Result<EndpointAddress, Refusal> {
+pub(crate) fn literal(
+    cx: &mut Cx,
+    value: Option<pb::core::Address>,
+) -> Result<EndpointAddress, Refusal> {
     match address(cx, value)? {
         Address::Pipe(path) => Ok(EndpointAddress::Pipe(path.into())),
-        Address::Host { host, port } => ip(&host).map(|ip| EndpointAddress::Socket(SocketAddr::new(ip, port))),
+        Address::Host { host, port } => {
+            ip(&host).map(|ip| EndpointAddress::Socket(SocketAddr::new(ip, port)))
+        }
     }
 }
 
@@ -75,12 +92,16 @@ pub(crate) fn socket(cx: &mut Cx, value: pb::core::SocketAddress) -> Result<Sock
 }
 
 fn ip(text: &str) -> Result<IpAddr, Refusal> {
-    text.parse().map_err(|_| Refusal::new(format!("{text:?} is no IP address")))
+    text.parse()
+        .map_err(|_| Refusal::new(format!("{text:?} is no IP address")))
 }
 
 /// Host bits below the prefix are cleared, as Envoy does.
 pub(crate) fn cidr(value: pb::core::CidrRange) -> Result<IpNet, Refusal> {
-    let pb::core::CidrRange { address_prefix, prefix_len } = value;
+    let pb::core::CidrRange {
+        address_prefix,
+        prefix_len,
+    } = value;
     range(&address_prefix, scalar::count_or(prefix_len, 0))
 }
 
@@ -99,7 +120,10 @@ mod tests {
 
     #[test]
     fn ranges_lose_their_host_bits_and_wrong_ones_are_refused() {
-        assert_eq!(range("10.1.2.3", 8), Ok("10.0.0.0/8".parse().expect("a range")));
+        assert_eq!(
+            range("10.1.2.3", 8),
+            Ok("10.0.0.0/8".parse().expect("a range"))
+        );
         assert!(range("10.1.2.3", 33).is_err());
         assert!(range("localhost", 8).is_err());
     }

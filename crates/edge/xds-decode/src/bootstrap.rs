@@ -24,7 +24,10 @@ use crate::{
     tracing,
 };
 
-pub(crate) fn bootstrap(cx: &mut Cx, value: pb::bootstrap::Bootstrap) -> Result<Bootstrap, Refusal> {
+pub(crate) fn bootstrap(
+    cx: &mut Cx,
+    value: pb::bootstrap::Bootstrap,
+) -> Result<Bootstrap, Refusal> {
     take!(cx, value => pb::bootstrap::Bootstrap {
         read { node, static_resources, dynamic_resources, stats_config, tracing, admin }
         ignore "there is no runtime layer" { layered_runtime, flags_path }
@@ -53,18 +56,32 @@ pub(crate) fn bootstrap(cx: &mut Cx, value: pb::bootstrap::Bootstrap) -> Result<
         reject "secrets come by SDS" { secrets }
     });
     let field = "static_resources";
-    let static_clusters = each("clusters", clusters, |c| cluster(cx, c).map(Arc::new)).within(field)?;
-    let static_listeners = each("listeners", listeners, |l| listener(cx, l).map(Arc::new)).within(field)?;
-    let Ads { cluster: ads_cluster, delta: ads_delta } = ads(cx, dynamic_resources).within("dynamic_resources")?;
+    let static_clusters =
+        each("clusters", clusters, |c| cluster(cx, c).map(Arc::new)).within(field)?;
+    let static_listeners =
+        each("listeners", listeners, |l| listener(cx, l).map(Arc::new)).within(field)?;
+    let Ads {
+        cluster: ads_cluster,
+        delta: ads_delta,
+    } = ads(cx, dynamic_resources).within("dynamic_resources")?;
     let http_tracer = tracing.and_then(|pb::trace::Tracing { http }| http);
     Ok(Bootstrap {
         node: self::node(cx, node.ok_or_else(|| Refusal::missing("node"))?).within("node")?,
-        admin: admin.map(|a| self::admin(cx, a)).transpose().within("admin")?.flatten(),
+        admin: admin
+            .map(|a| self::admin(cx, a))
+            .transpose()
+            .within("admin")?
+            .flatten(),
         static_clusters,
         static_listeners,
         ads_cluster,
         ads_delta,
-        tracing: http_tracer.map(|h| tracing::provider(cx, h)).transpose().within("tracing.http")?.flatten().map(Arc::new),
+        tracing: http_tracer
+            .map(|h| tracing::provider(cx, h))
+            .transpose()
+            .within("tracing.http")?
+            .flatten()
+            .map(Arc::new),
         stats: stats(cx, stats_config.unwrap_or_default()).within("stats_config")?,
     })
 }
@@ -101,7 +118,10 @@ fn admin(cx: &mut Cx, value: pb::bootstrap::Admin) -> Result<Option<SocketAddr>,
     }
     match address::literal(cx, address).within("address")? {
         EndpointAddress::Socket(address) => Ok(Some(address)),
-        EndpointAddress::Pipe(_) => Err(Refusal::at("address.pipe", "the admin port must be a TCP port")),
+        EndpointAddress::Pipe(_) => Err(Refusal::at(
+            "address.pipe",
+            "the admin port must be a TCP port",
+        )),
     }
 }
 
@@ -111,14 +131,21 @@ struct Ads {
     delta: bool,
 }
 
-fn ads(cx: &mut Cx, value: Option<pb::bootstrap::bootstrap::DynamicResources>) -> Result<Ads, Refusal> {
-    let Some(value) = value else { return Ok(Ads::default()) };
+fn ads(
+    cx: &mut Cx,
+    value: Option<pb::bootstrap::bootstrap::DynamicResources>,
+) -> Result<Ads, Refusal> {
+    let Some(value) = value else {
+        return Ok(Ads::default());
+    };
     take!(cx, value => pb::bootstrap::bootstrap::DynamicResources {
         read { ads_config }
         ignore "listeners and clusters are subscribed to whenever there is an ADS server" { lds_config, cds_config }
         reject "resources are named" { lds_resources_locator, cds_resources_locator }
     });
-    let Some(config) = ads_config else { return Ok(Ads::default()) };
+    let Some(config) = ads_config else {
+        return Ok(Ads::default());
+    };
     take!(cx, config => pb::core::ApiConfigSource {
         read { api_type, grpc_services }
         ignore "only version 3 exists" { transport_api_version }
@@ -135,10 +162,19 @@ fn ads(cx: &mut Cx, value: Option<pb::bootstrap::bootstrap::DynamicResources>) -
             return Err(Refusal::at("ads_config.api_type", "only gRPC is supported"));
         }
     };
-    let service = grpc_services.into_iter().next().and_then(|s| s.target_specifier);
+    let service = grpc_services
+        .into_iter()
+        .next()
+        .and_then(|s| s.target_specifier);
     match service {
-        Some(TargetSpecifier::EnvoyGrpc(grpc)) => Ok(Ads { cluster: Some(grpc.cluster_name.into()), delta }),
-        _ => Err(Refusal::at("ads_config.grpc_services", "one envoy_grpc service is needed")),
+        Some(TargetSpecifier::EnvoyGrpc(grpc)) => Ok(Ads {
+            cluster: Some(grpc.cluster_name.into()),
+            delta,
+        }),
+        _ => Err(Refusal::at(
+            "ads_config.grpc_services",
+            "one envoy_grpc service is needed",
+        )),
     }
 }
 
@@ -152,7 +188,10 @@ fn stats(cx: &mut Cx, value: StatsConfig) -> Result<StatsInclusion, Refusal> {
         Some(stats_matcher::StatsMatcher::InclusionList(list)) => list.patterns,
         None => Vec::new(),
         Some(_) => {
-            cx.note_text("envoy.config.metrics.v3.StatsMatcher", "only inclusion lists are obeyed");
+            cx.note_text(
+                "envoy.config.metrics.v3.StatsMatcher",
+                "only inclusion lists are obeyed",
+            );
             Vec::new()
         }
     };
@@ -165,10 +204,16 @@ fn stats(cx: &mut Cx, value: StatsConfig) -> Result<StatsInclusion, Refusal> {
             StringPattern::Suffix(text) => suffixes.push(text),
             StringPattern::Regex(regex) => regexes.push(Arc::from(regex.pattern())),
             StringPattern::Exact(text) => regexes.push(Arc::from(regex::escape(&text))),
-            StringPattern::Contains(text) => regexes.push(Arc::from(format!(".*{}.*", regex::escape(&text)))),
+            StringPattern::Contains(text) => {
+                regexes.push(Arc::from(format!(".*{}.*", regex::escape(&text))))
+            }
         }
     }
-    Ok(StatsInclusion { prefixes: prefixes.into(), suffixes: suffixes.into(), regexes: regexes.into() })
+    Ok(StatsInclusion {
+        prefixes: prefixes.into(),
+        suffixes: suffixes.into(),
+        regexes: regexes.into(),
+    })
 }
 
 #[cfg(test)]

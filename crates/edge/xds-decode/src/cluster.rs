@@ -63,7 +63,7 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
         reject "pending requests are served in order" { queuing_policies }
     });
     let name = ClusterName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?;
-    let http = http_options::upstream(
+    let (http, error_statuses) = http_options::upstream(
         cx,
         http_options::Parts {
             typed: typed_extension_protocol_options,
@@ -77,11 +77,27 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
     )?;
     let dns = discovery::refresh(dns_refresh_rate, respect_dns_ttl, dns_lookup_family)?;
     let common = balancer::common(cx, common_lb_config)?;
-    let balancer::Chosen { balancer, locality, subsets: listed_subsets } =
-        balancer::balancer(cx, lb_policy, lb_config.clone(), load_balancing_policy, common.use_hostname)?;
+    let balancer::Chosen {
+        balancer,
+        locality,
+        subsets: listed_subsets,
+    } = balancer::balancer(
+        cx,
+        lb_policy,
+        lb_config.clone(),
+        load_balancing_policy,
+        common.use_hostname,
+    )?;
     let discovery = discovery::discovery(
         cx,
-        discovery::Parts { kind: cluster_discovery_type, eds: eds_cluster_config, load_assignment, dns, lb_config },
+        discovery::Parts {
+            name: name.as_str(),
+            kind: cluster_discovery_type,
+            eds: eds_cluster_config,
+            load_assignment,
+            dns,
+            lb_config,
+        },
     )?;
     let mut common_lb = common.lb;
     if let Some(locality) = locality {
@@ -92,19 +108,37 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
         alt_stat_name: scalar::text(alt_stat_name),
         discovery,
         connect_timeout: scalar::duration_or("connect_timeout", connect_timeout, CONNECT_TIMEOUT)?,
-        per_connection_buffer_limit_bytes: scalar::count_or(per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES),
+        per_connection_buffer_limit_bytes: scalar::count_or(
+            per_connection_buffer_limit_bytes,
+            BUFFER_LIMIT_BYTES,
+        ),
         balancer,
         subsets: match listed_subsets {
             Some(subsets) => Some(subsets),
-            None => lb_subset_config.map(|s| balancer::subsets(cx, s)).transpose().within("lb_subset_config")?.flatten(),
+            None => lb_subset_config
+                .map(|s| balancer::subsets(cx, s))
+                .transpose()
+                .within("lb_subset_config")?
+                .flatten(),
         },
         common_lb,
-        circuit_breakers: circuit_breakers::circuit_breakers(cx, circuit_breakers).within("circuit_breakers")?,
-        outlier_detection: outlier_detection.map(|o| outlier::outlier(cx, o)).transpose().within("outlier_detection")?.map(Into::into),
+        circuit_breakers: circuit_breakers::circuit_breakers(cx, circuit_breakers)
+            .within("circuit_breakers")?,
+        outlier_detection: outlier_detection
+            .map(|o| outlier::outlier(cx, o, error_statuses))
+            .transpose()
+            .within("outlier_detection")?
+            .map(Into::into),
         http,
         transport: transport::transport(cx, transport_socket).within("transport_socket")?,
-        transport_matches: each("transport_socket_matches", transport_socket_matches, |m| transport::matched(cx, m))?,
-        bind: upstream_bind_config.map(|b| bind(cx, b)).transpose().within("upstream_bind_config")?.unwrap_or_default(),
+        transport_matches: each("transport_socket_matches", transport_socket_matches, |m| {
+            transport::matched(cx, m)
+        })?,
+        bind: upstream_bind_config
+            .map(|b| bind(cx, b))
+            .transpose()
+            .within("upstream_bind_config")?
+            .unwrap_or_default(),
         tcp_keepalive: upstream_connection_options
             .map(|o| keepalive(cx, o))
             .transpose()
@@ -141,32 +175,58 @@ fn bind(cx: &mut Cx, value: pb::core::BindConfig) -> Result<UpstreamBind, Refusa
         ignore "no network namespaces are used" { validate_network_namespaces }
     });
     let mut bind = UpstreamBind {
-        source: source_address.map(|a| address::socket(cx, a)).transpose().within("source_address")?,
+        source: source_address
+            .map(|a| address::socket(cx, a))
+            .transpose()
+            .within("source_address")?,
         ..UpstreamBind::default()
     };
     for option in socket_options {
-        let pb::core::SocketOption { description: _, level, name, state: _, r#type: _, ip_version: _, value } = option;
+        let pb::core::SocketOption {
+            description: _,
+            level,
+            name,
+            state: _,
+            r#type: _,
+            ip_version: _,
+            value,
+        } = option;
         match (level, name, value) {
             (SOL_SOCKET, SO_MARK, Some(pb::core::socket_option::Value::IntValue(mark))) => {
-                bind.mark = Some(u32::try_from(mark).map_err(|_| Refusal::at("socket_options", format!("{mark} is no mark")))?);
+                bind.mark =
+                    Some(u32::try_from(mark).map_err(|_| {
+                        Refusal::at("socket_options", format!("{mark} is no mark"))
+                    })?);
             }
-            (SOL_IP, IP_TRANSPARENT, Some(pb::core::socket_option::Value::IntValue(on))) => bind.transparent = on != 0,
+            (SOL_IP, IP_TRANSPARENT, Some(pb::core::socket_option::Value::IntValue(on))) => {
+                bind.transparent = on != 0
+            }
             (level, name, _) => {
-                return Err(Refusal::at("socket_options", format!("socket option {name} of level {level} is not supported")));
+                return Err(Refusal::at(
+                    "socket_options",
+                    format!("socket option {name} of level {level} is not supported"),
+                ));
             }
         }
     }
     Ok(bind)
 }
 
-fn keepalive(cx: &mut Cx, value: pb::cluster::UpstreamConnectionOptions) -> Result<Option<TcpKeepalive>, Refusal> {
+fn keepalive(
+    cx: &mut Cx,
+    value: pb::cluster::UpstreamConnectionOptions,
+) -> Result<Option<TcpKeepalive>, Refusal> {
     take!(cx, value => pb::cluster::UpstreamConnectionOptions {
         read { tcp_keepalive }
         ignore "statistics only" { set_local_interface_name_on_upstream_connections }
         ignore "one address of a name is used at a time" { happy_eyeballs_config }
     });
     Ok(tcp_keepalive.map(|value| {
-        let pb::core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = value;
+        let pb::core::TcpKeepalive {
+            keepalive_probes,
+            keepalive_time,
+            keepalive_interval,
+        } = value;
         let seconds = |v| scalar::count(v).map(|s| Duration::from_secs(s.into()));
         TcpKeepalive {
             probes: scalar::count(keepalive_probes),

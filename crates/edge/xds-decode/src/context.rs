@@ -31,7 +31,10 @@ impl Cx {
     }
 
     pub(crate) fn with_environment(environment: Environment) -> Self {
-        Self { environment, ..Self::default() }
+        Self {
+            environment,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn environment(&self) -> &Environment {
@@ -40,7 +43,9 @@ impl Cx {
 
     /// A format in Envoy's log language.
     pub(crate) fn format(&self, text: &str, omit_empty: bool) -> Result<Arc<Format>, Refusal> {
-        Format::parse(text, &self.environment, omit_empty).map(Arc::new).map_err(|e| Refusal::new(e.to_string()))
+        Format::parse(text, &self.environment, omit_empty)
+            .map(Arc::new)
+            .map_err(|e| Refusal::new(e.to_string()))
     }
 
     /// Frees the descriptors, which cost much and are rarely needed.
@@ -49,7 +54,10 @@ impl Cx {
     }
 
     /// A message out of the Struct that stands for it.
-    pub(crate) fn message_of<M: prost::Message + prost::Name + Default>(&mut self, value: &pb::Struct) -> Result<M, Refusal> {
+    pub(crate) fn message_of<M: prost::Message + prost::Name + Default>(
+        &mut self,
+        value: &pb::Struct,
+    ) -> Result<M, Refusal> {
         let descriptors = match self.descriptors.take() {
             Some(loaded) => loaded,
             None => Descriptors::load().map_err(|e| Refusal::new(e.to_string()))?,

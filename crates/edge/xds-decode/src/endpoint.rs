@@ -21,7 +21,10 @@ use crate::{
 /// Envoy's default.
 const OVERPROVISIONING_PERCENT: u32 = 140;
 
-pub(crate) fn endpoints(cx: &mut Cx, value: pb::endpoint::ClusterLoadAssignment) -> Result<Endpoints, Refusal> {
+pub(crate) fn endpoints(
+    cx: &mut Cx,
+    value: pb::endpoint::ClusterLoadAssignment,
+) -> Result<Endpoints, Refusal> {
     take!(cx, value => pb::endpoint::ClusterLoadAssignment {
         read { cluster_name, endpoints, policy }
         reject "endpoints are written out where they are used" { named_endpoints }
@@ -35,14 +38,24 @@ pub(crate) fn endpoints(cx: &mut Cx, value: pb::endpoint::ClusterLoadAssignment)
         ignore "stale endpoints stay until the control plane replaces them" { endpoint_stale_after }
     });
     let drops = each("policy.drop_overloads", drop_overloads, |drop| {
-        let pb::endpoint::cluster_load_assignment::policy::DropOverload { category, drop_percentage } = drop;
-        let share = scalar::fraction(drop_percentage.unwrap_or_default()).within("drop_percentage")?;
-        Ok((Arc::from(category), (share.ratio() * 1_000_000.0).round() as u32))
+        let pb::endpoint::cluster_load_assignment::policy::DropOverload {
+            category,
+            drop_percentage,
+        } = drop;
+        let share =
+            scalar::fraction(drop_percentage.unwrap_or_default()).within("drop_percentage")?;
+        Ok((
+            Arc::from(category),
+            (share.ratio() * 1_000_000.0).round() as u32,
+        ))
     })?;
     Ok(Endpoints {
         cluster: cluster_name.into(),
         localities: each("endpoints", endpoints, |l| locality_endpoints(cx, l))?,
-        overprovisioning_percent: scalar::count_or(overprovisioning_factor, OVERPROVISIONING_PERCENT),
+        overprovisioning_percent: scalar::count_or(
+            overprovisioning_factor,
+            OVERPROVISIONING_PERCENT,
+        ),
         weighted_priority_health,
         drops,
     })
@@ -56,7 +69,10 @@ struct LocalityHead {
     members: Vec<pb::endpoint::LbEndpoint>,
 }
 
-fn locality_head(cx: &mut Cx, value: pb::endpoint::LocalityLbEndpoints) -> Result<LocalityHead, Refusal> {
+fn locality_head(
+    cx: &mut Cx,
+    value: pb::endpoint::LocalityLbEndpoints,
+) -> Result<LocalityHead, Refusal> {
     take!(cx, value => pb::endpoint::LocalityLbEndpoints {
         read { locality, lb_endpoints, load_balancing_weight, priority }
         ignore "no balancer reads a locality's metadata" { metadata }
@@ -75,41 +91,94 @@ fn locality_head(cx: &mut Cx, value: pb::endpoint::LocalityLbEndpoints) -> Resul
 }
 
 pub(crate) fn locality(value: Option<pb::core::Locality>) -> Locality {
-    let pb::core::Locality { region, zone, sub_zone } = value.unwrap_or_default();
-    Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() }
+    let pb::core::Locality {
+        region,
+        zone,
+        sub_zone,
+    } = value.unwrap_or_default();
+    Locality {
+        region: region.into(),
+        zone: zone.into(),
+        sub_zone: sub_zone.into(),
+    }
 }
 
-fn locality_endpoints(cx: &mut Cx, value: pb::endpoint::LocalityLbEndpoints) -> Result<LocalityEndpoints, Refusal> {
-    let LocalityHead { locality, priority, weight, members } = locality_head(cx, value)?;
+fn locality_endpoints(
+    cx: &mut Cx,
+    value: pb::endpoint::LocalityLbEndpoints,
+) -> Result<LocalityEndpoints, Refusal> {
+    let LocalityHead {
+        locality,
+        priority,
+        weight,
+        members,
+    } = locality_head(cx, value)?;
     let endpoints = each("lb_endpoints", members, |member| {
         let member = member_of(cx, member)?;
         let address = address::literal(cx, member.address).within("endpoint.address")?;
         if matches!(&address, EndpointAddress::Socket(socket) if socket.port() == 0) {
             return Err(Refusal::at("endpoint.address", "has no port"));
         }
-        Ok(Endpoint { address, hostname: member.hostname, health: member.health, weight: member.weight, metadata: member.metadata })
+        Ok(Endpoint {
+            address,
+            hostname: member.hostname,
+            health: member.health,
+            weight: member.weight,
+            metadata: member.metadata,
+        })
     })?;
-    Ok(LocalityEndpoints { locality, priority, weight, endpoints })
+    Ok(LocalityEndpoints {
+        locality,
+        priority,
+        weight,
+        endpoints,
+    })
 }
 
 /// The endpoints of a DNS cluster, whose hosts are names.
-pub(crate) fn dns_endpoints(cx: &mut Cx, value: pb::endpoint::ClusterLoadAssignment) -> Result<Arc<[DnsEndpoints]>, Refusal> {
-    let pb::endpoint::ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = value;
+pub(crate) fn dns_endpoints(
+    cx: &mut Cx,
+    value: pb::endpoint::ClusterLoadAssignment,
+) -> Result<Arc<[DnsEndpoints]>, Refusal> {
+    let pb::endpoint::ClusterLoadAssignment {
+        cluster_name: _,
+        endpoints,
+        named_endpoints,
+        policy,
+    } = value;
     if !named_endpoints.is_empty() || policy.is_some_and(|p| p != Default::default()) {
-        return Err(Refusal::new("named endpoints and policies are not supported in a DNS cluster"));
+        return Err(Refusal::new(
+            "named endpoints and policies are not supported in a DNS cluster",
+        ));
     }
     each("endpoints", endpoints, |value| {
-        let LocalityHead { locality, priority, weight, members } = locality_head(cx, value)?;
+        let LocalityHead {
+            locality,
+            priority,
+            weight,
+            members,
+        } = locality_head(cx, value)?;
         let hosts = each("lb_endpoints", members, |member| {
             let member = member_of(cx, member)?;
             match address::address(cx, member.address).within("endpoint.address")? {
-                Address::Host { host, port } => {
-                    Ok(DnsHost { host: host.into(), port, weight: member.weight, metadata: member.metadata })
-                }
-                Address::Pipe(_) => Err(Refusal::at("endpoint.address.pipe", "a DNS cluster needs host names")),
+                Address::Host { host, port } => Ok(DnsHost {
+                    host: host.into(),
+                    port,
+                    weight: member.weight,
+                    metadata: member.metadata,
+                }),
+                Address::Pipe(_) => Err(Refusal::at(
+                    "endpoint.address.pipe",
+                    "a DNS cluster needs host names",
+                )),
             }
         })?;
-        Ok(DnsEndpoints { locality, priority, locality_weight: weight, hosts })
+        Ok(DnsEndpoints {
+            locality,
+            priority,
+            locality_weight: weight,
+            hosts,
+        })
     })
 }
 
@@ -127,7 +196,12 @@ fn member_of(cx: &mut Cx, value: pb::endpoint::LbEndpoint) -> Result<Member, Ref
     });
     let endpoint = match host_identifier {
         Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
-        Some(HostIdentifier::EndpointName(_)) => return Err(Refusal::at("endpoint_name", "named endpoints are not supported")),
+        Some(HostIdentifier::EndpointName(_)) => {
+            return Err(Refusal::at(
+                "endpoint_name",
+                "named endpoints are not supported",
+            ));
+        }
         None => return Err(Refusal::missing("endpoint")),
     };
     take!(cx, endpoint => pb::endpoint::Endpoint {
@@ -148,5 +222,11 @@ fn member_of(cx: &mut Cx, value: pb::endpoint::LbEndpoint) -> Result<Member, Ref
         HealthStatus::Timeout => Health::Timeout,
         HealthStatus::Degraded => Health::Degraded,
     };
-    Ok(Member { address, hostname: hostname.into(), health, weight, metadata: metadata::metadata(cx, metadata)? })
+    Ok(Member {
+        address,
+        hostname: hostname.into(),
+        health,
+        weight,
+        metadata: metadata::metadata(cx, metadata)?,
+    })
 }

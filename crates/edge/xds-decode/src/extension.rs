@@ -36,14 +36,24 @@ impl Extension {
                 (type_url, value)
             }
             "" => return Err(Refusal::new("names no type")),
-            name => return Ok(Self { name: name.to_owned(), payload: Payload::Bytes(any.value.clone()) }),
+            name => {
+                return Ok(Self {
+                    name: name.to_owned(),
+                    payload: Payload::Bytes(any.value.clone()),
+                });
+            }
         };
         let name = message_name(&type_url).to_owned();
-        Ok(Self { name, payload: Payload::Struct(value.unwrap_or_default()) })
+        Ok(Self {
+            name,
+            payload: Payload::Struct(value.unwrap_or_default()),
+        })
     }
 
     pub(crate) fn open_required(any: Option<Any>) -> Result<Self, Refusal> {
-        any.as_ref().ok_or_else(|| Refusal::new("is required")).and_then(Self::open)
+        any.as_ref()
+            .ok_or_else(|| Refusal::new("is required"))
+            .and_then(Self::open)
     }
 
     pub(crate) fn is<M: Name>(&self) -> bool {
@@ -56,7 +66,8 @@ impl Extension {
             return Err(self.unknown(&format!("where {} is wanted", M::full_name())));
         }
         match &self.payload {
-            Payload::Bytes(bytes) => M::decode(bytes.as_slice()).map_err(|e| Refusal::new(format!("is no valid {}: {e}", self.name))),
+            Payload::Bytes(bytes) => M::decode(bytes.as_slice())
+                .map_err(|e| Refusal::new(format!("is no valid {}: {e}", self.name))),
             Payload::Struct(value) => cx.message_of(value),
         }
     }
@@ -75,7 +86,12 @@ impl Extension {
 }
 
 /// The extension of a `TypedExtensionConfig`.
-pub(crate) fn typed(config: pb::core::TypedExtensionConfig) -> Result<(String, Extension), Refusal> {
+pub(crate) fn typed(
+    config: pb::core::TypedExtensionConfig,
+) -> Result<(String, Extension), Refusal> {
     let pb::core::TypedExtensionConfig { name, typed_config } = config;
-    Ok((name, Extension::open_required(typed_config).map_err(|r| r.under("typed_config"))?))
+    Ok((
+        name,
+        Extension::open_required(typed_config).map_err(|r| r.under("typed_config"))?,
+    ))
 }

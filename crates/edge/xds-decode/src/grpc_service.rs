@@ -25,7 +25,9 @@ pub(crate) fn service(cx: &mut Cx, value: pb::core::GrpcService) -> Result<Servi
     });
     let grpc = match target_specifier.ok_or_else(|| Refusal::missing("target_specifier"))? {
         TargetSpecifier::EnvoyGrpc(grpc) => grpc,
-        TargetSpecifier::GoogleGrpc(_) => return Err(Refusal::at("google_grpc", "only envoy_grpc is supported")),
+        TargetSpecifier::GoogleGrpc(_) => {
+            return Err(Refusal::at("google_grpc", "only envoy_grpc is supported"));
+        }
     };
     take!(cx, grpc => pb::core::grpc_service::EnvoyGrpc {
         read { cluster_name }
@@ -34,6 +36,10 @@ pub(crate) fn service(cx: &mut Cx, value: pb::core::GrpcService) -> Result<Servi
         ignore "answers are small" { max_receive_message_length }
         ignore "no headers of Envoy are sent" { skip_envoy_headers }
     });
-    let cluster = ClusterName::parse(cluster_name).map_err(|e| Refusal::at("envoy_grpc.cluster_name", e.to_string()))?;
-    Ok(Service { cluster, timeout: scalar::limit("timeout", timeout, None).within("envoy_grpc")? })
+    let cluster = ClusterName::parse(cluster_name)
+        .map_err(|e| Refusal::at("envoy_grpc.cluster_name", e.to_string()))?;
+    Ok(Service {
+        cluster,
+        timeout: scalar::limit("timeout", timeout, None).within("envoy_grpc")?,
+    })
 }

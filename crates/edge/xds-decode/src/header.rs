@@ -22,10 +22,27 @@ pub(crate) struct Lists {
 }
 
 pub(crate) fn operations(cx: &mut Cx, lists: Lists) -> Result<HeaderOperations, Refusal> {
-    let Lists { request_add, request_remove, response_add, response_remove } = lists;
+    let Lists {
+        request_add,
+        request_remove,
+        response_add,
+        response_remove,
+    } = lists;
     Ok(HeaderOperations {
-        request: ordered(cx, "request_headers_to_remove", request_remove, "request_headers_to_add", request_add)?,
-        response: ordered(cx, "response_headers_to_remove", response_remove, "response_headers_to_add", response_add)?,
+        request: ordered(
+            cx,
+            "request_headers_to_remove",
+            request_remove,
+            "request_headers_to_add",
+            request_add,
+        )?,
+        response: ordered(
+            cx,
+            "response_headers_to_remove",
+            response_remove,
+            "response_headers_to_add",
+            response_add,
+        )?,
     })
 }
 
@@ -56,15 +73,32 @@ pub(crate) fn additions<C: FromIterator<HeaderOperation>>(
 }
 
 fn addition(cx: &Cx, value: pb::core::HeaderValueOption) -> Result<HeaderOperation, Refusal> {
-    let pb::core::HeaderValueOption { header, append, append_action, keep_empty_value } = value;
-    let pb::core::HeaderValue { key, value, raw_value } = header.ok_or_else(|| Refusal::missing("header"))?;
+    let pb::core::HeaderValueOption {
+        header,
+        append,
+        append_action,
+        keep_empty_value,
+    } = value;
+    let pb::core::HeaderValue {
+        key,
+        value,
+        raw_value,
+    } = header.ok_or_else(|| Refusal::missing("header"))?;
     let value = match String::from_utf8(raw_value) {
         Ok(raw) if value.is_empty() => raw,
         Ok(raw) if raw.is_empty() => value,
-        Ok(_) => return Err(Refusal::at("header.raw_value", "value and raw_value are both set")),
+        Ok(_) => {
+            return Err(Refusal::at(
+                "header.raw_value",
+                "value and raw_value are both set",
+            ));
+        }
         Err(_) => return Err(Refusal::at("header.raw_value", "is no text")),
     };
-    let mode = match (append, enumerated!(append_action => HeaderAppendAction, "append_action")?) {
+    let mode = match (
+        append,
+        enumerated!(append_action => HeaderAppendAction, "append_action")?,
+    ) {
         (Some(pb::BoolValue { value: true }), _) => AppendMode::AppendOrAdd,
         (Some(pb::BoolValue { value: false }), _) => AppendMode::OverwriteOrAdd,
         (None, HeaderAppendAction::AppendIfExistsOrAdd) => AppendMode::AppendOrAdd,
@@ -77,10 +111,18 @@ fn addition(cx: &Cx, value: pb::core::HeaderValueOption) -> Result<HeaderOperati
         return Ok(HeaderOperation::SetHost(value));
     }
     if key.starts_with(':') {
-        return Err(Refusal::at("header.key", format!("{key} must not be changed")));
+        return Err(Refusal::at(
+            "header.key",
+            format!("{key} must not be changed"),
+        ));
     }
     let name = scalar::header_name("header.key", &key)?;
-    Ok(HeaderOperation::Set { name, value, mode, keep_empty: keep_empty_value })
+    Ok(HeaderOperation::Set {
+        name,
+        value,
+        mode,
+        keep_empty: keep_empty_value,
+    })
 }
 
 /// A value without operators is kept as it is; `%%` stands for one percent sign.
@@ -94,11 +136,16 @@ pub(crate) fn format(cx: &Cx, text: &str) -> Result<HeaderValueFormat, Refusal> 
 }
 
 /// A plain value, for CORS and the like; empty is none.
-pub(crate) fn optional_value(field: &'static str, text: &str) -> Result<Option<HeaderValue>, Refusal> {
+pub(crate) fn optional_value(
+    field: &'static str,
+    text: &str,
+) -> Result<Option<HeaderValue>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    HeaderValue::from_str(text).map(Some).map_err(|_| Refusal::at(field, "is no header value"))
+    HeaderValue::from_str(text)
+        .map(Some)
+        .map_err(|_| Refusal::at(field, "is no header value"))
 }
 
 #[cfg(test)]

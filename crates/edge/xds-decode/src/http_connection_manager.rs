@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use proxy_config::{
     HttpConnectionManager, RouteTableName,
     http_connection_manager::{
-        ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpTimeouts, PathNormalization, RequestId, RouteSource,
-        ServerHeader, StripPort,
+        ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpTimeouts,
+        PathNormalization, RequestId, RouteSource, ServerHeader, StripPort,
     },
 };
 use wire_envoy::pb::{
@@ -15,7 +15,7 @@ use wire_envoy::pb::{
     hcm::{
         RequestIdExtension,
         http_connection_manager::{
-            CodecType as WireCodec, ForwardClientCertDetails, InternalAddressConfig, PathWithEscapedSlashesAction,
+            CodecType as WireCodec, ForwardClientCertDetails, PathWithEscapedSlashesAction,
             RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode,
         },
     },
@@ -40,13 +40,16 @@ const MAX_REQUEST_HEADERS_KB: u32 = 60;
 /// Envoy refuses more.
 const REQUEST_HEADERS_LIMIT_KB: u32 = 8192;
 
-pub(crate) fn manager(cx: &mut Cx, value: pb::hcm::HttpConnectionManager) -> Result<HttpConnectionManager, Refusal> {
+pub(crate) fn manager(
+    cx: &mut Cx,
+    value: pb::hcm::HttpConnectionManager,
+) -> Result<HttpConnectionManager, Refusal> {
     take!(cx, value => pb::hcm::HttpConnectionManager {
         read {
             codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb, stream_idle_timeout,
             request_timeout, request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, use_remote_address,
-            xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id, preserve_external_request_id,
+            xff_num_trusted_hops, skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
             upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension,
             strip_matching_host_port, append_x_forwarded_port, route_specifier, strip_port_mode, scheme_header_transformation,
@@ -60,6 +63,7 @@ pub(crate) fn manager(cx: &mut Cx, value: pb::hcm::HttpConnectionManager) -> Res
         ignore "an invalid message ends its connection" { stream_error_on_invalid_http_message }
         ignore "headers are validated by the HTTP library" { typed_header_validation_config }
         ignore "no supported transport reads it" { add_proxy_protocol_connection_state }
+        ignore "private addresses are internal; that decides x-envoy-internal only" { internal_address_config }
         ignore "is a statistic of answers under overload" { append_local_overload }
         reject "HTTP/3 is not supported" { http3_protocol_options }
         reject "the client's address comes from X-Forwarded-For or PROXY protocol" { original_ip_detection_extensions }
@@ -77,15 +81,19 @@ pub(crate) fn manager(cx: &mut Cx, value: pb::hcm::HttpConnectionManager) -> Res
             reject "the scheme is the connection's" { transformation }
         });
     }
-    internal_addresses(cx, internal_address_config);
     let common = http_protocol::common(cx, common_http_protocol_options.unwrap_or_default(), IDLE)
         .within("common_http_protocol_options")?;
-    let http1 = http_protocol::http1(cx, http_protocol_options.unwrap_or_default()).within("http_protocol_options")?;
+    let http1 = http_protocol::http1(cx, http_protocol_options.unwrap_or_default())
+        .within("http_protocol_options")?;
     let max_request_headers_kb = scalar::count_or(max_request_headers_kb, MAX_REQUEST_HEADERS_KB);
     if max_request_headers_kb == 0 || max_request_headers_kb > REQUEST_HEADERS_LIMIT_KB {
-        return Err(Refusal::at("max_request_headers_kb", format!("must be 1 to {REQUEST_HEADERS_LIMIT_KB}")));
+        return Err(Refusal::at(
+            "max_request_headers_kb",
+            format!("must be 1 to {REQUEST_HEADERS_LIMIT_KB}"),
+        ));
     }
-    let mut request_id = request_id_settings(cx, request_id_extension).within("request_id_extension")?;
+    let mut request_id =
+        request_id_settings(cx, request_id_extension).within("request_id_extension")?;
     request_id.generate = scalar::flag_or(generate_request_id, true);
     request_id.preserve_external = preserve_external_request_id;
     request_id.always_in_response = always_set_request_id_in_response;
@@ -94,9 +102,17 @@ pub(crate) fn manager(cx: &mut Cx, value: pb::hcm::HttpConnectionManager) -> Res
         codec: codec(codec_type)?,
         routes: routes(cx, route_specifier)?,
         filters: http::http_filters(cx, http_filters)?,
-        tracing: tracing.map(|t| tracing::tracing(cx, t)).transpose().within("tracing")?.map(Arc::new),
+        tracing: tracing
+            .map(|t| tracing::tracing(cx, t))
+            .transpose()
+            .within("tracing")?
+            .map(Arc::new),
         access_logs: access_log::access_logs(cx, "access_log", access_log)?,
-        server_name: if server_name.is_empty() { "envoy".into() } else { server_name.into() },
+        server_name: if server_name.is_empty() {
+            "envoy".into()
+        } else {
+            server_name.into()
+        },
         server_header: server_header(server_header_transformation)?,
         use_remote_address: scalar::flag_or(use_remote_address, false),
         xff_trusted_hops: xff_num_trusted_hops,
@@ -119,30 +135,32 @@ pub(crate) fn manager(cx: &mut Cx, value: pb::hcm::HttpConnectionManager) -> Res
         suppress_envoy_headers: false,
         timeouts: HttpTimeouts {
             idle: common.idle,
-            stream_idle: scalar::limit("stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE))?,
+            stream_idle: scalar::limit(
+                "stream_idle_timeout",
+                stream_idle_timeout,
+                Some(STREAM_IDLE),
+            )?,
             request: scalar::limit("request_timeout", request_timeout, None)?,
-            request_headers: scalar::limit("request_headers_timeout", request_headers_timeout, None)?,
+            request_headers: scalar::limit(
+                "request_headers_timeout",
+                request_headers_timeout,
+                None,
+            )?,
             max_connection_duration: common.max_connection_duration,
             max_stream_duration: common.max_stream_duration,
-            delayed_close: scalar::limit("delayed_close_timeout", delayed_close_timeout, Some(DELAYED_CLOSE))?,
+            delayed_close: scalar::limit(
+                "delayed_close_timeout",
+                delayed_close_timeout,
+                Some(DELAYED_CLOSE),
+            )?,
             drain: scalar::limit("drain_timeout", drain_timeout, Some(DRAIN))?,
         },
-        http2: http_protocol::http2(cx, http2_protocol_options.unwrap_or_default()).within("http2_protocol_options")?,
+        http2: http_protocol::http2(cx, http2_protocol_options.unwrap_or_default())
+            .within("http2_protocol_options")?,
         max_request_headers_kb,
         max_requests_per_connection: common.max_requests_per_connection,
         headers_with_underscores: common.underscores,
     })
-}
-
-/// Which peers count as internal decides only `x-envoy-internal` and what edge requests may override; ours are none beyond the
-/// private ranges, so the setting is noted and not obeyed.
-fn internal_addresses(cx: &mut Cx, value: Option<InternalAddressConfig>) {
-    if value.is_some() {
-        cx.note_text(
-            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "internal_address_config",
-        );
-    }
 }
 
 fn codec(number: i32) -> Result<CodecType, Refusal> {
@@ -156,55 +174,80 @@ fn codec(number: i32) -> Result<CodecType, Refusal> {
 
 fn routes(cx: &mut Cx, value: Option<RouteSpecifier>) -> Result<RouteSource, Refusal> {
     match value.ok_or_else(|| Refusal::missing("route_specifier"))? {
-        RouteSpecifier::Rds(pb::hcm::Rds { config_source, route_config_name }) => {
-            config_source::subscribed(cx, config_source).within("config_source").within("rds")?;
+        RouteSpecifier::Rds(pb::hcm::Rds {
+            config_source,
+            route_config_name,
+        }) => {
+            config_source::subscribed(cx, config_source)
+                .within("config_source")
+                .within("rds")?;
             RouteTableName::parse(route_config_name)
                 .map(RouteSource::Named)
                 .map_err(|e| Refusal::at("rds.route_config_name", e.to_string()))
         }
-        RouteSpecifier::RouteConfig(config) => {
-            route::inline_table(cx, config).within("route_config").map(|t| RouteSource::Inline(Arc::new(t)))
-        }
-        RouteSpecifier::ScopedRoutes(_) => Err(Refusal::at("scoped_routes", "scoped routes are not supported")),
+        RouteSpecifier::RouteConfig(config) => route::inline_table(cx, config)
+            .within("route_config")
+            .map(|t| RouteSource::Inline(Arc::new(t))),
+        RouteSpecifier::ScopedRoutes(_) => Err(Refusal::at(
+            "scoped_routes",
+            "scoped routes are not supported",
+        )),
     }
 }
 
 fn server_header(number: i32) -> Result<ServerHeader, Refusal> {
-    Ok(match enumerated!(number => ServerHeaderTransformation, "server_header_transformation")? {
-        ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
-        ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
-        ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
-    })
+    Ok(
+        match enumerated!(number => ServerHeaderTransformation, "server_header_transformation")? {
+            ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
+            ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+            ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+        },
+    )
 }
 
 fn forward_client_cert(number: i32) -> Result<ForwardClientCert, Refusal> {
-    Ok(match enumerated!(number => ForwardClientCertDetails, "forward_client_cert_details")? {
-        ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
-        ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
-        ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
-        ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
-        ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
-    })
+    Ok(
+        match enumerated!(number => ForwardClientCertDetails, "forward_client_cert_details")? {
+            ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+            ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+            ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+            ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
+            ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+        },
+    )
 }
 
-fn client_cert_details(cx: &mut Cx, value: Option<SetCurrentClientCertDetails>) -> Result<ClientCertDetails, Refusal> {
+fn client_cert_details(
+    cx: &mut Cx,
+    value: Option<SetCurrentClientCertDetails>,
+) -> Result<ClientCertDetails, Refusal> {
     let value = value.unwrap_or_default();
     take!(cx, value => SetCurrentClientCertDetails {
         read { subject, cert, chain, dns, uri }
         reject "is not supported" { issuer, format }
     });
-    Ok(ClientCertDetails { subject: scalar::flag_or(subject, false), cert, chain, dns, uri })
+    Ok(ClientCertDetails {
+        subject: scalar::flag_or(subject, false),
+        cert,
+        chain,
+        dns,
+        uri,
+    })
 }
 
 fn escaped_slashes(number: i32) -> Result<EscapedSlashes, Refusal> {
-    Ok(match enumerated!(number => PathWithEscapedSlashesAction, "path_with_escaped_slashes_action")? {
-        PathWithEscapedSlashesAction::ImplementationSpecificDefault | PathWithEscapedSlashesAction::KeepUnchanged => {
-            EscapedSlashes::Keep
-        }
-        PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
-        PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
-        PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
-    })
+    Ok(
+        match enumerated!(number => PathWithEscapedSlashesAction, "path_with_escaped_slashes_action")?
+        {
+            PathWithEscapedSlashesAction::ImplementationSpecificDefault
+            | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+            PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+            PathWithEscapedSlashesAction::UnescapeAndRedirect => {
+                EscapedSlashes::UnescapeAndRedirect
+            }
+            PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+        },
+    )
 }
 
 fn strip_port(matching: bool, mode: Option<StripPortMode>) -> Result<StripPort, Refusal> {
@@ -212,21 +255,25 @@ fn strip_port(matching: bool, mode: Option<StripPortMode>) -> Result<StripPort, 
         (false, None | Some(StripPortMode::StripAnyHostPort(false))) => Ok(StripPort::No),
         (true, None | Some(StripPortMode::StripAnyHostPort(false))) => Ok(StripPort::Matching),
         (false, Some(StripPortMode::StripAnyHostPort(true))) => Ok(StripPort::Any),
-        (true, Some(StripPortMode::StripAnyHostPort(true))) => {
-            Err(Refusal::at("strip_any_host_port", "and strip_matching_host_port are both set"))
-        }
+        (true, Some(StripPortMode::StripAnyHostPort(true))) => Err(Refusal::at(
+            "strip_any_host_port",
+            "and strip_matching_host_port are both set",
+        )),
     }
 }
 
 /// Only the UUID extension exists; its two switches default to on.
-fn request_id_settings(cx: &mut Cx, value: Option<RequestIdExtension>) -> Result<RequestId, Refusal> {
+fn request_id_settings(
+    cx: &mut Cx,
+    value: Option<RequestIdExtension>,
+) -> Result<RequestId, Refusal> {
     let uuid = match value {
         None => UuidRequestIdConfig::default(),
-        Some(RequestIdExtension { typed_config }) => {
-            Extension::open_required(typed_config).and_then(|e| e.message(cx)).within("typed_config")?
-        }
+        Some(RequestIdExtension { typed_config }) => Extension::open_required(typed_config)
+            .and_then(|e| e.message(cx))
+            .within("typed_config")?,
     };
-    let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling } = uuid;
+    take!(cx, uuid => UuidRequestIdConfig { read { pack_trace_reason, use_request_id_for_trace_sampling } });
     Ok(RequestId {
         generate: true,
         preserve_external: false,

@@ -7,7 +7,8 @@ use wire_envoy::pb::{
     self,
     core::{
         Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
-        http_protocol_options::HeadersWithUnderscoresAction, http1_protocol_options::header_key_format::HeaderFormat,
+        http_protocol_options::HeadersWithUnderscoresAction,
+        http1_protocol_options::header_key_format::HeaderFormat,
     },
     envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
 };
@@ -28,7 +29,11 @@ pub(crate) struct Common {
     pub(crate) underscores: UnderscoresAction,
 }
 
-pub(crate) fn common(cx: &mut Cx, value: HttpProtocolOptions, idle: Duration) -> Result<Common, Refusal> {
+pub(crate) fn common(
+    cx: &mut Cx,
+    value: HttpProtocolOptions,
+    idle: Duration,
+) -> Result<Common, Refusal> {
     take!(cx, value => HttpProtocolOptions {
         read { idle_timeout, max_connection_duration, max_stream_duration, headers_with_underscores_action, max_requests_per_connection }
         ignore "connections end within the duration, without jitter" { max_connection_duration_jitter }
@@ -36,10 +41,15 @@ pub(crate) fn common(cx: &mut Cx, value: HttpProtocolOptions, idle: Duration) ->
     });
     Ok(Common {
         idle: scalar::limit("idle_timeout", idle_timeout, Some(idle))?,
-        max_connection_duration: scalar::limit("max_connection_duration", max_connection_duration, None)?,
+        max_connection_duration: scalar::limit(
+            "max_connection_duration",
+            max_connection_duration,
+            None,
+        )?,
         max_stream_duration: scalar::limit("max_stream_duration", max_stream_duration, None)?,
         max_requests_per_connection: scalar::count(max_requests_per_connection).filter(|n| *n > 0),
-        underscores: match enumerated!(headers_with_underscores_action => HeadersWithUnderscoresAction, "headers_with_underscores_action")? {
+        underscores: match enumerated!(headers_with_underscores_action => HeadersWithUnderscoresAction, "headers_with_underscores_action")?
+        {
             HeadersWithUnderscoresAction::Allow => UnderscoresAction::Allow,
             HeadersWithUnderscoresAction::RejectRequest => UnderscoresAction::Reject,
             HeadersWithUnderscoresAction::DropHeader => UnderscoresAction::Drop,
@@ -67,12 +77,20 @@ pub(crate) fn http1(cx: &mut Cx, value: Http1ProtocolOptions) -> Result<Http1, R
     });
     let preserve_header_case = match header_key_format.and_then(|f| f.header_format) {
         None => false,
-        Some(HeaderFormat::StatefulFormatter(config)) => preserves_case(cx, config).within("header_key_format.stateful_formatter")?,
+        Some(HeaderFormat::StatefulFormatter(config)) => {
+            preserves_case(cx, config).within("header_key_format.stateful_formatter")?
+        }
         Some(HeaderFormat::ProperCaseWords(_)) => {
-            return Err(Refusal::at("header_key_format.proper_case_words", "is not supported"));
+            return Err(Refusal::at(
+                "header_key_format.proper_case_words",
+                "is not supported",
+            ));
         }
     };
-    Ok(Http1 { accept_http10: accept_http_10, preserve_header_case })
+    Ok(Http1 {
+        accept_http10: accept_http_10,
+        preserve_header_case,
+    })
 }
 
 fn preserves_case(cx: &mut Cx, config: pb::core::TypedExtensionConfig) -> Result<bool, Refusal> {

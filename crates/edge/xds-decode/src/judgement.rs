@@ -37,15 +37,27 @@ pub enum Judgement {
 /// Message → field → judgement, for every message that the decoder opens.
 pub fn support_matrix() -> BTreeMap<String, BTreeMap<String, Judgement>> {
     // Keeps every decode function, and with it its entry, in the linked program.
-    std::hint::black_box(Decoder::decode as fn(&mut Decoder, &wire_envoy::pb::Any) -> Result<_, Reject>);
+    std::hint::black_box(
+        Decoder::decode as fn(&mut Decoder, &wire_envoy::pb::Any) -> Result<_, Reject>,
+    );
     std::hint::black_box(Decoder::bootstrap as fn(&mut Decoder, _) -> Result<_, Reject>);
     let mut matrix: BTreeMap<String, BTreeMap<String, Judgement>> = BTreeMap::new();
     for judged in JUDGED {
         let fields = matrix.entry((judged.message)()).or_default();
         let name = |field: &str| field.trim_start_matches("r#").to_owned();
         fields.extend(judged.read.iter().map(|f| (name(f), Judgement::Read)));
-        fields.extend(judged.ignored.iter().map(|(f, why)| (name(f), Judgement::Ignored(why))));
-        fields.extend(judged.rejected.iter().map(|(f, why)| (name(f), Judgement::Rejected(why))));
+        fields.extend(
+            judged
+                .ignored
+                .iter()
+                .map(|(f, why)| (name(f), Judgement::Ignored(why))),
+        );
+        fields.extend(
+            judged
+                .rejected
+                .iter()
+                .map(|(f, why)| (name(f), Judgement::Rejected(why))),
+        );
     }
     matrix
 }
@@ -105,6 +117,7 @@ macro_rules! take {
             };
         };
         let $type { $($($read,)*)? $($($ignored,)*)* $($($rejected,)*)* } = $value;
+        let _ = &$cx;
         $($(
             if crate::judgement::IsSet::is_set(&$ignored) {
                 $cx.note(<$type as prost::Name>::full_name, stringify!($ignored));
@@ -122,7 +135,8 @@ pub(crate) use take;
 /// An enum field from its number; an unknown number is refused.
 macro_rules! enumerated {
     ($value:expr => $type:path, $field:literal) => {
-        <$type>::try_from($value).map_err(|_| crate::reject::Refusal::at($field, format!("unknown value {}", $value)))
+        <$type>::try_from($value)
+            .map_err(|_| crate::reject::Refusal::at($field, format!("unknown value {}", $value)))
     };
 }
 pub(crate) use enumerated;

@@ -5,17 +5,47 @@
 
 /// Message name → what is lost.
 pub(crate) const LEFT_OUT: [(&str, &str); 9] = [
-    ("envoy.extensions.filters.http.compressor.v3.Compressor", "answers are sent uncompressed"),
-    ("envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig", "requests are not logged to this service"),
-    ("envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig", "connections are not logged to this service"),
-    ("envoy.extensions.access_loggers.fluentd.v3.FluentdAccessLogConfig", "requests are not logged to this service"),
-    ("envoy.config.trace.v3.DatadogConfig", "spans are not sent; trace context is passed on"),
-    ("envoy.config.trace.v3.SkyWalkingConfig", "spans are not sent; trace context is passed on"),
-    ("envoy.config.trace.v3.LightstepConfig", "spans are not sent; trace context is passed on"),
-    ("envoy.config.trace.v3.XRayConfig", "spans are not sent; trace context is passed on"),
-    ("envoy.config.trace.v3.OpenCensusConfig", "spans are not sent; trace context is passed on"),
+    (
+        "envoy.extensions.filters.http.compressor.v3.Compressor",
+        "answers are sent uncompressed",
+    ),
+    (
+        "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+        "requests are not logged to this service",
+    ),
+    (
+        "envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig",
+        "connections are not logged to this service",
+    ),
+    (
+        "envoy.extensions.access_loggers.fluentd.v3.FluentdAccessLogConfig",
+        "requests are not logged to this service",
+    ),
+    (
+        "envoy.config.trace.v3.DatadogConfig",
+        "spans are not sent; trace context is passed on",
+    ),
+    (
+        "envoy.config.trace.v3.SkyWalkingConfig",
+        "spans are not sent; trace context is passed on",
+    ),
+    (
+        "envoy.config.trace.v3.LightstepConfig",
+        "spans are not sent; trace context is passed on",
+    ),
+    (
+        "envoy.config.trace.v3.XRayConfig",
+        "spans are not sent; trace context is passed on",
+    ),
+    (
+        "envoy.config.trace.v3.OpenCensusConfig",
+        "spans are not sent; trace context is passed on",
+    ),
 ];
 
 pub(crate) fn left_out(name: &str) -> Option<&'static str> {
-    LEFT_OUT.iter().find(|(known, _)| *known == name).map(|(_, lost)| *lost)
+    LEFT_OUT
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, lost)| *lost)
 }

@@ -49,17 +49,27 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
     });
     let name = ListenerName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?;
     let mut addresses = vec![listen_address(cx, address).within("address")?];
-    addresses.extend(each::<_, _, Vec<_>>("additional_addresses", additional_addresses, |value| {
-        take!(cx, value => pb::listener::AdditionalAddress {
-            read { address }
-            ignore "the operating system's keepalive holds towards clients" { tcp_keepalive }
-            reject "socket options of listeners are not supported" { socket_options }
-        });
-        listen_address(cx, address).within("address")
-    })?);
-    let deprecated_bind = deprecated_v1.and_then(|pb::listener::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
-    let chains: Arc<[_]> = each("filter_chains", filter_chains, |c| chain::chain(cx, c).map(Arc::new))?;
-    let default_chain = default_filter_chain.map(|c| chain::chain(cx, c).map(Arc::new)).transpose().within("default_filter_chain")?;
+    addresses.extend(each::<_, _, Vec<_>>(
+        "additional_addresses",
+        additional_addresses,
+        |value| {
+            take!(cx, value => pb::listener::AdditionalAddress {
+                read { address }
+                ignore "the operating system's keepalive holds towards clients" { tcp_keepalive }
+                reject "socket options of listeners are not supported" { socket_options }
+            });
+            listen_address(cx, address).within("address")
+        },
+    )?);
+    let deprecated_bind = deprecated_v1
+        .and_then(|pb::listener::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
+    let chains: Arc<[_]> = each("filter_chains", filter_chains, |c| {
+        chain::chain(cx, c).map(Arc::new)
+    })?;
+    let default_chain = default_filter_chain
+        .map(|c| chain::chain(cx, c).map(Arc::new))
+        .transpose()
+        .within("default_filter_chain")?;
     if chains.is_empty() && default_chain.is_none() {
         return Err(Refusal::missing("filter_chains"));
     }
@@ -69,8 +79,14 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
         bind_to_port: scalar::flag_or(bind_to_port.or(deprecated_bind), true),
         use_original_dst: scalar::flag_or(use_original_dst, false),
         transparent: scalar::flag_or(transparent, false),
-        listener_filters: each("listener_filters", listener_filters, |f| filters::listener_filter(cx, f))?,
-        listener_filters_timeout: scalar::limit("listener_filters_timeout", listener_filters_timeout, Some(FILTERS_TIMEOUT))?,
+        listener_filters: each("listener_filters", listener_filters, |f| {
+            filters::listener_filter(cx, f)
+        })?,
+        listener_filters_timeout: scalar::limit(
+            "listener_filters_timeout",
+            listener_filters_timeout,
+            Some(FILTERS_TIMEOUT),
+        )?,
         continue_on_listener_filters_timeout,
         chains,
         default_chain,
@@ -80,7 +96,10 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
             Direction::Outbound => TrafficDirection::Outbound,
         },
         access_logs: access_log::access_logs(cx, "access_log", access_log)?,
-        per_connection_buffer_limit_bytes: scalar::count_or(per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES),
+        per_connection_buffer_limit_bytes: scalar::count_or(
+            per_connection_buffer_limit_bytes,
+            BUFFER_LIMIT_BYTES,
+        ),
         tcp_backlog: scalar::count(tcp_backlog_size),
         stat_prefix: scalar::text(stat_prefix),
         metadata: metadata::metadata(cx, metadata).within("metadata")?,

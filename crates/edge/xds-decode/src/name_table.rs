@@ -29,7 +29,10 @@ fn entry(cx: &mut Cx, value: nds::name_table::NameInfo) -> Result<NameEntry, Ref
         ignore "was experimental in Istio and is sent no more" { alt_hosts }
     });
     Ok(NameEntry {
-        addresses: each("ips", ips, |ip| ip.parse().map_err(|_| Refusal::new(format!("{ip:?} is no IP address"))))?,
+        addresses: each("ips", ips, |ip| {
+            ip.parse()
+                .map_err(|_| Refusal::new(format!("{ip:?} is no IP address")))
+        })?,
         kubernetes: registry == "Kubernetes",
         short_name: scalar::text(shortname),
         namespace: scalar::text(namespace),

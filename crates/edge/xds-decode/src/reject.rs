@@ -36,7 +36,10 @@ enum Step {
 
 impl Refusal {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self { steps: Vec::new(), reason: reason.into() }
+        Self {
+            steps: Vec::new(),
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn at(field: &'static str, reason: impl Into<String>) -> Self {
@@ -63,7 +66,12 @@ impl Refusal {
         if field.is_empty() {
             field.push_str("(whole)");
         }
-        Reject { kind, resource: resource.to_owned(), field, reason: self.reason }
+        Reject {
+            kind,
+            resource: resource.to_owned(),
+            field,
+            reason: self.reason,
+        }
     }
 }
 
@@ -110,7 +118,11 @@ pub(crate) fn each<A, B, C: FromIterator<B>>(
     items: impl IntoIterator<Item = A>,
     mut decode: impl FnMut(A) -> Result<B, Refusal>,
 ) -> Result<C, Refusal> {
-    items.into_iter().enumerate().map(|(index, item)| decode(item).within_item(field, index)).collect()
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| decode(item).within_item(field, index))
+        .collect()
 }
 
 #[cfg(test)]
@@ -120,7 +132,10 @@ mod tests {
     #[test]
     fn a_refusal_names_resource_field_and_reason() {
         let inner: Result<(), Refusal> = Err(Refusal::at("r#match", "is empty"));
-        let refusal = inner.within_item("routes", 3).within_key("typed_config", "a.b").expect_err("refused");
+        let refusal = inner
+            .within_item("routes", 3)
+            .within_key("typed_config", "a.b")
+            .expect_err("refused");
         assert_eq!(
             refusal.into_reject("route table", "9080").to_string(),
             "route table 9080: typed_config[a.b].routes[3].match: is empty"

@@ -33,14 +33,20 @@ const UNNAMED: &str = "(inline)";
 /// Envoy's default for the body of a direct answer.
 const DIRECT_BODY_BYTES: u32 = 4096;
 
-pub(crate) fn table(cx: &mut Cx, value: pb::route::RouteConfiguration) -> Result<RouteTable, Refusal> {
+pub(crate) fn table(
+    cx: &mut Cx,
+    value: pb::route::RouteConfiguration,
+) -> Result<RouteTable, Refusal> {
     if value.name.is_empty() {
         return Err(Refusal::missing("name"));
     }
     inline_table(cx, value)
 }
 
-pub(crate) fn inline_table(cx: &mut Cx, value: pb::route::RouteConfiguration) -> Result<RouteTable, Refusal> {
+pub(crate) fn inline_table(
+    cx: &mut Cx,
+    value: pb::route::RouteConfiguration,
+) -> Result<RouteTable, Refusal> {
     take!(cx, value => pb::route::RouteConfiguration {
         read {
             name, virtual_hosts, response_headers_to_add, response_headers_to_remove, request_headers_to_add,
@@ -63,7 +69,9 @@ pub(crate) fn inline_table(cx: &mut Cx, value: pb::route::RouteConfiguration) ->
     let name = if name.is_empty() { UNNAMED } else { &name };
     let table = RouteTable {
         name: RouteTableName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?,
-        virtual_hosts: each("virtual_hosts", virtual_hosts, |h| virtual_host(cx, direct_limit, h).map(Arc::new))?,
+        virtual_hosts: each("virtual_hosts", virtual_hosts, |h| {
+            virtual_host(cx, direct_limit, h).map(Arc::new)
+        })?,
         headers: header::operations(cx, lists)?,
         ignore_port_in_host: ignore_port_in_host_matching,
         most_specific_header_mutations_wins,
@@ -79,13 +87,21 @@ fn unique_domains(table: &RouteTable) -> Result<(), Refusal> {
     let mut seen = std::collections::HashSet::new();
     for (index, host) in table.virtual_hosts.iter().enumerate() {
         if let Some(domain) = host.domains.iter().find(|domain| !seen.insert(&***domain)) {
-            return Err(Refusal::at("domains", format!("{domain} belongs to another virtual host"))).within_item("virtual_hosts", index);
+            return Err(Refusal::at(
+                "domains",
+                format!("{domain} belongs to another virtual host"),
+            ))
+            .within_item("virtual_hosts", index);
         }
     }
     Ok(())
 }
 
-fn virtual_host(cx: &mut Cx, direct_limit: u32, value: pb::route::VirtualHost) -> Result<VirtualHost, Refusal> {
+fn virtual_host(
+    cx: &mut Cx,
+    direct_limit: u32,
+    value: pb::route::VirtualHost,
+) -> Result<VirtualHost, Refusal> {
     take!(cx, value => pb::route::VirtualHost {
         read {
             name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
@@ -112,7 +128,9 @@ fn virtual_host(cx: &mut Cx, direct_limit: u32, value: pb::route::VirtualHost) -
     Ok(VirtualHost {
         name: name.into(),
         domains: each("domains", domains, domain)?,
-        routes: each("routes", routes, |r| route(cx, direct_limit, r).map(Arc::new))?,
+        routes: each("routes", routes, |r| {
+            route(cx, direct_limit, r).map(Arc::new)
+        })?,
         headers: header::operations(cx, lists)?,
         include_request_attempt_count,
         include_attempt_count_in_response,
@@ -121,8 +139,16 @@ fn virtual_host(cx: &mut Cx, direct_limit: u32, value: pb::route::VirtualHost) -
             TlsRequirementType::All => RequireTls::All,
             TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
         },
-        cors: cors.map(|c| cors::legacy(cx, c)).transpose().within("cors")?.map(Arc::new),
-        retry: retry_policy.map(|p| retry::policy(cx, p)).transpose().within("retry_policy")?.map(Arc::new),
+        cors: cors
+            .map(|c| cors::legacy(cx, c))
+            .transpose()
+            .within("cors")?
+            .map(Arc::new),
+        retry: retry_policy
+            .map(|p| retry::policy(cx, p))
+            .transpose()
+            .within("retry_policy")?
+            .map(Arc::new),
         filters: http::per_route(cx, typed_per_filter_config)?,
         mirrors: mirror::mirrors(cx, request_mirror_policies)?,
     })
@@ -130,7 +156,10 @@ fn virtual_host(cx: &mut Cx, direct_limit: u32, value: pb::route::VirtualHost) -
 
 /// A wildcard stands at one end.
 fn domain(text: String) -> Result<Arc<str>, Refusal> {
-    let middle = text.strip_prefix('*').or_else(|| text.strip_suffix('*')).unwrap_or(&text);
+    let middle = text
+        .strip_prefix('*')
+        .or_else(|| text.strip_suffix('*'))
+        .unwrap_or(&text);
     if text.is_empty() || middle.contains('*') {
         return Err(Refusal::new(format!("{text:?} is no domain")));
     }
@@ -152,10 +181,14 @@ fn route(cx: &mut Cx, direct_limit: u32, value: pb::route::Route) -> Result<Rout
         response_add: response_headers_to_add,
         response_remove: response_headers_to_remove,
     };
-    let pb::route::Decorator { operation, propagate } = decorator.unwrap_or_default();
+    let pb::route::Decorator {
+        operation,
+        propagate,
+    } = decorator.unwrap_or_default();
     Ok(Route {
         name: name.into(),
-        matches: matching::matches(cx, r#match.ok_or_else(|| Refusal::missing("match"))?).within("match")?,
+        matches: matching::matches(cx, r#match.ok_or_else(|| Refusal::missing("match"))?)
+            .within("match")?,
         action: route_action(cx, direct_limit, action)?,
         headers: header::operations(cx, lists)?,
         decorator: scalar::text(operation),
@@ -166,26 +199,50 @@ fn route(cx: &mut Cx, direct_limit: u32, value: pb::route::Route) -> Result<Rout
     })
 }
 
-fn route_action(cx: &mut Cx, direct_limit: u32, value: Option<Action>) -> Result<RouteAction, Refusal> {
+fn route_action(
+    cx: &mut Cx,
+    direct_limit: u32,
+    value: Option<Action>,
+) -> Result<RouteAction, Refusal> {
     Ok(match value.ok_or_else(|| Refusal::missing("action"))? {
-        Action::Route(action) => RouteAction::Forward(Arc::new(forward::forward(cx, action).within("route")?)),
-        Action::Redirect(action) => RouteAction::Redirect(Arc::new(redirect::redirect(action).within("redirect")?)),
-        Action::DirectResponse(response) => direct(cx, direct_limit, response).within("direct_response")?,
+        Action::Route(action) => {
+            RouteAction::Forward(Arc::new(forward::forward(cx, action).within("route")?))
+        }
+        Action::Redirect(action) => {
+            RouteAction::Redirect(Arc::new(redirect::redirect(action).within("redirect")?))
+        }
+        Action::DirectResponse(response) => {
+            direct(cx, direct_limit, response).within("direct_response")?
+        }
         Action::NonForwardingAction(_) => RouteAction::NonForwarding,
         Action::FilterAction(_) => return Err(Refusal::at("filter_action", "is not supported")),
     })
 }
 
-fn direct(cx: &mut Cx, limit: u32, value: pb::route::DirectResponseAction) -> Result<RouteAction, Refusal> {
+fn direct(
+    cx: &mut Cx,
+    limit: u32,
+    value: pb::route::DirectResponseAction,
+) -> Result<RouteAction, Refusal> {
     take!(cx, value => pb::route::DirectResponseAction {
         read { status, body }
         reject "bodies are sent as they are" { body_format }
     });
-    let body = body.map(tls::inline).transpose().within("body")?.unwrap_or_default();
+    let body = body
+        .map(tls::inline)
+        .transpose()
+        .within("body")?
+        .unwrap_or_default();
     if body.len() as u64 > u64::from(limit) {
-        return Err(Refusal::at("body", format!("has {} bytes, more than {limit}", body.len())));
+        return Err(Refusal::at(
+            "body",
+            format!("has {} bytes, more than {limit}", body.len()),
+        ));
     }
-    Ok(RouteAction::DirectResponse { status: scalar::status("status", status)?, body: body.into() })
+    Ok(RouteAction::DirectResponse {
+        status: scalar::status("status", status)?,
+        body: body.into(),
+    })
 }
 
 #[cfg(test)]

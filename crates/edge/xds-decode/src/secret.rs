@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use proxy_config::{
-    Secret, SecretName,
-    secret::SecretValue,
-};
+use proxy_config::{Secret, SecretName, secret::SecretValue};
 use wire_envoy::pb::{self, tls::secret::Type};
 
 use crate::{
@@ -19,12 +16,22 @@ pub(crate) fn secret(cx: &mut Cx, value: pb::tls::Secret) -> Result<Secret, Refu
     take!(cx, value => pb::tls::Secret { read { name, r#type } });
     let name = SecretName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?;
     let value = match r#type {
-        Some(Type::TlsCertificate(certificate)) => {
-            SecretValue::Certificate(Arc::new(tls::certificate(cx, certificate).within("tls_certificate")?))
-        }
+        Some(Type::TlsCertificate(certificate)) => SecretValue::Certificate(Arc::new(
+            tls::certificate(cx, certificate).within("tls_certificate")?,
+        )),
         Some(Type::ValidationContext(context)) => roots(context).within("validation_context")?,
-        Some(Type::SessionTicketKeys(_)) => return Err(Refusal::at("session_ticket_keys", "ticket keys are the TLS library's own")),
-        Some(Type::GenericSecret(_)) => return Err(Refusal::at("generic_secret", "no supported filter reads one")),
+        Some(Type::SessionTicketKeys(_)) => {
+            return Err(Refusal::at(
+                "session_ticket_keys",
+                "ticket keys are the TLS library's own",
+            ));
+        }
+        Some(Type::GenericSecret(_)) => {
+            return Err(Refusal::at(
+                "generic_secret",
+                "no supported filter reads one",
+            ));
+        }
         None => return Err(Refusal::missing("type")),
     };
     Ok(Secret { name, value })
@@ -32,13 +39,22 @@ pub(crate) fn secret(cx: &mut Cx, value: pb::tls::Secret) -> Result<Secret, Refu
 
 /// Roots, and nothing else: names to match stand where the secret is used.
 fn roots(context: pb::tls::CertificateValidationContext) -> Result<SecretValue, Refusal> {
-    let pb::tls::CertificateValidationContext { trusted_ca, crl, .. } = context.clone();
-    let rest = pb::tls::CertificateValidationContext { trusted_ca: None, crl: None, ..context };
+    let pb::tls::CertificateValidationContext {
+        trusted_ca, crl, ..
+    } = context.clone();
+    let rest = pb::tls::CertificateValidationContext {
+        trusted_ca: None,
+        crl: None,
+        ..context
+    };
     if rest != Default::default() {
-        return Err(Refusal::new("only trusted_ca and crl are supported in a secret"));
+        return Err(Refusal::new(
+            "only trusted_ca and crl are supported in a secret",
+        ));
     }
     Ok(SecretValue::Roots {
-        pem: tls::inline_text(trusted_ca.ok_or_else(|| Refusal::missing("trusted_ca"))?).within("trusted_ca")?,
+        pem: tls::inline_text(trusted_ca.ok_or_else(|| Refusal::missing("trusted_ca"))?)
+            .within("trusted_ca")?,
         crl_pem: crl.map(tls::inline_text).transpose().within("crl")?,
     })
 }

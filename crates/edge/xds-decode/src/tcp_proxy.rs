@@ -12,7 +12,9 @@ use wire_envoy::pb::{
     kind::hash_policy::PolicySpecifier,
     tcp_proxy::{
         UpstreamConnectMode,
-        tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight},
+        tcp_proxy::{
+            ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight,
+        },
     },
 };
 
@@ -44,7 +46,10 @@ pub(crate) fn tcp_proxy(cx: &mut Cx, value: pb::tcp_proxy::TcpProxy) -> Result<T
         reject "TLVs are not sent" { proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy }
     });
     if upstream_connect_mode != UpstreamConnectMode::Immediate as i32 {
-        return Err(Refusal::at("upstream_connect_mode", "only IMMEDIATE is supported"));
+        return Err(Refusal::at(
+            "upstream_connect_mode",
+            "only IMMEDIATE is supported",
+        ));
     }
     let max_connect_attempts = scalar::count_or(max_connect_attempts, 1);
     if max_connect_attempts == 0 {
@@ -57,32 +62,57 @@ pub(crate) fn tcp_proxy(cx: &mut Cx, value: pb::tcp_proxy::TcpProxy) -> Result<T
         access_logs: access_log::access_logs(cx, "access_log", access_log)?,
         idle_timeout: scalar::limit("idle_timeout", idle_timeout, Some(IDLE))?,
         max_connect_attempts,
-        max_downstream_connection_duration: scalar::limit("max_downstream_connection_duration", max_downstream_connection_duration, None)?,
+        max_downstream_connection_duration: scalar::limit(
+            "max_downstream_connection_duration",
+            max_downstream_connection_duration,
+            None,
+        )?,
         hash_policy: hash_policies.into_iter().next(),
         metadata_match: metadata::optional(cx, metadata_match).within("metadata_match")?,
-        tunnel: tunneling_config.map(|t| tunnel(cx, t)).transpose().within("tunneling_config")?,
+        tunnel: tunneling_config
+            .map(|t| tunnel(cx, t))
+            .transpose()
+            .within("tunneling_config")?,
     })
 }
 
-fn clusters(cx: &mut Cx, value: Option<ClusterSpecifier>) -> Result<Arc<[WeightedTcpCluster]>, Refusal> {
-    let name = |name: String, field| ClusterName::parse(name).map_err(|e| Refusal::at(field, e.to_string()));
+fn clusters(
+    cx: &mut Cx,
+    value: Option<ClusterSpecifier>,
+) -> Result<Arc<[WeightedTcpCluster]>, Refusal> {
+    let name = |name: String, field| {
+        ClusterName::parse(name).map_err(|e| Refusal::at(field, e.to_string()))
+    };
     match value.ok_or_else(|| Refusal::missing("cluster"))? {
-        ClusterSpecifier::Cluster(cluster) => {
-            Ok(Arc::from([WeightedTcpCluster { name: name(cluster, "cluster")?, weight: 1, metadata_match: None }]))
-        }
+        ClusterSpecifier::Cluster(cluster) => Ok(Arc::from([WeightedTcpCluster {
+            name: name(cluster, "cluster")?,
+            weight: 1,
+            metadata_match: None,
+        }])),
         ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }) => {
             let clusters: Arc<[_]> = each("clusters", clusters, |value| {
-                let ClusterWeight { name: cluster, weight, metadata_match } = value;
+                let ClusterWeight {
+                    name: cluster,
+                    weight,
+                    metadata_match,
+                } = value;
                 Ok(WeightedTcpCluster {
                     name: name(cluster, "name")?,
                     weight,
-                    metadata_match: metadata::optional(cx, metadata_match).within("metadata_match")?,
+                    metadata_match: metadata::optional(cx, metadata_match)
+                        .within("metadata_match")?,
                 })
             })
             .within("weighted_clusters")?;
-            let total: u64 = clusters.iter().map(|c: &WeightedTcpCluster| u64::from(c.weight)).sum();
+            let total: u64 = clusters
+                .iter()
+                .map(|c: &WeightedTcpCluster| u64::from(c.weight))
+                .sum();
             if total == 0 || total > u64::from(u32::MAX) {
-                return Err(Refusal::at("weighted_clusters", "weights must add up to 1 or more, in 32 bits"));
+                return Err(Refusal::at(
+                    "weighted_clusters",
+                    "weights must add up to 1 or more, in 32 bits",
+                ));
             }
             Ok(clusters)
         }
@@ -90,11 +120,17 @@ fn clusters(cx: &mut Cx, value: Option<ClusterSpecifier>) -> Result<Arc<[Weighte
 }
 
 fn hash_policy(value: pb::kind::HashPolicy) -> Result<HashPolicy, Refusal> {
-    let source = match value.policy_specifier.ok_or_else(|| Refusal::missing("policy_specifier"))? {
+    let source = match value
+        .policy_specifier
+        .ok_or_else(|| Refusal::missing("policy_specifier"))?
+    {
         PolicySpecifier::SourceIp(_) => HashSource::SourceIp,
         PolicySpecifier::FilterState(state) => HashSource::FilterState(state.key.into()),
     };
-    Ok(HashPolicy { source, terminal: false })
+    Ok(HashPolicy {
+        source,
+        terminal: false,
+    })
 }
 
 fn tunnel(cx: &mut Cx, value: TunnelingConfig) -> Result<Tunnel, Refusal> {
@@ -112,5 +148,8 @@ fn tunnel(cx: &mut Cx, value: TunnelingConfig) -> Result<Tunnel, Refusal> {
     if hostname.contains('%') {
         return Err(Refusal::at("hostname", "formats are not supported"));
     }
-    Ok(Tunnel { hostname: hostname.into(), use_post })
+    Ok(Tunnel {
+        hostname: hostname.into(),
+        use_post,
+    })
 }

@@ -62,7 +62,8 @@ fn fields(message: &str) -> &'static [Field] {
         "envoy.extensions.access_loggers.file.v3.FileAccessLog" => &[(5, Message("envoy.config.core.v3.SubstitutionFormatString"))],
         "envoy.config.core.v3.SubstitutionFormatString" => &[(2, Message(STRUCT))],
         "udpa.type.v1.TypedStruct" => &[(2, Message(STRUCT))],
-        "istio.networking.nds.v1.NameTable" => &[(1, Map)],
+        "istio.networking.nds.v1.NameTable" | "stats.MetricConfig" => &[(1, Map)],
+        "stats.PluginConfig" => &[(8, Message("stats.MetricConfig"))],
         _ => &[],
     }
 }

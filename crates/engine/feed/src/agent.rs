@@ -16,12 +16,8 @@ use stdx::{Clock, Drain, Rng};
 use tokio::task::JoinSet;
 
 use crate::{
-    FeedError,
-    certificates::CertificateKeeper,
-    dial::Dialer,
-    resolve::Resolver,
-    settings::Settings,
-    status::Status,
+    FeedError, certificates::CertificateKeeper, dial::Dialer, resolve::Resolver,
+    settings::Settings, status::Status,
 };
 
 pub use envoy::bootstrap;
@@ -59,7 +55,12 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { admin: 15000, status: 15020, ready: 15021, prometheus: 15090 }
+        Self {
+            admin: 15000,
+            status: 15020,
+            ready: 15021,
+            prometheus: 15090,
+        }
     }
 }
 
@@ -106,19 +107,45 @@ pub async fn run(
         };
         tasks.spawn(keeper.run());
     }
-    tasks.spawn(secrets::serve(secrets::listen(&settings.sds_socket())?, identity, status.clone()));
+    tasks.spawn(secrets::serve(
+        secrets::listen(&settings.sds_socket())?,
+        identity,
+        status.clone(),
+    ));
     if let Some(discovery) = &settings.feed.discovery {
-        let relay = relay::Relay { dialer, server: discovery.server.clone(), limits: settings.feed.limits.clone(), status: status.clone() };
-        tasks.spawn(relay::serve(secrets::listen(&settings.ads_socket())?, relay));
+        let relay = relay::Relay {
+            dialer,
+            server: discovery.server.clone(),
+            limits: settings.feed.limits.clone(),
+            status: status.clone(),
+        };
+        tasks.spawn(relay::serve(
+            secrets::listen(&settings.ads_socket())?,
+            relay,
+        ));
     }
-    let health = health::Health { admin_port: settings.ports.admin, status, clock };
-    tasks.spawn(health::serve(health::listen(settings.ports.status)?, health));
+    let health = health::Health {
+        admin_port: settings.ports.admin,
+        status,
+        clock,
+    };
+    tasks.spawn(health::serve(
+        health::listen(settings.ports.status)?,
+        health,
+    ));
     envoy::supervise(&settings, drain).await
 }
 
 fn make_directory(path: &std::path::Path) -> Result<(), FeedError> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    let failed = |error| FeedError::File { path: path.display().to_string(), error };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let failed = |error| FeedError::File {
+        path: path.display().to_string(),
+        error,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)
 }

@@ -14,7 +14,11 @@ pub struct Backoff {
 
 impl Backoff {
     pub fn new(first: Duration, limit: Duration) -> Self {
-        Self { first, limit, failures: 0 }
+        Self {
+            first,
+            limit,
+            failures: 0,
+        }
     }
 
     pub fn reset(&mut self) {
@@ -23,7 +27,10 @@ impl Backoff {
 
     /// Between half of and the whole of `first * 2^failures`, at most `limit`.
     pub fn next(&mut self, rng: &dyn Rng) -> Duration {
-        let ceiling = self.first.saturating_mul(1 << self.failures.min(20)).min(self.limit);
+        let ceiling = self
+            .first
+            .saturating_mul(1 << self.failures.min(20))
+            .min(self.limit);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(0.5 + rng.fraction() / 2.0)
     }
@@ -42,7 +49,10 @@ mod tests {
         for step in 0..40 {
             let ceiling = Duration::from_millis(100 << step.min(10)).min(Duration::from_secs(5));
             let delay = backoff.next(&rng);
-            assert!(delay <= ceiling && delay >= ceiling / 2, "{step}: {delay:?}");
+            assert!(
+                delay <= ceiling && delay >= ceiling / 2,
+                "{step}: {delay:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.next(&rng) <= Duration::from_millis(100));

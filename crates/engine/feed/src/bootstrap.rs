@@ -34,49 +34,103 @@ pub struct Read {
 /// Reads a bootstrap in YAML or JSON. Unknown fields are errors with line and column.
 pub fn read(text: &str) -> Result<Read, FeedError> {
     let wrong = |why: String| FeedError::Bootstrap(why);
-    let wire: pb::bootstrap::Bootstrap =
-        Descriptors::load().and_then(|d| d.from_yaml(text)).map_err(|e| wrong(e.to_string()))?;
+    let wire: pb::bootstrap::Bootstrap = Descriptors::load()
+        .and_then(|d| d.from_yaml(text))
+        .map_err(|e| wrong(e.to_string()))?;
     let node = wire.node.clone().unwrap_or_default();
-    let bootstrap = xds_decode::Decoder::default().bootstrap(wire).map_err(|e| wrong(e.to_string()))?;
+    let bootstrap = xds_decode::Decoder::default()
+        .bootstrap(wire)
+        .map_err(|e| wrong(e.to_string()))?;
     let discovery = match &bootstrap.ads_cluster {
         None => None,
         Some(name) => {
-            let cluster = bootstrap.static_clusters.iter().find(|c| c.name.as_str() == &**name);
-            let cluster = cluster.ok_or_else(|| wrong(format!("ads_config names {name}, which is no static cluster")))?;
-            let flavour = if bootstrap.ads_delta { Flavour::Delta } else { Flavour::StateOfTheWorld };
-            Some(Discovery { server: server(cluster)?, flavour })
+            let cluster = bootstrap
+                .static_clusters
+                .iter()
+                .find(|c| c.name.as_str() == &**name);
+            let cluster = cluster.ok_or_else(|| {
+                wrong(format!(
+                    "ads_config names {name}, which is no static cluster"
+                ))
+            })?;
+            let flavour = if bootstrap.ads_delta {
+                Flavour::Delta
+            } else {
+                Flavour::StateOfTheWorld
+            };
+            Some(Discovery {
+                server: server(cluster)?,
+                flavour,
+            })
         }
     };
-    let clusters = bootstrap.static_clusters.iter().cloned().map(Change::Cluster);
-    let listeners = bootstrap.static_listeners.iter().cloned().map(Change::Listener);
+    let clusters = bootstrap
+        .static_clusters
+        .iter()
+        .cloned()
+        .map(Change::Cluster);
+    let listeners = bootstrap
+        .static_listeners
+        .iter()
+        .cloned()
+        .map(Change::Listener);
     Ok(Read {
-        settings: Settings { node, discovery, certificates: None, limits: Limits::default() },
-        fixed: Static { changes: clusters.chain(listeners).collect() },
+        settings: Settings {
+            node,
+            discovery,
+            certificates: None,
+            limits: Limits::default(),
+        },
+        fixed: Static {
+            changes: clusters.chain(listeners).collect(),
+        },
         bootstrap,
     })
 }
 
 fn server(cluster: &Cluster) -> Result<Server, FeedError> {
-    let wrong = |why: &str| FeedError::Bootstrap(format!("cluster {}, which serves ADS, {why}", cluster.name));
+    let wrong = |why: &str| {
+        FeedError::Bootstrap(format!("cluster {}, which serves ADS, {why}", cluster.name))
+    };
     if !matches!(cluster.transport, Transport::Plaintext) {
-        return Err(wrong("has a transport socket; only plaintext to an agent on this machine is supported"));
+        return Err(wrong(
+            "has a transport socket; only plaintext to an agent on this machine is supported",
+        ));
     }
     let address = match &cluster.discovery {
         ClusterDiscovery::Static(endpoints) => {
-            let first = endpoints.localities.iter().flat_map(|l| l.endpoints.iter()).next();
+            let first = endpoints
+                .localities
+                .iter()
+                .flat_map(|l| l.endpoints.iter())
+                .next();
             match first.map(|endpoint| &endpoint.address) {
                 Some(EndpointAddress::Pipe(path)) => Address::Socket(path.to_string().into()),
-                Some(EndpointAddress::Socket(address)) => {
-                    Address::Host { name: address.ip().to_string(), port: address.port() }
-                }
+                Some(EndpointAddress::Socket(address)) => Address::Host {
+                    name: address.ip().to_string(),
+                    port: address.port(),
+                },
                 None => return Err(wrong("has no endpoint")),
             }
         }
-        ClusterDiscovery::StrictDns { endpoints, .. } | ClusterDiscovery::LogicalDns { endpoints, .. } => {
-            let first = endpoints.iter().flat_map(|l| l.hosts.iter()).next().ok_or_else(|| wrong("has no endpoint"))?;
-            Address::Host { name: first.host.to_string(), port: first.port }
+        ClusterDiscovery::StrictDns { endpoints, .. }
+        | ClusterDiscovery::LogicalDns { endpoints, .. } => {
+            let first = endpoints
+                .iter()
+                .flat_map(|l| l.hosts.iter())
+                .next()
+                .ok_or_else(|| wrong("has no endpoint"))?;
+            Address::Host {
+                name: first.host.to_string(),
+                port: first.port,
+            }
         }
         _ => return Err(wrong("must be STATIC, STRICT_DNS or LOGICAL_DNS")),
     };
-    Ok(Server { address, tls: None, token_file: None, mark: cluster.bind.mark })
+    Ok(Server {
+        address,
+        tls: None,
+        token_file: None,
+        mark: cluster.bind.mark,
+    })
 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::{CertificateChain, IdentityHandle, PrivateKey, SigningRequest, SpiffeId, TrustBundle, WorkloadIdentity};
+use identity::{
+    CertificateChain, IdentityHandle, PrivateKey, SigningRequest, SpiffeId, TrustBundle,
+    WorkloadIdentity,
+};
 use stdx::{Clock, Rng};
 use tonic::Request;
 use wire_envoy::pb::istio::auth::{
@@ -62,7 +65,12 @@ impl CertificateKeeper {
     /// Makes the identity current and says when to renew it.
     fn publish(&self, identity: WorkloadIdentity) -> Duration {
         let leaf = identity.certificate().leaf().clone();
-        let wait = renewal(self.clock.wall(), leaf.not_after_time(), &self.settings, &*self.rng);
+        let wait = renewal(
+            self.clock.wall(),
+            leaf.not_after_time(),
+            &self.settings,
+            &*self.rng,
+        );
         tracing::info!(id = %identity.id(), serial = leaf.serial, renew_in = ?wait, "certificate obtained");
         self.identity.publish(identity);
         self.status.certificate_obtained(leaf);
@@ -98,27 +106,40 @@ impl CertificateKeeper {
         });
         request.set_timeout(CALL_TIMEOUT);
         if let Some(authorization) = dialed.authorization {
-            request.metadata_mut().insert("authorization", authorization);
+            request
+                .metadata_mut()
+                .insert("authorization", authorization);
         }
         if let Ok(cluster) = self.settings.cluster_id.parse() {
             request.metadata_mut().insert("clusterid", cluster);
         }
         let mut client = IstioCertificateServiceClient::new(dialed.channel);
         let called = tokio::time::timeout(CALL_TIMEOUT, client.create_certificate(request)).await;
-        let failed = |status: String| FeedError::Call { server: server.address.to_string(), status };
+        let failed = |status: String| FeedError::Call {
+            server: server.address.to_string(),
+            status,
+        };
         let answer = called
             .map_err(|_| failed("no answer in time".into()))?
             .map_err(|status| failed(format!("{}: {}", status.code(), status.message())))?
             .into_inner();
         if answer.cert_chain.len() < 2 {
-            return Err(FeedError::Certificate(format!("{} certificates instead of a chain with its root", answer.cert_chain.len())));
+            return Err(FeedError::Certificate(format!(
+                "{} certificates instead of a chain with its root",
+                answer.cert_chain.len()
+            )));
         }
         Ok(CertificateChain::from_pem_blocks(&answer.cert_chain)?)
     }
 }
 
 /// The configured share of what is left of the lifetime, give or take the jitter.
-fn renewal(now: SystemTime, not_after: SystemTime, settings: &Certificates, rng: &dyn Rng) -> Duration {
+fn renewal(
+    now: SystemTime,
+    not_after: SystemTime,
+    settings: &Certificates,
+    rng: &dyn Rng,
+) -> Duration {
     let left = not_after.duration_since(now).unwrap_or_default();
     let share = settings.renew_after + settings.jitter * (2.0 * rng.fraction() - 1.0);
     left.mul_f64(share.clamp(0.0, 1.0)).max(SHORTEST_RENEWAL)

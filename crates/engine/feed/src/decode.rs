@@ -13,6 +13,7 @@ pub(crate) fn decode(decoder: &mut Decoder, body: &Any) -> Result<Change, String
         Resource::Listener(listener) => Ok(Change::Listener(listener.into())),
         Resource::Routes(table) => Ok(Change::Routes(table.into())),
         Resource::Secret(secret) => Ok(Change::Secret(secret.into())),
+        Resource::Names(_) => Err("name tables are not asked for".into()),
     }
 }
 

@@ -49,7 +49,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Dialer {
     pub async fn dial(&self, server: &Server) -> Result<Dialed, FeedError> {
-        let failed = |error| FeedError::Connect { server: server.address.to_string(), error };
+        let failed = |error| FeedError::Connect {
+            server: server.address.to_string(),
+            error,
+        };
         let authorization = match &server.token_file {
             Some(path) => read_token(path).await?,
             None => None,
@@ -57,10 +60,18 @@ impl Dialer {
         let connect = tokio::time::timeout(self.connect_timeout, self.connect(server));
         let io = match connect.await {
             Ok(connected) => connected.map_err(failed)?,
-            Err(_) => return Err(failed(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long"))),
+            Err(_) => {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "connecting took too long",
+                )));
+            }
         };
         let channel = channel(server, io).await.map_err(failed)?;
-        Ok(Dialed { channel, authorization })
+        Ok(Dialed {
+            channel,
+            authorization,
+        })
     }
 
     async fn connect(&self, server: &Server) -> io::Result<Box<dyn Io>> {
@@ -86,13 +97,24 @@ impl Dialer {
         Err(last)
     }
 
-    async fn handshake(&self, authentication: &ServerAuthentication, tcp: TcpStream) -> io::Result<Box<dyn Io>> {
-        let roots = tokio::fs::read_to_string(&authentication.root_file).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", authentication.root_file.display()))
-        })?;
+    async fn handshake(
+        &self,
+        authentication: &ServerAuthentication,
+        tcp: TcpStream,
+    ) -> io::Result<Box<dyn Io>> {
+        let roots = tokio::fs::read_to_string(&authentication.root_file)
+            .await
+            .map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("{}: {error}", authentication.root_file.display()),
+                )
+            })?;
         let tls = ClientTls {
             presented: self.usable_identity(),
-            validation: PeerValidation::web(TrustBundle::from_pem(&roots).map_err(io::Error::other)?),
+            validation: PeerValidation::web(
+                TrustBundle::from_pem(&roots).map_err(io::Error::other)?,
+            ),
             sni: Some(authentication.name.clone()),
             alpn: vec![b"h2".to_vec()],
             settings: TlsSettings::default(),
@@ -112,7 +134,10 @@ impl Dialer {
 }
 
 /// Connects with SO_MARK, so that the capture rules let our own traffic pass.
-pub(crate) async fn connect_marked(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+pub(crate) async fn connect_marked(
+    address: SocketAddr,
+    mark: Option<u32>,
+) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -120,7 +145,12 @@ pub(crate) async fn connect_marked(address: SocketAddr, mark: Option<u32>) -> io
     if let Some(mark) = mark {
         socket2::SockRef::from(&socket)
             .set_mark(mark)
-            .map_err(|error| io::Error::new(error.kind(), format!("setting the socket mark {mark}: {error}")))?;
+            .map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("setting the socket mark {mark}: {error}"),
+                )
+            })?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
@@ -134,10 +164,13 @@ async fn channel(server: &Server, io: Box<dyn Io>) -> io::Result<Channel> {
         Address::Socket(_) => "localhost".to_owned(),
     };
     let mut once = Some(io);
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let io = once.take().map(TokioIo::new);
-        std::future::ready(io.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection has ended")))
-    });
+    let connector =
+        tower::service_fn(move |_: http::Uri| {
+            let io = once.take().map(TokioIo::new);
+            std::future::ready(io.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotConnected, "the connection has ended")
+            }))
+        });
     Endpoint::from_shared(format!("http://{authority}"))
         .map_err(io::Error::other)?
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -151,7 +184,10 @@ async fn channel(server: &Server, io: Box<dyn Io>) -> io::Result<Channel> {
 
 /// The token as an `authorization` header; `None` when the file does not exist (the certificate may be proof enough).
 async fn read_token(path: &Path) -> Result<Option<MetadataValue<Ascii>>, FeedError> {
-    let failed = |error| FeedError::File { path: path.display().to_string(), error };
+    let failed = |error| FeedError::File {
+        path: path.display().to_string(),
+        error,
+    };
     let text = match tokio::fs::read_to_string(path).await {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -161,7 +197,9 @@ async fn read_token(path: &Path) -> Result<Option<MetadataValue<Ascii>>, FeedErr
     if text.len() > MAX_TOKEN_BYTES {
         return Err(invalid());
     }
-    let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim()).parse().map_err(|_| invalid())?;
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim())
+        .parse()
+        .map_err(|_| invalid())?;
     value.set_sensitive(true);
     Ok(Some(value))
 }

@@ -22,10 +22,30 @@ struct Section {
 }
 
 const SECTIONS: [Section; 4] = [
-    Section { type_url: type_url::CLUSTER, name: "ClustersConfigDump", list: "dynamic_active_clusters", field: "cluster" },
-    Section { type_url: type_url::LISTENER, name: "ListenersConfigDump", list: "dynamic_listeners", field: "listener" },
-    Section { type_url: type_url::ROUTE, name: "RoutesConfigDump", list: "dynamic_route_configs", field: "route_config" },
-    Section { type_url: type_url::ENDPOINT, name: "EndpointsConfigDump", list: "dynamic_endpoint_configs", field: "endpoint_config" },
+    Section {
+        type_url: type_url::CLUSTER,
+        name: "ClustersConfigDump",
+        list: "dynamic_active_clusters",
+        field: "cluster",
+    },
+    Section {
+        type_url: type_url::LISTENER,
+        name: "ListenersConfigDump",
+        list: "dynamic_listeners",
+        field: "listener",
+    },
+    Section {
+        type_url: type_url::ROUTE,
+        name: "RoutesConfigDump",
+        list: "dynamic_route_configs",
+        field: "route_config",
+    },
+    Section {
+        type_url: type_url::ENDPOINT,
+        name: "EndpointsConfigDump",
+        list: "dynamic_endpoint_configs",
+        field: "endpoint_config",
+    },
 ];
 
 impl Status {
@@ -40,7 +60,7 @@ impl Status {
         let types = self.types();
         let mut configs = vec![json!({
             "@type": format!("{ADMIN}BootstrapConfigDump"),
-            "bootstrap": {"node": descriptors.to_json(node, Names::Proto)?},
+            "bootstrap": {"node": descriptors.to_json(node, Names::Snake)?},
         })];
         for section in &SECTIONS {
             if section.type_url == type_url::ENDPOINT && !include_endpoints {
@@ -59,7 +79,7 @@ impl Section {
     fn dump(&self, state: &TypeState, descriptors: &Descriptors) -> Result<Value, JsonError> {
         let mut resources = Vec::with_capacity(state.resources.len());
         for (name, resource) in &state.resources {
-            let body = descriptors.any_to_json(&resource.body, Names::Proto)?;
+            let body = descriptors.any_to_json(&resource.body, Names::Snake)?;
             let mut entry = entry(resource);
             entry.insert(self.field.into(), body);
             if let Some(error) = &resource.error {
@@ -105,14 +125,21 @@ fn secret_dump(state: &TypeState, identity: Option<&WorkloadIdentity>) -> Value 
 }
 
 fn redacted_secret(name: &str, resource: &ResourceState) -> Value {
-    use wire_envoy::pb::{core::data_source::Specifier, tls::{Secret, secret::Type}};
-    let bytes = |source: Option<wire_envoy::pb::core::DataSource>| match source.and_then(|s| s.specifier) {
-        Some(Specifier::InlineBytes(bytes)) => STANDARD.encode(bytes),
-        Some(Specifier::InlineString(text)) => STANDARD.encode(text),
-        _ => String::new(),
+    use wire_envoy::pb::{
+        core::data_source::Specifier,
+        tls::{Secret, secret::Type},
     };
+    let bytes =
+        |source: Option<wire_envoy::pb::core::DataSource>| match source.and_then(|s| s.specifier) {
+            Some(Specifier::InlineBytes(bytes)) => STANDARD.encode(bytes),
+            Some(Specifier::InlineString(text)) => STANDARD.encode(text),
+            _ => String::new(),
+        };
     let mut secret = json!({"@type": type_url::SECRET, "name": name});
-    match any::unpack::<Secret>(&resource.body).ok().and_then(|s| s.r#type) {
+    match any::unpack::<Secret>(&resource.body)
+        .ok()
+        .and_then(|s| s.r#type)
+    {
         Some(Type::TlsCertificate(certificate)) => {
             secret["tls_certificate"] = json!({
                 "certificate_chain": {"inline_bytes": bytes(certificate.certificate_chain)},
@@ -120,7 +147,8 @@ fn redacted_secret(name: &str, resource: &ResourceState) -> Value {
             });
         }
         Some(Type::ValidationContext(context)) => {
-            secret["validation_context"] = json!({"trusted_ca": {"inline_bytes": bytes(context.trusted_ca)}});
+            secret["validation_context"] =
+                json!({"trusted_ca": {"inline_bytes": bytes(context.trusted_ca)}});
         }
         _ => {}
     }
@@ -144,18 +172,26 @@ fn timestamp(at: SystemTime) -> String {
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date_of(days);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        since.subsec_millis()
+    )
 }
 
 /// The civil date of a day since 1970-01-01 (proleptic Gregorian), by 400-year eras that start in March.
 fn date_of(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -167,7 +203,9 @@ mod tests {
 
     #[test]
     fn timestamps_are_rfc_3339() {
-        let at = |seconds, millis| timestamp(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(millis));
+        let at = |seconds, millis| {
+            timestamp(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(millis))
+        };
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
         assert_eq!(at(951_782_399, 7), "2000-02-28T23:59:59.007Z");
         assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00.000Z");

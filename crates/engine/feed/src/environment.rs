@@ -53,17 +53,30 @@ impl Role {
 }
 
 impl Environment {
-    pub fn new(role: Role, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, FeedError> {
-        let variables: BTreeMap<String, String> = variables.into_iter().filter(|(_, v)| !v.is_empty()).collect();
+    pub fn new(
+        role: Role,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, FeedError> {
+        let variables: BTreeMap<String, String> = variables
+            .into_iter()
+            .filter(|(_, v)| !v.is_empty())
+            .collect();
         let proxy_config = match variables.get("PROXY_CONFIG") {
             None => Map::new(),
             Some(text) => parse_proxy_config(text)?,
         };
-        Ok(Self { role, variables, proxy_config })
+        Ok(Self {
+            role,
+            variables,
+            proxy_config,
+        })
     }
 
     pub fn settings(&self) -> Result<Settings, FeedError> {
-        let discovery = self.config_text("discoveryAddress").unwrap_or(DISCOVERY).to_owned();
+        let discovery = self
+            .config_text("discoveryAddress")
+            .unwrap_or(DISCOVERY)
+            .to_owned();
         let ca = self.variable("CA_ADDR").unwrap_or(&discovery).to_owned();
         let plaintext = self.config_text("controlPlaneAuthPolicy") == Some("NONE");
         let delta = self.variable("ISTIO_DELTA_XDS") != Some("false");
@@ -71,16 +84,25 @@ impl Environment {
             node: self.node()?,
             discovery: Some(Discovery {
                 server: self.server("discoveryAddress", &discovery, plaintext)?,
-                flavour: if delta { Flavour::Delta } else { Flavour::StateOfTheWorld },
+                flavour: if delta {
+                    Flavour::Delta
+                } else {
+                    Flavour::StateOfTheWorld
+                },
             }),
             certificates: Some(Certificates {
                 server: self.server("CA_ADDR", &ca, false)?,
                 trust_domain: self.trust_domain()?,
                 account: self.account()?,
-                ttl: self.seconds("SECRET_TTL")?.unwrap_or(Duration::from_secs(24 * 3600)),
+                ttl: self
+                    .seconds("SECRET_TTL")?
+                    .unwrap_or(Duration::from_secs(24 * 3600)),
                 renew_after: 0.5,
                 jitter: 0.01,
-                cluster_id: self.variable("ISTIO_META_CLUSTER_ID").unwrap_or("Kubernetes").to_owned(),
+                cluster_id: self
+                    .variable("ISTIO_META_CLUSTER_ID")
+                    .unwrap_or("Kubernetes")
+                    .to_owned(),
             }),
             limits: Limits::default(),
         })
@@ -99,17 +121,27 @@ impl Environment {
     pub fn node(&self) -> Result<Node, FeedError> {
         let (name, namespace) = (self.required("POD_NAME")?, self.namespace()?);
         let address = self.required("INSTANCE_IP")?;
-        address.parse::<IpAddr>().map_err(|_| self.invalid("INSTANCE_IP", "is no IP address"))?;
-        let domain = self.variable("DNS_DOMAIN").map_or_else(|| format!("{namespace}.svc.cluster.local"), str::to_owned);
+        address
+            .parse::<IpAddr>()
+            .map_err(|_| self.invalid("INSTANCE_IP", "is no IP address"))?;
+        let domain = self
+            .variable("DNS_DOMAIN")
+            .map_or_else(|| format!("{namespace}.svc.cluster.local"), str::to_owned);
         let metadata = self.metadata()?;
         let cluster = metadata
             .pointer("/LABELS/service.istio.io~1canonical-name")
             .or_else(|| metadata.pointer("/LABELS/app"))
             .and_then(Value::as_str)
             .or(self.variable("ISTIO_META_WORKLOAD_NAME"))
-            .map_or_else(|| "istio-proxy".to_owned(), |app| format!("{app}.{namespace}"));
+            .map_or_else(
+                || "istio-proxy".to_owned(),
+                |app| format!("{app}.{namespace}"),
+            );
         Ok(Node {
-            id: format!("{}~{address}~{name}.{namespace}~{domain}", self.role.node_type()),
+            id: format!(
+                "{}~{address}~{name}.{namespace}~{domain}",
+                self.role.node_type()
+            ),
             cluster,
             metadata: structs::from_json(&metadata),
             locality: Some(self.locality()),
@@ -130,12 +162,27 @@ impl Environment {
         fields.insert("NAME".into(), json!(self.required("POD_NAME")?));
         fields.insert("NAMESPACE".into(), json!(namespace));
         fields.insert("SERVICE_ACCOUNT".into(), json!(account.name()));
-        fields.insert("INSTANCE_IPS".into(), json!(self.variable("INSTANCE_IPS").unwrap_or(self.required("INSTANCE_IP")?)));
-        fields.insert("PROXY_CONFIG".into(), Value::Object(self.proxy_config.clone()));
-        fields.entry("PILOT_SAN").or_insert_with(|| json!(["istiod.istio-system.svc"]));
-        fields.entry("ISTIO_VERSION").or_insert_with(|| json!(ISTIO_VERSION));
+        fields.insert(
+            "INSTANCE_IPS".into(),
+            json!(
+                self.variable("INSTANCE_IPS")
+                    .unwrap_or(self.required("INSTANCE_IP")?)
+            ),
+        );
+        fields.insert(
+            "PROXY_CONFIG".into(),
+            Value::Object(self.proxy_config.clone()),
+        );
+        fields
+            .entry("PILOT_SAN")
+            .or_insert_with(|| json!(["istiod.istio-system.svc"]));
+        fields
+            .entry("ISTIO_VERSION")
+            .or_insert_with(|| json!(ISTIO_VERSION));
         fields.entry("ENVOY_STATUS_PORT").or_insert(json!(15021));
-        fields.entry("ENVOY_PROMETHEUS_PORT").or_insert(json!(15090));
+        fields
+            .entry("ENVOY_PROMETHEUS_PORT")
+            .or_insert(json!(15090));
         if let Some(mark) = self.mark()? {
             fields.insert("TANBARK_MARK".into(), json!(mark));
         }
@@ -153,28 +200,49 @@ impl Environment {
     }
 
     fn locality(&self) -> Locality {
-        let mut parts = self.variable("ISTIO_META_LOCALITY").unwrap_or_default().split('/');
+        let mut parts = self
+            .variable("ISTIO_META_LOCALITY")
+            .unwrap_or_default()
+            .split('/');
         let mut next = || parts.next().unwrap_or_default().to_owned();
-        Locality { region: next(), zone: next(), sub_zone: next() }
+        Locality {
+            region: next(),
+            zone: next(),
+            sub_zone: next(),
+        }
     }
 
     fn server(&self, what: &str, address: &str, plaintext: bool) -> Result<Server, FeedError> {
-        let address = Address::parse(address).ok_or_else(|| self.invalid(what, "must be host:port or unix:/path"))?;
+        let address = Address::parse(address)
+            .ok_or_else(|| self.invalid(what, "must be host:port or unix:/path"))?;
         let tls = match &address {
             Address::Host { name, .. } if !plaintext => Some(ServerAuthentication {
                 root_file: self.path("TANBARK_ROOT_CERT", ROOT_FILE),
-                name: self.variable("TANBARK_CONTROL_PLANE_NAME").unwrap_or(name).to_owned(),
+                name: self
+                    .variable("TANBARK_CONTROL_PLANE_NAME")
+                    .unwrap_or(name)
+                    .to_owned(),
             }),
             _ => None,
         };
         // A token in plaintext would be anybody's.
-        let token_file = tls.is_some().then(|| self.path("TANBARK_TOKEN_FILE", TOKEN_FILE));
-        Ok(Server { address, tls, token_file, mark: self.mark()? })
+        let token_file = tls
+            .is_some()
+            .then(|| self.path("TANBARK_TOKEN_FILE", TOKEN_FILE));
+        Ok(Server {
+            address,
+            tls,
+            token_file,
+            mark: self.mark()?,
+        })
     }
 
     /// SO_MARK of our own connections.
     pub fn mark(&self) -> Result<Option<u32>, FeedError> {
-        let parse = |text: &str| text.parse().map_err(|_| self.invalid("TANBARK_MARK", "is no number"));
+        let parse = |text: &str| {
+            text.parse()
+                .map_err(|_| self.invalid("TANBARK_MARK", "is no number"))
+        };
         self.variable("TANBARK_MARK").map(parse).transpose()
     }
 
@@ -196,7 +264,10 @@ impl Environment {
 
     /// Seconds, or Go's form (`24h`, `1h30m`, `90s`).
     fn seconds(&self, key: &str) -> Result<Option<Duration>, FeedError> {
-        let parse = |text: &str| parse_duration(text).ok_or_else(|| self.invalid(key, "is no duration such as 24h or 90s"));
+        let parse = |text: &str| {
+            parse_duration(text)
+                .ok_or_else(|| self.invalid(key, "is no duration such as 24h or 90s"))
+        };
         self.variable(key).map(parse).transpose()
     }
 
@@ -214,11 +285,17 @@ impl Environment {
     }
 
     fn config_text(&self, key: &str) -> Option<&str> {
-        self.proxy_config.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+        self.proxy_config
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
     }
 
     fn invalid(&self, key: &str, why: &'static str) -> FeedError {
-        FeedError::Variable { name: key.to_owned(), why }
+        FeedError::Variable {
+            name: key.to_owned(),
+            why,
+        }
     }
 }
 
@@ -228,7 +305,10 @@ fn parse_proxy_config(text: &str) -> Result<Map<String, Value>, FeedError> {
     match serde_saphyr::from_str::<Value>(text) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(Value::Null) => Ok(Map::new()),
-        _ => Err(FeedError::Variable { name: "PROXY_CONFIG".into(), why }),
+        _ => Err(FeedError::Variable {
+            name: "PROXY_CONFIG".into(),
+            why,
+        }),
     }
 }
 
@@ -242,7 +322,9 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
         let scale = match unit {
             "h" => 3600.0,
@@ -254,5 +336,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         total += number.parse::<f64>().ok()? * scale;
         rest = tail;
     }
-    Duration::try_from_secs_f64(total).ok().filter(|_| !text.is_empty())
+    Duration::try_from_secs_f64(total)
+        .ok()
+        .filter(|_| !text.is_empty())
 }

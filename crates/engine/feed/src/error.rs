@@ -18,7 +18,10 @@ pub enum FeedError {
 
     // --- peer
     #[error("{server}: {error}")]
-    Connect { server: String, error: std::io::Error },
+    Connect {
+        server: String,
+        error: std::io::Error,
+    },
     #[error("{server}: {status}")]
     Call { server: String, status: String },
     #[error("the certificate service answered with {0}")]

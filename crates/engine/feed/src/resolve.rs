@@ -56,8 +56,13 @@ impl Resolver {
             builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
             builder.build()
         });
-        let system = built.inspect_err(|error| tracing::warn!(%error, "names cannot be resolved")).ok();
-        Self { system, slots: Semaphore::new(slots) }
+        let system = built
+            .inspect_err(|error| tracing::warn!(%error, "names cannot be resolved"))
+            .ok();
+        Self {
+            system,
+            slots: Semaphore::new(slots),
+        }
     }
 
     /// Every address of a name or literal, IPv4 first.
@@ -70,10 +75,16 @@ impl Resolver {
             return Ok((vec![literal], None));
         }
         let Some(system) = &self.system else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the system has no resolver configuration"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the system has no resolver configuration",
+            ));
         };
         let _slot = self.slots.acquire().await.map_err(io::Error::other)?;
-        let answer = system.lookup_ip(name).await.map_err(|error| io::Error::other(format!("{name}: {error}")))?;
+        let answer = system
+            .lookup_ip(name)
+            .await
+            .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
         let mut addresses: Vec<IpAddr> = answer.iter().collect();
         addresses.sort_by_key(|a| (a.is_ipv6(), *a));
         addresses.dedup();
@@ -83,25 +94,40 @@ impl Resolver {
 
 impl Resolutions {
     pub fn new(resolver: Arc<Resolver>, answers: mpsc::Sender<Answer>) -> Self {
-        Self { resolver, answers, running: HashMap::new() }
+        Self {
+            resolver,
+            answers,
+            running: HashMap::new(),
+        }
     }
 
     /// Starts, keeps and ends tasks so that exactly these clusters are resolved.
     pub fn follow(&mut self, clusters: &[Arc<Cluster>]) {
         self.running.retain(|name, (discovery, _)| {
-            clusters.iter().any(|cluster| cluster.name == *name && cluster.discovery == *discovery)
+            clusters
+                .iter()
+                .any(|cluster| cluster.name == *name && cluster.discovery == *discovery)
         });
         for cluster in clusters {
             if !self.running.contains_key(&cluster.name) {
                 let mut task = JoinSet::new();
-                task.spawn(keep_resolved(cluster.clone(), self.resolver.clone(), self.answers.clone()));
-                self.running.insert(cluster.name.clone(), (cluster.discovery.clone(), task));
+                task.spawn(keep_resolved(
+                    cluster.clone(),
+                    self.resolver.clone(),
+                    self.answers.clone(),
+                ));
+                self.running
+                    .insert(cluster.name.clone(), (cluster.discovery.clone(), task));
             }
         }
     }
 }
 
-async fn keep_resolved(cluster: Arc<Cluster>, resolver: Arc<Resolver>, answers: mpsc::Sender<Answer>) {
+async fn keep_resolved(
+    cluster: Arc<Cluster>,
+    resolver: Arc<Resolver>,
+    answers: mpsc::Sender<Answer>,
+) {
     let (hosts, refresh, first_only) = match &cluster.discovery {
         Discovery::StrictDns { endpoints, refresh } => (endpoints, refresh, false),
         Discovery::LogicalDns { endpoints, refresh } => (endpoints, refresh, true),
@@ -115,7 +141,14 @@ async fn keep_resolved(cluster: Arc<Cluster>, resolver: Arc<Resolver>, answers: 
         if changed {
             last = Some(endpoints.clone());
             let endpoints = endpoints.map(Arc::new);
-            if answers.send(Answer { cluster: cluster.name.clone(), endpoints }).await.is_err() {
+            if answers
+                .send(Answer {
+                    cluster: cluster.name.clone(),
+                    endpoints,
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -186,8 +219,20 @@ fn of_family(addresses: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
         DnsFamily::V4Only => v4,
         DnsFamily::V6Only => v6,
         DnsFamily::All => [v4, v6].concat(),
-        DnsFamily::V4Preferred => if v4.is_empty() { v6 } else { v4 },
-        DnsFamily::Auto => if v6.is_empty() { v4 } else { v6 },
+        DnsFamily::V4Preferred => {
+            if v4.is_empty() {
+                v6
+            } else {
+                v4
+            }
+        }
+        DnsFamily::Auto => {
+            if v6.is_empty() {
+                v4
+            } else {
+                v6
+            }
+        }
     }
 }
 
@@ -210,8 +255,14 @@ mod tests {
 
     #[tokio::test]
     async fn literals_need_no_resolver() {
-        let resolver = Resolver { system: None, slots: Semaphore::new(1) };
-        assert_eq!(resolver.addresses("127.0.0.1").await.unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        let resolver = Resolver {
+            system: None,
+            slots: Semaphore::new(1),
+        };
+        assert_eq!(
+            resolver.addresses("127.0.0.1").await.unwrap(),
+            ["127.0.0.1".parse::<IpAddr>().unwrap()]
+        );
         assert!(resolver.addresses("a.example").await.is_err());
     }
 }

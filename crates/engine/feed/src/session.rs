@@ -5,8 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::proxy::Live;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use proxy::Live;
 use stdx::Drain;
 use tokio::{
     sync::mpsc,
@@ -14,7 +14,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use wire_envoy::{pb::core::Node, type_url};
-use xds_protocol::{Client, ClientInput, ClientOutput, Delivery, Flavour, Interest, Rejection, Request, Response};
+use xds_protocol::{
+    Client, ClientInput, ClientOutput, Delivery, Flavour, Interest, Rejection, Request, Response,
+};
 
 use crate::{
     FeedError,
@@ -29,6 +31,9 @@ use crate::{
     stream::AdsStream,
     warm::{Change, Kind, Warming},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// DNS answers that may wait to be applied.
 const WAITING_ANSWERS: usize = 64;
@@ -64,7 +69,10 @@ enum Link {
     None,
     Waiting(Instant),
     Dialing(BoxFuture<'static, Result<AdsStream, FeedError>>),
-    Open { stream: Box<AdsStream>, since: Instant },
+    Open {
+        stream: Box<AdsStream>,
+        since: Instant,
+    },
 }
 
 /// All that can wake the feed.
@@ -84,8 +92,15 @@ impl Feed {
         let limits = &settings.limits;
         let resolver = Arc::new(Resolver::from_system(limits.lookups));
         let (sender, answers) = mpsc::channel(WAITING_ANSWERS);
-        let flavour = settings.discovery.as_ref().map_or(Flavour::Delta, |d| d.flavour);
-        let mut warming = Warming::new(limits.warm_timeout, limits.retire_grace, settings.certificates.is_some());
+        let flavour = settings
+            .discovery
+            .as_ref()
+            .map_or(Flavour::Delta, |d| d.flavour);
+        let mut warming = Warming::new(
+            limits.warm_timeout,
+            limits.retire_grace,
+            settings.certificates.is_some(),
+        );
         let now = live.clock.now();
         for change in fixed.changes {
             warming.set(change, now);
@@ -147,11 +162,20 @@ impl Feed {
                     self.status.connected(self.live.clock.now());
                     tracing::info!("connected to the control plane");
                     let queued = std::mem::take(&mut self.queued);
-                    self.send(Link::Open { stream: Box::new(stream), since: Instant::now() }, queued).await
+                    self.send(
+                        Link::Open {
+                            stream: Box::new(stream),
+                            since: Instant::now(),
+                        },
+                        queued,
+                    )
+                    .await
                 }
                 Event::Opened(Err(error)) => self.lost(&error.to_string()),
                 Event::Response(Ok(response)) => self.receive(response, link).await,
-                Event::Response(Err(status)) => self.ended(link, &format!("{}: {}", status.code(), status.message())),
+                Event::Response(Err(status)) => {
+                    self.ended(link, &format!("{}: {}", status.code(), status.message()))
+                }
                 Event::Ended => self.ended(link, "the control plane ended the stream"),
                 Event::Resolved(answer) => {
                     self.resolved(answer);
@@ -170,7 +194,10 @@ impl Feed {
             return Link::None;
         }
         for type_url in [type_url::CLUSTER, type_url::LISTENER] {
-            self.client.handle(ClientInput::Want { type_url: type_url.into(), interest: Interest::all() });
+            self.client.handle(ClientInput::Want {
+                type_url: type_url.into(),
+                interest: Interest::all(),
+            });
         }
         self.want_named();
         self.dial()
@@ -186,13 +213,17 @@ impl Feed {
     }
 
     fn dial(&mut self) -> Link {
-        let Some(discovery) = self.settings.discovery.clone() else { return Link::None };
+        let Some(discovery) = self.settings.discovery.clone() else {
+            return Link::None;
+        };
         self.status.connecting();
         self.queued.clear();
         let outputs = self.client.handle(ClientInput::Connected);
         let first: Vec<Request> = outputs.into_iter().filter_map(to_send).collect();
         let (dialer, limits) = (self.dialer(), self.settings.limits.clone());
-        Link::Dialing(async move { AdsStream::open(&dialer, &discovery, &limits, first).await }.boxed())
+        Link::Dialing(
+            async move { AdsStream::open(&dialer, &discovery, &limits, first).await }.boxed(),
+        )
     }
 
     fn ended(&mut self, link: Link, why: &str) -> Link {
@@ -214,12 +245,21 @@ impl Feed {
     }
 
     async fn receive(&mut self, response: Response, link: Link) -> Link {
+        let control_plane = match &response {
+            Response::StateOfTheWorld(response) => &response.control_plane,
+            Response::Delta(response) => &response.control_plane,
+        };
+        if let Some(control_plane) = control_plane {
+            self.status.identified(&control_plane.identifier);
+        }
         let mut requests = Vec::new();
         for output in self.client.handle(ClientInput::Response(response)) {
             match output {
                 ClientOutput::Send(request) => requests.push(request),
                 ClientOutput::Deliver(delivery) => requests.extend(self.deliver(delivery)),
-                ClientOutput::Ignored { type_url, why } => tracing::warn!(type_url, why, "a response was ignored"),
+                ClientOutput::Ignored { type_url, why } => {
+                    tracing::warn!(type_url, why, "a response was ignored")
+                }
             }
         }
         self.backoff.reset();
@@ -230,7 +270,13 @@ impl Feed {
     /// Applies what came and says which of it cannot be used.
     fn deliver(&mut self, delivery: Delivery) -> Vec<Request> {
         let now = self.live.clock.now();
-        let Delivery { type_url, nonce, version, set, removed } = delivery;
+        let Delivery {
+            type_url,
+            nonce,
+            version,
+            set,
+            removed,
+        } = delivery;
         let (received, mut rejected) = (set.len(), Vec::new());
         let wall = self.live.clock.wall();
         // Lives for one delivery: what it may have to load is large.
@@ -240,33 +286,68 @@ impl Feed {
             match decode(&mut decoder, &body) {
                 Ok(change) => {
                     self.warming.set(change, now);
-                    let state = ResourceState { version: resource.version, updated: wall, body, error: None };
+                    let state = ResourceState {
+                        version: resource.version,
+                        updated: wall,
+                        body,
+                        error: None,
+                    };
                     self.status.with_type(&type_url, |t| {
                         t.resources.insert(resource.name, state);
                     });
                 }
                 Err(why) => {
-                    tracing::warn!(type_url, name = resource.name, why, "a resource was refused");
-                    self.status.with_type(&type_url, |t| t.refused(&resource.name, &why));
-                    rejected.push(Rejection { name: resource.name, why });
+                    tracing::warn!(
+                        type_url,
+                        name = resource.name,
+                        why,
+                        "a resource was refused"
+                    );
+                    self.status
+                        .with_type(&type_url, |t| t.refused(&resource.name, &why));
+                    rejected.push(Rejection {
+                        name: resource.name,
+                        why,
+                    });
                 }
             }
         }
         if let Some(kind) = kind_of(&type_url) {
-            removed.iter().for_each(|name| self.warming.remove(kind, name, now));
+            removed
+                .iter()
+                .for_each(|name| self.warming.remove(kind, name, now));
         }
-        tracing::debug!(type_url, version, received, removed = removed.len(), rejected = rejected.len(), "update");
-        self.status.with_type(&type_url, |t| t.delivered(version, wall, &removed, &rejected));
+        tracing::debug!(
+            type_url,
+            version,
+            received,
+            removed = removed.len(),
+            rejected = rejected.len(),
+            "update"
+        );
+        self.status.with_type(&type_url, |t| {
+            t.delivered(version, wall, &removed, &rejected)
+        });
         self.received.clusters |= type_url == type_url::CLUSTER;
         self.received.listeners |= type_url == type_url::LISTENER;
-        self.client.handle(ClientInput::Judged { type_url, nonce, rejected }).into_iter().filter_map(to_send).collect()
+        self.client
+            .handle(ClientInput::Judged {
+                type_url,
+                nonce,
+                rejected,
+            })
+            .into_iter()
+            .filter_map(to_send)
+            .collect()
     }
 
     fn resolved(&mut self, answer: Answer) {
         let now = self.live.clock.now();
         match answer.endpoints {
             Some(endpoints) => self.warming.set(Change::Endpoints(endpoints), now),
-            None => self.warming.remove(Kind::Endpoints, answer.cluster.as_str(), now),
+            None => self
+                .warming
+                .remove(Kind::Endpoints, answer.cluster.as_str(), now),
         }
     }
 
@@ -299,8 +380,16 @@ impl Feed {
         ];
         let mut requests = Vec::new();
         for (type_url, names) in named {
-            self.status.with_type(type_url, |t| t.resources.retain(|name, _| names.contains(name)));
-            let input = ClientInput::Want { type_url: type_url.into(), interest: Interest { wildcard: false, names } };
+            self.status.with_type(type_url, |t| {
+                t.resources.retain(|name, _| names.contains(name))
+            });
+            let input = ClientInput::Want {
+                type_url: type_url.into(),
+                interest: Interest {
+                    wildcard: false,
+                    names,
+                },
+            };
             requests.extend(self.client.handle(input).into_iter().filter_map(to_send));
         }
         requests
@@ -308,7 +397,7 @@ impl Feed {
 
     /// Requests made while a stream is being opened wait for it.
     async fn send(&mut self, link: Link, requests: Vec<Request>) -> Link {
-        let Link::Open { stream, since } = link else {
+        let Link::Open { mut stream, since } = link else {
             self.queued.extend(requests);
             return link;
         };

@@ -41,7 +41,10 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// Resolved at each connection.
-    Host { name: String, port: u16 },
+    Host {
+        name: String,
+        port: u16,
+    },
     Socket(PathBuf),
 }
 
@@ -104,12 +107,16 @@ impl Address {
     /// `host:port`, `[v6]:port` or `unix:/path`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Some(Self::Socket(path.trim_start_matches("//").into())).filter(|_| !path.is_empty());
+            return Some(Self::Socket(path.trim_start_matches("//").into()))
+                .filter(|_| !path.is_empty());
         }
         let (host, port) = text.rsplit_once(':')?;
         let name = host.trim_start_matches('[').trim_end_matches(']');
         let port: u16 = port.parse().ok()?;
-        (!name.is_empty()).then(|| Self::Host { name: name.to_owned(), port })
+        (!name.is_empty()).then(|| Self::Host {
+            name: name.to_owned(),
+            port,
+        })
     }
 }
 

@@ -74,7 +74,13 @@ struct State {
 
 impl TypeState {
     /// A response was applied, but for what is in `rejected`.
-    pub(crate) fn delivered(&mut self, version: String, wall: SystemTime, removed: &[String], rejected: &[Rejection]) {
+    pub(crate) fn delivered(
+        &mut self,
+        version: String,
+        wall: SystemTime,
+        removed: &[String],
+        rejected: &[Rejection],
+    ) {
         self.updates += 1;
         self.last_updated = Some(wall);
         for name in removed {
@@ -103,7 +109,11 @@ impl Readiness {
 
 impl Default for Status {
     fn default() -> Self {
-        Self { readiness: watch::Sender::new(Readiness::default()), renewals: watch::Sender::new(0), state: Mutex::default() }
+        Self {
+            readiness: watch::Sender::new(Readiness::default()),
+            renewals: watch::Sender::new(0),
+            state: Mutex::default(),
+        }
     }
 }
 
@@ -141,11 +151,13 @@ impl Status {
     }
 
     pub(crate) fn identity_is_not_needed(&self) {
-        self.readiness.send_if_modified(|r| !std::mem::replace(&mut r.identity, true));
+        self.readiness
+            .send_if_modified(|r| !std::mem::replace(&mut r.identity, true));
     }
 
     pub(crate) fn configuration_is_live(&self) {
-        self.readiness.send_if_modified(|r| !std::mem::replace(&mut r.configuration, true));
+        self.readiness
+            .send_if_modified(|r| !std::mem::replace(&mut r.configuration, true));
     }
 
     pub(crate) fn certificate_requested(&self) {
@@ -173,7 +185,11 @@ impl Status {
 
     pub(crate) fn connected(&self, now: Instant) {
         let connection = &mut self.state.lock().connection;
-        (connection.connected, connection.since, connection.last_error) = (true, Some(now), None);
+        (
+            connection.connected,
+            connection.since,
+            connection.last_error,
+        ) = (true, Some(now), None);
     }
 
     pub(crate) fn identified(&self, identifier: &str) {
@@ -189,7 +205,13 @@ impl Status {
     }
 
     pub(crate) fn with_type(&self, type_url: &str, change: impl FnOnce(&mut TypeState)) {
-        change(self.state.lock().types.entry(type_url.to_owned()).or_default());
+        change(
+            self.state
+                .lock()
+                .types
+                .entry(type_url.to_owned())
+                .or_default(),
+        );
     }
 
     /// The agent's own metrics, under the names that Istio's agent has, in Prometheus' text format.
@@ -201,20 +223,60 @@ impl Status {
             let _ = writeln!(text, "# TYPE {name} {kind}\n{name}{labels} {value}");
         };
         if let Some(leaf) = &state.certificate {
-            let left = leaf.not_after_time().duration_since(now).map_or(0.0, |d| d.as_secs_f64());
-            metric("gauge", "istio_agent_cert_expiry_seconds", "{resource_name=\"default\"}", left);
+            let left = leaf
+                .not_after_time()
+                .duration_since(now)
+                .map_or(0.0, |d| d.as_secs_f64());
+            metric(
+                "gauge",
+                "istio_agent_cert_expiry_seconds",
+                "{resource_name=\"default\"}",
+                left,
+            );
         }
         let csr = "{request_type=\"csr\"}";
-        metric("counter", "istio_agent_num_outgoing_requests", csr, state.certificate_requests as f64);
-        metric("counter", "istio_agent_num_failed_outgoing_requests", csr, state.certificate_failures as f64);
-        metric("gauge", "envoy_control_plane_connected_state", "", f64::from(u8::from(state.connection.connected)));
-        metric("counter", "istio_agent_pilot_xds_connect_attempts", "", state.connection.attempts as f64);
-        metric("counter", "istio_agent_pilot_xds_connect_failures", "", state.connection.failures as f64);
-        for (name, what) in [("updates", "istio_agent_xds_updates"), ("rejected", "istio_agent_xds_rejects")] {
+        metric(
+            "counter",
+            "istio_agent_num_outgoing_requests",
+            csr,
+            state.certificate_requests as f64,
+        );
+        metric(
+            "counter",
+            "istio_agent_num_failed_outgoing_requests",
+            csr,
+            state.certificate_failures as f64,
+        );
+        metric(
+            "gauge",
+            "envoy_control_plane_connected_state",
+            "",
+            f64::from(u8::from(state.connection.connected)),
+        );
+        metric(
+            "counter",
+            "istio_agent_pilot_xds_connect_attempts",
+            "",
+            state.connection.attempts as f64,
+        );
+        metric(
+            "counter",
+            "istio_agent_pilot_xds_connect_failures",
+            "",
+            state.connection.failures as f64,
+        );
+        for (name, what) in [
+            ("updates", "istio_agent_xds_updates"),
+            ("rejected", "istio_agent_xds_rejects"),
+        ] {
             let _ = writeln!(text, "# TYPE {what} counter");
             for (type_url, kind) in &state.types {
                 let short = type_url.rsplit('.').next().unwrap_or(type_url);
-                let value = if name == "updates" { kind.updates } else { kind.rejected };
+                let value = if name == "updates" {
+                    kind.updates
+                } else {
+                    kind.rejected
+                };
                 let _ = writeln!(text, "{what}{{type=\"{short}\"}} {value}");
             }
         }

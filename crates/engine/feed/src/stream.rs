@@ -6,7 +6,8 @@ use futures_util::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use wire_envoy::pb::discovery::{
-    DeltaDiscoveryRequest, DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    DeltaDiscoveryRequest, DiscoveryRequest,
+    aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 use xds_protocol::{Flavour, Request, Response};
 
@@ -69,25 +70,38 @@ impl AdsStream {
                 Flavour::StateOfTheWorld => {
                     let mut request = tonic::Request::new(ReceiverStream::new(world_receiver));
                     *request.metadata_mut() = with_token(Default::default());
-                    let stream = client.stream_aggregated_resources(request).await?.into_inner();
+                    let stream = client
+                        .stream_aggregated_resources(request)
+                        .await?
+                        .into_inner();
                     stream.map(|r| r.map(Response::StateOfTheWorld)).boxed()
                 }
                 Flavour::Delta => {
                     let mut request = tonic::Request::new(ReceiverStream::new(delta_receiver));
                     *request.metadata_mut() = with_token(Default::default());
-                    let stream = client.delta_aggregated_resources(request).await?.into_inner();
+                    let stream = client
+                        .delta_aggregated_resources(request)
+                        .await?
+                        .into_inner();
                     stream.map(|r| r.map(Response::Delta)).boxed()
                 }
             })
         };
         let responses = match tokio::time::timeout(OPEN_TIMEOUT, opened).await {
             Ok(opened) => opened.map_err(failed)?,
-            Err(_) => return Err(failed(tonic::Status::deadline_exceeded("the stream was not opened in time"))),
+            Err(_) => {
+                return Err(failed(tonic::Status::deadline_exceeded(
+                    "the stream was not opened in time",
+                )));
+            }
         };
-        Ok(Self { responses, requests })
+        Ok(Self {
+            responses,
+            requests,
+        })
     }
 
-    pub async fn send(&self, request: Request) -> Result<(), tonic::Status> {
+    pub async fn send(&mut self, request: Request) -> Result<(), tonic::Status> {
         self.requests.send(request).await
     }
 }
@@ -96,8 +110,12 @@ impl Requests {
     async fn send(&self, request: Request) -> Result<(), tonic::Status> {
         let gone = || tonic::Status::unavailable("the stream has ended");
         match (self, request) {
-            (Self::World(sender), Request::StateOfTheWorld(request)) => sender.send(request).await.map_err(|_| gone()),
-            (Self::Delta(sender), Request::Delta(request)) => sender.send(request).await.map_err(|_| gone()),
+            (Self::World(sender), Request::StateOfTheWorld(request)) => {
+                sender.send(request).await.map_err(|_| gone())
+            }
+            (Self::Delta(sender), Request::Delta(request)) => {
+                sender.send(request).await.map_err(|_| gone())
+            }
             _ => Err(tonic::Status::internal("a request of the other flavour")),
         }
     }

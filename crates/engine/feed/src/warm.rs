@@ -15,18 +15,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy::publish::{Changes, Update};
+use crate::proxy::publish::{Changes, Update};
 use proxy_config::{
-    Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret, SecretName,
-    cluster::Discovery,
+    Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret,
+    SecretName, cluster::Discovery,
 };
 
 mod references;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tests_support;
 
 pub use references::Kind;
-use references::{cluster_secrets, listener_clusters, listener_routes, listener_secrets, route_clusters};
+use references::{
+    cluster_secrets, listener_clusters, listener_routes, listener_secrets, route_clusters,
+};
 
 /// One resource that was set.
 #[derive(Debug, Clone)]
@@ -76,13 +80,20 @@ struct Item<R> {
 
 impl<R> Default for Item<R> {
     fn default() -> Self {
-        Self { live: None, next: None, retiring_since: None }
+        Self {
+            live: None,
+            next: None,
+            retiring_since: None,
+        }
     }
 }
 
 impl<R: PartialEq> Item<R> {
     fn newest(&self) -> Option<&Arc<R>> {
-        self.next.as_ref().map(|(next, _)| next).or(self.live.as_ref())
+        self.next
+            .as_ref()
+            .map(|(next, _)| next)
+            .or(self.live.as_ref())
     }
 
     fn set(&mut self, resource: Arc<R>, now: Instant) {
@@ -99,8 +110,15 @@ impl<R: PartialEq> Item<R> {
     }
 
     /// Takes the waiting version into use, when it is ready or has waited long enough.
-    fn promote(&mut self, now: Instant, timeout: Duration, is_ready: impl Fn(&R) -> bool) -> Option<Arc<R>> {
-        let (next, _) = self.next.take_if(|(next, since)| is_ready(next) || now.duration_since(*since) >= timeout)?;
+    fn promote(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        is_ready: impl Fn(&R) -> bool,
+    ) -> Option<Arc<R>> {
+        let (next, _) = self
+            .next
+            .take_if(|(next, since)| is_ready(next) || now.duration_since(*since) >= timeout)?;
         self.live = Some(next.clone());
         Some(next)
     }
@@ -112,7 +130,11 @@ impl Warming {
         Self {
             warm_timeout,
             retire_grace,
-            own_secrets: if own_secrets { HashSet::from(["default", "ROOTCA"]) } else { HashSet::new() },
+            own_secrets: if own_secrets {
+                HashSet::from(["default", "ROOTCA"])
+            } else {
+                HashSet::new()
+            },
             clusters: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -127,15 +149,28 @@ impl Warming {
     pub fn set(&mut self, change: Change, now: Instant) {
         self.structural |= !matches!(change, Change::Endpoints(_));
         match change {
-            Change::Cluster(cluster) => self.clusters.entry(cluster.name.clone()).or_default().set(cluster, now),
-            Change::Listener(listener) => self.listeners.entry(listener.name.clone()).or_default().set(listener, now),
+            Change::Cluster(cluster) => self
+                .clusters
+                .entry(cluster.name.clone())
+                .or_default()
+                .set(cluster, now),
+            Change::Listener(listener) => self
+                .listeners
+                .entry(listener.name.clone())
+                .or_default()
+                .set(listener, now),
             Change::Routes(table) => {
                 self.absent.remove(&(Kind::Routes, table.name.shared()));
-                self.routes.entry(table.name.clone()).or_default().set(table, now);
+                self.routes
+                    .entry(table.name.clone())
+                    .or_default()
+                    .set(table, now);
             }
             Change::Endpoints(endpoints) => {
-                self.absent.remove(&(Kind::Endpoints, endpoints.cluster.clone()));
-                self.endpoints.insert(endpoints.cluster.clone(), endpoints.clone());
+                self.absent
+                    .remove(&(Kind::Endpoints, endpoints.cluster.clone()));
+                self.endpoints
+                    .insert(endpoints.cluster.clone(), endpoints.clone());
                 self.update.endpoints.set.push(endpoints);
             }
             Change::Secret(secret) => {
@@ -194,12 +229,21 @@ impl Warming {
     /// When [`Warming::settle`] has something to do even if nothing arrives.
     pub fn deadline(&self) -> Option<Instant> {
         fn waits<N, R>(items: &BTreeMap<N, Item<R>>) -> impl Iterator<Item = Instant> {
-            items.values().filter_map(|item| item.next.as_ref().map(|(_, since)| *since))
+            items
+                .values()
+                .filter_map(|item| item.next.as_ref().map(|(_, since)| *since))
         }
-        let warming = waits(&self.clusters).chain(waits(&self.listeners)).chain(waits(&self.routes));
-        let retiring = self.clusters.values().filter_map(|item| item.retiring_since);
+        let warming = waits(&self.clusters)
+            .chain(waits(&self.listeners))
+            .chain(waits(&self.routes));
+        let retiring = self
+            .clusters
+            .values()
+            .filter_map(|item| item.retiring_since);
         let warming = warming.map(|since| since + self.warm_timeout);
-        warming.chain(retiring.map(|since| since + self.retire_grace)).min()
+        warming
+            .chain(retiring.map(|since| since + self.retire_grace))
+            .min()
     }
 
     /// How many resources wait.
@@ -213,31 +257,60 @@ impl Warming {
     /// What is referred to by the newest versions.
     pub fn wanted(&self) -> Wanted {
         let mut wanted = Wanted::default();
-        for cluster in self.clusters.values().flat_map(|item| item.newest().into_iter().chain(item.live.as_ref())) {
+        for cluster in self
+            .clusters
+            .values()
+            .flat_map(|item| item.newest().into_iter().chain(item.live.as_ref()))
+        {
             match &cluster.discovery {
                 Discovery::Eds { service_name } => {
                     wanted.endpoints.insert(service_name.to_string());
                 }
                 Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
-                    if !wanted.resolved.iter().any(|known| known.name == cluster.name) {
+                    if !wanted
+                        .resolved
+                        .iter()
+                        .any(|known| known.name == cluster.name)
+                    {
                         wanted.resolved.push(cluster.clone());
                     }
                 }
                 _ => {}
             }
-            wanted.secrets.extend(cluster_secrets(cluster).map(ToString::to_string));
+            wanted
+                .secrets
+                .extend(cluster_secrets(cluster).map(ToString::to_string));
         }
-        for listener in self.listeners.values().flat_map(|item| item.newest().into_iter().chain(item.live.as_ref())) {
-            wanted.routes.extend(listener_routes(listener).map(ToString::to_string));
-            wanted.secrets.extend(listener_secrets(listener).map(ToString::to_string));
+        for listener in self
+            .listeners
+            .values()
+            .flat_map(|item| item.newest().into_iter().chain(item.live.as_ref()))
+        {
+            wanted
+                .routes
+                .extend(listener_routes(listener).map(ToString::to_string));
+            wanted
+                .secrets
+                .extend(listener_secrets(listener).map(ToString::to_string));
         }
-        wanted.secrets.retain(|name| !self.own_secrets.contains(name.as_str()));
+        wanted
+            .secrets
+            .retain(|name| !self.own_secrets.contains(name.as_str()));
         wanted
     }
 
     fn promote_clusters(&mut self, now: Instant) {
-        let Self { clusters, endpoints, secrets, absent, own_secrets, .. } = self;
-        let has_endpoints = |key: &Arc<str>| endpoints.contains_key(key) || absent.contains(&(Kind::Endpoints, key.clone()));
+        let Self {
+            clusters,
+            endpoints,
+            secrets,
+            absent,
+            own_secrets,
+            ..
+        } = self;
+        let has_endpoints = |key: &Arc<str>| {
+            endpoints.contains_key(key) || absent.contains(&(Kind::Endpoints, key.clone()))
+        };
         let has_secret = |name: &SecretName| {
             own_secrets.contains(name.as_str())
                 || secrets.contains_key(name)
@@ -246,26 +319,50 @@ impl Warming {
         let is_ready = |cluster: &Cluster| {
             let hosts = match &cluster.discovery {
                 Discovery::Eds { service_name } => has_endpoints(service_name),
-                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => has_endpoints(&cluster.name.shared()),
-                Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::DynamicForward { .. } => true,
+                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
+                    has_endpoints(&cluster.name.shared())
+                }
+                Discovery::Static(_)
+                | Discovery::OriginalDst { .. }
+                | Discovery::DynamicForward { .. } => true,
             };
             hosts && cluster_secrets(cluster).all(has_secret)
         };
-        let promoted = clusters.values_mut().filter_map(|item| item.promote(now, self.warm_timeout, is_ready));
+        let promoted = clusters
+            .values_mut()
+            .filter_map(|item| item.promote(now, self.warm_timeout, is_ready));
         self.update.clusters.set.extend(promoted);
     }
 
     fn promote_routes(&mut self, now: Instant) {
-        let Self { clusters, routes, warm_timeout, .. } = self;
-        let is_ready = |table: &RouteTable| route_clusters(table).all(|name| !is_warming(clusters, name));
-        let promoted = routes.values_mut().filter_map(|item| item.promote(now, *warm_timeout, is_ready));
+        let Self {
+            clusters,
+            routes,
+            warm_timeout,
+            ..
+        } = self;
+        let is_ready =
+            |table: &RouteTable| route_clusters(table).all(|name| !is_warming(clusters, name));
+        let promoted = routes
+            .values_mut()
+            .filter_map(|item| item.promote(now, *warm_timeout, is_ready));
         self.update.routes.set.extend(promoted);
     }
 
     fn promote_listeners(&mut self, now: Instant) {
-        let Self { clusters, listeners, routes, secrets, absent, own_secrets, warm_timeout, .. } = self;
+        let Self {
+            clusters,
+            listeners,
+            routes,
+            secrets,
+            absent,
+            own_secrets,
+            warm_timeout,
+            ..
+        } = self;
         let has_routes = |name: &RouteTableName| {
-            routes.get(name).is_some_and(|item| item.live.is_some()) || absent.contains(&(Kind::Routes, name.shared()))
+            routes.get(name).is_some_and(|item| item.live.is_some())
+                || absent.contains(&(Kind::Routes, name.shared()))
         };
         let has_secret = |name: &SecretName| {
             own_secrets.contains(name.as_str())
@@ -277,24 +374,42 @@ impl Warming {
                 && listener_secrets(listener).all(has_secret)
                 && listener_clusters(listener).all(|name| !is_warming(clusters, name))
         };
-        let promoted = listeners.values_mut().filter_map(|item| item.promote(now, *warm_timeout, is_ready));
+        let promoted = listeners
+            .values_mut()
+            .filter_map(|item| item.promote(now, *warm_timeout, is_ready));
         self.update.listeners.set.extend(promoted);
     }
 
     fn retire_clusters(&mut self, now: Instant) {
-        if self.clusters.values().all(|item| item.retiring_since.is_none()) {
+        if self
+            .clusters
+            .values()
+            .all(|item| item.retiring_since.is_none())
+        {
             return;
         }
         let in_use: HashSet<ClusterName> = {
-            let tables = self.routes.values().flat_map(|item| item.live.as_ref().into_iter().chain(item.newest()));
-            let listeners = self.listeners.values().flat_map(|item| item.live.as_ref().into_iter().chain(item.newest()));
+            let tables = self
+                .routes
+                .values()
+                .flat_map(|item| item.live.as_ref().into_iter().chain(item.newest()));
+            let listeners = self
+                .listeners
+                .values()
+                .flat_map(|item| item.live.as_ref().into_iter().chain(item.newest()));
             let tables = tables.flat_map(|table| route_clusters(table));
-            tables.chain(listeners.flat_map(|listener| listener_clusters(listener))).cloned().collect()
+            tables
+                .chain(listeners.flat_map(|listener| listener_clusters(listener)))
+                .cloned()
+                .collect()
         };
         let (grace, removed) = (self.retire_grace, &mut self.update.clusters.removed);
         self.clusters.retain(|name, item| {
-            let Some(since) = item.retiring_since else { return true };
-            let keep = item.live.is_some() && in_use.contains(name) && now.duration_since(since) < grace;
+            let Some(since) = item.retiring_since else {
+                return true;
+            };
+            let keep =
+                item.live.is_some() && in_use.contains(name) && now.duration_since(since) < grace;
             if !keep && item.live.is_some() {
                 removed.push(name.clone());
             }
@@ -304,7 +419,11 @@ impl Warming {
 
     fn drop_unreferenced(&mut self) {
         let wanted = self.wanted();
-        let resolved: HashSet<&str> = wanted.resolved.iter().map(|cluster| cluster.name.as_str()).collect();
+        let resolved: HashSet<&str> = wanted
+            .resolved
+            .iter()
+            .map(|cluster| cluster.name.as_str())
+            .collect();
         let update = &mut self.update;
         self.endpoints.retain(|name, _| {
             let keep = wanted.endpoints.contains(&**name) || resolved.contains(&**name);
@@ -342,7 +461,10 @@ fn is_warming(clusters: &BTreeMap<ClusterName, Item<Cluster>>, name: &ClusterNam
 }
 
 /// Of several values of one name only the last matters, and what was set and then dropped is only removed.
-fn newest_wins<N: Clone + Eq + std::hash::Hash, R>(changes: &mut Changes<N, R>, name: impl Fn(&R) -> N) {
+fn newest_wins<N: Clone + Eq + std::hash::Hash, R>(
+    changes: &mut Changes<N, R>,
+    name: impl Fn(&R) -> N,
+) {
     let removed: HashSet<&N> = changes.removed.iter().collect();
     let mut seen = HashSet::new();
     let mut set: Vec<Arc<R>> = std::mem::take(&mut changes.set);

@@ -3,7 +3,7 @@
 //! A single loop looks at all pods whenever something changed, starts workers for new ones and passes deletions on. It also
 //! writes volumes again whose ConfigMaps, Secrets or tokens changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Context {
     pub images: watch::Receiver<Arc<ImageMap>>,
     /// Pods with a worker, by uid.
     pub pods: Mutex<HashMap<String, Arc<Pod>>>,
+    /// What is wrong with files, by file.
+    pub problems: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 impl Context {

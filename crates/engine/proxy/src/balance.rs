@@ -23,6 +23,8 @@ use stdx::Rng;
 
 use crate::publish::{HostState, LiveEndpoint};
 
+pub mod hash;
+
 /// One view of a cluster's endpoints.
 #[derive(Default)]
 pub struct Hosts {

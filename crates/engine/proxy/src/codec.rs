@@ -4,7 +4,14 @@
 //! pool; [`upgrade`] carries what follows a 101 or a CONNECT. [`ResetReason`] is how an upstream stream can end without an answer, in
 //! Envoy's words, which access logs and local replies show.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -36,7 +43,8 @@ pub struct Handshake {
 
 pub enum ClientSender {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    /// `allowed`: streams that the peer allows, kept up to date by the driver.
+    Http2 { sender: http2::SendRequest<RequestBody>, allowed: Arc<AtomicUsize> },
 }
 
 /// What a handshake settled.
@@ -150,8 +158,15 @@ pub async fn client_handshake(connected: Connected, version: HttpVersion, http: 
     if is_http2 {
         let (sender, connection) = client_http2(http).handshake(io).await.map_err(failed)?;
         let facts = ConnectionFacts { local, remote, tls, protocol: Protocol::Http2 };
-        let driver = Box::pin(async move { drop(connection.await) });
-        Ok(Handshake { sender: ClientSender::Http2(sender), facts, driver })
+        let allowed = Arc::new(AtomicUsize::new(usize::MAX));
+        let seen = allowed.clone();
+        let mut connection = connection;
+        let driver = Box::pin(std::future::poll_fn(move |cx| {
+            let done = Pin::new(&mut connection).poll(cx).map(drop);
+            seen.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            done
+        }));
+        Ok(Handshake { sender: ClientSender::Http2 { sender, allowed }, facts, driver })
     } else {
         let mut builder = http1::Builder::new();
         builder.preserve_header_case(http.preserve_header_case);

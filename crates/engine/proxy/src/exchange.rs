@@ -27,6 +27,7 @@ use crate::{
 
 pub mod body;
 pub mod forward;
+pub mod grpc;
 pub mod mirror;
 pub mod reply;
 
@@ -169,6 +170,11 @@ impl Exchange {
     /// Time since the request began.
     pub fn elapsed(&self) -> Duration {
         self.worker.live.clock.now().saturating_duration_since(self.started)
+    }
+
+    /// How long neither side may be silent; `None`: for ever.
+    pub fn stream_idle_timeout(&self) -> Option<Duration> {
+        self.forward_rules().and_then(|rules| rules.idle_timeout).or(self.http.config.timeouts.stream_idle)
     }
 
     /// Hands the finished record to the reporters; once.

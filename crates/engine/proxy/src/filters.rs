@@ -10,6 +10,7 @@ use proxy_config::filter::{HttpFilter, HttpFilterKind, PerRouteConfig, PerRouteF
 
 use crate::exchange::{Exchange, reply::Reply};
 
+pub mod network;
 pub mod peer_metadata;
 
 /// What a filter decided about a request.

@@ -12,10 +12,24 @@
 
 pub mod publish;
 
-pub mod balance;
+pub mod serve;
+
+pub mod listen;
+pub mod inspect;
 pub mod chain;
-pub mod route;
 pub mod tls;
+pub mod connection;
+pub mod codec;
+pub mod exchange;
+pub mod headers;
+pub mod route;
+pub mod redirect;
+pub mod filters;
+pub mod balance;
 pub mod upstream;
+pub mod tcp;
+pub mod report;
+pub mod worker;
 
 pub use publish::{Live, Update};
+pub use worker::{Settings, Worker};

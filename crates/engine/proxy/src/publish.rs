@@ -10,6 +10,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -91,13 +92,22 @@ pub struct Config {
     pub routes: Map<RouteTableName, Arc<LiveRouteTable>>,
     pub clusters: Map<ClusterName, Arc<LiveCluster>>,
     /// Listeners by the address that original destinations are compared with.
-    pub(crate) by_address: Map<std::net::SocketAddr, Arc<LiveListener>>,
+    pub(crate) by_address: Map<SocketAddr, Arc<LiveListener>>,
 }
 
 impl Config {
     /// The live cluster of this name.
     pub fn cluster(&self, name: &str) -> Option<&Arc<LiveCluster>> {
         self.clusters.get(name)
+    }
+
+    /// The listener for an original destination: of exactly this address, else of this port on any address.
+    pub(crate) fn listener_for(&self, destination: SocketAddr) -> Option<&Arc<LiveListener>> {
+        let any: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.by_address.get(&destination).or_else(|| self.by_address.get(&SocketAddr::new(any, destination.port())))
     }
 }
 

@@ -58,6 +58,7 @@ pub fn finish(x: &mut Exchange) {
     record.timings.last_downstream_rx = ended.map(|ended| ended.saturating_duration_since(x.started));
     record.bytes.received = x.body.bytes();
     record.is_grpc = x.is_grpc;
+    record.request_messages = x.body.messages();
     if let Some(matched) = &x.route {
         record.route_name = Some(matched.route.name.clone()).filter(|name| !name.is_empty());
         record.virtual_host = Some(matched.virtual_host.name.clone());
@@ -84,3 +85,7 @@ pub fn abandoned(x: &mut Exchange) {
     x.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
     x.record.response_code_details = Some("downstream_remote_disconnect".into());
 }
+
+/// What TCP connections have, as no filter sets any.
+pub(crate) static NO_METADATA: std::sync::LazyLock<proxy_config::metadata::Metadata> =
+    std::sync::LazyLock::new(proxy_config::metadata::Metadata::default);

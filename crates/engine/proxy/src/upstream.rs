@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod connect;
 pub mod metrics;
+pub mod original_destination;
 pub mod outlier;
 pub mod pool;
 pub mod retry;

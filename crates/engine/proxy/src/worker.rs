@@ -1,6 +1,10 @@
 //! What belongs to one worker thread: its connection pools and small caches, and what it shares with the others.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use proxy_config::ListenerName;
+use tokio::net::TcpListener;
 
 use crate::{filters::peer_metadata::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools};
 
@@ -11,6 +15,7 @@ pub struct Worker {
     pub peers: PeerCache,
     pub reporter: Arc<dyn Reporter>,
     pub settings: Settings,
+    bound: Mutex<Vec<(ListenerName, SocketAddr)>>,
 }
 
 /// Limits and times of the data path that do not come by xDS.
@@ -34,6 +39,19 @@ impl Default for Settings {
 
 impl Worker {
     pub fn new(live: Arc<Live>, reporter: Arc<dyn Reporter>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { live, pools: Pools::default(), peers: PeerCache::default(), reporter, settings })
+        Arc::new(Self { live, pools: Pools::default(), peers: PeerCache::default(), reporter, settings, bound: Mutex::default() })
+    }
+
+    /// Addresses that it listens on, or did; a port of 0 in the configuration is a real one here.
+    pub fn bound(&self) -> Vec<(ListenerName, SocketAddr)> {
+        self.bound.lock().clone()
+    }
+
+    pub(crate) fn note_bound(&self, name: &ListenerName, socket: &TcpListener) {
+        if let Ok(address) = socket.local_addr() {
+            let mut bound = self.bound.lock();
+            bound.retain(|(_, before)| *before != address);
+            bound.push((name.clone(), address));
+        }
     }
 }

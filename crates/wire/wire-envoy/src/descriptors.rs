@@ -80,11 +80,7 @@ impl Descriptors {
     }
 
     /// A message as JSON. Fields at their default are left out.
-    pub fn to_json<M: Message + Name>(
-        &self,
-        message: &M,
-        names: Names,
-    ) -> Result<Json, JsonError> {
+    pub fn to_json<M: Message + Name>(&self, message: &M, names: Names) -> Result<Json, JsonError> {
         self.bytes_to_json(&M::full_name(), &message.encode_to_vec(), names)
     }
 
@@ -154,10 +150,9 @@ impl Descriptors {
     /// A message from YAML (or JSON, which is YAML too); errors name line and column, inside an `Any` as well.
     pub fn from_yaml<M: Message + Name + Default>(&self, yaml: &str) -> Result<M, JsonError> {
         let descriptor = self.message(&M::full_name())?;
-        let dynamic: DynamicMessage = serde_saphyr::with_deserializer_from_str(yaml, |de| {
-            descriptor.deserialize(de)
-        })
-        .map_err(|e| JsonError::Text(e.to_string()))?;
+        let dynamic: DynamicMessage =
+            serde_saphyr::with_deserializer_from_str(yaml, |de| descriptor.deserialize(de))
+                .map_err(|e| JsonError::Text(e.to_string()))?;
         typed(&dynamic)
     }
 }

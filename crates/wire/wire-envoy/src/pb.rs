@@ -51,8 +51,8 @@ pub use envoy_types::pb::envoy::extensions::transport_sockets::{
     self as transport_sockets, tls::v3 as tls,
 };
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http_options;
-pub use envoy_types::pb::envoy::r#type::{matcher::v3 as matcher, v3 as kind};
 pub use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+pub use envoy_types::pb::envoy::r#type::{matcher::v3 as matcher, v3 as kind};
 pub use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration, Struct, UInt32Value, Value, value::Kind as ValueKind,
 };

@@ -70,7 +70,8 @@ fn captured_bootstraps_are_read_from_their_text() {
     let descriptors = Descriptors::load().expect("built-in");
     for name in ["bootstrap-sidecar.json", "bootstrap-gateway.json"] {
         let text = std::fs::read_to_string(shared.join("interop").join(name)).expect("bootstrap");
-        let bootstrap: pb::bootstrap::Bootstrap = descriptors.from_yaml(&text).expect("a bootstrap");
+        let bootstrap: pb::bootstrap::Bootstrap =
+            descriptors.from_yaml(&text).expect("a bootstrap");
         assert!(bootstrap.node.is_some_and(|n| !n.id.is_empty()), "{name}");
     }
 }

@@ -132,6 +132,10 @@ kinds! {
 impl Kind {
     /// The row of this kind.
     pub fn info(self) -> &'static KindInfo {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "a constant: the compiler would say so"
+        )]
         const UNLISTED: &KindInfo = &KINDS[0];
         KINDS.get(self as usize).unwrap_or(UNLISTED)
     }

@@ -5,10 +5,14 @@
 //! document that is not an object, and whatever grows beyond [`Limits`] (file size, documents, values, depth, aliases), so
 //! that no text can cost more than a bounded amount of memory. Nothing of a file that does not parse is used.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use serde_json::Value;
 use serde_saphyr::{Location, Options, Spanned};
+
+use crate::kinds::Scope;
 
 mod positions;
 #[cfg(test)]
@@ -138,6 +142,46 @@ pub fn load_within(
     Ok(documents)
 }
 
+/// Two documents that are the same object: which one would hold depends on the order of reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Duplicate {
+    /// Indexes into the documents.
+    pub first: usize,
+    pub again: usize,
+}
+
+/// Objects that are written more than once, perhaps in different files or versions. Documents without a name are passed over.
+pub fn duplicates<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Vec<Duplicate> {
+    let mut seen: HashMap<[&str; 4], usize> = HashMap::new();
+    let mut found = Vec::new();
+    for (again, document) in documents.into_iter().enumerate() {
+        let field = |path: &str| document.object.pointer(path).and_then(Value::as_str);
+        let (Some((api_version, kind)), Some(name)) =
+            (document.type_meta(), field("/metadata/name"))
+        else {
+            continue;
+        };
+        let (group, _) = crate::kinds::split_api_version(api_version);
+        let is_cluster_wide =
+            crate::kinds::find(api_version, kind).is_some_and(|k| k.scope == Scope::Cluster);
+        let namespace = match field("/metadata/namespace") {
+            _ if is_cluster_wide => "",
+            None | Some("") => "default",
+            Some(namespace) => namespace,
+        };
+        match seen.entry([group, kind, namespace, name]) {
+            Entry::Occupied(first) => found.push(Duplicate {
+                first: *first.get(),
+                again,
+            }),
+            Entry::Vacant(place) => {
+                place.insert(again);
+            }
+        }
+    }
+    found
+}
+
 fn options(limits: &Limits) -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -227,7 +271,7 @@ fn syntax(file: Arc<str>, limits: &Limits, error: &serde_saphyr::Error) -> LoadE
                 limits.values_max, limits.documents_max, limits.depth_max
             )
         }
-        other => other.to_string(),
+        other => in_other_words(other.to_string()),
     };
     LoadError::Syntax {
         file,
@@ -235,6 +279,18 @@ fn syntax(file: Arc<str>, limits: &Limits, error: &serde_saphyr::Error) -> LoadE
         column: location.column().max(1),
         message: without_place(&text, location),
     }
+}
+
+/// Two of the parser's messages speak to programmers.
+fn in_other_words(text: String) -> String {
+    if text.starts_with("alias replay limit") {
+        return "refused: aliases repeat too much text; write it out, or use fewer aliases"
+            .to_owned();
+    }
+    if text.starts_with("recursive references") {
+        return "an alias stands inside the anchor that it refers to".to_owned();
+    }
+    text
 }
 
 fn without_place(text: &str, location: Location) -> String {

@@ -73,6 +73,7 @@ macro_rules! names {
 
         impl Default for $name {
             fn default() -> Self {
+                #[expect(clippy::indexing_slicing, reason = "a constant: the compiler would say so")]
                 const FIRST: $name = { let (_, _, first) = $name::ALL[0]; first };
                 FIRST
             }

@@ -279,14 +279,7 @@ impl Operator {
                 path,
             } => Field::json(owner.read(record, filter, path)),
             Self::FilterState { name, field } => {
-                let object = record
-                    .filter_state
-                    .as_ref()
-                    .and_then(|state| state.get(name));
-                Field::json(match field {
-                    Some(field) => object.and_then(|object| object.get(field)),
-                    None => object,
-                })
+                Field::json(filter_state_value(record, name, field.as_deref()))
             }
             Self::Cel(expression) => match expression.evaluate(record) {
                 Ok(value) => Field::json(Some(&value.to_json())),
@@ -581,6 +574,18 @@ pub(crate) fn metadata<'a>(
 ) -> Option<&'a Value> {
     path.iter()
         .try_fold(map?.get(filter)?, |value, key| value.get(key.as_str()))
+}
+
+fn filter_state_value<'a>(
+    record: &'a Record,
+    name: &str,
+    field: Option<&str>,
+) -> Option<&'a Value> {
+    let object = record.filter_state.as_ref()?.get(name)?;
+    match field {
+        Some(field) => object.get(field),
+        None => Some(object),
+    }
 }
 
 /// `NAME`, `NAME:PLAIN`, `NAME:TYPED`, `NAME:FIELD:field`.

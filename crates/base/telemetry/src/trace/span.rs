@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::SpanContext;
 use crate::access_log::Needs;
-use crate::record::{Address, Record, ResponseFlags};
+use crate::record::{Address, Record};
 
 /// Which side of the exchange the span describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,107 +180,16 @@ type Tags = Vec<(Cow<'static, str>, String)>;
 
 fn tags(record: &Record, settings: &SpanSettings, error: bool) -> Tags {
     let mut tags = Tags::with_capacity(24);
-    let mut push = |name: &'static str, value: Option<Cow<'_, str>>| {
-        if let Some(value) = value {
-            tags.push((Cow::Borrowed(name), value.into_owned()));
-        }
-    };
     let fixed = |text: &'static str| Some(Cow::Borrowed(text));
-    push(
-        "node_id",
-        Some(Cow::Borrowed(&*settings.node_id)).filter(|id| !id.is_empty()),
-    );
-    push(
-        "zone",
-        Some(Cow::Borrowed(&*settings.zone)).filter(|zone| !zone.is_empty()),
-    );
-    push("guid:x-request-id", record.request_header("x-request-id"));
-    push(
-        "http.url",
-        url(record, settings.max_path_length).map(Cow::Owned),
-    );
-    push("http.method", record.request_header(":method"));
-    push(
-        "downstream_cluster",
-        record
-            .request_header("x-envoy-downstream-service-cluster")
-            .or(fixed("-")),
-    );
-    push(
-        "user_agent",
-        record.request_header("user-agent").or(fixed("-")),
-    );
-    push(
-        "http.protocol",
-        record
-            .protocol
-            .map(|protocol| Cow::Borrowed(protocol.as_str())),
-    );
-    push(
-        "peer.address",
-        record
-            .downstream_direct_remote
-            .as_ref()
-            .map(|address| Cow::Owned(ip(address))),
-    );
-    push(
-        "guid:x-client-trace-id",
-        record.request_header("x-client-trace-id"),
-    );
-    if record.is_grpc {
-        push("grpc.path", record.request_header(":path"));
-        push("grpc.authority", record.request_header(":authority"));
-        push("grpc.content_type", record.request_header("content-type"));
-        push("grpc.timeout", record.request_header("grpc-timeout"));
-        push(
-            "grpc.status_code",
-            record
-                .grpc_status
-                .map(|status| Cow::Owned(status.to_string())),
-        );
-    }
-    push(
-        "request_size",
-        Some(Cow::Owned(record.bytes.received.to_string())),
-    );
-    push("component", fixed("proxy"));
-    push(
-        "upstream_cluster",
-        record.upstream_cluster.as_deref().map(Cow::Borrowed),
-    );
-    let observed = record
-        .upstream_cluster_observed
-        .as_deref()
-        .or(record.upstream_cluster.as_deref());
-    push("upstream_cluster.name", observed.map(Cow::Borrowed));
-    push(
-        "upstream_address",
-        record
-            .upstream_host
-            .as_ref()
-            .map(|address| Cow::Owned(address.to_string())),
-    );
-    push(
-        "http.status_code",
-        Some(Cow::Owned(record.status.unwrap_or(0).to_string())),
-    );
-    push(
-        "response_size",
-        Some(Cow::Owned(record.bytes.sent.to_string())),
-    );
-    push("response_flags", Some(Cow::Owned(record.flags.to_string())));
+    let known = |text: &'static str, value: &Arc<str>| {
+        (!value.is_empty()).then(|| (Cow::Borrowed(text), value.to_string()))
+    };
+    tags.extend(known("node_id", &settings.node_id));
+    tags.extend(known("zone", &settings.zone));
+    request_tags(record, settings, &mut tags);
+    response_tags(record, &mut tags);
     if error {
-        push("error", fixed("true"));
-    }
-    if record
-        .flags
-        .contains(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED)
-        || record.attempts > 1
-    {
-        push(
-            "retry.count",
-            Some(Cow::Owned(record.attempts.saturating_sub(1).to_string())),
-        );
+        push(&mut tags, "error", fixed("true"));
     }
     for (name, value) in &settings.fixed_tags {
         tags.push((Cow::Owned(name.clone()), value.clone()));
@@ -292,6 +201,109 @@ fn tags(record: &Record, settings: &SpanSettings, error: bool) -> Tags {
         }
     }
     tags
+}
+
+fn push(tags: &mut Tags, name: &'static str, value: Option<Cow<'_, str>>) {
+    if let Some(value) = value {
+        tags.push((Cow::Borrowed(name), value.into_owned()));
+    }
+}
+
+fn request_tags(record: &Record, settings: &SpanSettings, tags: &mut Tags) {
+    let header = |name| record.request_header(name);
+    let or_dash = |value: Option<Cow<'static, str>>| value.or(Some(Cow::Borrowed("-")));
+    let owned = |name| header(name).map(|text| Cow::Owned(text.into_owned()));
+    push(tags, "guid:x-request-id", header("x-request-id"));
+    push(
+        tags,
+        "http.url",
+        url(record, settings.max_path_length).map(Cow::Owned),
+    );
+    push(tags, "http.method", header(":method"));
+    push(
+        tags,
+        "downstream_cluster",
+        or_dash(owned("x-envoy-downstream-service-cluster")),
+    );
+    push(tags, "user_agent", or_dash(owned("user-agent")));
+    push(
+        tags,
+        "http.protocol",
+        record
+            .protocol
+            .map(|protocol| Cow::Borrowed(protocol.as_str())),
+    );
+    push(
+        tags,
+        "peer.address",
+        record
+            .downstream_direct_remote
+            .as_ref()
+            .map(|address| Cow::Owned(ip(address))),
+    );
+    push(tags, "guid:x-client-trace-id", header("x-client-trace-id"));
+    if record.is_grpc {
+        push(tags, "grpc.path", header(":path"));
+        push(tags, "grpc.authority", header(":authority"));
+        push(tags, "grpc.content_type", header("content-type"));
+        push(tags, "grpc.timeout", header("grpc-timeout"));
+        push(
+            tags,
+            "grpc.status_code",
+            record
+                .grpc_status
+                .map(|status| Cow::Owned(status.to_string())),
+        );
+    }
+    push(
+        tags,
+        "request_size",
+        Some(Cow::Owned(record.bytes.received.to_string())),
+    );
+}
+
+fn response_tags(record: &Record, tags: &mut Tags) {
+    push(tags, "component", Some(Cow::Borrowed("proxy")));
+    push(
+        tags,
+        "upstream_cluster",
+        record.upstream_cluster.as_deref().map(Cow::Borrowed),
+    );
+    let observed = record
+        .upstream_cluster_observed
+        .as_deref()
+        .or(record.upstream_cluster.as_deref());
+    push(tags, "upstream_cluster.name", observed.map(Cow::Borrowed));
+    push(
+        tags,
+        "upstream_address",
+        record
+            .upstream_host
+            .as_ref()
+            .map(|address| Cow::Owned(address.to_string())),
+    );
+    push(
+        tags,
+        "http.status_code",
+        Some(Cow::Owned(record.status.unwrap_or(0).to_string())),
+    );
+    push(
+        tags,
+        "response_size",
+        Some(Cow::Owned(record.bytes.sent.to_string())),
+    );
+    push(
+        tags,
+        "response_flags",
+        Some(Cow::Owned(record.flags.to_string())),
+    );
+    if record.attempts > 1 {
+        push(
+            tags,
+            "retry.count",
+            Some(Cow::Owned((record.attempts - 1).to_string())),
+        );
+    }
 }
 
 fn custom_value(source: &CustomTagSource, record: &Record) -> Option<String> {

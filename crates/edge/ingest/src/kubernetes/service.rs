@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_model::Host;
-use mesh_model::object::{Selector, Text};
+use mesh_model::object::{ExportTo, Selector, Text};
 use mesh_model::port::{Port, Protocol};
 use mesh_model::service::{Location, Resolution, Service, ServicePort, TargetPort};
 use wire_kube::kubernetes::service as wire;
@@ -23,20 +23,14 @@ pub fn parse(cx: &mut Cx, value: wire::Service) -> Option<Service> {
         spec,
         status: _,
     } = value;
+    let export_to = exports(cx);
     cx.within("spec", |cx| {
+        #[rustfmt::skip]
         let wire::ServiceSpec {
-            r#type,
-            ports,
-            selector,
-            cluster_ip,
-            cluster_ips,
+            r#type, ports, selector, cluster_ip, cluster_ips,
             // Addresses that the cluster's own network takes care of.
-            external_ips: _,
-            external_name,
-            publish_not_ready_addresses,
-            session_affinity,
-            internal_traffic_policy,
-            traffic_distribution,
+            external_ips: _, external_name, publish_not_ready_addresses, session_affinity,
+            internal_traffic_policy, traffic_distribution,
         } = spec;
         cx.unsupported("trafficDistribution", !traffic_distribution.is_empty());
         let (name, namespace) = (cx.meta.name(), cx.meta.namespace());
@@ -58,16 +52,6 @@ pub fn parse(cx: &mut Cx, value: wire::Service) -> Option<Service> {
         let alias_of = (r#type == "ExternalName")
             .then(|| cx.host_at("externalName", &external_name))
             .flatten();
-        let exports = cx.meta.annotations.value(EXPORT_TO_ANNOTATION).map(|list| {
-            list.split(',')
-                .map(|n| n.trim().to_owned())
-                .collect::<Vec<_>>()
-        });
-        let export_to = export_to(
-            cx,
-            &exports.unwrap_or_default(),
-            &cx.mesh.default_service_export_to,
-        );
         Some(Service {
             meta: cx.meta.clone(),
             host,
@@ -87,6 +71,19 @@ pub fn parse(cx: &mut Cx, value: wire::Service) -> Option<Service> {
             alias_of,
             node_local: internal_traffic_policy == "Local",
             session_affinity_client_ip: session_affinity == "ClientIP",
+        })
+    })
+}
+
+/// The namespaces that its annotation lists.
+fn exports(cx: &mut Cx) -> ExportTo {
+    let list = cx.meta.annotations.value(EXPORT_TO_ANNOTATION);
+    let names = list.into_iter().flat_map(|list| list.split(','));
+    let names: Vec<String> = names.map(|n| n.trim().to_owned()).collect();
+    let default = &cx.mesh.default_service_export_to;
+    cx.within("metadata", |cx| {
+        cx.within("annotations", |cx| {
+            export_to(cx, EXPORT_TO_ANNOTATION, &names, default)
         })
     })
 }

@@ -98,7 +98,11 @@ fn what_istio_takes_is_taken() {
     for folder in folders {
         let own_mesh = folder.join("mesh.yaml");
         let usual_mesh = interop.join("mesh.yaml");
-        let mesh = mesh_of(if own_mesh.is_file() { &own_mesh } else { &usual_mesh });
+        let mesh = mesh_of(if own_mesh.is_file() {
+            &own_mesh
+        } else {
+            &usual_mesh
+        });
         let input = read(&folder.join("input.yaml"));
         let (store, documents, unknown) =
             store_of(mesh, &[("base.yaml", &base), ("input.yaml", &input)]);
@@ -147,3 +151,6 @@ fn every_rule_is_reported_with_its_place() {
         );
     }
 }
+
+mod meaning;
+mod robustness;

@@ -23,23 +23,10 @@ use crate::value::{check_regex, is_dns_label, percent, string_match, text, texts
 const DIRECT_BODY_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) fn route(cx: &mut Cx, value: wire::HttpRoute, in_delegate: bool) -> Option<HttpRoute> {
+    #[rustfmt::skip]
     let wire::HttpRoute {
-        name,
-        r#match,
-        route,
-        redirect,
-        direct_response,
-        delegate,
-        rewrite,
-        timeout,
-        retries,
-        fault,
-        mirror,
-        mirrors,
-        mirror_percent,
-        mirror_percentage,
-        cors_policy,
-        headers,
+        name, r#match, route, redirect, direct_response, delegate, rewrite, timeout, retries,
+        fault, mirror, mirrors, mirror_percent, mirror_percentage, cors_policy, headers,
     } = value;
     let chosen = [
         ("route", !route.is_empty()),
@@ -366,72 +353,82 @@ fn fault_of(cx: &mut Cx, value: wire::HttpFaultInjection) -> Option<FaultInjecti
     if delay.is_none() && abort.is_none() {
         cx.error("one of delay and abort is needed");
     }
-    let delay = cx.optional("delay", delay, |cx, delay| {
-        let wire::FaultDelay {
-            percent: whole,
-            percentage,
-            fixed_delay,
-            exponential_delay,
-        } = delay;
-        cx.unsupported("exponentialDelay", exponential_delay.is_some());
-        cx.deprecated("percent", whole != 0, "percentage.value");
-        let share = match percentage {
-            Some(value) => share_of(cx, "percentage", Some(value))?,
-            None if whole != 0 => {
-                Millionths::from_percent(f64::from(whole_percent(cx, "percent", whole)))?
-            }
-            // Istio: no percentage at all means every request.
-            None => Millionths::ALL,
-        };
-        match fixed_delay {
-            Some(delay) if delay >= Duration::from_millis(1) => Some((delay, share)),
-            Some(_) => {
-                cx.error_at("fixedDelay", "must be at least 1ms");
-                None
-            }
-            None if exponential_delay.is_some() => None,
-            None => {
-                cx.error_at("fixedDelay", "is needed");
-                None
-            }
-        }
-    });
-    let abort = cx.optional("abort", abort, |cx, abort| {
-        let wire::FaultAbort {
-            percentage,
-            http_status,
-            grpc_status: grpc,
-            http2_error,
-        } = abort;
-        cx.unsupported("http2Error", http2_error.is_some());
-        let share = share_of(cx, "percentage", percentage)?;
-        let status = match (http_status, grpc, http2_error) {
-            (Some(status), None, _) => {
-                status_code(cx, "httpStatus", i64::from(status), 200).map(AbortStatus::Http)
-            }
-            (None, Some(name), _) => {
-                let code = grpc_status(&name);
-                if code.is_none() {
-                    cx.error_at(
-                        "grpcStatus",
-                        format!("{name:?} is not the name of a gRPC status, such as UNAVAILABLE"),
-                    );
-                }
-                code.map(AbortStatus::Grpc)
-            }
-            (None, None, Some(_)) => None,
-            (None, None, None) => {
-                cx.error("one of httpStatus and grpcStatus is needed");
-                None
-            }
-            (Some(_), Some(_), _) => {
-                cx.error("only one of httpStatus and grpcStatus may be set");
-                None
-            }
-        };
-        Some((status?, share))
-    });
+    let delay = cx.optional("delay", delay, delay_of);
+    let abort = cx.optional("abort", abort, abort_of);
     (delay.is_some() || abort.is_some()).then_some(FaultInjection { delay, abort })
+}
+
+fn delay_of(cx: &mut Cx, delay: wire::FaultDelay) -> Option<(Duration, Millionths)> {
+    let wire::FaultDelay {
+        percent: whole,
+        percentage,
+        fixed_delay,
+        exponential_delay,
+    } = delay;
+    cx.unsupported("exponentialDelay", exponential_delay.is_some());
+    cx.deprecated("percent", whole != 0, "percentage.value");
+    let share = match percentage {
+        None if whole != 0 => {
+            Millionths::from_percent(f64::from(whole_percent(cx, "percent", whole)))?
+        }
+        percentage => fault_share(cx, percentage)?,
+    };
+    match fixed_delay {
+        Some(delay) if delay >= Duration::from_millis(1) => Some((delay, share)),
+        Some(_) => {
+            cx.error_at("fixedDelay", "must be at least 1ms");
+            None
+        }
+        None if exponential_delay.is_some() => None,
+        None => {
+            cx.error_at("fixedDelay", "is needed");
+            None
+        }
+    }
+}
+
+fn abort_of(cx: &mut Cx, abort: wire::FaultAbort) -> Option<(AbortStatus, Millionths)> {
+    let wire::FaultAbort {
+        percentage,
+        http_status,
+        grpc_status: grpc,
+        http2_error,
+    } = abort;
+    cx.unsupported("http2Error", http2_error.is_some());
+    let share = fault_share(cx, percentage)?;
+    let status = match (http_status, grpc) {
+        (Some(status), None) => {
+            status_code(cx, "httpStatus", i64::from(status), 200).map(AbortStatus::Http)
+        }
+        (None, Some(name)) => {
+            let code = grpc_status(&name);
+            if code.is_none() {
+                let message =
+                    format!("{name:?} is not the name of a gRPC status, such as UNAVAILABLE");
+                cx.error_at("grpcStatus", message);
+            }
+            code.map(AbortStatus::Grpc)
+        }
+        (None, None) if http2_error.is_some() => None,
+        (None, None) => {
+            cx.error("one of httpStatus and grpcStatus is needed");
+            None
+        }
+        (Some(_), Some(_)) => {
+            cx.error("only one of httpStatus and grpcStatus may be set");
+            None
+        }
+    };
+    Some((status?, share))
+}
+
+/// Without a percentage a fault reaches no request, as Istio documents it; surely not what was meant.
+fn fault_share(cx: &mut Cx, value: Option<wire::Percent>) -> Option<Millionths> {
+    if value.is_none() {
+        cx.warning("without percentage.value no request is affected");
+        return Some(Millionths::NONE);
+    }
+    share_of(cx, "percentage", value)
 }
 
 /// No percentage: all of it.

@@ -1,12 +1,16 @@
 //! Load balancing: the old `lb_policy` with its `lb_config`, and the newer list of typed policies.
 
 use proxy_config::{
-    cluster::{Balancer, CommonLb, LocalityMode, RingHashFunction, SlowStart, SubsetConfig, SubsetFallback},
+    cluster::{
+        Balancer, CommonLb, LocalityMode, RingHashFunction, SlowStart, SubsetConfig, SubsetFallback,
+    },
     matcher::Percent,
 };
 use wire_envoy::pb::{
     self,
-    cluster::cluster::{LbConfig, LbPolicy, common_lb_config, lb_subset_config::LbSubsetFallbackPolicy},
+    cluster::cluster::{
+        LbConfig, LbPolicy, common_lb_config, lb_subset_config::LbSubsetFallbackPolicy,
+    },
     core::HealthStatus,
 };
 
@@ -56,36 +60,61 @@ pub(super) fn balancer(
     let balancer = match enumerated!(policy => LbPolicy, "lb_policy")? {
         LbPolicy::RoundRobin => Balancer::RoundRobin {
             slow_start: match config {
-                Some(LbConfig::RoundRobinLbConfig(pb::cluster::cluster::RoundRobinLbConfig { slow_start_config })) => {
-                    slow_start(slow_start_config).within("round_robin_lb_config")?
-                }
+                Some(LbConfig::RoundRobinLbConfig(pb::cluster::cluster::RoundRobinLbConfig {
+                    slow_start_config,
+                })) => slow_start(slow_start_config).within("round_robin_lb_config")?,
                 _ => None,
             },
         },
         LbPolicy::LeastRequest => match config {
-            Some(LbConfig::LeastRequestLbConfig(config)) => least_request(config).within("least_request_lb_config")?,
-            _ => Balancer::LeastRequest { choice_count: CHOICES, active_request_bias: 1.0, slow_start: None },
+            Some(LbConfig::LeastRequestLbConfig(config)) => {
+                least_request(config).within("least_request_lb_config")?
+            }
+            _ => Balancer::LeastRequest {
+                choice_count: CHOICES,
+                active_request_bias: 1.0,
+                slow_start: None,
+            },
         },
         LbPolicy::Random => Balancer::Random,
         LbPolicy::RingHash => match config {
-            Some(LbConfig::RingHashLbConfig(config)) => ring_hash(config, use_hostname).within("ring_hash_lb_config")?,
-            _ => ring(RING_MINIMUM, RING_MAXIMUM, RingHashFunction::XxHash, use_hostname)?,
+            Some(LbConfig::RingHashLbConfig(config)) => {
+                ring_hash(config, use_hostname).within("ring_hash_lb_config")?
+            }
+            _ => ring(
+                RING_MINIMUM,
+                RING_MAXIMUM,
+                RingHashFunction::XxHash,
+                use_hostname,
+            )?,
         },
         LbPolicy::Maglev => {
             let size = match config {
-                Some(LbConfig::MaglevLbConfig(pb::cluster::cluster::MaglevLbConfig { table_size })) => table_size.map(|v| v.value),
+                Some(LbConfig::MaglevLbConfig(pb::cluster::cluster::MaglevLbConfig {
+                    table_size,
+                })) => table_size.map(|v| v.value),
                 _ => None,
             };
             maglev(size.unwrap_or(MAGLEV_SIZE), use_hostname).within("maglev_lb_config")?
         }
         LbPolicy::ClusterProvided => Balancer::ClusterProvided,
-        LbPolicy::LoadBalancingPolicyConfig => return Err(Refusal::missing("load_balancing_policy")),
+        LbPolicy::LoadBalancingPolicyConfig => {
+            return Err(Refusal::missing("load_balancing_policy"));
+        }
     };
-    Ok(Chosen { balancer, locality: None, subsets: None })
+    Ok(Chosen {
+        balancer,
+        locality: None,
+        subsets: None,
+    })
 }
 
 fn least_request(value: pb::cluster::cluster::LeastRequestLbConfig) -> Result<Balancer, Refusal> {
-    let pb::cluster::cluster::LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } = value;
+    let pb::cluster::cluster::LeastRequestLbConfig {
+        choice_count,
+        active_request_bias,
+        slow_start_config,
+    } = value;
     let choice_count = scalar::count_or(choice_count, CHOICES);
     if choice_count < 2 {
         return Err(Refusal::at("choice_count", "must be at least 2"));
@@ -99,11 +128,22 @@ fn least_request(value: pb::cluster::cluster::LeastRequestLbConfig) -> Result<Ba
 
 fn bias(value: Option<pb::core::RuntimeDouble>) -> Result<f64, Refusal> {
     let bias = value.map_or(1.0, |v| v.default_value);
-    if bias >= 0.0 && bias.is_finite() { Ok(bias) } else { Err(Refusal::at("active_request_bias", "must not be negative")) }
+    if bias >= 0.0 && bias.is_finite() {
+        Ok(bias)
+    } else {
+        Err(Refusal::at("active_request_bias", "must not be negative"))
+    }
 }
 
-fn slow_start(value: Option<pb::cluster::cluster::SlowStartConfig>) -> Result<Option<SlowStart>, Refusal> {
-    let Some(pb::cluster::cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent }) = value else {
+fn slow_start(
+    value: Option<pb::cluster::cluster::SlowStartConfig>,
+) -> Result<Option<SlowStart>, Refusal> {
+    let Some(pb::cluster::cluster::SlowStartConfig {
+        slow_start_window,
+        aggression,
+        min_weight_percent,
+    }) = value
+    else {
         return Ok(None);
     };
     slow_start_of(slow_start_window, aggression, min_weight_percent).within("slow_start_config")
@@ -115,7 +155,9 @@ fn slow_start_of(
     aggression: Option<pb::core::RuntimeDouble>,
     min_weight: Option<pb::kind::Percent>,
 ) -> Result<Option<SlowStart>, Refusal> {
-    let Some(window) = scalar::limit("slow_start_window", window, None)? else { return Ok(None) };
+    let Some(window) = scalar::limit("slow_start_window", window, None)? else {
+        return Ok(None);
+    };
     let aggression = aggression.map_or(1.0, |v| v.default_value);
     if !(aggression > 0.0 && aggression.is_finite()) {
         return Err(Refusal::at("aggression", "must be above 0"));
@@ -124,36 +166,78 @@ fn slow_start_of(
         Some(percent) => scalar::percentage("min_weight_percent", percent)?,
         None => SLOW_START_MIN_WEIGHT_PERCENT,
     };
-    Ok(Some(SlowStart { window, aggression, min_weight_percent }))
+    Ok(Some(SlowStart {
+        window,
+        aggression,
+        min_weight_percent,
+    }))
 }
 
-fn ring_hash(value: pb::cluster::cluster::RingHashLbConfig, use_hostname: bool) -> Result<Balancer, Refusal> {
+fn ring_hash(
+    value: pb::cluster::cluster::RingHashLbConfig,
+    use_hostname: bool,
+) -> Result<Balancer, Refusal> {
     use pb::cluster::cluster::ring_hash_lb_config::HashFunction;
-    let pb::cluster::cluster::RingHashLbConfig { minimum_ring_size, hash_function, maximum_ring_size } = value;
+    let pb::cluster::cluster::RingHashLbConfig {
+        minimum_ring_size,
+        hash_function,
+        maximum_ring_size,
+    } = value;
     let hash = match enumerated!(hash_function => HashFunction, "hash_function")? {
         HashFunction::XxHash => RingHashFunction::XxHash,
         HashFunction::MurmurHash2 => RingHashFunction::Murmur2,
     };
-    let size = |v: Option<pb::google::protobuf::UInt64Value>, default| v.map_or(default, |v| v.value);
-    ring(size(minimum_ring_size, RING_MINIMUM), size(maximum_ring_size, RING_MAXIMUM), hash, use_hostname)
+    let size =
+        |v: Option<pb::google::protobuf::UInt64Value>, default| v.map_or(default, |v| v.value);
+    ring(
+        size(minimum_ring_size, RING_MINIMUM),
+        size(maximum_ring_size, RING_MAXIMUM),
+        hash,
+        use_hostname,
+    )
 }
 
-fn ring(minimum_size: u64, maximum_size: u64, hash: RingHashFunction, use_hostname: bool) -> Result<Balancer, Refusal> {
+fn ring(
+    minimum_size: u64,
+    maximum_size: u64,
+    hash: RingHashFunction,
+    use_hostname: bool,
+) -> Result<Balancer, Refusal> {
     if minimum_size > maximum_size || maximum_size > RING_MAXIMUM {
-        return Err(Refusal::at("minimum_ring_size", format!("sizes must be ordered and at most {RING_MAXIMUM}")));
+        return Err(Refusal::at(
+            "minimum_ring_size",
+            format!("sizes must be ordered and at most {RING_MAXIMUM}"),
+        ));
     }
-    Ok(Balancer::RingHash { minimum_size, maximum_size, hash, use_hostname })
+    Ok(Balancer::RingHash {
+        minimum_size,
+        maximum_size,
+        hash,
+        use_hostname,
+    })
 }
 
 fn maglev(table_size: u64, use_hostname: bool) -> Result<Balancer, Refusal> {
-    let prime = table_size >= 2 && (2..).take_while(|d| d * d <= table_size).all(|d| table_size % d != 0);
+    let prime = table_size >= 2
+        && (2..)
+            .take_while(|d| d * d <= table_size)
+            .all(|d| !table_size.is_multiple_of(d));
     if table_size > MAGLEV_LIMIT || !prime {
-        return Err(Refusal::at("table_size", format!("{table_size} is no prime up to {MAGLEV_LIMIT}")));
+        return Err(Refusal::at(
+            "table_size",
+            format!("{table_size} is no prime up to {MAGLEV_LIMIT}"),
+        ));
     }
-    Ok(Balancer::Maglev { table_size, use_hostname })
+    Ok(Balancer::Maglev {
+        table_size,
+        use_hostname,
+    })
 }
 
-pub(super) fn subsets(cx: &mut Cx, value: pb::cluster::cluster::LbSubsetConfig) -> Result<Option<SubsetConfig>, Refusal> {
+pub(super) fn subsets(
+    cx: &mut Cx,
+    value: pb::cluster::cluster::LbSubsetConfig,
+) -> Result<Option<SubsetConfig>, Refusal> {
     take!(cx, value => pb::cluster::cluster::LbSubsetConfig {
         read { fallback_policy, default_subset, subset_selectors }
         ignore "weights of localities hold inside a subset as they are" { locality_weight_aware, scale_locality_weight }
@@ -164,7 +248,8 @@ pub(super) fn subsets(cx: &mut Cx, value: pb::cluster::cluster::LbSubsetConfig) 
     if subset_selectors.is_empty() {
         return Ok(None);
     }
-    let fallback = match enumerated!(fallback_policy => LbSubsetFallbackPolicy, "fallback_policy")? {
+    let fallback = match enumerated!(fallback_policy => LbSubsetFallbackPolicy, "fallback_policy")?
+    {
         LbSubsetFallbackPolicy::NoFallback => SubsetFallback::NoFallback,
         LbSubsetFallbackPolicy::AnyEndpoint => SubsetFallback::AnyEndpoint,
         LbSubsetFallbackPolicy::DefaultSubset => SubsetFallback::DefaultSubset,
@@ -177,10 +262,17 @@ pub(super) fn subsets(cx: &mut Cx, value: pb::cluster::cluster::LbSubsetConfig) 
         });
         Ok(scalar::texts(keys))
     })?;
-    Ok(Some(SubsetConfig { fallback, default_subset: metadata::structure(default_subset.unwrap_or_default()), selectors }))
+    Ok(Some(SubsetConfig {
+        fallback,
+        default_subset: metadata::structure(default_subset.unwrap_or_default()),
+        selectors,
+    }))
 }
 
-pub(super) fn common(cx: &mut Cx, value: Option<pb::cluster::cluster::CommonLbConfig>) -> Result<Common, Refusal> {
+pub(super) fn common(
+    cx: &mut Cx,
+    value: Option<pb::cluster::cluster::CommonLbConfig>,
+) -> Result<Common, Refusal> {
     common_of(cx, value.unwrap_or_default()).within("common_lb_config")
 }
 
@@ -196,9 +288,15 @@ fn common_of(cx: &mut Cx, value: pb::cluster::cluster::CommonLbConfig) -> Result
     });
     let locality = match locality_config_specifier {
         None => LocalityMode::None,
-        Some(Locality::LocalityWeightedLbConfig(common_lb_config::LocalityWeightedLbConfig {})) => LocalityMode::Weighted,
+        Some(Locality::LocalityWeightedLbConfig(common_lb_config::LocalityWeightedLbConfig {})) => {
+            LocalityMode::Weighted
+        }
         Some(Locality::ZoneAwareLbConfig(zone)) => {
-            let common_lb_config::ZoneAwareLbConfig { routing_enabled, min_cluster_size, fail_traffic_on_panic } = zone;
+            let common_lb_config::ZoneAwareLbConfig {
+                routing_enabled,
+                min_cluster_size,
+                fail_traffic_on_panic,
+            } = zone;
             zone_aware(routing_enabled, min_cluster_size, fail_traffic_on_panic)?
         }
     };
@@ -221,7 +319,8 @@ fn common_of(cx: &mut Cx, value: pb::cluster::cluster::CommonLbConfig) -> Result
             },
             locality,
             ignore_new_hosts_until_first_health_check: ignore_new_hosts_until_first_hc,
-            override_host_statuses_draining: override_host_status.is_some_and(|set| set.statuses.contains(&draining)),
+            override_host_statuses_draining: override_host_status
+                .is_some_and(|set| set.statuses.contains(&draining)),
         },
         use_hostname,
     })
@@ -233,9 +332,16 @@ fn zone_aware(
     fail_traffic_on_panic: bool,
 ) -> Result<LocalityMode, Refusal> {
     let routing_enabled = match routing_enabled {
-        Some(percent) => scalar::percent("routing_enabled", scalar::percentage("routing_enabled", percent)?.round() as u32)?,
+        Some(percent) => scalar::percent(
+            "routing_enabled",
+            scalar::percentage("routing_enabled", percent)?.round() as u32,
+        )?,
         None => Percent::HUNDRED,
     };
     let min_cluster_size = min_cluster_size.map_or(ZONE_AWARE_MINIMUM, |v| v.value);
-    Ok(LocalityMode::ZoneAware { routing_enabled, min_cluster_size, fail_traffic_on_panic })
+    Ok(LocalityMode::ZoneAware {
+        routing_enabled,
+        min_cluster_size,
+        fail_traffic_on_panic,
+    })
 }

@@ -22,13 +22,19 @@ const DEFAULT: Thresholds = Thresholds {
 const BUDGET_PERCENT: f64 = 20.0;
 const BUDGET_MINIMUM: u32 = 3;
 
-pub(super) fn circuit_breakers(cx: &mut Cx, value: Option<pb::cluster::CircuitBreakers>) -> Result<CircuitBreakers, Refusal> {
+pub(super) fn circuit_breakers(
+    cx: &mut Cx,
+    value: Option<pb::cluster::CircuitBreakers>,
+) -> Result<CircuitBreakers, Refusal> {
     let value = value.unwrap_or_default();
     take!(cx, value => pb::cluster::CircuitBreakers {
         read { thresholds }
         reject "limits by host are not supported" { per_host_thresholds }
     });
-    let mut breakers = CircuitBreakers { default: DEFAULT, high: DEFAULT };
+    let mut breakers = CircuitBreakers {
+        default: DEFAULT,
+        high: DEFAULT,
+    };
     for (index, value) in thresholds.into_iter().enumerate() {
         let (priority, found) = thresholds_of(cx, value).within_item("thresholds", index)?;
         match priority {
@@ -54,14 +60,23 @@ fn thresholds_of(
         max_pending_requests: scalar::count_or(max_pending_requests, DEFAULT.max_pending_requests),
         max_requests: scalar::count_or(max_requests, DEFAULT.max_requests),
         max_retries: scalar::count_or(max_retries, DEFAULT.max_retries),
-        retry_budget: retry_budget.map(|b| budget(cx, b)).transpose().within("retry_budget")?,
+        retry_budget: retry_budget
+            .map(|b| budget(cx, b))
+            .transpose()
+            .within("retry_budget")?,
         max_connection_pools: scalar::count(max_connection_pools),
         track_remaining,
     };
-    Ok((enumerated!(priority => RoutingPriority, "priority")?, thresholds))
+    Ok((
+        enumerated!(priority => RoutingPriority, "priority")?,
+        thresholds,
+    ))
 }
 
-fn budget(cx: &mut Cx, value: pb::cluster::circuit_breakers::thresholds::RetryBudget) -> Result<RetryBudget, Refusal> {
+fn budget(
+    cx: &mut Cx,
+    value: pb::cluster::circuit_breakers::thresholds::RetryBudget,
+) -> Result<RetryBudget, Refusal> {
     take!(cx, value => pb::cluster::circuit_breakers::thresholds::RetryBudget {
         read { budget_percent, min_retry_concurrency }
         ignore "the budget is counted over active requests" { budget_interval }

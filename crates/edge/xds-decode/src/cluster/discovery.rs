@@ -24,7 +24,8 @@ const DNS_REFRESH: Duration = Duration::from_secs(5);
 /// Of the dynamic forward proxy.
 const FORWARD_REFRESH: Duration = Duration::from_secs(60);
 
-pub(super) struct Parts {
+pub(super) struct Parts<'a> {
+    pub(super) name: &'a str,
     pub(super) kind: Option<ClusterDiscoveryType>,
     pub(super) eds: Option<pb::cluster::cluster::EdsClusterConfig>,
     pub(super) load_assignment: Option<pb::endpoint::ClusterLoadAssignment>,
@@ -32,8 +33,15 @@ pub(super) struct Parts {
     pub(super) lb_config: Option<LbConfig>,
 }
 
-pub(super) fn discovery(cx: &mut Cx, parts: Parts) -> Result<Discovery, Refusal> {
-    let Parts { kind, eds, load_assignment, dns, lb_config } = parts;
+pub(super) fn discovery(cx: &mut Cx, parts: Parts<'_>) -> Result<Discovery, Refusal> {
+    let Parts {
+        name,
+        kind,
+        eds,
+        load_assignment,
+        dns,
+        lb_config,
+    } = parts;
     let kind = match kind {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(number)) => enumerated!(number => DiscoveryType, "type")?,
@@ -41,41 +49,75 @@ pub(super) fn discovery(cx: &mut Cx, parts: Parts) -> Result<Discovery, Refusal>
             return custom_type(cx, custom, load_assignment).within("cluster_type");
         }
     };
-    let assigned = || load_assignment.ok_or_else(|| Refusal::missing("load_assignment"));
     match kind {
         DiscoveryType::Static => {
-            endpoint::endpoints(cx, assigned()?).within("load_assignment").map(|e| Discovery::Static(e.into()))
+            // Istio's BlackHoleCluster: no endpoints, on purpose.
+            let none = pb::endpoint::ClusterLoadAssignment {
+                cluster_name: name.to_owned(),
+                ..Default::default()
+            };
+            let assignment = load_assignment.unwrap_or(none);
+            endpoint::endpoints(cx, assignment)
+                .within("load_assignment")
+                .map(|e| Discovery::Static(e.into()))
         }
         DiscoveryType::StrictDns => Ok(Discovery::StrictDns {
-            endpoints: endpoint::dns_endpoints(cx, assigned()?).within("load_assignment")?,
+            endpoints: endpoint::dns_endpoints(
+                cx,
+                load_assignment.ok_or_else(|| Refusal::missing("load_assignment"))?,
+            )
+            .within("load_assignment")?,
             refresh: dns,
         }),
         DiscoveryType::LogicalDns => Ok(Discovery::LogicalDns {
-            endpoints: endpoint::dns_endpoints(cx, assigned()?).within("load_assignment")?,
+            endpoints: endpoint::dns_endpoints(
+                cx,
+                load_assignment.ok_or_else(|| Refusal::missing("load_assignment"))?,
+            )
+            .within("load_assignment")?,
             refresh: dns,
         }),
         DiscoveryType::Eds => {
             let eds = eds.ok_or_else(|| Refusal::missing("eds_cluster_config"))?;
             take!(cx, eds => pb::cluster::cluster::EdsClusterConfig { read { eds_config, service_name } });
             config_source::subscribed(cx, eds_config).within("eds_cluster_config.eds_config")?;
-            Ok(Discovery::Eds { service_name: service_name.into() })
+            Ok(Discovery::Eds {
+                // An empty service name stands for the cluster's own (Envoy's documentation of `EdsClusterConfig`).
+                service_name: if service_name.is_empty() { name.into() } else { service_name.into() },
+            })
         }
         DiscoveryType::OriginalDst => match lb_config {
-            Some(LbConfig::OriginalDstLbConfig(config)) => original_dst(cx, config).within("original_dst_lb_config"),
-            _ => Ok(Discovery::OriginalDst { http_header: None, port_override: None }),
+            Some(LbConfig::OriginalDstLbConfig(config)) => {
+                original_dst(cx, config).within("original_dst_lb_config")
+            }
+            _ => Ok(Discovery::OriginalDst {
+                http_header: None,
+                port_override: None,
+            }),
         },
     }
 }
 
-fn original_dst(cx: &mut Cx, value: pb::cluster::cluster::OriginalDstLbConfig) -> Result<Discovery, Refusal> {
+fn original_dst(
+    cx: &mut Cx,
+    value: pb::cluster::cluster::OriginalDstLbConfig,
+) -> Result<Discovery, Refusal> {
     take!(cx, value => pb::cluster::cluster::OriginalDstLbConfig {
         read { use_http_header, http_header_name, upstream_port_override }
         reject "the destination is not read from metadata" { metadata_key }
     });
-    let name = if http_header_name.is_empty() { "x-envoy-original-dst-host" } else { &http_header_name };
+    let name = if http_header_name.is_empty() {
+        "x-envoy-original-dst-host"
+    } else {
+        &http_header_name
+    };
     Ok(Discovery::OriginalDst {
-        http_header: use_http_header.then(|| scalar::header_name("http_header_name", name)).transpose()?,
-        port_override: scalar::count(upstream_port_override).map(|p| scalar::port("upstream_port_override", p)).transpose()?,
+        http_header: use_http_header
+            .then(|| scalar::header_name("http_header_name", name))
+            .transpose()?,
+        port_override: scalar::count(upstream_port_override)
+            .map(|p| scalar::port("upstream_port_override", p))
+            .transpose()?,
     })
 }
 
@@ -90,11 +132,13 @@ fn custom_type(
     });
     let extension = Extension::open_required(typed_config).within("typed_config")?;
     if extension.is::<clusters::dynamic_forward_proxy::v3::ClusterConfig>() {
-        return dynamic_forward(cx, extension.message(cx)?).within("typed_config");
+        let message = extension.message(cx).within("typed_config")?;
+        return dynamic_forward(cx, message).within("typed_config");
     }
     if extension.is::<clusters::dns::v3::DnsCluster>() {
         let assignment = load_assignment.ok_or_else(|| Refusal::missing("load_assignment"))?;
-        return dns_cluster(cx, extension.message(cx)?, assignment).within("typed_config");
+        let message = extension.message(cx).within("typed_config")?;
+        return dns_cluster(cx, message, assignment).within("typed_config");
     }
     Err(extension.unknown("as a cluster type").under("typed_config"))
 }
@@ -118,7 +162,11 @@ fn dns_cluster(
         Family::All => DnsFamily::All,
     };
     let rate = scalar::duration_or("dns_refresh_rate", dns_refresh_rate, DNS_REFRESH)?;
-    let refresh = DnsRefresh { rate, respect_ttl: respect_dns_ttl, family };
+    let refresh = DnsRefresh {
+        rate,
+        respect_ttl: respect_dns_ttl,
+        family,
+    };
     let endpoints = endpoint::dns_endpoints(cx, assignment)?;
     Ok(if all_addresses_in_single_endpoint {
         Discovery::LogicalDns { endpoints, refresh }
@@ -127,7 +175,10 @@ fn dns_cluster(
     })
 }
 
-fn dynamic_forward(cx: &mut Cx, value: clusters::dynamic_forward_proxy::v3::ClusterConfig) -> Result<Discovery, Refusal> {
+fn dynamic_forward(
+    cx: &mut Cx,
+    value: clusters::dynamic_forward_proxy::v3::ClusterConfig,
+) -> Result<Discovery, Refusal> {
     use clusters::dynamic_forward_proxy::v3::cluster_config::ClusterImplementationSpecifier;
     take!(cx, value => clusters::dynamic_forward_proxy::v3::ClusterConfig {
         read { cluster_implementation_specifier }
@@ -153,20 +204,36 @@ fn dynamic_forward(cx: &mut Cx, value: clusters::dynamic_forward_proxy::v3::Clus
     });
     let family = family(dns_lookup_family)?;
     let rate = scalar::duration_or("dns_refresh_rate", dns_refresh_rate, FORWARD_REFRESH)?;
-    Ok(Discovery::DynamicForward { refresh: DnsRefresh { rate, respect_ttl: false, family } })
+    Ok(Discovery::DynamicForward {
+        refresh: DnsRefresh {
+            rate,
+            respect_ttl: false,
+            family,
+        },
+    })
 }
 
-pub(super) fn refresh(rate: Option<pb::Duration>, respect_ttl: bool, lookup_family: i32) -> Result<DnsRefresh, Refusal> {
+pub(super) fn refresh(
+    rate: Option<pb::Duration>,
+    respect_ttl: bool,
+    lookup_family: i32,
+) -> Result<DnsRefresh, Refusal> {
     let rate = scalar::duration_or("dns_refresh_rate", rate, DNS_REFRESH)?;
-    Ok(DnsRefresh { rate, respect_ttl, family: family(lookup_family)? })
+    Ok(DnsRefresh {
+        rate,
+        respect_ttl,
+        family: family(lookup_family)?,
+    })
 }
 
 fn family(number: i32) -> Result<DnsFamily, Refusal> {
-    Ok(match enumerated!(number => DnsLookupFamily, "dns_lookup_family")? {
-        DnsLookupFamily::Auto => DnsFamily::Auto,
-        DnsLookupFamily::V4Only => DnsFamily::V4Only,
-        DnsLookupFamily::V6Only => DnsFamily::V6Only,
-        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
-        DnsLookupFamily::All => DnsFamily::All,
-    })
+    Ok(
+        match enumerated!(number => DnsLookupFamily, "dns_lookup_family")? {
+            DnsLookupFamily::Auto => DnsFamily::Auto,
+            DnsLookupFamily::V4Only => DnsFamily::V4Only,
+            DnsLookupFamily::V6Only => DnsFamily::V6Only,
+            DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+            DnsLookupFamily::All => DnsFamily::All,
+        },
+    )
 }

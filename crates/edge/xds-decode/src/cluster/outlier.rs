@@ -5,6 +5,7 @@ use std::time::Duration;
 use proxy_config::cluster::{Consecutive, FailurePercentage, OutlierDetection, SuccessRate};
 use wire_envoy::pb;
 
+use super::http_options::ErrorStatuses;
 use crate::{context::Cx, judgement::take, reject::Refusal, scalar};
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -12,7 +13,11 @@ const BASE_EJECTION: Duration = Duration::from_secs(30);
 const MAX_EJECTION: Duration = Duration::from_secs(300);
 const CONSECUTIVE: u32 = 5;
 
-pub(super) fn outlier(cx: &mut Cx, value: pb::cluster::OutlierDetection) -> Result<OutlierDetection, Refusal> {
+pub(super) fn outlier(
+    cx: &mut Cx,
+    value: pb::cluster::OutlierDetection,
+    error_statuses: Option<ErrorStatuses>,
+) -> Result<OutlierDetection, Refusal> {
     take!(cx, value => pb::cluster::OutlierDetection {
         read {
             consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx,
@@ -28,7 +33,8 @@ pub(super) fn outlier(cx: &mut Cx, value: pb::cluster::OutlierDetection) -> Resu
         reject "failure percentages of local origin are not enforced" { enforcing_failure_percentage_local_origin }
         reject "monitors as extensions are not supported" { monitors }
     });
-    let base_ejection_time = scalar::duration_or("base_ejection_time", base_ejection_time, BASE_EJECTION)?;
+    let base_ejection_time =
+        scalar::duration_or("base_ejection_time", base_ejection_time, BASE_EJECTION)?;
     let hundred = |field, value| scalar::percent(field, scalar::count_or(value, 100));
     let none = |field, value| scalar::percent(field, scalar::count_or(value, 0));
     let minimum_rate_hosts = scalar::count_or(success_rate_minimum_hosts, 5);
@@ -37,18 +43,38 @@ pub(super) fn outlier(cx: &mut Cx, value: pb::cluster::OutlierDetection) -> Resu
     let found = OutlierDetection {
         interval: scalar::duration_or("interval", interval, INTERVAL)?,
         base_ejection_time,
-        max_ejection_time: scalar::duration_or("max_ejection_time", max_ejection_time, MAX_EJECTION.max(base_ejection_time))?,
-        max_ejection_time_jitter: scalar::duration_or("max_ejection_time_jitter", max_ejection_time_jitter, Duration::ZERO)?,
-        max_ejection_percent: scalar::percent("max_ejection_percent", scalar::count_or(max_ejection_percent, 10))?,
+        max_ejection_time: scalar::duration_or(
+            "max_ejection_time",
+            max_ejection_time,
+            MAX_EJECTION.max(base_ejection_time),
+        )?,
+        max_ejection_time_jitter: scalar::duration_or(
+            "max_ejection_time_jitter",
+            max_ejection_time_jitter,
+            Duration::ZERO,
+        )?,
+        max_ejection_percent: scalar::percent(
+            "max_ejection_percent",
+            scalar::count_or(max_ejection_percent, 10),
+        )?,
         always_eject_one_host: scalar::flag_or(always_eject_one_host, false),
-        consecutive_5xx: consecutive(consecutive_5xx, hundred("enforcing_consecutive_5xx", enforcing_consecutive_5xx)?),
+        consecutive_5xx: consecutive(
+            consecutive_5xx,
+            hundred("enforcing_consecutive_5xx", enforcing_consecutive_5xx)?,
+        ),
         consecutive_gateway_failure: consecutive(
             consecutive_gateway_failure,
-            none("enforcing_consecutive_gateway_failure", enforcing_consecutive_gateway_failure)?,
+            none(
+                "enforcing_consecutive_gateway_failure",
+                enforcing_consecutive_gateway_failure,
+            )?,
         ),
         consecutive_local_origin_failure: consecutive(
             consecutive_local_origin_failure,
-            hundred("enforcing_consecutive_local_origin_failure", enforcing_consecutive_local_origin_failure)?,
+            hundred(
+                "enforcing_consecutive_local_origin_failure",
+                enforcing_consecutive_local_origin_failure,
+            )?,
         ),
         split_external_local_origin_errors,
         success_rate: (rate_enforcing.value() > 0).then(|| SuccessRate {
@@ -60,21 +86,33 @@ pub(super) fn outlier(cx: &mut Cx, value: pb::cluster::OutlierDetection) -> Resu
         failure_percentage: match failure_enforcing.value() {
             0 => None,
             _ => Some(FailurePercentage {
-                threshold: scalar::percent("failure_percentage_threshold", scalar::count_or(failure_percentage_threshold, 85))?,
+                threshold: scalar::percent(
+                    "failure_percentage_threshold",
+                    scalar::count_or(failure_percentage_threshold, 85),
+                )?,
                 minimum_hosts: scalar::count_or(failure_percentage_minimum_hosts, 5),
                 request_volume: scalar::count_or(failure_percentage_request_volume, 50),
                 enforcing: failure_enforcing,
             }),
         },
-        error_statuses: None,
+        error_statuses,
     };
     if found.interval.is_zero() || found.base_ejection_time.is_zero() {
-        return Err(Refusal::at("interval", "interval and base_ejection_time must be above 0"));
+        return Err(Refusal::at(
+            "interval",
+            "interval and base_ejection_time must be above 0",
+        ));
     }
     Ok(found)
 }
 
 /// Never enforced means never counted; Envoy takes a count of zero as "at once", so it is one.
-fn consecutive(count: Option<pb::UInt32Value>, enforcing: proxy_config::matcher::Percent) -> Option<Consecutive> {
-    (enforcing.value() > 0).then(|| Consecutive { count: scalar::count_or(count, CONSECUTIVE).max(1), enforcing })
+fn consecutive(
+    count: Option<pb::UInt32Value>,
+    enforcing: proxy_config::matcher::Percent,
+) -> Option<Consecutive> {
+    (enforcing.value() > 0).then(|| Consecutive {
+        count: scalar::count_or(count, CONSECUTIVE).max(1),
+        enforcing,
+    })
 }

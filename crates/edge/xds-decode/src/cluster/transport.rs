@@ -9,7 +9,9 @@ use proxy_config::{
 use wire_envoy::pb::{
     self,
     core::{proxy_protocol_config::Version, transport_socket::ConfigType},
-    transport_sockets::{proxy_protocol::v3::ProxyProtocolUpstreamTransport, raw_buffer::v3::RawBuffer},
+    transport_sockets::{
+        proxy_protocol::v3::ProxyProtocolUpstreamTransport, raw_buffer::v3::RawBuffer,
+    },
 };
 
 use crate::{
@@ -21,14 +23,29 @@ use crate::{
     tls,
 };
 
-pub(super) fn transport(cx: &mut Cx, value: Option<pb::core::TransportSocket>) -> Result<Transport, Refusal> {
-    let Some(pb::core::TransportSocket { name: _, config_type }) = value else { return Ok(Transport::Plaintext) };
-    let Some(ConfigType::TypedConfig(any)) = config_type else { return Err(Refusal::missing("typed_config")) };
-    Extension::open(&any).and_then(|e| opened(cx, &e)).within("typed_config")
+pub(super) fn transport(
+    cx: &mut Cx,
+    value: Option<pb::core::TransportSocket>,
+) -> Result<Transport, Refusal> {
+    let Some(pb::core::TransportSocket {
+        name: _,
+        config_type,
+    }) = value
+    else {
+        return Ok(Transport::Plaintext);
+    };
+    let Some(ConfigType::TypedConfig(any)) = config_type else {
+        return Err(Refusal::missing("typed_config"));
+    };
+    Extension::open(&any)
+        .and_then(|e| opened(cx, &e))
+        .within("typed_config")
 }
 
 fn opened(cx: &mut Cx, extension: &Extension) -> Result<Transport, Refusal> {
     if extension.is::<RawBuffer>() {
+        let message: RawBuffer = extension.message(cx)?;
+        take!(cx, message => RawBuffer {});
         return Ok(Transport::Plaintext);
     }
     if extension.is::<pb::tls::UpstreamTlsContext>() {
@@ -54,18 +71,28 @@ fn opened(cx: &mut Cx, extension: &Extension) -> Result<Transport, Refusal> {
         };
         let inner = Box::new(transport(cx, transport_socket).within("transport_socket")?);
         if matches!(*inner, Transport::ProxyProtocol { .. }) {
-            return Err(Refusal::at("transport_socket", "two PROXY headers in a row"));
+            return Err(Refusal::at(
+                "transport_socket",
+                "two PROXY headers in a row",
+            ));
         }
         return Ok(Transport::ProxyProtocol { version, inner });
     }
     Err(extension.unknown("as a transport socket"))
 }
 
-pub(super) fn matched(cx: &mut Cx, value: pb::cluster::cluster::TransportSocketMatch) -> Result<TransportMatch, Refusal> {
+pub(super) fn matched(
+    cx: &mut Cx,
+    value: pb::cluster::cluster::TransportSocketMatch,
+) -> Result<TransportMatch, Refusal> {
     take!(cx, value => pb::cluster::cluster::TransportSocketMatch { read { name, r#match, transport_socket } });
     let criteria = match metadata::structure(r#match.unwrap_or_default()) {
         Value::Struct(fields) => fields.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         _ => Arc::from([]),
     };
-    Ok(TransportMatch { name: name.into(), criteria, transport: transport(cx, transport_socket).within("transport_socket")? })
+    Ok(TransportMatch {
+        name: name.into(),
+        criteria,
+        transport: transport(cx, transport_socket).within("transport_socket")?,
+    })
 }

@@ -32,26 +32,42 @@ pub(crate) fn fault(cx: &mut Cx, value: HttpFault) -> Result<Fault, Refusal> {
     });
     Ok(Fault {
         delay: delay.map(self::delay).transpose().within("delay")?,
-        abort: abort.map(|a| self::abort(cx, a)).transpose().within("abort")?,
+        abort: abort
+            .map(|a| self::abort(cx, a))
+            .transpose()
+            .within("abort")?,
         upstream_cluster: scalar::text(upstream_cluster),
         headers: matcher::headers("headers", headers)?,
         downstream_nodes: scalar::texts(downstream_nodes),
         max_active_faults: scalar::count(max_active_faults),
-        response_rate_limit: response_rate_limit.map(rate_limit).transpose().within("response_rate_limit")?,
+        response_rate_limit: response_rate_limit
+            .map(rate_limit)
+            .transpose()
+            .within("response_rate_limit")?,
     })
 }
 
 fn share(value: Option<pb::kind::FractionalPercent>) -> Result<Fraction, Refusal> {
-    value.map_or(Ok(Fraction::NONE), scalar::fraction).within("percentage")
+    value
+        .map_or(Ok(Fraction::NONE), scalar::fraction)
+        .within("percentage")
 }
 
 fn delay(value: FaultDelay) -> Result<Delay, Refusal> {
-    let FaultDelay { percentage, fault_delay_secifier } = value;
+    let FaultDelay {
+        percentage,
+        fault_delay_secifier,
+    } = value;
     let kind = match fault_delay_secifier.ok_or_else(|| Refusal::missing("fixed_delay"))? {
-        FaultDelaySecifier::FixedDelay(delay) => DelayKind::Fixed(scalar::duration(delay).within("fixed_delay")?),
+        FaultDelaySecifier::FixedDelay(delay) => {
+            DelayKind::Fixed(scalar::duration(delay).within("fixed_delay")?)
+        }
         FaultDelaySecifier::HeaderDelay(_) => DelayKind::Header,
     };
-    Ok(Delay { kind, fraction: share(percentage)? })
+    Ok(Delay {
+        kind,
+        fraction: share(percentage)?,
+    })
 }
 
 fn abort(cx: &mut Cx, value: FaultAbort) -> Result<Abort, Refusal> {
@@ -62,17 +78,33 @@ fn abort(cx: &mut Cx, value: FaultAbort) -> Result<Abort, Refusal> {
     let kind = match error_type.ok_or_else(|| Refusal::missing("error_type"))? {
         ErrorType::HttpStatus(code) => AbortKind::Http(scalar::status("http_status", code)?),
         ErrorType::GrpcStatus(code) if code <= 16 => AbortKind::Grpc(code),
-        ErrorType::GrpcStatus(code) => return Err(Refusal::at("grpc_status", format!("{code} is no gRPC status"))),
+        ErrorType::GrpcStatus(code) => {
+            return Err(Refusal::at(
+                "grpc_status",
+                format!("{code} is no gRPC status"),
+            ));
+        }
         ErrorType::HeaderAbort(_) => AbortKind::Header,
     };
-    Ok(Abort { kind, fraction: share(percentage)? })
+    Ok(Abort {
+        kind,
+        fraction: share(percentage)?,
+    })
 }
 
 fn rate_limit(value: FaultRateLimit) -> Result<(u64, Fraction), Refusal> {
-    let FaultRateLimit { percentage, limit_type } = value;
+    let FaultRateLimit {
+        percentage,
+        limit_type,
+    } = value;
     match limit_type.ok_or_else(|| Refusal::missing("limit_type"))? {
-        LimitType::FixedLimit(limit) if limit.limit_kbps > 0 => Ok((limit.limit_kbps, share(percentage)?)),
+        LimitType::FixedLimit(limit) if limit.limit_kbps > 0 => {
+            Ok((limit.limit_kbps, share(percentage)?))
+        }
         LimitType::FixedLimit(_) => Err(Refusal::at("fixed_limit", "must be at least 1 KiB/s")),
-        LimitType::HeaderLimit(_) => Err(Refusal::at("header_limit", "limits by header are not supported")),
+        LimitType::HeaderLimit(_) => Err(Refusal::at(
+            "header_limit",
+            "limits by header are not supported",
+        )),
     }
 }

@@ -31,15 +31,24 @@ use crate::{
 };
 
 /// In order; the last must be the router, and nothing else may be.
-pub(crate) fn http_filters(cx: &mut Cx, values: Vec<pb::hcm::HttpFilter>) -> Result<Arc<[HttpFilter]>, Refusal> {
+pub(crate) fn http_filters(
+    cx: &mut Cx,
+    values: Vec<pb::hcm::HttpFilter>,
+) -> Result<Arc<[HttpFilter]>, Refusal> {
     let mut filters = Vec::with_capacity(values.len());
     for (index, value) in values.into_iter().enumerate() {
         filters.extend(http_filter(cx, value).within_item("http_filters", index)?);
     }
-    let routers = filters.iter().filter(|f: &&HttpFilter| matches!(f.kind, HttpFilterKind::Router(_))).count();
+    let routers = filters
+        .iter()
+        .filter(|f: &&HttpFilter| matches!(f.kind, HttpFilterKind::Router(_)))
+        .count();
     match filters.last().map(|f| &f.kind) {
         Some(HttpFilterKind::Router(_)) if routers == 1 => Ok(filters.into()),
-        _ => Err(Refusal::at("http_filters", "the last filter, and only that, must be the router")),
+        _ => Err(Refusal::at(
+            "http_filters",
+            "the last filter, and only that, must be the router",
+        )),
     }
 }
 
@@ -48,7 +57,12 @@ fn http_filter(cx: &mut Cx, value: pb::hcm::HttpFilter) -> Result<Option<HttpFil
     take!(cx, value => pb::hcm::HttpFilter { read { name, is_optional, disabled, config_type } });
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(Refusal::at("config_discovery", "filters by reference are not supported")),
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            return Err(Refusal::at(
+                "config_discovery",
+                "filters by reference are not supported",
+            ));
+        }
         None => return Err(Refusal::missing("typed_config")),
     };
     let extension = Extension::open(&any).within("typed_config")?;
@@ -57,7 +71,11 @@ fn http_filter(cx: &mut Cx, value: pb::hcm::HttpFilter) -> Result<Option<HttpFil
         return Ok(None);
     }
     match kind(cx, &extension).within("typed_config")? {
-        Some(kind) => Ok(Some(HttpFilter { name: name.into(), kind, disabled })),
+        Some(kind) => Ok(Some(HttpFilter {
+            name: name.into(),
+            kind,
+            disabled,
+        })),
         None if is_optional => {
             cx.note_text(extension.name, "left out: is_optional");
             Ok(None)
@@ -68,41 +86,46 @@ fn http_filter(cx: &mut Cx, value: pb::hcm::HttpFilter) -> Result<Option<HttpFil
 
 /// `None` for a type that is not known.
 fn kind(cx: &mut Cx, extension: &Extension) -> Result<Option<HttpFilterKind>, Refusal> {
-    Ok(Some(if extension.is::<pb::istio::peer_metadata::Config>() {
-        HttpFilterKind::PeerMetadata(Arc::new(peer_metadata::peer_metadata(cx, extension)?))
-    } else if extension.is::<pb::istio::stats::PluginConfig>() {
-        let message = extension.message(cx)?;
-        HttpFilterKind::IstioStats(Arc::new(istio_stats::stats(cx, message)?))
-    } else if extension.is::<pb::istio::alpn::FilterConfig>() {
-        let message = extension.message(cx)?;
-        HttpFilterKind::Alpn(Arc::new(alpn::alpn(message)?))
-    } else if extension.is::<Rbac>() {
-        let message = extension.message(cx)?;
-        HttpFilterKind::Rbac(Arc::new(rbac::http(cx, message)?))
-    } else if extension.is::<HttpFault>() {
-        let message = extension.message(cx)?;
-        HttpFilterKind::Fault(Arc::new(fault::fault(cx, message)?))
-    } else if extension.is::<Cors>() {
-        let Cors {} = extension.message(cx)?;
-        HttpFilterKind::Cors
-    } else if extension.is::<LocalRateLimit>() {
-        let message = extension.message(cx)?;
-        HttpFilterKind::LocalRateLimit(Arc::new(local_rate_limit::http(cx, message)?))
-    } else if extension.is::<GrpcStats>() {
-        let message: GrpcStats = extension.message(cx)?;
-        take!(cx, message => GrpcStats {
-            read { emit_filter_state }
-            ignore "statistics only" { enable_upstream_stats, replace_dots_in_grpc_service_name, per_method_stat_specifier }
-        });
-        HttpFilterKind::GrpcStats { emit_filter_state }
-    } else if extension.is::<GrpcWeb>() {
-        let GrpcWeb {} = extension.message(cx)?;
-        HttpFilterKind::GrpcWeb
-    } else if extension.is::<Router>() {
-        HttpFilterKind::Router(router(cx, extension.message(cx)?)?)
-    } else {
-        return Ok(None);
-    }))
+    Ok(Some(
+        if extension.is::<pb::istio::peer_metadata::Config>() {
+            HttpFilterKind::PeerMetadata(Arc::new(peer_metadata::peer_metadata(cx, extension)?))
+        } else if extension.is::<pb::istio::stats::PluginConfig>() {
+            let message = extension.message(cx)?;
+            HttpFilterKind::IstioStats(Arc::new(istio_stats::stats(cx, message)?))
+        } else if extension.is::<pb::istio::alpn::FilterConfig>() {
+            let message = extension.message(cx)?;
+            HttpFilterKind::Alpn(Arc::new(alpn::alpn(cx, message)?))
+        } else if extension.is::<Rbac>() {
+            let message = extension.message(cx)?;
+            HttpFilterKind::Rbac(Arc::new(rbac::http(cx, message)?))
+        } else if extension.is::<HttpFault>() {
+            let message = extension.message(cx)?;
+            HttpFilterKind::Fault(Arc::new(fault::fault(cx, message)?))
+        } else if extension.is::<Cors>() {
+            let message: Cors = extension.message(cx)?;
+            take!(cx, message => Cors {});
+            HttpFilterKind::Cors
+        } else if extension.is::<LocalRateLimit>() {
+            let message = extension.message(cx)?;
+            HttpFilterKind::LocalRateLimit(Arc::new(local_rate_limit::http(cx, message)?))
+        } else if extension.is::<GrpcStats>() {
+            let message: GrpcStats = extension.message(cx)?;
+            take!(cx, message => GrpcStats {
+                read { emit_filter_state }
+                ignore "statistics only" { enable_upstream_stats, replace_dots_in_grpc_service_name, per_method_stat_specifier }
+            });
+            HttpFilterKind::GrpcStats { emit_filter_state }
+        } else if extension.is::<GrpcWeb>() {
+            let message: GrpcWeb = extension.message(cx)?;
+            take!(cx, message => GrpcWeb {});
+            HttpFilterKind::GrpcWeb
+        } else if extension.is::<Router>() {
+            let message = extension.message(cx)?;
+            HttpFilterKind::Router(router(cx, message)?)
+        } else {
+            return Ok(None);
+        },
+    ))
 }
 
 fn router(cx: &mut Cx, value: Router) -> Result<RouterOptions, Refusal> {
@@ -114,17 +137,28 @@ fn router(cx: &mut Cx, value: Router) -> Result<RouterOptions, Refusal> {
         reject "headers are not checked strictly" { strict_check_headers }
         reject "upstream HTTP filters are not supported" { upstream_http_filters }
     });
-    Ok(RouterOptions { suppress_envoy_headers, start_child_span, respect_expected_rq_timeout, suppress_grpc_request_failure_code_stats })
+    Ok(RouterOptions {
+        suppress_envoy_headers,
+        start_child_span,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+    })
 }
 
 /// `typed_per_filter_config`, in the order of names.
-pub(crate) fn per_route(cx: &mut Cx, values: HashMap<String, Any>) -> Result<Arc<[PerRouteFilter]>, Refusal> {
+pub(crate) fn per_route(
+    cx: &mut Cx,
+    values: HashMap<String, Any>,
+) -> Result<Arc<[PerRouteFilter]>, Refusal> {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(|a, b| a.0.cmp(&b.0));
     let mut filters = Vec::new();
     for (name, any) in values {
         if let Some(config) = route_config(cx, &any).within_key("typed_per_filter_config", &name)? {
-            filters.push(PerRouteFilter { name: name.into(), config });
+            filters.push(PerRouteFilter {
+                name: name.into(),
+                config,
+            });
         }
     }
     Ok(filters.into())
@@ -157,8 +191,13 @@ fn route_config(cx: &mut Cx, any: &Any) -> Result<Option<PerRouteConfig>, Refusa
         let message = extension.message(cx)?;
         PerRouteConfig::Cors(Arc::new(cors::policy(cx, message)?))
     } else if extension.is::<RbacPerRoute>() {
-        let RbacPerRoute { rbac: inner } = extension.message(cx)?;
-        PerRouteConfig::Rbac(inner.map(|r| rbac::http(cx, r).map(Arc::new)).transpose().within("rbac")?)
+        let message: RbacPerRoute = extension.message(cx)?;
+        take!(cx, message => RbacPerRoute { read { rbac } });
+        PerRouteConfig::Rbac(
+            rbac.map(|r| super::rbac::http(cx, r).map(Arc::new))
+                .transpose()
+                .within("rbac")?,
+        )
     } else if extension.is::<LocalRateLimit>() {
         let message = extension.message(cx)?;
         PerRouteConfig::LocalRateLimit(Arc::new(local_rate_limit::http(cx, message)?))
@@ -168,10 +207,19 @@ fn route_config(cx: &mut Cx, any: &Any) -> Result<Option<PerRouteConfig>, Refusa
 }
 
 /// Istio sends WebSocket upgrades with no filters of their own.
-pub(crate) fn upgrade(value: pb::hcm::http_connection_manager::UpgradeConfig) -> Result<proxy_config::http_connection_manager::Upgrade, Refusal> {
-    let pb::hcm::http_connection_manager::UpgradeConfig { upgrade_type, filters, enabled } = value;
+pub(crate) fn upgrade(
+    value: pb::hcm::http_connection_manager::UpgradeConfig,
+) -> Result<proxy_config::http_connection_manager::Upgrade, Refusal> {
+    let pb::hcm::http_connection_manager::UpgradeConfig {
+        upgrade_type,
+        filters,
+        enabled,
+    } = value;
     if !filters.is_empty() {
-        return Err(Refusal::at("filters", "filters of an upgrade are not supported"));
+        return Err(Refusal::at(
+            "filters",
+            "filters of an upgrade are not supported",
+        ));
     }
     Ok(proxy_config::http_connection_manager::Upgrade {
         kind: upgrade_kind(&upgrade_type)?,
@@ -183,5 +231,9 @@ pub(crate) fn upgrade_kind(kind: &str) -> Result<Arc<str>, Refusal> {
     if kind.is_empty() {
         return Err(Refusal::missing("upgrade_type"));
     }
-    Ok(if kind.eq_ignore_ascii_case("connect") { "CONNECT".into() } else { kind.to_ascii_lowercase().into() })
+    Ok(if kind.eq_ignore_ascii_case("connect") {
+        "CONNECT".into()
+    } else {
+        kind.to_ascii_lowercase().into()
+    })
 }

@@ -25,9 +25,17 @@ pub(crate) fn stats(cx: &mut Cx, value: PluginConfig) -> Result<IstioStats, Refu
             Wire::ServerGateway => Reporter::ServerGateway,
         },
         disable_host_header_fallback,
-        tcp_reporting_interval: scalar::limit("tcp_reporting_duration", tcp_reporting_duration, None)?,
+        tcp_reporting_interval: scalar::limit(
+            "tcp_reporting_duration",
+            tcp_reporting_duration,
+            None,
+        )?,
         rotation_interval: scalar::limit("rescoping_duration", rescoping_duration, None)?,
-        graceful_deletion_interval: scalar::limit("scope_grace_period_duration", scope_grace_period_duration, None)?,
+        graceful_deletion_interval: scalar::limit(
+            "scope_grace_period_duration",
+            scope_grace_period_duration,
+            None,
+        )?,
         overrides: each("metrics", metrics, |m| metric(cx, m))?,
     })
 }
@@ -41,6 +49,9 @@ fn metric(cx: &mut Cx, value: MetricConfig) -> Result<MetricOverride, Refusal> {
         metric: scalar::text(name),
         drop,
         tags_to_remove: scalar::texts(tags_to_remove),
-        dimensions: dimensions.into_iter().map(|(tag, expression)| (Arc::from(tag), Arc::from(expression))).collect(),
+        dimensions: dimensions
+            .into_iter()
+            .map(|(tag, expression)| (Arc::from(tag), Arc::from(expression)))
+            .collect(),
     })
 }

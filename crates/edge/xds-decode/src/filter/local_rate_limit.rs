@@ -4,12 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use proxy_config::{
-    filter::local_rate_limit::{Descriptor, DescriptorAction, DescriptorActions, LocalRateLimit, NetworkLocalRateLimit, TokenBucket},
+    filter::local_rate_limit::{
+        Descriptor, DescriptorAction, DescriptorActions, LocalRateLimit, NetworkLocalRateLimit,
+        TokenBucket,
+    },
     matcher::Fraction,
 };
 use wire_envoy::pb::{
     self,
-    envoy::extensions::common::ratelimit::v3::{LocalRateLimitDescriptor, XRateLimitHeadersRfcVersion, rate_limit_descriptor::Entry},
+    envoy::extensions::common::ratelimit::v3::{
+        LocalRateLimitDescriptor, XRateLimitHeadersRfcVersion, rate_limit_descriptor::Entry,
+    },
     http_filters::local_ratelimit::v3::LocalRateLimit as Http,
     network_filters::local_ratelimit::v3::LocalRateLimit as Network,
     route::rate_limit::{Action, action::ActionSpecifier},
@@ -41,7 +46,10 @@ pub(crate) fn http(cx: &mut Cx, value: Http) -> Result<LocalRateLimit, Refusal> 
         reject "is not sent" { enable_retry_after_header }
     });
     if !scalar::flag_or(always_consume_default_token_bucket, true) {
-        return Err(Refusal::at("always_consume_default_token_bucket", "the default bucket always counts"));
+        return Err(Refusal::at(
+            "always_consume_default_token_bucket",
+            "the default bucket always counts",
+        ));
     }
     let status = match status.map(|s| s.code).unwrap_or_default() {
         // Envoy takes a status below 400 as 429.
@@ -52,10 +60,17 @@ pub(crate) fn http(cx: &mut Cx, value: Http) -> Result<LocalRateLimit, Refusal> 
     Ok(LocalRateLimit {
         stat_prefix: stat_prefix.into(),
         status,
-        bucket: token_bucket.map(bucket).transpose().within("token_bucket")?,
+        bucket: token_bucket
+            .map(bucket)
+            .transpose()
+            .within("token_bucket")?,
         enabled: share(cx, "filter_enabled", filter_enabled)?,
         enforced: share(cx, "filter_enforced", filter_enforced)?,
-        response_headers: header::additions(cx, "response_headers_to_add", response_headers_to_add)?,
+        response_headers: header::additions(
+            cx,
+            "response_headers_to_add",
+            response_headers_to_add,
+        )?,
         per_connection: local_rate_limit_per_downstream_connection,
         x_ratelimit_headers: headers == XRateLimitHeadersRfcVersion::DraftVersion03,
         descriptors: each("descriptors", descriptors, |d| descriptor(cx, d))?,
@@ -64,21 +79,40 @@ pub(crate) fn http(cx: &mut Cx, value: Http) -> Result<LocalRateLimit, Refusal> 
 }
 
 /// Absent means never, as Envoy's documentation says of both fractions.
-fn share(cx: &mut Cx, field: &'static str, value: Option<pb::core::RuntimeFractionalPercent>) -> Result<Fraction, Refusal> {
-    value.map_or(Ok(Fraction::NONE), |f| scalar::runtime_fraction(cx, f)).within(field)
+fn share(
+    cx: &mut Cx,
+    field: &'static str,
+    value: Option<pb::core::RuntimeFractionalPercent>,
+) -> Result<Fraction, Refusal> {
+    value
+        .map_or(Ok(Fraction::NONE), |f| scalar::runtime_fraction(cx, f))
+        .within(field)
 }
 
 fn bucket(value: pb::kind::TokenBucket) -> Result<TokenBucket, Refusal> {
-    let pb::kind::TokenBucket { max_tokens, tokens_per_fill, fill_interval } = value;
+    let pb::kind::TokenBucket {
+        max_tokens,
+        tokens_per_fill,
+        fill_interval,
+    } = value;
     let tokens_per_fill = scalar::count_or(tokens_per_fill, 1);
     if max_tokens == 0 || tokens_per_fill == 0 {
-        return Err(Refusal::at("max_tokens", "and tokens_per_fill must be at least 1"));
+        return Err(Refusal::at(
+            "max_tokens",
+            "and tokens_per_fill must be at least 1",
+        ));
     }
-    let fill_interval = scalar::duration(fill_interval.ok_or_else(|| Refusal::missing("fill_interval"))?).within("fill_interval")?;
+    let fill_interval =
+        scalar::duration(fill_interval.ok_or_else(|| Refusal::missing("fill_interval"))?)
+            .within("fill_interval")?;
     if fill_interval < FILL_MINIMUM {
         return Err(Refusal::at("fill_interval", "must be at least 50ms"));
     }
-    Ok(TokenBucket { max_tokens, tokens_per_fill, fill_interval })
+    Ok(TokenBucket {
+        max_tokens,
+        tokens_per_fill,
+        fill_interval,
+    })
 }
 
 fn descriptor(cx: &mut Cx, value: LocalRateLimitDescriptor) -> Result<Descriptor, Refusal> {
@@ -86,9 +120,15 @@ fn descriptor(cx: &mut Cx, value: LocalRateLimitDescriptor) -> Result<Descriptor
         read { entries, token_bucket }
         reject "is not supported" { shadow_mode }
     });
-    let entries = entries.into_iter().map(|Entry { key, value }| (Arc::from(key), Arc::from(value))).collect();
+    let entries = entries
+        .into_iter()
+        .map(|Entry { key, value }| (Arc::from(key), Arc::from(value)))
+        .collect();
     let token_bucket = token_bucket.ok_or_else(|| Refusal::missing("token_bucket"))?;
-    Ok(Descriptor { entries, bucket: bucket(token_bucket).within("token_bucket")? })
+    Ok(Descriptor {
+        entries,
+        bucket: bucket(token_bucket).within("token_bucket")?,
+    })
 }
 
 fn rate_limit(cx: &mut Cx, value: pb::route::RateLimit) -> Result<DescriptorActions, Refusal> {
@@ -104,44 +144,74 @@ fn rate_limit(cx: &mut Cx, value: pb::route::RateLimit) -> Result<DescriptorActi
 }
 
 fn action(value: Action) -> Result<DescriptorAction, Refusal> {
-    let key_or = |key: String, default: &str| if key.is_empty() { default.into() } else { Arc::from(key) };
-    Ok(match value.action_specifier.ok_or_else(|| Refusal::missing("action_specifier"))? {
-        ActionSpecifier::RequestHeaders(action) => {
-            let pb::route::rate_limit::action::RequestHeaders { header_name, descriptor_key, skip_if_absent } = action;
-            DescriptorAction::RequestHeader {
-                header: scalar::header_key("request_headers.header_name", &header_name)?,
-                key: descriptor_key.into(),
-                skip_if_absent,
-            }
+    let key_or = |key: String, default: &str| {
+        if key.is_empty() {
+            default.into()
+        } else {
+            Arc::from(key)
         }
-        ActionSpecifier::RemoteAddress(_) => DescriptorAction::RemoteAddress,
-        ActionSpecifier::GenericKey(action) => {
-            let pb::route::rate_limit::action::GenericKey { descriptor_value, default_value, descriptor_key } = action;
-            if !default_value.is_empty() {
-                return Err(Refusal::at("generic_key.default_value", "is not supported"));
+    };
+    Ok(
+        match value
+            .action_specifier
+            .ok_or_else(|| Refusal::missing("action_specifier"))?
+        {
+            ActionSpecifier::RequestHeaders(action) => {
+                let pb::route::rate_limit::action::RequestHeaders {
+                    header_name,
+                    descriptor_key,
+                    skip_if_absent,
+                } = action;
+                DescriptorAction::RequestHeader {
+                    header: scalar::header_key("request_headers.header_name", &header_name)?,
+                    key: descriptor_key.into(),
+                    skip_if_absent,
+                }
             }
-            DescriptorAction::GenericKey { key: key_or(descriptor_key, "generic_key"), value: descriptor_value.into() }
-        }
-        ActionSpecifier::HeaderValueMatch(action) => {
-            let pb::route::rate_limit::action::HeaderValueMatch {
-                descriptor_value,
-                default_value,
-                descriptor_key,
-                expect_match,
-                headers,
-            } = action;
-            if !default_value.is_empty() {
-                return Err(Refusal::at("header_value_match.default_value", "is not supported"));
+            ActionSpecifier::RemoteAddress(_) => DescriptorAction::RemoteAddress,
+            ActionSpecifier::GenericKey(action) => {
+                let pb::route::rate_limit::action::GenericKey {
+                    descriptor_value,
+                    default_value,
+                    descriptor_key,
+                } = action;
+                if !default_value.is_empty() {
+                    return Err(Refusal::at("generic_key.default_value", "is not supported"));
+                }
+                DescriptorAction::GenericKey {
+                    key: key_or(descriptor_key, "generic_key"),
+                    value: descriptor_value.into(),
+                }
             }
-            DescriptorAction::HeaderValueMatch {
-                key: key_or(descriptor_key, "header_match"),
-                value: descriptor_value.into(),
-                expect: scalar::flag_or(expect_match, true),
-                headers: matcher::headers("header_value_match.headers", headers)?,
+            ActionSpecifier::HeaderValueMatch(action) => {
+                let pb::route::rate_limit::action::HeaderValueMatch {
+                    descriptor_value,
+                    default_value,
+                    descriptor_key,
+                    expect_match,
+                    headers,
+                } = action;
+                if !default_value.is_empty() {
+                    return Err(Refusal::at(
+                        "header_value_match.default_value",
+                        "is not supported",
+                    ));
+                }
+                DescriptorAction::HeaderValueMatch {
+                    key: key_or(descriptor_key, "header_match"),
+                    value: descriptor_value.into(),
+                    expect: scalar::flag_or(expect_match, true),
+                    headers: matcher::headers("header_value_match.headers", headers)?,
+                }
             }
-        }
-        _ => return Err(Refusal::at("action_specifier", "only headers, fixed keys and the remote address are supported")),
-    })
+            _ => {
+                return Err(Refusal::at(
+                    "action_specifier",
+                    "only headers, fixed keys and the remote address are supported",
+                ));
+            }
+        },
+    )
 }
 
 pub(crate) fn network(cx: &mut Cx, value: Network) -> Result<NetworkLocalRateLimit, Refusal> {
@@ -149,10 +219,13 @@ pub(crate) fn network(cx: &mut Cx, value: Network) -> Result<NetworkLocalRateLim
         read { stat_prefix, token_bucket, runtime_enabled }
         reject "buckets are not shared between listeners" { share_key }
     });
-    let on = runtime_enabled.and_then(|f| f.default_value).is_none_or(|v| v.value);
+    let on = runtime_enabled
+        .and_then(|f| f.default_value)
+        .is_none_or(|v| v.value);
     Ok(NetworkLocalRateLimit {
         stat_prefix: stat_prefix.into(),
-        bucket: bucket(token_bucket.ok_or_else(|| Refusal::missing("token_bucket"))?).within("token_bucket")?,
+        bucket: bucket(token_bucket.ok_or_else(|| Refusal::missing("token_bucket"))?)
+            .within("token_bucket")?,
         enabled: if on { Fraction::ALL } else { Fraction::NONE },
     })
 }

@@ -9,7 +9,9 @@ use proxy_config::{
 use wire_envoy::pb::{
     self,
     listener::filter::ConfigType,
-    network_filters::{local_ratelimit::v3::LocalRateLimit, rbac::v3::Rbac, sni_cluster::v3::SniCluster},
+    network_filters::{
+        local_ratelimit::v3::LocalRateLimit, rbac::v3::Rbac, sni_cluster::v3::SniCluster,
+    },
 };
 
 use super::{istio_stats, local_rate_limit, peer_metadata, rbac};
@@ -17,6 +19,7 @@ use crate::{
     context::Cx,
     extension::Extension,
     http_connection_manager,
+    judgement::take,
     reject::{Refusal, Within},
     tcp_proxy,
 };
@@ -29,10 +32,18 @@ pub(crate) enum Network {
 }
 
 pub(crate) fn network(cx: &mut Cx, value: pb::listener::Filter) -> Result<Network, Refusal> {
-    let pb::listener::Filter { name: _, config_type } = value;
+    let pb::listener::Filter {
+        name: _,
+        config_type,
+    } = value;
     match config_type {
-        Some(ConfigType::TypedConfig(any)) => Extension::open(&any).and_then(|e| opened(cx, &e)).within("typed_config"),
-        Some(ConfigType::ConfigDiscovery(_)) => Err(Refusal::at("config_discovery", "filters by reference are not supported")),
+        Some(ConfigType::TypedConfig(any)) => Extension::open(&any)
+            .and_then(|e| opened(cx, &e))
+            .within("typed_config"),
+        Some(ConfigType::ConfigDiscovery(_)) => Err(Refusal::at(
+            "config_discovery",
+            "filters by reference are not supported",
+        )),
         None => Err(Refusal::missing("typed_config")),
     }
 }
@@ -50,15 +61,20 @@ fn opened(cx: &mut Cx, extension: &Extension) -> Result<Network, Refusal> {
         before(NetworkFilter::MetadataExchange)
     } else if extension.is::<pb::istio::stats::PluginConfig>() {
         let message = extension.message(cx)?;
-        before(NetworkFilter::IstioStats(Arc::new(istio_stats::stats(cx, message)?)))
+        before(NetworkFilter::IstioStats(Arc::new(istio_stats::stats(
+            cx, message,
+        )?)))
     } else if extension.is::<Rbac>() {
         let message = extension.message(cx)?;
         before(NetworkFilter::Rbac(Arc::new(rbac::network(cx, message)?)))
     } else if extension.is::<LocalRateLimit>() {
         let message = extension.message(cx)?;
-        before(NetworkFilter::LocalRateLimit(Arc::new(local_rate_limit::network(cx, message)?)))
+        before(NetworkFilter::LocalRateLimit(Arc::new(
+            local_rate_limit::network(cx, message)?,
+        )))
     } else if extension.is::<SniCluster>() {
-        let SniCluster {} = extension.message(cx)?;
+        let message: SniCluster = extension.message(cx)?;
+        take!(cx, message => SniCluster {});
         before(NetworkFilter::SniCluster)
     } else {
         Err(extension.unknown("as a network filter"))

@@ -10,14 +10,20 @@ use wire_envoy::{
             Config,
             config::{
                 Baggage, DiscoveryMethod, IstioHeaders, PropagationMethod, WorkloadDiscovery,
-                discovery_method::MethodSpecifier as Discovery, propagation_method::MethodSpecifier as Propagation,
+                discovery_method::MethodSpecifier as Discovery,
+                propagation_method::MethodSpecifier as Propagation,
             },
         },
     },
     structs,
 };
 
-use crate::{context::Cx, extension::Extension, judgement::take, reject::{Refusal, Within, each}};
+use crate::{
+    context::Cx,
+    extension::Extension,
+    judgement::take,
+    reject::{Refusal, Within, each},
+};
 
 /// The one ALPN value that Istio's exchange answers to.
 const PROTOCOL: &str = "istio-peer-exchange";
@@ -44,14 +50,24 @@ pub(crate) fn peer_metadata(cx: &mut Cx, extension: &Extension) -> Result<PeerMe
     for method in upstream_discovery {
         match method.method_specifier {
             Some(Discovery::IstioHeaders(_)) => found.discover_upstream = true,
-            Some(Discovery::Baggage(_)) => return Err(Refusal::at("upstream_discovery", "baggage of answers is not read")),
+            Some(Discovery::Baggage(_)) => {
+                return Err(Refusal::at(
+                    "upstream_discovery",
+                    "baggage of answers is not read",
+                ));
+            }
             Some(Discovery::WorkloadDiscovery(_)) | None => {}
         }
     }
     found.propagate_downstream = !downstream_propagation.is_empty();
     found.propagate_upstream = !upstream_propagation.is_empty();
     found.skip_external_clusters = upstream_propagation.iter().any(|method| {
-        matches!(method.method_specifier, Some(Propagation::IstioHeaders(IstioHeaders { skip_external_clusters: true })))
+        matches!(
+            method.method_specifier,
+            Some(Propagation::IstioHeaders(IstioHeaders {
+                skip_external_clusters: true
+            }))
+        )
     });
     Ok(found)
 }
@@ -60,16 +76,28 @@ fn config_of(json: &Json) -> Result<Config, Refusal> {
     let mut config = Config::default();
     for (name, value) in json.as_object().into_iter().flatten() {
         match name.as_str() {
-            "downstream_discovery" | "downstreamDiscovery" => config.downstream_discovery = discovery("downstream_discovery", value)?,
-            "upstream_discovery" | "upstreamDiscovery" => config.upstream_discovery = discovery("upstream_discovery", value)?,
+            "downstream_discovery" | "downstreamDiscovery" => {
+                config.downstream_discovery = discovery("downstream_discovery", value)?
+            }
+            "upstream_discovery" | "upstreamDiscovery" => {
+                config.upstream_discovery = discovery("upstream_discovery", value)?
+            }
             "downstream_propagation" | "downstreamPropagation" => {
                 config.downstream_propagation = propagation("downstream_propagation", value)?;
             }
-            "upstream_propagation" | "upstreamPropagation" => config.upstream_propagation = propagation("upstream_propagation", value)?,
-            "shared_with_upstream" | "sharedWithUpstream" => config.shared_with_upstream = value.as_bool().unwrap_or_default(),
+            "upstream_propagation" | "upstreamPropagation" => {
+                config.upstream_propagation = propagation("upstream_propagation", value)?
+            }
+            "shared_with_upstream" | "sharedWithUpstream" => {
+                config.shared_with_upstream = value.as_bool().unwrap_or_default()
+            }
             "additional_labels" | "additionalLabels" => {
-                config.additional_labels =
-                    value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+                config.additional_labels = value
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|v| v.as_str().map(str::to_owned))
+                    .collect();
             }
             other => return Err(Refusal::new(format!("unknown field {other}"))),
         }
@@ -82,7 +110,9 @@ fn discovery(field: &'static str, list: &Json) -> Result<Vec<DiscoveryMethod>, R
         Some(DiscoveryMethod {
             method_specifier: Some(match name {
                 "baggage" => Discovery::Baggage(Baggage {}),
-                "workload_discovery" | "workloadDiscovery" => Discovery::WorkloadDiscovery(WorkloadDiscovery {}),
+                "workload_discovery" | "workloadDiscovery" => {
+                    Discovery::WorkloadDiscovery(WorkloadDiscovery {})
+                }
                 "istio_headers" | "istioHeaders" => Discovery::IstioHeaders(headers(body)),
                 _ => return None,
             }),
@@ -92,23 +122,36 @@ fn discovery(field: &'static str, list: &Json) -> Result<Vec<DiscoveryMethod>, R
 
 fn propagation(field: &'static str, list: &Json) -> Result<Vec<PropagationMethod>, Refusal> {
     methods(field, list, |name, body| {
-        matches!(name, "istio_headers" | "istioHeaders")
-            .then(|| PropagationMethod { method_specifier: Some(Propagation::IstioHeaders(headers(body))) })
+        matches!(name, "istio_headers" | "istioHeaders").then(|| PropagationMethod {
+            method_specifier: Some(Propagation::IstioHeaders(headers(body))),
+        })
     })
 }
 
 fn headers(body: &Json) -> IstioHeaders {
-    let flag = body.get("skip_external_clusters").or_else(|| body.get("skipExternalClusters"));
-    IstioHeaders { skip_external_clusters: flag.and_then(Json::as_bool).unwrap_or_default() }
+    let flag = body
+        .get("skip_external_clusters")
+        .or_else(|| body.get("skipExternalClusters"));
+    IstioHeaders {
+        skip_external_clusters: flag.and_then(Json::as_bool).unwrap_or_default(),
+    }
 }
 
 /// A list of objects with one key each.
-fn methods<T>(field: &'static str, list: &Json, method: impl Fn(&str, &Json) -> Option<T>) -> Result<Vec<T>, Refusal> {
-    let list = list.as_array().ok_or_else(|| Refusal::at(field, "is no list"))?;
+fn methods<T>(
+    field: &'static str,
+    list: &Json,
+    method: impl Fn(&str, &Json) -> Option<T>,
+) -> Result<Vec<T>, Refusal> {
+    let list = list
+        .as_array()
+        .ok_or_else(|| Refusal::at(field, "is no list"))?;
     each(field, list, |item| {
         let mut keys = item.as_object().into_iter().flatten();
         match (keys.next(), keys.next()) {
-            (Some((name, body)), None) => method(name, body).ok_or_else(|| Refusal::new(format!("unknown method {name}"))),
+            (Some((name, body)), None) => {
+                method(name, body).ok_or_else(|| Refusal::new(format!("unknown method {name}")))
+            }
             _ => Err(Refusal::new("is no single method")),
         }
     })
@@ -127,9 +170,17 @@ pub(crate) fn exchange(cx: &mut Cx, extension: &Extension) -> Result<(), Refusal
             for (name, field) in json.as_object().into_iter().flatten() {
                 match name.as_str() {
                     "protocol" => value.protocol = field.as_str().unwrap_or_default().to_owned(),
-                    "enable_discovery" | "enableDiscovery" => value.enable_discovery = field.as_bool().unwrap_or_default(),
-                    "additional_labels" | "additionalLabels" if field.as_array().is_some_and(Vec::is_empty) => {}
-                    other => return Err(Refusal::at("value", format!("field {other} is not supported"))),
+                    "enable_discovery" | "enableDiscovery" => {
+                        value.enable_discovery = field.as_bool().unwrap_or_default()
+                    }
+                    "additional_labels" | "additionalLabels"
+                        if field.as_array().is_some_and(Vec::is_empty) => {}
+                    other => {
+                        return Err(Refusal::at(
+                            "value",
+                            format!("field {other} is not supported"),
+                        ));
+                    }
                 }
             }
             value
@@ -140,5 +191,12 @@ pub(crate) fn exchange(cx: &mut Cx, extension: &Extension) -> Result<(), Refusal
         ignore "workload discovery needs an xDS type that istiod sends to ambient proxies only" { enable_discovery }
         reject "labels of one's own are not supported" { additional_labels }
     });
-    if protocol == PROTOCOL { Ok(()) } else { Err(Refusal::at("protocol", format!("{protocol:?} is not {PROTOCOL}"))) }
+    if protocol == PROTOCOL {
+        Ok(())
+    } else {
+        Err(Refusal::at(
+            "protocol",
+            format!("{protocol:?} is not {PROTOCOL}"),
+        ))
+    }
 }

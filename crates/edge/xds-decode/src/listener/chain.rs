@@ -34,7 +34,8 @@ pub(super) fn chain(cx: &mut Cx, value: pb::listener::FilterChain) -> Result<Fil
     for (index, found) in decoded.into_iter().enumerate() {
         match found {
             _ if terminal.is_some() => {
-                return Err(Refusal::new("stands after the filter that ends the chain")).within_item("filters", index);
+                return Err(Refusal::new("stands after the filter that ends the chain"))
+                    .within_item("filters", index);
             }
             Network::Before(filter) => network_filters.push(filter),
             Network::Http(http) => terminal = Some(Terminal::Http(http)),
@@ -46,27 +47,49 @@ pub(super) fn chain(cx: &mut Cx, value: pb::listener::FilterChain) -> Result<Fil
     }
     Ok(FilterChain {
         name: name.into(),
-        matches: matches(cx, filter_chain_match.unwrap_or_default()).within("filter_chain_match")?,
+        matches: matches(cx, filter_chain_match.unwrap_or_default())
+            .within("filter_chain_match")?,
         tls: socket(cx, transport_socket).within("transport_socket")?,
-        transport_socket_connect_timeout: scalar::limit("transport_socket_connect_timeout", transport_socket_connect_timeout, None)?,
+        transport_socket_connect_timeout: scalar::limit(
+            "transport_socket_connect_timeout",
+            transport_socket_connect_timeout,
+            None,
+        )?,
         network_filters: network_filters.into(),
         terminal: terminal.unwrap_or(Terminal::Close),
         metadata: metadata::metadata(cx, metadata).within("metadata")?,
     })
 }
 
-fn socket(cx: &mut Cx, value: Option<pb::core::TransportSocket>) -> Result<Option<Arc<DownstreamTls>>, Refusal> {
-    let Some(pb::core::TransportSocket { name: _, config_type }) = value else { return Ok(None) };
-    let Some(ConfigType::TypedConfig(any)) = config_type else { return Err(Refusal::missing("typed_config")) };
+fn socket(
+    cx: &mut Cx,
+    value: Option<pb::core::TransportSocket>,
+) -> Result<Option<Arc<DownstreamTls>>, Refusal> {
+    let Some(pb::core::TransportSocket {
+        name: _,
+        config_type,
+    }) = value
+    else {
+        return Ok(None);
+    };
+    let Some(ConfigType::TypedConfig(any)) = config_type else {
+        return Err(Refusal::missing("typed_config"));
+    };
     let extension = Extension::open(&any).within("typed_config")?;
     if extension.is::<RawBuffer>() {
+        let message: RawBuffer = extension.message(cx).within("typed_config")?;
+        take!(cx, message => RawBuffer {});
         return Ok(None);
     }
     if extension.is::<pb::tls::DownstreamTlsContext>() {
         let context = extension.message(cx).within("typed_config")?;
-        return tls::downstream(cx, context).within("typed_config").map(|t| Some(Arc::new(t)));
+        return tls::downstream(cx, context)
+            .within("typed_config")
+            .map(|t| Some(Arc::new(t)));
     }
-    Err(extension.unknown("as a transport socket").under("typed_config"))
+    Err(extension
+        .unknown("as a transport socket")
+        .under("typed_config"))
 }
 
 fn matches(cx: &mut Cx, value: pb::listener::FilterChainMatch) -> Result<ChainMatch, Refusal> {
@@ -78,17 +101,28 @@ fn matches(cx: &mut Cx, value: pb::listener::FilterChainMatch) -> Result<ChainMa
         reject "Envoy does not match it either" { address_suffix, suffix_len }
     });
     Ok(ChainMatch {
-        destination_port: scalar::count(destination_port).map(|p| scalar::port("destination_port", p)).transpose()?,
+        destination_port: scalar::count(destination_port)
+            .map(|p| scalar::port("destination_port", p))
+            .transpose()?,
         destination_prefixes: each("prefix_ranges", prefix_ranges, address::cidr)?,
         server_names: each("server_names", server_names, server_name)?,
         transport_protocol: match transport_protocol.as_str() {
             "" => TransportProtocol::Any,
             "raw_buffer" => TransportProtocol::RawBuffer,
             "tls" => TransportProtocol::Tls,
-            other => return Err(Refusal::at("transport_protocol", format!("{other} is not supported"))),
+            other => {
+                return Err(Refusal::at(
+                    "transport_protocol",
+                    format!("{other} is not supported"),
+                ));
+            }
         },
         application_protocols: scalar::texts(application_protocols),
-        direct_source_prefixes: each("direct_source_prefix_ranges", direct_source_prefix_ranges, address::cidr)?,
+        direct_source_prefixes: each(
+            "direct_source_prefix_ranges",
+            direct_source_prefix_ranges,
+            address::cidr,
+        )?,
         source_type: match enumerated!(source_type => ConnectionSourceType, "source_type")? {
             ConnectionSourceType::Any => SourceType::Any,
             ConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
@@ -103,7 +137,9 @@ fn matches(cx: &mut Cx, value: pb::listener::FilterChainMatch) -> Result<ChainMa
 fn server_name(name: String) -> Result<Arc<str>, Refusal> {
     let body = name.strip_prefix("*.").unwrap_or(&name);
     if body.is_empty() || body.contains('*') {
-        return Err(Refusal::new(format!("{name:?}: a wildcard stands only for whole leading labels")));
+        return Err(Refusal::new(format!(
+            "{name:?}: a wildcard stands only for whole leading labels"
+        )));
     }
     Ok(name.to_ascii_lowercase().into())
 }

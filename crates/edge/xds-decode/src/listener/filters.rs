@@ -8,8 +8,9 @@ use wire_envoy::pb::{
     core::proxy_protocol_pass_through_tl_vs::PassTlVsMatchType,
     listener::{listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule},
     listener_filters::{
-        http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, original_src::v3::OriginalSrc,
-        proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector,
+        http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
+        original_src::v3::OriginalSrc, proxy_protocol::v3::ProxyProtocol,
+        tls_inspector::v3::TlsInspector,
     },
 };
 
@@ -20,23 +21,45 @@ use crate::{
     reject::{Refusal, Within, each},
 };
 
-pub(super) fn listener_filter(cx: &mut Cx, value: pb::listener::ListenerFilter) -> Result<ListenerFilter, Refusal> {
-    let pb::listener::ListenerFilter { name: _, filter_disabled, config_type } = value;
+pub(super) fn listener_filter(
+    cx: &mut Cx,
+    value: pb::listener::ListenerFilter,
+) -> Result<ListenerFilter, Refusal> {
+    let pb::listener::ListenerFilter {
+        name: _,
+        filter_disabled,
+        config_type,
+    } = value;
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(Refusal::at("config_discovery", "filters by reference are not supported")),
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            return Err(Refusal::at(
+                "config_discovery",
+                "filters by reference are not supported",
+            ));
+        }
         None => return Err(Refusal::missing("typed_config")),
     };
-    let kind = Extension::open(&any).and_then(|e| kind(cx, &e)).within("typed_config")?;
-    Ok(ListenerFilter { kind, disabled: filter_disabled.map(predicate).transpose().within("filter_disabled")? })
+    let kind = Extension::open(&any)
+        .and_then(|e| kind(cx, &e))
+        .within("typed_config")?;
+    Ok(ListenerFilter {
+        kind,
+        disabled: filter_disabled
+            .map(predicate)
+            .transpose()
+            .within("filter_disabled")?,
+    })
 }
 
 fn kind(cx: &mut Cx, extension: &Extension) -> Result<ListenerFilterKind, Refusal> {
     if extension.is::<OriginalDst>() {
-        let OriginalDst {} = extension.message(cx)?;
+        let message: OriginalDst = extension.message(cx)?;
+        take!(cx, message => OriginalDst {});
         Ok(ListenerFilterKind::OriginalDst)
     } else if extension.is::<HttpInspector>() {
-        let HttpInspector {} = extension.message(cx)?;
+        let message: HttpInspector = extension.message(cx)?;
+        take!(cx, message => HttpInspector {});
         Ok(ListenerFilterKind::HttpInspector)
     } else if extension.is::<TlsInspector>() {
         let message: TlsInspector = extension.message(cx)?;
@@ -54,7 +77,8 @@ fn kind(cx: &mut Cx, extension: &Extension) -> Result<ListenerFilterKind, Refusa
         });
         Ok(ListenerFilterKind::OriginalSrc { mark })
     } else if extension.is::<ProxyProtocol>() {
-        proxy_protocol(cx, extension.message(cx)?)
+        let message = extension.message(cx)?;
+        proxy_protocol(cx, message)
     } else {
         Err(extension.unknown("as a listener filter"))
     }
@@ -70,25 +94,44 @@ fn proxy_protocol(cx: &mut Cx, value: ProxyProtocol) -> Result<ListenerFilterKin
     if !disallowed_versions.is_empty() {
         return Err(Refusal::at("disallowed_versions", "both versions are read"));
     }
-    if let Some(pb::core::ProxyProtocolPassThroughTlVs { match_type, tlv_type }) = pass_through_tlvs
+    if let Some(pb::core::ProxyProtocolPassThroughTlVs {
+        match_type,
+        tlv_type,
+    }) = pass_through_tlvs
         && (match_type == PassTlVsMatchType::IncludeAll as i32 || !tlv_type.is_empty())
     {
-        cx.note_text("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", "TLVs are not passed on");
+        cx.note_text(
+            "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+            "TLVs are not passed on",
+        );
     }
-    Ok(ListenerFilterKind::ProxyProtocol { allow_without: allow_requests_without_proxy_protocol })
+    Ok(ListenerFilterKind::ProxyProtocol {
+        allow_without: allow_requests_without_proxy_protocol,
+    })
 }
 
 /// Depth is bounded by the protobuf decoder's own recursion limit.
-fn predicate(value: pb::listener::ListenerFilterChainMatchPredicate) -> Result<ListenerFilterPredicate, Refusal> {
+fn predicate(
+    value: pb::listener::ListenerFilterChainMatchPredicate,
+) -> Result<ListenerFilterPredicate, Refusal> {
     Ok(match value.rule.ok_or_else(|| Refusal::missing("rule"))? {
         Rule::AnyMatch(true) => ListenerFilterPredicate::Any,
         Rule::AnyMatch(false) => return Err(Refusal::at("any_match", "must be true")),
-        Rule::NotMatch(inner) => ListenerFilterPredicate::Not(Box::new(predicate(*inner).within("not_match")?)),
-        Rule::AndMatch(set) => ListenerFilterPredicate::And(predicates("and_match.rules", set.rules)?),
+        Rule::NotMatch(inner) => {
+            ListenerFilterPredicate::Not(Box::new(predicate(*inner).within("not_match")?))
+        }
+        Rule::AndMatch(set) => {
+            ListenerFilterPredicate::And(predicates("and_match.rules", set.rules)?)
+        }
         Rule::OrMatch(set) => ListenerFilterPredicate::Or(predicates("or_match.rules", set.rules)?),
         Rule::DestinationPortRange(pb::kind::Int32Range { start, end }) => {
-            let number = |n| u32::try_from(n).map_err(|_| Refusal::at("destination_port_range", "is negative"));
-            ListenerFilterPredicate::DestinationPort { start: number(start)?, end: number(end)? }
+            let number = |n| {
+                u32::try_from(n).map_err(|_| Refusal::at("destination_port_range", "is negative"))
+            };
+            ListenerFilterPredicate::DestinationPort {
+                start: number(start)?,
+                end: number(end)?,
+            }
         }
     })
 }

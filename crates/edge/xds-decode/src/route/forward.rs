@@ -13,14 +13,15 @@ use wire_envoy::pb::{
     self,
     core::RoutingPriority,
     route::route_action::{
-        self, ClusterNotFoundResponseCode, HostRewriteSpecifier, InternalRedirectAction, UpgradeConfig, hash_policy::PolicySpecifier,
+        self, ClusterNotFoundResponseCode, HostRewriteSpecifier, InternalRedirectAction,
+        UpgradeConfig, hash_policy::PolicySpecifier,
     },
 };
 
 use super::{mirror, retry, target};
 use crate::{
     context::Cx,
-    filter::{cors, http},
+    filter::{cors, http as http_filter},
     judgement::{enumerated, take},
     matcher, metadata,
     reject::{Refusal, Within, each},
@@ -35,7 +36,8 @@ pub(super) fn forward(cx: &mut Cx, value: pb::route::RouteAction) -> Result<Forw
         read {
             cluster_not_found_response_code, metadata_match, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, request_mirror_policies, priority, hash_policy, cors, upgrade_configs, hedge_policy,
-            max_stream_duration, cluster_specifier, host_rewrite_specifier, internal_redirect_action,
+            max_stream_duration, cluster_specifier, host_rewrite_specifier, internal_redirect_action, max_grpc_timeout,
+            grpc_timeout_offset,
         }
         ignore "buffers are flushed within the stream's idle time" { flush_timeout }
         ignore "early data is not sent" { early_data_policy }
@@ -43,54 +45,90 @@ pub(super) fn forward(cx: &mut Cx, value: pb::route::RouteAction) -> Result<Forw
         ignore "redirects are passed to the client" { max_internal_redirects }
         reject "the rate limit service is not supported" { rate_limits }
         reject "redirects are passed to the client" { internal_redirect_policy }
-        reject "use max_stream_duration" { max_grpc_timeout, grpc_timeout_offset }
         reject "is not supported" { path_rewrite_policy, path_rewrite, retry_policy_typed_config }
     });
     if internal_redirect_action != InternalRedirectAction::PassThroughInternalRedirect as i32 {
-        return Err(Refusal::at("internal_redirect_action", "redirects are passed to the client"));
+        return Err(Refusal::at(
+            "internal_redirect_action",
+            "redirects are passed to the client",
+        ));
     }
     Ok(Forward {
         target: target::target(cx, cluster_specifier)?,
         cluster_not_found_status: not_found_status(cluster_not_found_response_code)?,
-        path_rewrite: path_rewrite(prefix_rewrite, regex_rewrite)?,
+        path_rewrite: rewritten_path(prefix_rewrite, regex_rewrite)?,
         host_rewrite: host_rewrite(host_rewrite_specifier)?,
         append_x_forwarded_host,
         timeout: scalar::limit("timeout", timeout, Some(TIMEOUT))?,
         idle_timeout: idle(cx, idle_timeout)?,
-        max_stream_duration: max_stream_duration.map(stream_duration).transpose().within("max_stream_duration")?.unwrap_or_default(),
-        retry: retry_policy.map(|p| retry::policy(cx, p)).transpose().within("retry_policy")?.map(Arc::new),
+        max_stream_duration: stream_duration(
+            max_stream_duration.unwrap_or_default(),
+            max_grpc_timeout,
+            grpc_timeout_offset,
+        )?,
+        retry: retry_policy
+            .map(|p| retry::policy(cx, p))
+            .transpose()
+            .within("retry_policy")?
+            .map(Arc::new),
         mirrors: mirror::mirrors(cx, request_mirror_policies)?,
         hash_policies: each("hash_policy", hash_policy, |p| self::hash_policy(cx, p))?,
-        cors: cors.map(|c| cors::legacy(cx, c)).transpose().within("cors")?.map(Arc::new),
+        cors: cors
+            .map(|c| cors::legacy(cx, c))
+            .transpose()
+            .within("cors")?
+            .map(Arc::new),
         metadata_match: metadata::optional(cx, metadata_match).within("metadata_match")?,
         upgrades: each("upgrade_configs", upgrade_configs, |u| upgrade(cx, u))?,
-        high_priority: enumerated!(priority => RoutingPriority, "priority")? == RoutingPriority::High,
-        hedge_on_per_try_timeout: hedge_policy.map(|p| hedge(cx, p)).transpose().within("hedge_policy")?.unwrap_or(false),
+        high_priority: enumerated!(priority => RoutingPriority, "priority")?
+            == RoutingPriority::High,
+        hedge_on_per_try_timeout: hedge_policy
+            .map(|p| hedge(cx, p))
+            .transpose()
+            .within("hedge_policy")?
+            .unwrap_or(false),
     })
 }
 
 fn not_found_status(number: i32) -> Result<StatusCode, Refusal> {
-    Ok(match enumerated!(number => ClusterNotFoundResponseCode, "cluster_not_found_response_code")? {
-        ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
-        ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
-    })
+    Ok(
+        match enumerated!(number => ClusterNotFoundResponseCode, "cluster_not_found_response_code")?
+        {
+            ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
+            ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+    )
 }
 
-fn path_rewrite(prefix: String, regex: Option<pb::matcher::RegexMatchAndSubstitute>) -> Result<PathRewrite, Refusal> {
+fn rewritten_path(
+    prefix: String,
+    regex: Option<pb::matcher::RegexMatchAndSubstitute>,
+) -> Result<PathRewrite, Refusal> {
     match (prefix.is_empty(), regex) {
         (true, None) => Ok(PathRewrite::None),
         (false, None) => Ok(PathRewrite::Prefix(prefix.into())),
-        (true, Some(regex)) => matcher::rewrite(regex).within("regex_rewrite").map(PathRewrite::Regex),
-        (false, Some(_)) => Err(Refusal::at("regex_rewrite", "and prefix_rewrite are both set")),
+        (true, Some(regex)) => matcher::rewrite(regex)
+            .within("regex_rewrite")
+            .map(PathRewrite::Regex),
+        (false, Some(_)) => Err(Refusal::at(
+            "regex_rewrite",
+            "and prefix_rewrite are both set",
+        )),
     }
 }
 
 fn host_rewrite(value: Option<HostRewriteSpecifier>) -> Result<HostRewrite, Refusal> {
     Ok(match value {
-        None | Some(HostRewriteSpecifier::AutoHostRewrite(pb::BoolValue { value: false })) => HostRewrite::None,
-        Some(HostRewriteSpecifier::AutoHostRewrite(pb::BoolValue { value: true })) => HostRewrite::Auto,
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if host.is_empty() => HostRewrite::None,
+        None | Some(HostRewriteSpecifier::AutoHostRewrite(pb::BoolValue { value: false })) => {
+            HostRewrite::None
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(pb::BoolValue { value: true })) => {
+            HostRewrite::Auto
+        }
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if host.is_empty() => {
+            HostRewrite::None
+        }
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => HostRewrite::Literal(host.into()),
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
             HostRewrite::Header(scalar::header_name("host_rewrite_header", &name)?)
@@ -98,7 +136,9 @@ fn host_rewrite(value: Option<HostRewriteSpecifier>) -> Result<HostRewrite, Refu
         Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => {
             HostRewrite::PathRegex(matcher::rewrite(regex).within("host_rewrite_path_regex")?)
         }
-        Some(HostRewriteSpecifier::HostRewrite(_)) => return Err(Refusal::at("host_rewrite", "formats are not supported")),
+        Some(HostRewriteSpecifier::HostRewrite(_)) => {
+            return Err(Refusal::at("host_rewrite", "formats are not supported"));
+        }
     })
 }
 
@@ -106,22 +146,48 @@ fn host_rewrite(value: Option<HostRewriteSpecifier>) -> Result<HostRewrite, Refu
 fn idle(cx: &mut Cx, value: Option<pb::Duration>) -> Result<Option<Duration>, Refusal> {
     let given = scalar::optional_duration("idle_timeout", value)?;
     if given == Some(Duration::ZERO) {
-        cx.note_text("envoy.config.route.v3.RouteAction", "idle_timeout: 0s is taken as unset");
+        cx.note_text(
+            "envoy.config.route.v3.RouteAction",
+            "idle_timeout: 0s is taken as unset",
+        );
     }
     Ok(given.and_then(non_zero))
 }
 
-fn stream_duration(value: route_action::MaxStreamDuration) -> Result<MaxStreamDuration, Refusal> {
-    let route_action::MaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset } = value;
+/// The two older fields say the same as the newer ones, which win.
+fn stream_duration(
+    value: route_action::MaxStreamDuration,
+    older_max: Option<pb::Duration>,
+    older_offset: Option<pb::Duration>,
+) -> Result<MaxStreamDuration, Refusal> {
+    let route_action::MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = value;
     Ok(MaxStreamDuration {
-        max: scalar::limit("max_stream_duration", max_stream_duration, None)?,
-        grpc_timeout_header_max: scalar::optional_duration("grpc_timeout_header_max", grpc_timeout_header_max)?,
-        grpc_timeout_header_offset: scalar::limit("grpc_timeout_header_offset", grpc_timeout_header_offset, None)?,
+        max: scalar::limit(
+            "max_stream_duration.max_stream_duration",
+            max_stream_duration,
+            None,
+        )?,
+        grpc_timeout_header_max: scalar::optional_duration(
+            "max_stream_duration.grpc_timeout_header_max",
+            grpc_timeout_header_max.or(older_max),
+        )?,
+        grpc_timeout_header_offset: scalar::limit(
+            "max_stream_duration.grpc_timeout_header_offset",
+            grpc_timeout_header_offset.or(older_offset),
+            None,
+        )?,
     })
 }
 
 fn hash_policy(cx: &mut Cx, value: route_action::HashPolicy) -> Result<HashPolicy, Refusal> {
-    let route_action::HashPolicy { terminal, policy_specifier } = value;
+    let route_action::HashPolicy {
+        terminal,
+        policy_specifier,
+    } = value;
     let source = match policy_specifier.ok_or_else(|| Refusal::missing("policy_specifier"))? {
         PolicySpecifier::Header(header) => {
             take!(cx, header => route_action::hash_policy::Header {
@@ -130,17 +196,32 @@ fn hash_policy(cx: &mut Cx, value: route_action::HashPolicy) -> Result<HashPolic
             });
             HashSource::Header(scalar::header_name("header.header_name", &header_name)?)
         }
-        PolicySpecifier::Cookie(route_action::hash_policy::Cookie { name, ttl, path, attributes }) => HashSource::Cookie {
+        PolicySpecifier::Cookie(route_action::hash_policy::Cookie {
+            name,
+            ttl,
+            path,
+            attributes,
+        }) => HashSource::Cookie {
             name: name.into(),
             ttl: scalar::optional_duration("cookie.ttl", ttl)?,
             path: path.into(),
-            attributes: attributes.into_iter().map(|a| (Arc::from(a.name), Arc::from(a.value))).collect(),
+            attributes: attributes
+                .into_iter()
+                .map(|a| (Arc::from(a.name), Arc::from(a.value)))
+                .collect(),
         },
-        PolicySpecifier::ConnectionProperties(route_action::hash_policy::ConnectionProperties { source_ip: true }) => {
-            HashSource::SourceIp
+        PolicySpecifier::ConnectionProperties(
+            route_action::hash_policy::ConnectionProperties { source_ip: true },
+        ) => HashSource::SourceIp,
+        PolicySpecifier::ConnectionProperties(_) => {
+            return Err(Refusal::at(
+                "connection_properties",
+                "source_ip must be set",
+            ));
         }
-        PolicySpecifier::ConnectionProperties(_) => return Err(Refusal::at("connection_properties", "source_ip must be set")),
-        PolicySpecifier::QueryParameter(parameter) => HashSource::QueryParameter(parameter.name.into()),
+        PolicySpecifier::QueryParameter(parameter) => {
+            HashSource::QueryParameter(parameter.name.into())
+        }
         PolicySpecifier::FilterState(state) => HashSource::FilterState(state.key.into()),
     };
     Ok(HashPolicy { source, terminal })
@@ -157,7 +238,10 @@ fn upgrade(cx: &mut Cx, value: UpgradeConfig) -> Result<Upgrade, Refusal> {
         });
         return Err(Refusal::at("connect_config", "tunnels do not end here"));
     }
-    Ok(Upgrade { kind: http::upgrade_kind(&upgrade_type)?, enabled: scalar::flag_or(enabled, true) })
+    Ok(Upgrade {
+        kind: http_filter::upgrade_kind(&upgrade_type)?,
+        enabled: scalar::flag_or(enabled, true),
+    })
 }
 
 fn hedge(cx: &mut Cx, value: pb::route::HedgePolicy) -> Result<bool, Refusal> {

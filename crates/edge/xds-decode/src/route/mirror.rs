@@ -16,7 +16,10 @@ use crate::{
     scalar,
 };
 
-pub(super) fn mirrors(cx: &mut Cx, values: Vec<RequestMirrorPolicy>) -> Result<Arc<[MirrorPolicy]>, Refusal> {
+pub(super) fn mirrors(
+    cx: &mut Cx,
+    values: Vec<RequestMirrorPolicy>,
+) -> Result<Arc<[MirrorPolicy]>, Refusal> {
     each("request_mirror_policies", values, |v| mirror(cx, v))
 }
 
@@ -27,12 +30,21 @@ fn mirror(cx: &mut Cx, value: RequestMirrorPolicy) -> Result<MirrorPolicy, Refus
     });
     let target = match (cluster.is_empty(), cluster_header.is_empty()) {
         (false, true) => target::named("cluster", cluster)?,
-        (true, false) => Target::ClusterHeader(scalar::header_name("cluster_header", &cluster_header)?),
-        _ => return Err(Refusal::at("cluster", "exactly one of cluster and cluster_header must be set")),
+        (true, false) => {
+            Target::ClusterHeader(scalar::header_name("cluster_header", &cluster_header)?)
+        }
+        _ => {
+            return Err(Refusal::at(
+                "cluster",
+                "exactly one of cluster and cluster_header must be set",
+            ));
+        }
     };
     Ok(MirrorPolicy {
         target,
-        fraction: runtime_fraction.map_or(Ok(Fraction::ALL), |f| scalar::runtime_fraction(cx, f)).within("runtime_fraction")?,
+        fraction: runtime_fraction
+            .map_or(Ok(Fraction::ALL), |f| scalar::runtime_fraction(cx, f))
+            .within("runtime_fraction")?,
         disable_shadow_host_suffix: disable_shadow_host_suffix_append,
         trace_sampled: trace_sampled.map(|v| v.value),
     })

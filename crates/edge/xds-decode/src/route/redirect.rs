@@ -32,21 +32,29 @@ pub(super) fn redirect(value: pb::route::RedirectAction) -> Result<Redirect, Ref
     };
     Ok(Redirect {
         host: scalar::text(host_redirect),
-        port: (port_redirect != 0).then(|| scalar::port("port_redirect", port_redirect)).transpose()?,
+        port: (port_redirect != 0)
+            .then(|| scalar::port("port_redirect", port_redirect))
+            .transpose()?,
         scheme: match scheme_rewrite_specifier {
             None | Some(SchemeRewriteSpecifier::HttpsRedirect(false)) => RedirectScheme::Keep,
             Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => RedirectScheme::Https,
-            Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => RedirectScheme::To(scheme.into()),
+            Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
+                RedirectScheme::To(scheme.into())
+            }
         },
         path: match path_rewrite_specifier {
             None => RedirectPath::Keep,
             Some(PathRewriteSpecifier::PathRedirect(path)) if path.is_empty() => RedirectPath::Keep,
             Some(PathRewriteSpecifier::PathRedirect(path)) => RedirectPath::Replace(path.into()),
-            Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => RedirectPath::Prefix(prefix.into()),
+            Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+                RedirectPath::Prefix(prefix.into())
+            }
             Some(PathRewriteSpecifier::RegexRewrite(regex)) => {
                 RedirectPath::Regex(matcher::rewrite(regex).within("regex_rewrite")?)
             }
-            Some(PathRewriteSpecifier::PathRewrite(_)) => return Err(Refusal::at("path_rewrite", "formats are not supported")),
+            Some(PathRewriteSpecifier::PathRewrite(_)) => {
+                return Err(Refusal::at("path_rewrite", "formats are not supported"));
+            }
         },
         status,
         strip_query,

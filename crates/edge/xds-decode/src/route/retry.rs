@@ -6,9 +6,12 @@ use proxy_config::route::{BackOff, RetryOn, RetryPolicy};
 use wire_envoy::pb::{
     self,
     envoy::extensions::retry::{
-        host::previous_hosts::v3::PreviousHostsPredicate, priority::previous_priorities::v3::PreviousPrioritiesConfig,
+        host::previous_hosts::v3::PreviousHostsPredicate,
+        priority::previous_priorities::v3::PreviousPrioritiesConfig,
     },
-    route::retry_policy::{RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority},
+    route::retry_policy::{
+        RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+    },
 };
 
 use crate::{
@@ -35,9 +38,14 @@ pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<Retry
     });
     let (on, unknown) = RetryOn::parse(&retry_on);
     for word in unknown {
-        cx.note_text("envoy.config.route.v3.RetryPolicy", format!("retry_on: {word}"));
+        cx.note_text(
+            "envoy.config.route.v3.RetryPolicy",
+            format!("retry_on: {word}"),
+        );
     }
-    let predicates: Vec<()> = each("retry_host_predicate", retry_host_predicate, previous_hosts)?;
+    let predicates: Vec<()> = each("retry_host_predicate", retry_host_predicate, |p| {
+        previous_hosts(cx, p)
+    })?;
     Ok(RetryPolicy {
         on,
         num_retries: scalar::count_or(num_retries, 1),
@@ -47,16 +55,22 @@ pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<Retry
             scalar::status("code", code).map(|s| s.as_u16())
         })?,
         retriable_headers: matcher::headers("retriable_headers", retriable_headers)?,
-        retriable_request_headers: matcher::headers("retriable_request_headers", retriable_request_headers)?,
+        retriable_request_headers: matcher::headers(
+            "retriable_request_headers",
+            retriable_request_headers,
+        )?,
         skip_previous_hosts: !predicates.is_empty(),
         host_selection_max_attempts: u32::try_from(host_selection_retry_max_attempts.max(1))
             .map_err(|_| Refusal::at("host_selection_retry_max_attempts", "is too large"))?,
-        previous_priorities: retry_priority.map(|p| previous_priorities(cx, p)).transpose().within("retry_priority")?,
+        previous_priorities: retry_priority
+            .map(|p| previous_priorities(cx, p))
+            .transpose()
+            .within("retry_priority")?,
         back_off: back_off(retry_back_off).within("retry_back_off")?,
     })
 }
 
-fn previous_hosts(value: RetryHostPredicate) -> Result<(), Refusal> {
+fn previous_hosts(cx: &mut Cx, value: RetryHostPredicate) -> Result<(), Refusal> {
     let RetryHostPredicate { name, config_type } = value;
     let Some(retry_host_predicate::ConfigType::TypedConfig(any)) = config_type else {
         return match name.as_str() {
@@ -66,8 +80,12 @@ fn previous_hosts(value: RetryHostPredicate) -> Result<(), Refusal> {
     };
     let extension = Extension::open(&any).within("typed_config")?;
     if !extension.is::<PreviousHostsPredicate>() {
-        return Err(extension.unknown("as a retry host predicate").under("typed_config"));
+        return Err(extension
+            .unknown("as a retry host predicate")
+            .under("typed_config"));
     }
+    let message: PreviousHostsPredicate = extension.message(cx).within("typed_config")?;
+    take!(cx, message => PreviousHostsPredicate {});
     Ok(())
 }
 
@@ -76,8 +94,10 @@ fn previous_priorities(cx: &mut Cx, value: RetryPriority) -> Result<u32, Refusal
     let Some(retry_priority::ConfigType::TypedConfig(any)) = config_type else {
         return Err(Refusal::at("name", format!("{name} needs a typed_config")));
     };
-    let message = Extension::open(&any).and_then(|e| e.message(cx)).within("typed_config")?;
-    let PreviousPrioritiesConfig { update_frequency } = message;
+    let message = Extension::open(&any)
+        .and_then(|e| e.message(cx))
+        .within("typed_config")?;
+    take!(cx, message => PreviousPrioritiesConfig { read { update_frequency } });
     u32::try_from(update_frequency)
         .ok()
         .filter(|n| *n > 0)
@@ -85,10 +105,18 @@ fn previous_priorities(cx: &mut Cx, value: RetryPriority) -> Result<u32, Refusal
 }
 
 fn back_off(value: Option<RetryBackOff>) -> Result<BackOff, Refusal> {
-    let Some(RetryBackOff { base_interval, max_interval }) = value else {
-        return Ok(BackOff { base: BASE, max: BASE * 10 });
+    let Some(RetryBackOff {
+        base_interval,
+        max_interval,
+    }) = value
+    else {
+        return Ok(BackOff {
+            base: BASE,
+            max: BASE * 10,
+        });
     };
-    let base = scalar::duration_or("base_interval", base_interval, BASE)?.max(Duration::from_millis(1));
+    let base =
+        scalar::duration_or("base_interval", base_interval, BASE)?.max(Duration::from_millis(1));
     let max = scalar::duration_or("max_interval", max_interval, base * 10)?;
     if max < base {
         return Err(Refusal::at("max_interval", "is below the base interval"));

@@ -122,8 +122,8 @@ fn offered(target: &Target<'_>) -> Vec<String> {
 
 /// TLS by the rule's own certificates and names.
 fn outside(target: &Target<'_>, settings: &ClientTls) -> UpstreamTlsContext {
-    let may_use_secrets = target.inputs.client.kind == ClientKind::Gateway || target.of.rule.as_ref().is_some_and(|rule| rule.workload_selector.is_some());
-    let credential = settings.credential_name.as_deref().filter(|_| may_use_secrets);
+    let is_gateway = target.inputs.client.kind == ClientKind::Gateway;
+    let credential = settings.credential_name.as_deref().filter(|_| is_gateway);
     let mut context = CommonTlsContext { tls_params: Some(tls::mesh_parameters(&target.inputs.mesh)), ..Default::default() };
     if settings.mode == ClientTlsMode::Mutual {
         context.tls_certificate_sds_secret_configs = client_certificate(settings, credential).into_iter().collect();

@@ -115,7 +115,7 @@ impl Reports<'_> {
             ];
             tags.extend(own.map(|(name, value)| (name.to_owned(), literal(&known(value)))));
         }
-        tags.extend(settings.tags.iter().filter_map(|(name, own)| Some((name.to_string(), custom(own)?))));
+        tags.extend(settings.tags.iter().map(|(name, own)| (name.to_string(), custom(own))));
         tags.into_iter().map(|(tag, value)| tag::CustomTag { tag, r#type: Some(value) }).collect()
     }
 
@@ -178,12 +178,11 @@ fn rbac_result(key: &str) -> tag::custom_tag::Type {
     })
 }
 
-/// `None`: a formatter, which this version of the messages cannot carry.
-fn custom(own: &CustomTag) -> Option<tag::custom_tag::Type> {
-    Some(match own {
+fn custom(own: &CustomTag) -> tag::custom_tag::Type {
+    match own {
         CustomTag::Literal(value) => literal(value),
         CustomTag::Environment { name, default } => tag::custom_tag::Type::Environment(tag::custom_tag::Environment { name: name.to_string(), default_value: default.to_string() }),
         CustomTag::Header { name, default } => tag::custom_tag::Type::RequestHeader(tag::custom_tag::Header { name: name.to_string(), default_value: default.to_string() }),
         CustomTag::Formatter(format) => tag::custom_tag::Type::Value(format.to_string()),
-    })
+    }
 }

@@ -57,7 +57,11 @@ pub fn bootstrap(settings: &AgentSettings) -> Value {
 
 fn node(node: &Node) -> Value {
     let locality = node.locality.clone().unwrap_or_default();
-    let mut metadata = node.metadata.as_ref().map(structs::to_json).unwrap_or_else(|| json!({}));
+    let mut metadata = node
+        .metadata
+        .as_ref()
+        .map(structs::to_json)
+        .unwrap_or_else(|| json!({}));
     // The control plane leaves out what only Istio's build of Envoy has.
     metadata["TANBARK_STOCK_ENVOY"] = json!("true");
     json!({
@@ -105,13 +109,18 @@ fn page(port: u16, path: &str, cluster: &str, stat_prefix: &str) -> Value {
 }
 
 /// Starts Envoy and waits for its end. When `drain` starts: inbound listeners drain, connections get their time, then it is ended.
-pub(super) async fn supervise(settings: &AgentSettings, drain: Drain) -> Result<ExitStatus, FeedError> {
+pub(super) async fn supervise(
+    settings: &AgentSettings,
+    drain: Drain,
+) -> Result<ExitStatus, FeedError> {
     let file = settings.bootstrap_file();
     let failed = |path: &std::path::Path| {
         let path = path.display().to_string();
         move |error| FeedError::File { path, error }
     };
-    tokio::fs::write(&file, bootstrap(settings).to_string()).await.map_err(failed(&file))?;
+    tokio::fs::write(&file, bootstrap(settings).to_string())
+        .await
+        .map_err(failed(&file))?;
     let mut child = command(settings).spawn().map_err(failed(&settings.envoy))?;
     tracing::info!(program = %settings.envoy.display(), "Envoy started");
     let ended = tokio::select! {
@@ -128,8 +137,18 @@ pub(super) async fn supervise(settings: &AgentSettings, drain: Drain) -> Result<
 fn command(settings: &AgentSettings) -> Command {
     let mut command = Command::new(&settings.envoy);
     command.arg("-c").arg(settings.bootstrap_file());
-    command.args(["--drain-time-s", &settings.drain.as_secs().to_string(), "--drain-strategy", "immediate"]);
-    command.args(["--disable-hot-restart", "--allow-unknown-static-fields", "--file-flush-interval-msec", "1000"]);
+    command.args([
+        "--drain-time-s",
+        &settings.drain.as_secs().to_string(),
+        "--drain-strategy",
+        "immediate",
+    ]);
+    command.args([
+        "--disable-hot-restart",
+        "--allow-unknown-static-fields",
+        "--file-flush-interval-msec",
+        "1000",
+    ]);
     command.args(["-l", &settings.log_level]);
     if let Some(concurrency) = settings.concurrency {
         command.args(["--concurrency", &concurrency.to_string()]);
@@ -139,7 +158,12 @@ fn command(settings: &AgentSettings) -> Command {
 }
 
 async fn end(child: &mut Child, settings: &AgentSettings) -> io::Result<ExitStatus> {
-    let drained = health::admin(settings.ports.admin, Method::POST, "/drain_listeners?inboundonly&graceful&skip_exit").await;
+    let drained = health::admin(
+        settings.ports.admin,
+        Method::POST,
+        "/drain_listeners?inboundonly&graceful&skip_exit",
+    )
+    .await;
     if let Err(error) = drained {
         tracing::warn!(%error, "Envoy could not be told to drain");
     }

@@ -36,13 +36,18 @@ pub(super) fn listen(port: u16) -> Result<TcpListener, FeedError> {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     });
-    bound.map_err(|error| FeedError::File { path: format!("port {port}"), error })
+    bound.map_err(|error| FeedError::File {
+        path: format!("port {port}"),
+        error,
+    })
 }
 
 pub(super) async fn serve(listener: TcpListener, health: Health) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -58,7 +63,10 @@ pub(super) async fn serve(listener: TcpListener, health: Health) {
                 async move { Ok::<_, std::convert::Infallible>(health.answer(request).await) }
             });
             let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+            server
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10));
             // A client that goes away is no event.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
             drop(slot);
@@ -75,7 +83,10 @@ impl Health {
             },
             (&Method::GET, "/stats/prometheus" | "/metrics") => {
                 let own = self.status.prometheus(self.clock.wall());
-                let envoy = self.admin(Method::GET, "/stats/prometheus").await.unwrap_or_default();
+                let envoy = self
+                    .admin(Method::GET, "/stats/prometheus")
+                    .await
+                    .unwrap_or_default();
                 reply(StatusCode::OK, envoy + &own)
             }
             _ => reply(StatusCode::NOT_FOUND, String::new()),
@@ -83,15 +94,26 @@ impl Health {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        let stats = self.admin(Method::GET, READY_QUERY).await.map_err(|e| format!("Envoy does not answer: {e}"))?;
+        let stats = self
+            .admin(Method::GET, READY_QUERY)
+            .await
+            .map_err(|e| format!("Envoy does not answer: {e}"))?;
         let value = |name: &str| {
-            stats.lines().filter_map(|line| line.split_once(": ")).find(|(key, _)| *key == name).map(|(_, v)| v.trim())
+            stats
+                .lines()
+                .filter_map(|line| line.split_once(": "))
+                .find(|(key, _)| *key == name)
+                .map(|(_, v)| v.trim())
         };
         let received = |name| value(name).is_some_and(|v| v != "0");
-        if !received("cluster_manager.cds.update_success") || !received("listener_manager.lds.update_success") {
+        if !received("cluster_manager.cds.update_success")
+            || !received("listener_manager.lds.update_success")
+        {
             return Err("configuration has not been received".into());
         }
-        if value("server.state") != Some("0") || value("listener_manager.workers_started") != Some("1") {
+        if value("server.state") != Some("0")
+            || value("listener_manager.workers_started") != Some("1")
+        {
             return Err("Envoy is not live".into());
         }
         Ok(())
@@ -99,20 +121,34 @@ impl Health {
 
     async fn admin(&self, method: Method, path: &str) -> io::Result<String> {
         let call = admin(self.admin_port, method, path);
-        tokio::time::timeout(ADMIN_TIMEOUT, call).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(ADMIN_TIMEOUT, call)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 /// One call of Envoy's admin page.
 pub(super) async fn admin(port: u16, method: Method, path: &str) -> io::Result<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::builder().method(method).uri(path).header("host", "localhost").body(Full::<Bytes>::default());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .body(Full::<Bytes>::default());
     let request = request.map_err(io::Error::other)?;
     let call = async {
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(io::Error::other)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), PAGE_BYTES).collect().await.map_err(io::Error::other)?;
+        let body = Limited::new(response.into_body(), PAGE_BYTES)
+            .collect()
+            .await
+            .map_err(io::Error::other)?;
         if !status.is_success() {
             return Err(io::Error::other(format!("status {status}")));
         }
@@ -133,6 +169,8 @@ fn reply(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, text);
     response
 }

@@ -4,15 +4,14 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use tokio::net::UnixListener;
-use tokio_stream::{
-    StreamExt,
-    wrappers::UnixListenerStream,
-};
+use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tonic::{Request, Response, Status as Code, Streaming};
 use wire_envoy::pb::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+    aggregated_discovery_service_server::{
+        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+    },
 };
 
 use crate::{
@@ -31,9 +30,14 @@ pub(super) struct Relay {
 
 pub(super) async fn serve(listener: UnixListener, relay: Relay) {
     let limit = relay.limits.message_bytes;
-    let service = AggregatedDiscoveryServiceServer::new(relay).max_decoding_message_size(limit).max_encoding_message_size(limit);
+    let service = AggregatedDiscoveryServiceServer::new(relay)
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
     let served = tonic::transport::Server::builder().add_service(service);
-    if let Err(error) = served.serve_with_incoming(UnixListenerStream::new(listener)).await {
+    if let Err(error) = served
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await
+    {
         tracing::error!(%error, "the relay to the control plane has ended");
     }
 }
@@ -41,7 +45,15 @@ pub(super) async fn serve(listener: UnixListener, relay: Relay) {
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Code>> + Send>>;
 
 impl Relay {
-    async fn client(&self) -> Result<(AggregatedDiscoveryServiceClient<tonic::transport::Channel>, tonic::metadata::MetadataMap), Code> {
+    async fn client(
+        &self,
+    ) -> Result<
+        (
+            AggregatedDiscoveryServiceClient<tonic::transport::Channel>,
+            tonic::metadata::MetadataMap,
+        ),
+        Code,
+    > {
         self.status.connecting();
         let dialed = self.dialer.dial(&self.server).await.map_err(|error| {
             self.status.disconnected(&error.to_string());
@@ -73,7 +85,10 @@ impl AggregatedDiscoveryService for Relay {
         // A broken stream of Envoy's ends the one to the control plane.
         let mut upward = Request::new(request.into_inner().map_while(Result::ok));
         *upward.metadata_mut() = metadata;
-        let downward = client.stream_aggregated_resources(upward).await?.into_inner();
+        let downward = client
+            .stream_aggregated_resources(upward)
+            .await?
+            .into_inner();
         Ok(Response::new(Box::pin(downward)))
     }
 
@@ -84,7 +99,10 @@ impl AggregatedDiscoveryService for Relay {
         let (mut client, metadata) = self.client().await?;
         let mut upward = Request::new(request.into_inner().map_while(Result::ok));
         *upward.metadata_mut() = metadata;
-        let downward = client.delta_aggregated_resources(upward).await?.into_inner();
+        let downward = client
+            .delta_aggregated_resources(upward)
+            .await?
+            .into_inner();
         Ok(Response::new(Box::pin(downward)))
     }
 }

@@ -5,10 +5,7 @@ use std::{path::Path, pin::Pin, sync::Arc};
 use futures_util::Stream;
 use identity::{IdentityHandle, WorkloadIdentity};
 use prost::Message;
-use tokio::{
-    net::UnixListener,
-    sync::mpsc,
-};
+use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::{
     StreamExt,
     wrappers::{ReceiverStream, UnixListenerStream},
@@ -17,7 +14,9 @@ use tonic::{Request, Response, Status as Code, Streaming};
 use wire_envoy::{
     pb::{
         core::{DataSource, data_source::Specifier},
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
+        discovery::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        },
         envoy::service::secret::v3::secret_discovery_service_server::{
             SecretDiscoveryService, SecretDiscoveryServiceServer,
         },
@@ -35,7 +34,10 @@ const WAITING_RESPONSES: usize = 8;
 /// A socket that only the owner may open.
 pub(super) fn listen(path: &Path) -> Result<UnixListener, FeedError> {
     use std::os::unix::fs::PermissionsExt;
-    let failed = |error| FeedError::File { path: path.display().to_string(), error };
+    let failed = |error| FeedError::File {
+        path: path.display().to_string(),
+        error,
+    };
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -48,7 +50,10 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, FeedError> {
 pub(super) async fn serve(listener: UnixListener, identity: IdentityHandle, status: Arc<Status>) {
     let service = SecretDiscoveryServiceServer::new(Secrets { identity, status });
     let served = tonic::transport::Server::builder().add_service(service);
-    if let Err(error) = served.serve_with_incoming(UnixListenerStream::new(listener)).await {
+    if let Err(error) = served
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await
+    {
         tracing::error!(%error, "the secret service has ended");
     }
 }
@@ -69,12 +74,16 @@ impl SecretDiscoveryService for Secrets {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Code> {
-        let requests = request.into_inner().map(|r| r.map(AdsRequest::StateOfTheWorld));
-        let responses = self.stream(Flavour::StateOfTheWorld, Box::pin(requests)).filter_map(|r| match r {
-            Ok(AdsResponse::StateOfTheWorld(response)) => Some(Ok(response)),
-            Ok(AdsResponse::Delta(_)) => None,
-            Err(code) => Some(Err(code)),
-        });
+        let requests = request
+            .into_inner()
+            .map(|r| r.map(AdsRequest::StateOfTheWorld));
+        let responses = self
+            .stream(Flavour::StateOfTheWorld, Box::pin(requests))
+            .filter_map(|r| match r {
+                Ok(AdsResponse::StateOfTheWorld(response)) => Some(Ok(response)),
+                Ok(AdsResponse::Delta(_)) => None,
+                Err(code) => Some(Err(code)),
+            });
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -83,15 +92,20 @@ impl SecretDiscoveryService for Secrets {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Code> {
         let requests = request.into_inner().map(|r| r.map(AdsRequest::Delta));
-        let responses = self.stream(Flavour::Delta, Box::pin(requests)).filter_map(|r| match r {
-            Ok(AdsResponse::Delta(response)) => Some(Ok(response)),
-            Ok(AdsResponse::StateOfTheWorld(_)) => None,
-            Err(code) => Some(Err(code)),
-        });
+        let responses = self
+            .stream(Flavour::Delta, Box::pin(requests))
+            .filter_map(|r| match r {
+                Ok(AdsResponse::Delta(response)) => Some(Ok(response)),
+                Ok(AdsResponse::StateOfTheWorld(_)) => None,
+                Err(code) => Some(Err(code)),
+            });
         Ok(Response::new(Box::pin(responses)))
     }
 
-    async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Code> {
+    async fn fetch_secrets(
+        &self,
+        _: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Code> {
         Err(Code::unimplemented("secrets are served as streams only"))
     }
 }
@@ -104,7 +118,13 @@ impl Secrets {
     ) -> ReceiverStream<Result<AdsResponse, Code>> {
         let (sender, receiver) = mpsc::channel(WAITING_RESPONSES);
         // Ends when Envoy closes the stream: then either `requests` ends or `sender` has no receiver.
-        tokio::spawn(answer(flavour, requests, self.identity.clone(), self.status.clone(), sender));
+        tokio::spawn(answer(
+            flavour,
+            requests,
+            self.identity.clone(),
+            self.status.clone(),
+            sender,
+        ));
         ReceiverStream::new(receiver)
     }
 }
@@ -144,17 +164,33 @@ async fn answer(
 }
 
 fn resources(identity: &WorkloadIdentity, version: &Arc<str>) -> Arc<[Resource]> {
-    let inline = |text: String| Some(DataSource { specifier: Some(Specifier::InlineBytes(text.into_bytes())), ..DataSource::default() });
+    let inline = |text: String| {
+        Some(DataSource {
+            specifier: Some(Specifier::InlineBytes(text.into_bytes())),
+            ..DataSource::default()
+        })
+    };
     let certificate = TlsCertificate {
         certificate_chain: inline(identity.certificate().chain().without_root().to_pem()),
         private_key: inline(identity.certificate().key().to_pem().to_string()),
         ..TlsCertificate::default()
     };
-    let roots = CertificateValidationContext { trusted_ca: inline(identity.bundle().to_pem()), ..Default::default() };
+    let roots = CertificateValidationContext {
+        trusted_ca: inline(identity.bundle().to_pem()),
+        ..Default::default()
+    };
     let resource = |name: &str, kind| Resource {
         name: name.into(),
         version: version.clone(),
-        body: Secret { name: name.into(), r#type: Some(kind) }.encode_to_vec().into(),
+        body: Secret {
+            name: name.into(),
+            r#type: Some(kind),
+        }
+        .encode_to_vec()
+        .into(),
     };
-    Arc::from([resource("default", Type::TlsCertificate(certificate)), resource("ROOTCA", Type::ValidationContext(roots))])
+    Arc::from([
+        resource("default", Type::TlsCertificate(certificate)),
+        resource("ROOTCA", Type::ValidationContext(roots)),
+    ])
 }

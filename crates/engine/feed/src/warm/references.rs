@@ -20,7 +20,11 @@ pub enum Kind {
 }
 
 fn chains(listener: &Listener) -> impl Iterator<Item = &FilterChain> {
-    listener.chains.iter().chain(&listener.default_chain).map(|chain| &**chain)
+    listener
+        .chains
+        .iter()
+        .chain(&listener.default_chain)
+        .map(|chain| &**chain)
 }
 
 pub(super) fn listener_routes(listener: &Listener) -> impl Iterator<Item = &RouteTableName> {
@@ -34,7 +38,9 @@ pub(super) fn listener_routes(listener: &Listener) -> impl Iterator<Item = &Rout
 }
 
 pub(super) fn listener_secrets(listener: &Listener) -> impl Iterator<Item = &SecretName> {
-    chains(listener).filter_map(|chain| chain.tls.as_ref()).flat_map(|tls| tls_secrets(&tls.common))
+    chains(listener)
+        .filter_map(|chain| chain.tls.as_ref())
+        .flat_map(|tls| tls_secrets(&tls.common))
 }
 
 pub(super) fn listener_clusters(listener: &Listener) -> impl Iterator<Item = &ClusterName> {
@@ -52,7 +58,10 @@ pub(super) fn listener_clusters(listener: &Listener) -> impl Iterator<Item = &Cl
 }
 
 pub(super) fn route_clusters(table: &RouteTable) -> impl Iterator<Item = &ClusterName> {
-    let routes = table.virtual_hosts.iter().flat_map(|host| host.routes.iter());
+    let routes = table
+        .virtual_hosts
+        .iter()
+        .flat_map(|host| host.routes.iter());
     routes.flat_map(|route| {
         let (one, weighted) = match &route.action {
             RouteAction::Forward(forward) => match &forward.target {
@@ -60,14 +69,17 @@ pub(super) fn route_clusters(table: &RouteTable) -> impl Iterator<Item = &Cluste
                 Target::Weighted { clusters, .. } => (None, Some(clusters.iter().map(|c| &c.name))),
                 Target::ClusterHeader(_) => (None, None),
             },
-            RouteAction::Redirect(_) | RouteAction::DirectResponse { .. } | RouteAction::NonForwarding => (None, None),
+            RouteAction::Redirect(_)
+            | RouteAction::DirectResponse { .. }
+            | RouteAction::NonForwarding => (None, None),
         };
         one.into_iter().chain(weighted.into_iter().flatten())
     })
 }
 
 pub(super) fn cluster_secrets(cluster: &Cluster) -> impl Iterator<Item = &SecretName> {
-    let transports = std::iter::once(&cluster.transport).chain(cluster.transport_matches.iter().map(|m| &m.transport));
+    let transports = std::iter::once(&cluster.transport)
+        .chain(cluster.transport_matches.iter().map(|m| &m.transport));
     transports.flat_map(transport_secrets)
 }
 
@@ -84,9 +96,12 @@ fn tls_secrets(tls: &CommonTls) -> impl Iterator<Item = &SecretName> {
         CertificateSource::Secret(name) => Some(name),
         CertificateSource::Inline(_) => None,
     });
-    let roots = tls.validation.as_ref().and_then(|validation| match &validation.roots {
-        Roots::Secret(name) => Some(name),
-        Roots::InlinePem(_) | Roots::System | Roots::None => None,
-    });
+    let roots = tls
+        .validation
+        .as_ref()
+        .and_then(|validation| match &validation.roots {
+            Roots::Secret(name) => Some(name),
+            Roots::InlinePem(_) | Roots::System | Roots::None => None,
+        });
     own.chain(roots)
 }

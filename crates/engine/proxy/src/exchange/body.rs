@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use stdx::Clock;
 use tokio::sync::mpsc;
 
+use super::grpc::Messages;
+
 /// Any error of a body, as hyper wants it.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -34,6 +36,8 @@ pub struct Source {
     keep_limit: usize,
     keeps: bool,
     bytes: u64,
+    counts_messages: bool,
+    messages: Messages,
     ended: Option<Instant>,
     failed: bool,
     /// Who waits for the end.
@@ -84,8 +88,8 @@ impl Gate {
 }
 
 impl RequestSource {
-    /// `keep_limit`: bytes that may be kept for retries.
-    pub fn new(incoming: Incoming, keep_limit: usize, clock: Arc<dyn Clock>) -> Self {
+    /// `keep_limit`: bytes that may be kept for retries. `counts_messages`: it is a gRPC call.
+    pub fn new(incoming: Incoming, keep_limit: usize, counts_messages: bool, clock: Arc<dyn Clock>) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -96,6 +100,8 @@ impl RequestSource {
             keep_limit,
             keeps: false,
             bytes: 0,
+            counts_messages,
+            messages: Messages::default(),
             ended: None,
             failed: false,
             waker: None,
@@ -182,18 +188,23 @@ impl RequestSource {
 
     /// Resolves when the whole request was read.
     pub async fn complete(&self) {
-        std::future::poll_fn(|cx| match &self.0 {
-            None => Poll::Ready(()),
-            Some(source) => {
-                let mut source = source.lock();
-                if source.ended.is_some() {
-                    return Poll::Ready(());
-                }
-                source.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await;
+        std::future::poll_fn(|cx| self.poll_complete(cx)).await;
+    }
+
+    /// As [`RequestSource::complete`]; the last waker given is woken.
+    pub fn poll_complete(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(source) = &self.0 else { return Poll::Ready(()) };
+        let mut source = source.lock();
+        if source.ended.is_some() {
+            return Poll::Ready(());
+        }
+        source.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// gRPC messages read so far.
+    pub fn messages(&self) -> u64 {
+        self.0.as_ref().map_or(0, |source| source.lock().messages.count())
     }
 }
 
@@ -233,6 +244,9 @@ impl Source {
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.bytes += length as u64;
         if let Some(data) = frame.data_ref() {
+            if self.counts_messages {
+                self.messages.feed(data);
+            }
             self.copies.retain(|copy| copy.try_send(Copied::Data(data.clone())).is_ok());
         }
         if !self.keeps {
@@ -269,6 +283,16 @@ pub enum RequestBody {
     /// `at`: the next kept frame to play.
     Attempt { source: Arc<Mutex<Source>>, at: usize },
     Copy { receiver: mpsc::Receiver<Copied>, done: bool },
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Empty => "RequestBody::Empty",
+            Self::Attempt { .. } => "RequestBody::Attempt",
+            Self::Copy { .. } => "RequestBody::Copy",
+        })
+    }
 }
 
 impl Body for RequestBody {

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-mod message;
+pub(crate) mod message;
 
 /// Parsed values that a worker remembers; more than this many different peers are parsed again.
 const CACHED_PEERS: usize = 500;

@@ -101,8 +101,8 @@ fn rewrite_path(x: &mut Exchange, forward: &Forward) {
     }
     // A rewrite that gives no path (a regular expression may) leaves the path alone, as a request without one cannot be sent.
     if let Ok(parsed) = new.parse::<PathAndQuery>() {
-        x.record.original_path = x.head.uri.path_and_query().cloned();
         let original = text(path_and_query);
+        x.record.original_path = x.head.uri.path_and_query().cloned();
         if !suppresses_envoy_headers(x) {
             x.head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
         }

@@ -20,7 +20,7 @@ use super::{Live, PublishProblem};
 use crate::{
     balance::Hosts,
     tls::LiveTransport,
-    upstream::{breaker::Breaker, metrics::ClusterMetrics, outlier},
+    upstream::{breaker::Breaker, metrics::ClusterMetrics, original_destination::AdHocHosts, outlier},
 };
 
 /// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever its endpoints do.
@@ -32,6 +32,8 @@ pub struct LiveCluster {
     pub high_breaker: Arc<Breaker>,
     pub outlier: outlier::ClusterState,
     pub metrics: ClusterMetrics,
+    /// Hosts of an original-destination cluster, which are in no list.
+    pub ad_hoc: AdHocHosts,
     pub(crate) clock: Arc<dyn Clock>,
     /// The default transport, then one for each of `transport_matches`.
     transports: Box<[Arc<LiveTransport>]>,
@@ -99,6 +101,7 @@ impl LiveCluster {
             high_breaker: Arc::new(Breaker::new(config.circuit_breakers.high)),
             outlier: outlier::ClusterState::default(),
             metrics: ClusterMetrics::new(&live.stats, &config),
+            ad_hoc: AdHocHosts::default(),
             clock: live.clock.clone(),
             transports,
             hosts: ArcSwap::default(),

@@ -1,13 +1,17 @@
 //! A listener at run time: its chains with their TLS contexts and compiled terminals, and the signal to drain.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use parking_lot::Mutex;
 use proxy_config::{
     FilterChain, HttpConnectionManager, Listener,
     filter::TcpTerminal,
     http_connection_manager::RouteSource,
-    listener::{ListenAddress, Terminal},
+    listener::{ChainMatch, ListenAddress, Terminal},
+    metadata::Metadata,
 };
 use stdx::{Drain, DrainTrigger, drain};
 
@@ -66,7 +70,7 @@ impl LiveListener {
     }
 
     /// Tells the connections to finish, but for those of chains that `successor` took over.
-    pub(super) fn drain_but_for(&self, successor: Option<&LiveListener>) {
+    pub(crate) fn drain_but_for(&self, successor: Option<&LiveListener>) {
         for chain in self.all_chains() {
             let kept = successor.is_some_and(|s| s.all_chains().any(|other| Arc::ptr_eq(other, chain)));
             if !kept {
@@ -104,6 +108,24 @@ impl LiveChain {
         };
         let (trigger, draining) = drain::channel();
         (Self { config, tls, terminal, trigger: Mutex::new(Some(trigger)), draining }, problem)
+    }
+
+    /// Stands for the chain of a connection that none takes.
+    pub(crate) fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<LiveChain>> = LazyLock::new(|| {
+            let (trigger, draining) = drain::channel();
+            let config = Arc::new(FilterChain {
+                name: Arc::from(""),
+                matches: ChainMatch::default(),
+                tls: None,
+                transport_socket_connect_timeout: None,
+                network_filters: Arc::from([]),
+                terminal: Terminal::Close,
+                metadata: Metadata::default(),
+            });
+            Arc::new(LiveChain { config, tls: None, terminal: LiveTerminal::Close, trigger: Mutex::new(Some(trigger)), draining })
+        });
+        NONE.clone()
     }
 
     /// Tells the connections of this chain to finish.

@@ -136,12 +136,15 @@ fn prepare(address: SocketAddr, bind: &UpstreamBind, keepalive: Option<TcpKeepal
 
 /// The kernel then chooses the port at connect time, when it knows the destination.
 fn set_bind_address_no_port(socket: &Socket) {
-    use std::os::fd::AsFd;
-    // An old kernel without the option still binds, only with fewer ports.
-    let _ = nix::sys::socket::setsockopt(&socket.as_fd(), BindAddressNoPort, &true);
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
+    // SAFETY: the descriptor is open for the call, and `on` is as long as `size` says.
+    // An old kernel without the option still binds, only with fewer ports, so the result does not matter.
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const on).cast(), size);
+    }
 }
-
-nix::sockopt_impl!(BindAddressNoPort, Both, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, bool);
 
 /// Envoy's words.
 fn refused(error: &io::Error) -> String {
@@ -164,7 +167,8 @@ async fn secure(
         LiveTransport::Plaintext => Ok((Stream::Tcp(stream), None)),
         LiveTransport::Tls(context) => {
             let config = client_config(context, options)?;
-            let handshake = tls::connect(&config, &context.local_names(), stream);
+            let names = context.local_names();
+            let handshake = tls::connect(&config, &names, stream);
             let limit = context.config().handshake_timeout.unwrap_or(Duration::MAX);
             let (stream, secured) = timeout(limit, handshake)
                 .await

@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     codec::{self, ResetReason},
-    exchange::body::RequestBody,
+    exchange::{body::RequestBody, forward::InFlight},
     publish::{LiveCluster, LiveEndpoint},
 };
 
@@ -89,6 +89,8 @@ struct Shared {
     sender: http2::SendRequest<RequestBody>,
     connection: Arc<UpstreamConnection>,
     active: AtomicU32,
+    /// Streams that the peer allows, as it last said.
+    allowed: Arc<AtomicUsize>,
 }
 
 /// Facts about one upstream connection.
@@ -110,6 +112,8 @@ pub struct Lease {
     pub connection: Arc<UpstreamConnection>,
     pool: Arc<Pool>,
     sender: Sender,
+    /// What counts the request as under way; goes with the lease.
+    in_flight: Option<InFlight>,
 }
 
 enum Sender {
@@ -237,7 +241,7 @@ impl Pool {
         if self.cluster.config.http.max_requests_per_connection.is_some_and(|limit| requests >= limit) {
             connection.retired.store(true, Ordering::Relaxed);
         }
-        Lease { connection, pool: self.clone(), sender }
+        Lease { connection, pool: self.clone(), sender, in_flight: None }
     }
 
     /// Starts connections for those who wait, as far as the circuit breaker lets it.
@@ -315,8 +319,8 @@ impl Pool {
                     self.grow(&mut state);
                 }
             }
-            codec::ClientSender::Http2(sender) => {
-                state.shared.push(Arc::new(Shared { sender, connection, active: AtomicU32::new(0) }));
+            codec::ClientSender::Http2 { sender, allowed } => {
+                state.shared.push(Arc::new(Shared { sender, connection, active: AtomicU32::new(0), allowed }));
                 self.serve_waiting(&mut state);
             }
         }
@@ -374,7 +378,7 @@ impl Pool {
 impl Shared {
     fn has_room(&self, cluster: &LiveCluster) -> bool {
         let configured = cluster.config.http.http2.max_concurrent_streams.unwrap_or(u32::MAX);
-        let allowed = usize::try_from(configured).unwrap_or(usize::MAX).min(self.sender.current_max_send_streams());
+        let allowed = usize::try_from(configured).unwrap_or(usize::MAX).min(self.allowed.load(Ordering::Relaxed));
         usize::try_from(self.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX) < allowed
     }
 }
@@ -443,6 +447,11 @@ impl Lease {
             let pool = self.pool.clone();
             pool.give_back(&mut pool.state.lock(), sender, self.connection.clone());
         }
+    }
+
+    /// Keeps the request counted until the lease ends.
+    pub(crate) fn hold(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
     }
 
     /// No further request on this connection (the peer said so, or it misbehaves).

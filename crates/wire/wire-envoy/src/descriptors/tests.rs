@@ -51,7 +51,10 @@ fn numbers_in_a_struct_are_printed_as_integers() {
         .any_to_json(&any(&typed), Names::Snake)
         .expect("TypedStruct is known");
     assert_eq!(text["value"].to_string(), r#"{"half":0.5,"weight":2}"#);
-    assert_eq!(text["@type"], "type.googleapis.com/udpa.type.v1.TypedStruct");
+    assert_eq!(
+        text["@type"],
+        "type.googleapis.com/udpa.type.v1.TypedStruct"
+    );
 }
 
 #[test]

@@ -139,8 +139,6 @@ const OPERATORS: &[(&str, Read)] = &[
     ("ACCESS_LOG_TYPE", log_type),
     ("BYTES_RECEIVED", |r| Field::Number(r.bytes.received)),
     ("BYTES_SENT", |r| Field::Number(r.bytes.sent)),
-    ("BYTES_RETRANSMITTED", |_| Field::Absent),
-    ("PACKETS_RETRANSMITTED", |_| Field::Absent),
     ("CONNECTION_ID", |r| Field::Number(r.connection_id)),
     ("CONNECTION_TERMINATION_DETAILS", termination),
     ("CUSTOM_FLAGS", |_| Field::Absent),
@@ -265,13 +263,11 @@ const OPERATORS: &[(&str, Read)] = &[
     ("RESPONSE_TX_DURATION", |r| {
         milliseconds(response_tx_duration(r))
     }),
-    ("ROUNDTRIP_DURATION", |_| Field::Absent),
     ("ROUTE_NAME", |r| shared(&r.route_name)),
     ("SPAN_ID", |r| {
         Field::display(r.trace.as_ref().map(|trace| trace.span_id_hex()))
     }),
     ("STREAM_ID", stream_id),
-    ("TLS_JA3_FINGERPRINT", |_| Field::Absent),
     ("TRACE_ID", |r| {
         Field::display(r.trace.as_ref().map(|trace| trace.trace_id_hex()))
     }),

@@ -1,6 +1,8 @@
 //! DestinationRules: is there such a host, do subsets have pods, do rules contradict each other or PeerAuthentication?
 
-use mesh_model::Service;
+use mesh_model::{Service, Snapshot};
+use std::sync::Arc;
+
 use mesh_model::destination_rule::{ClientTlsMode, DestinationRule, TrafficPolicy};
 use mesh_model::peer_authentication::MtlsMode;
 use wire_kube::kinds::Kind;
@@ -21,10 +23,7 @@ pub(super) fn check(findings: &mut Findings) {
         .collect();
     let snapshot = findings.snapshot;
     for (key, rule) in &rules {
-        let covered: Vec<_> = snapshot
-            .visible_services(&key.namespace)
-            .filter(|s| rule.host.covers(s.host.as_str()))
-            .collect();
+        let covered = covered(snapshot, key, rule);
         if covered.is_empty() {
             let message = format!(
                 "{} matches no service that can be seen from namespace {}",
@@ -44,6 +43,24 @@ pub(super) fn check(findings: &mut Findings) {
         }
     }
     contradictions(findings, &rules);
+}
+
+/// The services that a rule is for, as its namespace sees them.
+fn covered<'a>(
+    snapshot: &'a Snapshot,
+    key: &'a Key,
+    rule: &DestinationRule,
+) -> Vec<&'a Arc<Service>> {
+    if !rule.host.is_wildcard() {
+        return snapshot
+            .service(rule.host.as_str(), &key.namespace)
+            .into_iter()
+            .collect();
+    }
+    let visible = snapshot.visible_services(&key.namespace);
+    visible
+        .filter(|s| rule.host.covers(s.host.as_str()))
+        .collect()
 }
 
 /// Silent for a service that has no endpoints at all, which is nobody's mistake.

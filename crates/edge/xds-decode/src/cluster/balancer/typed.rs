@@ -5,7 +5,9 @@ use wire_envoy::pb::{
     self,
     envoy::extensions::load_balancing_policies::{
         cluster_provided::v3::ClusterProvided,
-        common::v3::{ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig, locality_lb_config},
+        common::v3::{
+            ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig, locality_lb_config,
+        },
         least_request::v3::LeastRequest,
         maglev::v3::Maglev,
         random::v3::Random,
@@ -24,42 +26,75 @@ use crate::{
     scalar,
 };
 
-pub(super) fn policy(cx: &mut Cx, list: pb::cluster::LoadBalancingPolicy) -> Result<Chosen, Refusal> {
+pub(super) fn policy(
+    cx: &mut Cx,
+    list: pb::cluster::LoadBalancingPolicy,
+) -> Result<Chosen, Refusal> {
     let mut names = Vec::new();
     for (index, policy) in list.policies.into_iter().enumerate() {
-        let pb::cluster::load_balancing_policy::Policy { typed_extension_config } = policy;
-        let config = typed_extension_config.ok_or_else(|| Refusal::missing("typed_extension_config"))?;
+        let pb::cluster::load_balancing_policy::Policy {
+            typed_extension_config,
+        } = policy;
+        let config =
+            typed_extension_config.ok_or_else(|| Refusal::missing("typed_extension_config"))?;
         let (_, extension) = extension::typed(config).within_item("policies", index)?;
         if let Some(chosen) = known(cx, &extension).within_item("policies", index)? {
             return Ok(chosen);
         }
         names.push(extension.name);
     }
-    Err(Refusal::at("policies", format!("none is supported: {}", names.join(", "))))
+    Err(Refusal::at(
+        "policies",
+        format!("none is supported: {}", names.join(", ")),
+    ))
 }
 
 fn known(cx: &mut Cx, extension: &Extension) -> Result<Option<Chosen>, Refusal> {
     Ok(Some(if extension.is::<RoundRobin>() {
-        let RoundRobin { slow_start_config, locality_lb_config } = extension.message(cx)?;
-        chosen(cx, Balancer::RoundRobin { slow_start: slow_start(slow_start_config)? }, locality_lb_config)?
+        let message: RoundRobin = extension.message(cx)?;
+        take!(cx, message => RoundRobin { read { slow_start_config, locality_lb_config } });
+        chosen(
+            cx,
+            Balancer::RoundRobin {
+                slow_start: slow_start(slow_start_config)?,
+            },
+            locality_lb_config,
+        )?
     } else if extension.is::<LeastRequest>() {
-        least_request(cx, extension.message(cx)?)?
+        let message = extension.message(cx)?;
+        least_request(cx, message)?
     } else if extension.is::<Random>() {
-        let Random { locality_lb_config } = extension.message(cx)?;
+        let message: Random = extension.message(cx)?;
+        take!(cx, message => Random { read { locality_lb_config } });
         chosen(cx, Balancer::Random, locality_lb_config)?
     } else if extension.is::<RingHash>() {
-        ring_hash(cx, extension.message(cx)?)?
+        let message = extension.message(cx)?;
+        ring_hash(cx, message)?
     } else if extension.is::<Maglev>() {
-        let Maglev { table_size, consistent_hashing_lb_config, locality_weighted_lb_config } = extension.message(cx)?;
+        let message: Maglev = extension.message(cx)?;
+        take!(cx, message => Maglev {
+            read { table_size, consistent_hashing_lb_config, locality_weighted_lb_config }
+        });
         let use_hostname = hashing(cx, consistent_hashing_lb_config)?;
         let balancer = super::maglev(table_size.map_or(MAGLEV_SIZE, |v| v.value), use_hostname)?;
         weighted(balancer, locality_weighted_lb_config)
     } else if extension.is::<ClusterProvided>() {
-        Chosen { balancer: Balancer::ClusterProvided, locality: None, subsets: None }
+        let message: ClusterProvided = extension.message(cx)?;
+        take!(cx, message => ClusterProvided {});
+        Chosen {
+            balancer: Balancer::ClusterProvided,
+            locality: None,
+            subsets: None,
+        }
     } else if extension.is::<WrrLocality>() {
-        let WrrLocality { endpoint_picking_policy } = extension.message(cx)?;
-        let inner = endpoint_picking_policy.ok_or_else(|| Refusal::missing("endpoint_picking_policy"))?;
-        Chosen { locality: Some(LocalityMode::Weighted), ..policy(cx, inner).within("endpoint_picking_policy")? }
+        let message: WrrLocality = extension.message(cx)?;
+        take!(cx, message => WrrLocality { read { endpoint_picking_policy } });
+        let inner =
+            endpoint_picking_policy.ok_or_else(|| Refusal::missing("endpoint_picking_policy"))?;
+        Chosen {
+            locality: Some(LocalityMode::Weighted),
+            ..policy(cx, inner).within("endpoint_picking_policy")?
+        }
     } else {
         return Ok(None);
     }))
@@ -94,7 +129,10 @@ fn ring_hash(cx: &mut Cx, value: RingHash) -> Result<Chosen, Refusal> {
     let use_hostname = use_hostname_for_hashing || hashing(cx, consistent_hashing_lb_config)?;
     let minimum = minimum_ring_size.map_or(RING_MINIMUM, |v| v.value);
     let maximum = maximum_ring_size.map_or(RING_MAXIMUM, |v| v.value);
-    Ok(weighted(super::ring(minimum, maximum, hash, use_hostname)?, locality_weighted_lb_config))
+    Ok(weighted(
+        super::ring(minimum, maximum, hash, use_hostname)?,
+        locality_weighted_lb_config,
+    ))
 }
 
 fn hashing(cx: &mut Cx, value: Option<ConsistentHashingLbConfig>) -> Result<bool, Refusal> {
@@ -107,21 +145,48 @@ fn hashing(cx: &mut Cx, value: Option<ConsistentHashingLbConfig>) -> Result<bool
     Ok(use_hostname_for_hashing)
 }
 
-fn weighted(balancer: Balancer, by_locality: Option<locality_lb_config::LocalityWeightedLbConfig>) -> Chosen {
-    let locality = if by_locality.is_some() { LocalityMode::Weighted } else { LocalityMode::None };
-    Chosen { balancer, locality: Some(locality), subsets: None }
+fn weighted(
+    balancer: Balancer,
+    by_locality: Option<locality_lb_config::LocalityWeightedLbConfig>,
+) -> Chosen {
+    let locality = if by_locality.is_some() {
+        LocalityMode::Weighted
+    } else {
+        LocalityMode::None
+    };
+    Chosen {
+        balancer,
+        locality: Some(locality),
+        subsets: None,
+    }
 }
 
-fn slow_start(value: Option<SlowStartConfig>) -> Result<Option<proxy_config::cluster::SlowStart>, Refusal> {
-    let Some(SlowStartConfig { slow_start_window, aggression, min_weight_percent }) = value else { return Ok(None) };
-    super::slow_start_of(slow_start_window, aggression, min_weight_percent).within("slow_start_config")
+fn slow_start(
+    value: Option<SlowStartConfig>,
+) -> Result<Option<proxy_config::cluster::SlowStart>, Refusal> {
+    let Some(SlowStartConfig {
+        slow_start_window,
+        aggression,
+        min_weight_percent,
+    }) = value
+    else {
+        return Ok(None);
+    };
+    super::slow_start_of(slow_start_window, aggression, min_weight_percent)
+        .within("slow_start_config")
 }
 
-fn chosen(cx: &mut Cx, balancer: Balancer, locality: Option<LocalityLbConfig>) -> Result<Chosen, Refusal> {
+fn chosen(
+    cx: &mut Cx,
+    balancer: Balancer,
+    locality: Option<LocalityLbConfig>,
+) -> Result<Chosen, Refusal> {
     use locality_lb_config::LocalityConfigSpecifier as Locality;
     let locality = match locality.and_then(|l| l.locality_config_specifier) {
         None => LocalityMode::None,
-        Some(Locality::LocalityWeightedLbConfig(locality_lb_config::LocalityWeightedLbConfig {})) => LocalityMode::Weighted,
+        Some(Locality::LocalityWeightedLbConfig(
+            locality_lb_config::LocalityWeightedLbConfig {},
+        )) => LocalityMode::Weighted,
         Some(Locality::ZoneAwareLbConfig(zone)) => {
             take!(cx, zone => locality_lb_config::ZoneAwareLbConfig {
                 read { routing_enabled, min_cluster_size, fail_traffic_on_panic }
@@ -131,5 +196,9 @@ fn chosen(cx: &mut Cx, balancer: Balancer, locality: Option<LocalityLbConfig>) -
             super::zone_aware(routing_enabled, min_cluster_size, fail_traffic_on_panic)?
         }
     };
-    Ok(Chosen { balancer, locality: Some(locality), subsets: None })
+    Ok(Chosen {
+        balancer,
+        locality: Some(locality),
+        subsets: None,
+    })
 }

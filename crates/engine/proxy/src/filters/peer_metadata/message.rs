@@ -86,3 +86,35 @@ impl Struct {
         }
     }
 }
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
+const METADATA_FIELD: &str = "x-envoy-peer-metadata";
+const ID_FIELD: &str = "x-envoy-peer-metadata-id";
+
+/// The message of the exchange over TCP.
+pub fn encode_exchange(id: &str, peer: &Peer) -> Vec<u8> {
+    let metadata = Struct::decode(&*encode(peer)).unwrap_or_default();
+    let mut message = Struct::default();
+    message.fields.insert(METADATA_FIELD.to_owned(), Value { kind: Some(Kind::Struct(metadata)) });
+    message.fields.insert(ID_FIELD.to_owned(), Value { kind: Some(Kind::Text(id.to_owned())) });
+    Any { type_url: STRUCT_URL.to_owned(), value: message.encode_to_vec() }.encode_to_vec()
+}
+
+/// `None`: not such a message, or it tells nothing.
+pub fn decode_exchange(bytes: &[u8]) -> Option<Peer> {
+    let any = Any::decode(bytes).ok().filter(|any| any.type_url == STRUCT_URL)?;
+    let message = Struct::decode(&*any.value).ok()?;
+    match message.fields.get(METADATA_FIELD) {
+        Some(Value { kind: Some(Kind::Struct(metadata)) }) => decode(&metadata.encode_to_vec()),
+        _ => None,
+    }
+}

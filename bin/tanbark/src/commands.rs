@@ -1,0 +1,19 @@
+//! One file a command: its `Args`, its `run`, its tests.
+
+pub mod apply;
+pub mod completions;
+pub mod control;
+pub mod delete;
+pub mod down;
+pub mod exec;
+pub mod get;
+pub mod logs;
+pub mod proxy_config;
+pub mod proxy_status;
+pub mod render;
+pub mod rollout;
+pub mod scale;
+pub mod status;
+pub mod up;
+pub mod validate;
+pub mod version;

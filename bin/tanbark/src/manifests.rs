@@ -1,0 +1,144 @@
+//! Files that people name: a file, a folder (all below it), or `-` for standard input, read into objects with their places.
+//!
+//! A file that does not parse is told apart from files that could not be opened, and neither hides the others.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use wire_kube::manifest::{self, Document};
+
+/// Folders below a folder.
+const MAX_DEPTH: usize = 16;
+/// Files that one folder may bring.
+const MAX_FILES: usize = 10_000;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    pub documents: Vec<Document>,
+    /// `file:line:column: what`, for each file that does not parse.
+    pub broken: Vec<String>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads everything that was named.
+///
+/// # Errors
+/// A path that does not exist or cannot be opened, or a folder with no YAML or JSON in it.
+pub fn read(paths: &[PathBuf]) -> Result<Manifests> {
+    let mut all = Manifests::default();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            all.take("<stdin>", &text);
+            continue;
+        }
+        for file in files(path)? {
+            let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            match String::from_utf8(text) {
+                Ok(text) => all.take(&file.display().to_string(), &text),
+                Err(error) => all.broken.push(not_utf8(&file, &error)),
+            }
+            all.files.push(file);
+        }
+    }
+    Ok(all)
+}
+
+impl Manifests {
+    fn take(&mut self, file: &str, text: &str) {
+        match manifest::load(file, text) {
+            Ok(documents) => self.documents.extend(documents),
+            Err(error) => self.broken.push(error.to_string()),
+        }
+    }
+}
+
+fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> String {
+    let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+    let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    format!("{}:{line}:{column}: not UTF-8 text", file.display())
+}
+
+/// The files that a path means, in order of their names.
+///
+/// # Errors
+/// As [`read`].
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let found = std::fs::metadata(path).with_context(|| match path.exists() {
+        false => format!("{} does not exist; name a file of YAML or a folder with some", path.display()),
+        true => format!("cannot open {}", path.display()),
+    })?;
+    if !found.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let mut out = Vec::new();
+    walk(path, 0, &mut out)?;
+    if out.is_empty() {
+        bail!("{} holds no file that ends in .yaml, .yml or .json", path.display());
+    }
+    Ok(out)
+}
+
+fn walk(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        bail!("{} lies more than {MAX_DEPTH} folders deep", folder.display());
+    }
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot open {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().with_context(|| format!("cannot read {}", folder.display()))?;
+    paths.sort();
+    for path in paths {
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, depth + 1, out)?;
+        } else if is_manifest(&path) {
+            if out.len() >= MAX_FILES {
+                bail!("{} holds more than {MAX_FILES} files", folder.display());
+            }
+            out.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().and_then(|end| end.to_str()).is_some_and(|end| ["yaml", "yml", "json"].contains(&end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_read_in_order_and_a_broken_file_hides_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).expect("written");
+        std::fs::create_dir(folder.path().join("b")).expect("a folder");
+        write("b/x.yml", b"kind: B\n");
+        write("a.yaml", b"kind: A\n---\nkind: A2\n");
+        write("bad.yaml", b"kind: [\n");
+        write("latin.yaml", b"a: 1\nb: \xff\n");
+        write("notes.txt", b"nothing\n");
+        write(".hidden.yaml", b"kind: H\n");
+        let all = read(&[folder.path().into()]).expect("read");
+        let kinds: Vec<&str> = all.documents.iter().filter_map(|document| document.object["kind"].as_str()).collect();
+        assert_eq!(kinds, ["A", "A2", "B"]);
+        assert_eq!(all.broken.len(), 2);
+        assert!(all.broken.iter().any(|text| text.ends_with("latin.yaml:2:4: not UTF-8 text")), "{:?}", all.broken);
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error_with_a_remedy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = |path: &Path| read(&[path.into()]).expect_err("refused").to_string();
+        assert!(error(folder.path()).contains("holds no file"));
+        assert!(error(&folder.path().join("none")).contains("does not exist"));
+    }
+}

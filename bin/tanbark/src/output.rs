@@ -1,0 +1,215 @@
+//! What commands print: aligned columns as kubectl's, JSON, YAML, names; colours only where a person looks.
+//!
+//! Nothing fails for want of a reader: a closed pipe ends the program quietly, as `head` expects.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use serde_json::Value;
+
+/// Spaces between columns, and the width of the narrowest, as kubectl has them.
+const GAP: usize = 3;
+const NARROWEST: usize = 6;
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Json,
+    Yaml,
+    /// Further columns.
+    Wide,
+    /// `kind/name` only.
+    Name,
+}
+
+/// `-o` of commands that print no objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Report {
+    #[default]
+    Table,
+    #[value(alias = "short")]
+    Json,
+    Yaml,
+}
+
+/// What a text means to its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    Plain,
+    Good,
+    Doubtful,
+    Bad,
+    Faint,
+    Strong,
+}
+
+/// A cell with its tone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell(pub String, pub Tone);
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self(text.into(), Tone::Plain)
+    }
+}
+
+/// Whether escape sequences are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    Off,
+    On,
+}
+
+impl Colour {
+    /// On when the stream is a terminal and `NO_COLOR` is unset or empty (no-color.org).
+    pub fn of(stream: &impl std::io::IsTerminal) -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if stream.is_terminal() && !refused { Self::On } else { Self::Off }
+    }
+
+    pub fn paint(self, text: &str, tone: Tone) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Doubtful => "33",
+            Tone::Bad => "31",
+            Tone::Faint => "2",
+            Tone::Strong => "1",
+        };
+        match self {
+            Self::Off => text.to_owned(),
+            Self::On => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Rows under a header.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
+        Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    }
+
+    pub fn row<C: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = C>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The width of each column, its gap included.
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).chain([self.header.len()]).max().unwrap_or(0);
+        let width = |column: usize| {
+            let header = self.header.get(column).map_or(0, |text| text.chars().count());
+            let widest = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.0.chars().count()).max().unwrap_or(0);
+            (header.max(widest) + GAP).max(NARROWEST)
+        };
+        (0..columns).map(width).collect()
+    }
+
+    /// The text, each row on a line.
+    pub fn render(&self, colour: Colour) -> String {
+        let widths = self.widths();
+        let mut out = String::new();
+        if self.header.iter().any(|title| !title.is_empty()) {
+            let titles: Vec<Cell> = self.header.iter().map(|title| Cell::from(title.as_str())).collect();
+            push_row(&mut out, &titles, &widths, Colour::Off);
+        }
+        for row in &self.rows {
+            push_row(&mut out, row, &widths, colour);
+        }
+        out
+    }
+
+    /// Writes the table to standard output.
+    pub fn print(&self) {
+        emit(&self.render(Colour::of(&std::io::stdout())));
+    }
+}
+
+fn push_row(out: &mut String, row: &[Cell], widths: &[usize], colour: Colour) {
+    for (at, (Cell(text, tone), width)) in row.iter().zip(widths).enumerate() {
+        out.push_str(&colour.paint(text, *tone));
+        if at + 1 < row.len() {
+            out.extend(std::iter::repeat_n(' ', width.saturating_sub(text.chars().count())));
+        }
+    }
+    out.push('\n');
+}
+
+/// A value as YAML, as kubectl prints it.
+pub fn yaml(value: &Value) -> Result<String> {
+    let text = serde_saphyr::to_string(value).context("cannot write YAML")?;
+    Ok(if text.ends_with('\n') { text } else { format!("{text}\n") })
+}
+
+/// A value as indented JSON.
+pub fn json(value: &Value) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Writes to standard output; ends the program when nobody reads it.
+pub fn emit(text: &str) {
+    emit_bytes(text.as_bytes());
+}
+
+/// As [`emit`], for bytes.
+pub fn emit_bytes(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// One line to standard output.
+pub fn say(line: &str) {
+    emit(&format!("{line}\n"));
+}
+
+/// One line to standard error.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Does a person look at standard output?
+pub fn is_watched() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_as_kubectls() {
+        let mut table = Table::new(["NAME", "READY", "AGE"]);
+        table.row(["productpage-v1-abc", "2/2", "5s"]);
+        table.row(["x", "0/1", "12m"]);
+        assert_eq!(table.render(Colour::Off), "NAME                 READY   AGE\nproductpage-v1-abc   2/2     5s\nx                    0/1     12m\n");
+    }
+
+    #[test]
+    fn colours_do_not_move_columns() {
+        let mut table = Table::new(["A", "B"]);
+        table.row([Cell("ok".into(), Tone::Good), Cell("x".into(), Tone::Plain)]);
+        assert_eq!(table.render(Colour::On), "A     B\n\x1b[32mok\x1b[0m    x\n");
+    }
+
+    #[test]
+    fn yaml_reads_back_as_what_it_was() {
+        let value = json!({"a": "0755", "b": "yes", "c": "line\nline\n", "d": [1, {"e": null}], "f": {}, "g": [], "h": "- x: y", "i": true, "j": "1.0"});
+        let text = yaml(&value).expect("written");
+        let back: Value = serde_saphyr::from_str(&text).expect("read");
+        assert_eq!(back, value, "{text}");
+    }
+}

@@ -1,0 +1,187 @@
+//! The one validator of the command line: `ingest` over documents, each problem with the place in its file.
+//!
+//! `up`, `apply` and `validate` all say `file:line:column: Kind ns/name: message`. Objects are looked at one by one and then together, so a route to
+//! a subset that no DestinationRule has is found too. What is wrong with a file itself (syntax, size) is said by [`crate::manifests`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ingest::{Key, Severity, Store};
+use machine::store::kinds::{self, Effect};
+use serde_json::{Value, json};
+use wire_kube::manifest::Document;
+
+use crate::object;
+use crate::output::{Colour, Tone};
+
+/// One thing that is wrong, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    pub code: String,
+    /// `file:line:column`
+    pub place: String,
+    /// `Kind ns/name`
+    pub subject: String,
+    /// Path of the field in the object.
+    pub path: String,
+    pub message: String,
+}
+
+impl Finding {
+    /// One line for people; errors stand out by colour and the others by a word.
+    pub fn line(&self, colour: Colour) -> String {
+        let (word, tone) = match self.severity {
+            Severity::Error => ("", Tone::Bad),
+            Severity::Warning => ("warning: ", Tone::Doubtful),
+            Severity::Info => ("info: ", Tone::Faint),
+        };
+        let Self { place, subject, path, message, code, .. } = self;
+        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        format!("{place}: {}{subject}: {path}{message} [{code}]", colour.paint(word, tone))
+    }
+
+    pub fn json(&self) -> Value {
+        let Self { severity, code, place, subject, path, message } = self;
+        json!({"level": severity.as_str(), "code": code, "place": place, "object": subject, "path": path, "message": message})
+    }
+}
+
+/// What is wrong with these documents, in the order of their places.
+pub fn check(documents: &[Document]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut store = Store::new(ingest::default_mesh());
+    let mut places: BTreeMap<Key, &Document> = BTreeMap::new();
+    for document in documents {
+        let applied = store.apply(Arc::new(document.object.clone()));
+        let Some(key) = applied.key else {
+            findings.extend(applied.problems.into_iter().map(|problem| place(document, &subject_of(document), problem)).filter_map(|finding| judge_unknown(document, finding)));
+            continue;
+        };
+        if let Some(warning) = inert(document) {
+            findings.push(warning);
+        }
+        match places.get(&key) {
+            Some(first) => findings.push(duplicate(document, first, &key)),
+            None => {
+                places.insert(key, document);
+            }
+        }
+    }
+    store.build();
+    for (key, problem) in store.problems() {
+        if let Some(document) = places.get(key) {
+            findings.push(place(document, &key.to_string(), problem.clone()));
+        }
+    }
+    let order = order_of(documents);
+    findings.sort_by_key(|finding| place_key(&finding.place, &order));
+    findings
+}
+
+/// Does one of these keep its object from being used?
+pub fn has_errors(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Error)
+}
+
+fn place(document: &Document, subject: &str, problem: ingest::Problem) -> Finding {
+    let ingest::Problem { severity, code, path, message } = problem;
+    Finding { severity, code: code.into(), place: document.place(&path), subject: subject.into(), path, message }
+}
+
+fn subject_of(document: &Document) -> String {
+    let (kind, name) = (object::text(&document.object, "/kind"), object::name(&document.object));
+    let namespace = object::namespace(&document.object);
+    match (kind, name) {
+        ("", _) => "object".into(),
+        (kind, "") => kind.into(),
+        (kind, name) => format!("{kind} {}/{name}", if namespace.is_empty() { "default" } else { namespace }),
+    }
+}
+
+/// Kinds that only the runtime knows are not unknown.
+fn judge_unknown(document: &Document, finding: Finding) -> Option<Finding> {
+    let (api_version, kind) = document.type_meta().unwrap_or_default();
+    match kinds::by_object(api_version, kind).map(|kind| kind.effect) {
+        Some(Effect::Obeyed) => None,
+        Some(Effect::Inert) => inert(document),
+        None => Some(finding),
+    }
+}
+
+/// A kind that is stored and has no effect on one machine.
+fn inert(document: &Document) -> Option<Finding> {
+    let (api_version, kind) = document.type_meta()?;
+    let known = kinds::by_object(api_version, kind)?;
+    let judged_elsewhere = wire_kube::kinds::find(api_version, kind).is_some_and(|info| info.support == wire_kube::kinds::Support::NotYet);
+    (known.effect == Effect::Inert && !judged_elsewhere).then(|| Finding {
+        severity: Severity::Info,
+        code: ingest::code::UNSUPPORTED_KIND.into(),
+        place: document.place("kind"),
+        subject: subject_of(document),
+        path: "kind".into(),
+        message: format!("{kind} has no effect on one machine"),
+    })
+}
+
+fn duplicate(document: &Document, first: &Document, key: &Key) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        code: ingest::code::INVALID.into(),
+        place: document.place("metadata.name"),
+        subject: key.to_string(),
+        path: "metadata.name".into(),
+        message: format!("the same object stands at {} already: give one of them another name", first.place("")),
+    }
+}
+
+/// Files in the order in which they were read.
+fn order_of(documents: &[Document]) -> BTreeMap<Arc<str>, usize> {
+    let mut order = BTreeMap::new();
+    for document in documents {
+        let next = order.len();
+        order.entry(document.source.file.clone()).or_insert(next);
+    }
+    order
+}
+
+fn place_key(place: &str, order: &BTreeMap<Arc<str>, usize>) -> (usize, u32, u32) {
+    let mut parts = place.rsplitn(3, ':');
+    let column = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let line = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let file = parts.next().and_then(|file| order.get(file)).copied().unwrap_or(usize::MAX);
+    (file, line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(text: &str) -> Vec<String> {
+        let documents = wire_kube::manifest::load("f.yaml", text).expect("parses");
+        check(&documents).iter().map(|finding| finding.line(Colour::Off)).collect()
+    }
+
+    const WEIGHT: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: reviews\nspec:\n  hosts: [reviews]\n  http:\n  - route:\n    - destination: {host: reviews}\n      weight: 50\n    - destination: {host: other}\n      weight: -5\n";
+
+    #[test]
+    fn a_problem_has_file_line_column_and_object() {
+        let found = findings(WEIGHT);
+        assert!(found.iter().any(|line| line.starts_with("f.yaml:12:7: VirtualService default/reviews: ")), "{found:#?}");
+    }
+
+    #[test]
+    fn a_second_object_of_one_name_is_refused() {
+        let found = findings("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n");
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with("f.yaml:7:12: Namespace") && found[0].contains("stands at f.yaml:1:1 already"), "{found:#?}");
+    }
+
+    #[test]
+    fn kinds_are_known_inert_or_unknown() {
+        let kind = |api: &str, kind: &str| findings(&format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n")).join("\n");
+        assert_eq!(kind("coordination.k8s.io/v1", "Lease"), "");
+        assert!(kind("rbac.authorization.k8s.io/v1", "Role").contains("info: Role default/a: kind: Role has no effect on one machine"));
+        assert!(kind("example.com/v1", "Widget").contains("not a kind that Tanbark knows"));
+    }
+}

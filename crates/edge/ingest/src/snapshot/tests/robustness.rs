@@ -1,0 +1,197 @@
+//! Whatever is written where, nothing panics and the rest of the mesh stands.
+
+use serde_json::json;
+
+use super::*;
+
+/// Every value of `object`, one after the other, replaced by `other`.
+fn each_replaced(object: &Value, other: &Value, check: &mut dyn FnMut(&Value)) {
+    fn walk(
+        root: &mut Value,
+        path: &mut Vec<String>,
+        other: &Value,
+        check: &mut dyn FnMut(&Value),
+    ) {
+        let pointer: String = path
+            .iter()
+            .map(|p| format!("/{}", p.replace('~', "~0").replace('/', "~1")))
+            .collect();
+        let keys: Vec<String> = match root.pointer(&pointer) {
+            Some(Value::Object(map)) => map.keys().cloned().collect(),
+            Some(Value::Array(list)) => (0..list.len()).map(|i| i.to_string()).collect(),
+            _ => Vec::new(),
+        };
+        for key in keys {
+            path.push(key);
+            walk(root, path, other, check);
+            path.pop();
+        }
+        if let Some(slot) = root.pointer_mut(&pointer) {
+            let kept = std::mem::replace(slot, other.clone());
+            check(root);
+            if let Some(slot) = root.pointer_mut(&pointer) {
+                *slot = kept;
+            }
+        }
+    }
+    walk(&mut object.clone(), &mut Vec::new(), other, check);
+}
+
+#[test]
+fn no_value_in_any_place_panics() {
+    let Some(shared) = shared() else { return };
+    let mut files: Vec<_> = std::fs::read_dir(shared.join("interop"))
+        .unwrap()
+        .map(|e| e.unwrap().path().join("input.yaml"))
+        .filter(|p| p.is_file())
+        .collect();
+    files.push(shared.join("interop/base.yaml"));
+    let mesh = default_mesh();
+    let others = [
+        json!(null),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("*"),
+        json!("é/[\"\u{0}"),
+        json!([]),
+        json!([null]),
+        json!({"a": 1}),
+        json!(true),
+    ];
+    let mut parsed = 0_usize;
+    for file in files {
+        for (index, document) in manifest::load("x", &read(&file))
+            .unwrap()
+            .into_iter()
+            .enumerate()
+        {
+            // The base is long and repeats itself.
+            if file.ends_with("base.yaml") && index > 12 {
+                break;
+            }
+            let Ok(key) = Key::of(&document.object) else {
+                continue;
+            };
+            for other in &others {
+                each_replaced(&document.object, other, &mut |object| {
+                    let (domain, problems) = parse(&mesh, key.kind, object);
+                    let failed = problems.iter().any(|p| p.severity == Severity::Error);
+                    assert!(
+                        !(failed && domain.is_some()),
+                        "an object with an error was used: {object}"
+                    );
+                    parsed += 1;
+                });
+            }
+        }
+    }
+    assert!(parsed > 10_000, "{parsed}");
+}
+
+#[test]
+fn a_bad_version_leaves_the_last_good_one_in_force() {
+    let mut store = Store::new(default_mesh());
+    let rule = |weight: i64| {
+        Arc::new(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "a", "namespace": "default"},
+            "spec": {"hosts": ["a.example"], "http": [{"route": [{"destination": {"host": "a"}, "weight": weight}, {"destination": {"host": "b"}, "weight": 1}]}]}
+        }))
+    };
+    assert!(store.apply(rule(10)).changed);
+    let good = store.build();
+    let bad = store.apply(rule(110));
+    assert!(!bad.changed);
+    assert_eq!(
+        bad.problems[0].message,
+        "route weight 110: weights of one route must add up to at most 100"
+    );
+    assert!(Arc::ptr_eq(&good, &store.build()));
+    assert_eq!(
+        store
+            .problems()
+            .filter(|(_, p)| p.severity == Severity::Error && p.code == code::INVALID)
+            .count(),
+        1
+    );
+    assert!(store.apply(rule(20)).changed);
+    assert_eq!(store.build().version, 2);
+    assert_eq!(
+        store
+            .problems()
+            .filter(|(_, p)| p.code == code::INVALID)
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_thousand_services_stay_quick() {
+    let mut store = Store::new(default_mesh());
+    let start = std::time::Instant::now();
+    for n in 0..1000 {
+        let name = format!("s{n}");
+        let namespace = format!("n{}", n % 20);
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}}}\n---\n\
+             {{apiVersion: v1, kind: Pod, metadata: {{name: {name}-1, namespace: {namespace}, labels: {{app: {name}}}}}, status: {{podIP: 10.1.{}.{}}}}}\n---\n\
+             {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: {name}-x, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}, addressType: IPv4, ports: [{{name: http, port: 80}}], endpoints: [{{addresses: [10.1.{}.{}], targetRef: {{kind: Pod, name: {name}-1}}}}]}}\n---\n\
+             {{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{host: {name}}}}}\n",
+            n / 250,
+            n % 250,
+            n / 250,
+            n % 250
+        );
+        for document in manifest::load("x", &text).unwrap() {
+            store.apply(Arc::new(document.object));
+        }
+    }
+    let applied = start.elapsed();
+    let first = store.build();
+    let built = start.elapsed();
+    store.apply(Arc::new(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "s7-1", "namespace": "n7", "labels": {"app": "s7", "v": "2"}}, "status": {"podIP": "10.1.0.7"}})));
+    let second = store.build();
+    println!(
+        "1,000 services: applied {applied:?}, built {:?}, one pod {:?}",
+        built - applied,
+        start.elapsed() - built
+    );
+    let changed = second
+        .endpoints
+        .iter()
+        .filter(|(key, value)| !Arc::ptr_eq(value, &first.endpoints[*key]))
+        .count();
+    assert_eq!(changed, 1);
+    assert!(Arc::ptr_eq(&first.services, &second.services));
+    assert!(Arc::ptr_eq(
+        &first.destination_rules,
+        &second.destination_rules
+    ));
+}
+
+#[test]
+fn an_object_without_meaning_still_changes_what_is_said_about_others() {
+    let gateway = r#"
+{apiVersion: v1, kind: Pod, metadata: {name: gw, namespace: edge, labels: {istio: gw}}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front, namespace: default}
+spec: {selector: {istio: gw}, servers: [{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.example], tls: {mode: SIMPLE, credentialName: cert}}]}
+"#;
+    let (mut store, _, _) = store_of(default_mesh(), &[("test.yaml", gateway)]);
+    let said = |store: &Store| store.problems().map(|(_, p)| p.code).collect::<Vec<_>>();
+    let before = store.build();
+    assert_eq!(said(&store), [code::REFERENCE_NOT_FOUND]);
+    let useless = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert", "namespace": "edge"}, "data": {"other": "eA=="}});
+    assert!(!store.apply(Arc::new(useless)).changed);
+    assert!(Arc::ptr_eq(&before, &store.build()));
+    assert_eq!(said(&store), [code::GATEWAY_CREDENTIAL]);
+    store.delete(&Key {
+        kind: Kind::Secret,
+        namespace: "edge".into(),
+        name: "cert".into(),
+    });
+    store.build();
+    assert_eq!(said(&store), [code::REFERENCE_NOT_FOUND]);
+}

@@ -1,0 +1,47 @@
+//! The application's own metrics, for the merged scrape on 15020 (`prometheus.io/*` annotations of the pod, row OBS-001).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Istio's cap of an application's answer.
+const MAX_BYTES: usize = 10 << 20;
+
+/// Where the application serves them.
+#[derive(Debug, Clone)]
+pub struct Application {
+    pub port: u16,
+    pub path: String,
+}
+
+impl Application {
+    /// The application's text, or a comment that says why there is none.
+    pub async fn metrics(&self) -> String {
+        match timeout(TIMEOUT, self.fetch()).await {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => format!("# the application's metrics on port {} could not be read: {error}\n", self.port),
+            Err(_) => format!("# the application's metrics on port {} took longer than {} s\n", self.port, TIMEOUT.as_secs()),
+        }
+    }
+
+    async fn fetch(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let uri: Uri = self.path.parse()?;
+        let request = Request::get(uri).header("host", format!("localhost:{}", self.port)).body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await?.to_bytes();
+        driver.abort();
+        if !status.is_success() {
+            return Err(format!("it answered {status}").into());
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+}

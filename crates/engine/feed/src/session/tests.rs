@@ -1,0 +1,347 @@
+//! The feed against a control plane of the same protocol crate, over real sockets and TLS, with a real certificate authority.
+
+mod control_plane;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crate::proxy::Live;
+use control_plane::ControlPlane;
+use identity::{ServiceAccountName, TrustDomain};
+use stdx::drain;
+use tokio::task::JoinHandle;
+use wire_envoy::{
+    any,
+    pb::{
+        Any,
+        cluster::Cluster,
+        endpoint::ClusterLoadAssignment,
+        route::{RouteConfiguration, VirtualHost},
+    },
+};
+
+use super::*;
+use crate::settings::{Address, Certificates, Discovery, Limits, Server, ServerAuthentication};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Running {
+    live: Arc<Live>,
+    status: Arc<Status>,
+    stop: drain::DrainTrigger,
+    task: JoinHandle<()>,
+    _files: tempfile::TempDir,
+}
+
+fn server(control: &ControlPlane, files: &std::path::Path) -> Server {
+    Server {
+        address: Address::Host {
+            name: "127.0.0.1".into(),
+            port: control.port(),
+        },
+        tls: Some(ServerAuthentication {
+            root_file: files.join("root.pem"),
+            name: "istiod.test".into(),
+        }),
+        token_file: Some(files.join("token")),
+        mark: None,
+    }
+}
+
+fn start(control: &ControlPlane, flavour: Flavour, ttl: Duration) -> Running {
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("root.pem"), control.root_pem()).unwrap();
+    std::fs::write(files.path().join("token"), "good token\n").unwrap();
+    let limits = Limits {
+        retry_first: Duration::from_millis(20),
+        retry_limit: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let settings = Settings {
+        node: Node {
+            id: "sidecar~127.0.0.1~a.b~b.svc".into(),
+            ..Node::default()
+        },
+        discovery: Some(Discovery {
+            server: server(control, files.path()),
+            flavour,
+        }),
+        certificates: Some(Certificates {
+            server: server(control, files.path()),
+            trust_domain: TrustDomain::default(),
+            account: ServiceAccountName::new("b", "a").unwrap(),
+            ttl,
+            renew_after: 0.5,
+            jitter: 0.01,
+            cluster_id: "Kubernetes".into(),
+        }),
+        limits,
+    };
+    let live = Arc::new(Live::default());
+    let feed = Feed::new(settings, Static::default(), live.clone());
+    let status = feed.status();
+    let (stop, drain) = drain::channel();
+    let task = tokio::spawn(feed.run(drain));
+    Running {
+        live,
+        status,
+        stop,
+        task,
+        _files: files,
+    }
+}
+
+impl Running {
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let waited = tokio::time::timeout(DEADLINE, async {
+            while !condition(self) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(
+            waited.await.is_ok(),
+            "not in time: {what}; {:?}",
+            self.status.connection()
+        );
+    }
+
+    fn has_cluster(&self, name: &str) -> bool {
+        self.live.config().clusters.contains_key(name)
+    }
+
+    async fn end(self) {
+        self.stop.start();
+        tokio::time::timeout(DEADLINE, self.task)
+            .await
+            .expect("the feed ends when told")
+            .unwrap();
+    }
+}
+
+fn cluster(name: &str) -> Any {
+    use wire_envoy::pb::{cluster::cluster, core};
+    let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {});
+    any(&Cluster {
+        name: name.into(),
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
+            cluster::DiscoveryType::Eds.into(),
+        )),
+        eds_cluster_config: Some(cluster::EdsClusterConfig {
+            eds_config: Some(core::ConfigSource {
+                config_source_specifier: Some(ads),
+                ..Default::default()
+            }),
+            service_name: String::new(),
+        }),
+        ..Default::default()
+    })
+}
+
+fn endpoints(name: &str) -> Any {
+    any(&ClusterLoadAssignment {
+        cluster_name: name.into(),
+        ..Default::default()
+    })
+}
+
+fn routes(name: &str) -> Any {
+    let host = VirtualHost {
+        name: "all".into(),
+        domains: vec!["*".into()],
+        ..Default::default()
+    };
+    any(&RouteConfiguration {
+        name: name.into(),
+        virtual_hosts: vec![host],
+        ..Default::default()
+    })
+}
+
+fn listener(name: &str, table: &str) -> Any {
+    crate::warm::tests_support::http_listener(name, table)
+}
+
+fn first_configuration(control: &ControlPlane) {
+    control.set(&[
+        ("a", cluster("a")),
+        ("a", endpoints("a")),
+        ("l", listener("l", "80")),
+        ("80", routes("80")),
+    ]);
+}
+
+#[tokio::test]
+async fn certificate_and_configuration_arrive_in_both_flavours() {
+    for flavour in [Flavour::Delta, Flavour::StateOfTheWorld] {
+        let control = ControlPlane::start(0).await;
+        first_configuration(&control);
+        let running = start(&control, flavour, Duration::from_secs(3600));
+        running.until("ready", |r| r.status.is_ready()).await;
+        assert!(running.has_cluster("a"));
+        assert!(running.live.config().listeners.contains_key("l"));
+        assert!(running.live.config().routes.contains_key("80"));
+        let identity = running.live.tls.identity.load().unwrap();
+        assert_eq!(identity.id().as_str(), "spiffe://cluster.local/ns/b/sa/a");
+        control.set(&[("b", cluster("b")), ("b", endpoints("b"))]);
+        running
+            .until("a cluster more", |r| r.has_cluster("b"))
+            .await;
+        control.remove(&cluster("a").type_url, "a");
+        running
+            .until("a cluster less", |r| !r.has_cluster("a"))
+            .await;
+        assert!(
+            control
+                .tokens()
+                .iter()
+                .all(|token| token == "Bearer good token")
+        );
+        let dump = running
+            .status
+            .config_dump(&Node::default(), Some(&identity), true)
+            .unwrap()
+            .to_string();
+        assert!(dump.contains("\"name\":\"b\"") && dump.contains("dynamic_active_secrets"));
+        let key = identity.certificate().key().to_pem();
+        assert!(
+            key.lines()
+                .filter(|l| !l.starts_with('-'))
+                .all(|line| !dump.contains(line))
+        );
+        running.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_resource_is_refused_by_name_and_hurts_no_other() {
+    let control = ControlPlane::start(0).await;
+    first_configuration(&control);
+    let running = start(&control, Flavour::Delta, Duration::from_secs(3600));
+    running.until("ready", |r| r.status.is_ready()).await;
+    let bad = Any {
+        value: vec![0x0a, 3, b'b', b'a', b'd', 0xff],
+        ..cluster("bad")
+    };
+    control.set(&[
+        ("bad", bad),
+        ("good", cluster("good")),
+        ("good", endpoints("good")),
+    ]);
+    running
+        .until("the good one", |r| r.has_cluster("good"))
+        .await;
+    running
+        .until("a rejection", |_| !control.rejections().is_empty())
+        .await;
+    assert!(
+        control.rejections()[0].starts_with("bad: "),
+        "{:?}",
+        control.rejections()
+    );
+    assert!(!running.has_cluster("bad"));
+    assert_eq!(running.status.types()[&cluster("").type_url].rejected, 1);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn the_last_configuration_survives_the_control_plane_and_its_return_brings_the_news() {
+    let control = ControlPlane::start(0).await;
+    first_configuration(&control);
+    let running = start(&control, Flavour::Delta, Duration::from_secs(3600));
+    running.until("ready", |r| r.status.is_ready()).await;
+    let (port, authority) = (control.port(), control.stop().await);
+    running
+        .until("the loss is noticed", |r| !r.status.connection().connected)
+        .await;
+    running
+        .until("attempts fail", |r| r.status.connection().failures > 2)
+        .await;
+    assert!(running.has_cluster("a") && running.status.is_ready());
+    let control = ControlPlane::restart(port, authority).await;
+    control.set(&[
+        ("l", listener("l", "80")),
+        ("80", routes("80")),
+        ("new", cluster("new")),
+        ("new", endpoints("new")),
+    ]);
+    running
+        .until("the news", |r| r.has_cluster("new") && !r.has_cluster("a"))
+        .await;
+    assert!(running.live.config().listeners.contains_key("l"));
+    // The identity is shown now, beside the token.
+    running
+        .until("the certificate is shown", |_| {
+            control
+                .peers()
+                .iter()
+                .any(|p| p.as_deref() == Some("spiffe://cluster.local/ns/b/sa/a"))
+        })
+        .await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_before_they_end() {
+    let control = ControlPlane::start(0).await;
+    first_configuration(&control);
+    let running = start(&control, Flavour::Delta, Duration::from_secs(2));
+    running.until("ready", |r| r.status.is_ready()).await;
+    let first = running.live.tls.identity.load().unwrap();
+    running
+        .until("a renewal", |r| r.live.tls.identity.generation() >= 3)
+        .await;
+    let later = running.live.tls.identity.load().unwrap();
+    assert_ne!(
+        first.certificate().leaf().serial,
+        later.certificate().leaf().serial
+    );
+    assert_ne!(
+        first.certificate().key().public_key_pem(),
+        later.certificate().key().public_key_pem()
+    );
+    assert!(
+        later
+            .certificate()
+            .is_valid_at(std::time::SystemTime::now())
+    );
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_control_plane_of_another_root_is_not_believed() {
+    let control = ControlPlane::start(0).await;
+    let impostor = ControlPlane::start(0).await;
+    first_configuration(&impostor);
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("root.pem"), control.root_pem()).unwrap();
+    let dialer = Dialer {
+        identity: Default::default(),
+        resolver: Arc::new(Resolver::from_system(1)),
+        clock: Arc::new(stdx::SystemClock),
+        connect_timeout: DEADLINE,
+    };
+    assert!(dialer.dial(&server(&control, files.path())).await.is_ok());
+    let error = dialer
+        .dial(&server(&impostor, files.path()))
+        .await
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(error.contains("certificate"), "{error}");
+    let gone: PathBuf = files.path().join("none");
+    let missing = Server {
+        tls: Some(ServerAuthentication {
+            root_file: gone,
+            name: "istiod.test".into(),
+        }),
+        ..server(&control, files.path())
+    };
+    assert!(
+        dialer
+            .dial(&missing)
+            .await
+            .err()
+            .expect("refused")
+            .to_string()
+            .contains("none")
+    );
+}

@@ -1,0 +1,154 @@
+//! The local API: Kubernetes' paths and objects over HTTP/1.1, on a socket that only the owner can open.
+//!
+//! The socket's mode is 0600 and each connection's user is checked as well. Discovery, list, watch, patch, logs and exec are
+//! those of the API server, so that its clients (the control plane's watches, kubectl through a forwarder) work unchanged.
+//! A handler that refuses answers with a `Status` object.
+
+pub mod connect;
+pub mod discovery;
+pub mod logs;
+pub mod patch;
+pub mod resource;
+pub mod review;
+pub mod route;
+pub mod summary;
+pub mod watch;
+
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::error::{Context as _, Result};
+use crate::kubelet::Context;
+use crate::store::{Refusal, status_object};
+use route::Route;
+
+/// Connections at the same time.
+const MAX_CONNECTIONS: usize = 1_024;
+/// Bytes of a request's body, as the API server's.
+const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// A response's body.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// A handler's result.
+pub type Answer = std::result::Result<Response<Body>, Refusal>;
+
+/// Opens the socket.
+pub fn listen(path: &Path) -> Result<UnixListener> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).context(|| format!("open {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context(|| format!("restrict {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: UnixListener, context: Arc<Context>) {
+    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let owner = nix::unistd::geteuid().as_raw();
+    loop {
+        let Ok(permit) = limit.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        };
+        if stream.peer_cred().map(|peer| peer.uid()) .ok() != Some(owner) {
+            tracing::warn!("a process of another user was refused at the local API");
+            continue;
+        }
+        let context = context.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            serve_connection(stream, context).await;
+        });
+    }
+}
+
+async fn serve_connection(stream: UnixStream, context: Arc<Context>) {
+    let service = service_fn(move |request| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(answer(context, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection of the local API ended");
+    }
+}
+
+async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Response<Body> {
+    let what = format!("{} {}", request.method(), request.uri());
+    match dispatch(context, request).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::debug!(%refusal, what, "refused");
+            let code = StatusCode::from_u16(refusal.status().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            json(code, &status_object(&refusal))
+        }
+    }
+}
+
+async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_string();
+    let nothing = || Refusal::NotFound { kind: "path".into(), name: path.clone() };
+    let ok = |value: Value| Ok(json(StatusCode::OK, &value));
+    match route::parse(&path).ok_or_else(nothing)? {
+        Route::Version => ok(discovery::version()),
+        Route::Health => Ok(text("ok")),
+        Route::CoreVersions => ok(discovery::core_versions()),
+        Route::Groups => ok(discovery::groups()),
+        Route::Group(group) => ok(discovery::group(&group).ok_or_else(nothing)?),
+        Route::Resources(group, version) => ok(discovery::resources(&group, &version).ok_or_else(nothing)?),
+        Route::KeySet => ok(context.signer.key_set()),
+        Route::Summary => ok(summary::summary(&context)),
+        Route::TokenReview if request.method() == Method::POST => review::token_review(&context, &read_body(request).await?),
+        Route::TokenReview => Err(Refusal::NotAllowed("tokenreviews are created".into())),
+        Route::Resource(target) => resource::handle(context, target, request).await,
+    }
+}
+
+/// A request's body as an object; JSON is YAML too.
+pub async fn read_body(request: Request<Incoming>) -> std::result::Result<Value, Refusal> {
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|_| Refusal::TooLarge)?.to_bytes();
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    match serde_json::from_slice(&body) {
+        Ok(value) => Ok(value),
+        Err(_) => {
+            let text = std::str::from_utf8(&body).map_err(|_| Refusal::BadRequest("the body is neither JSON nor YAML".into()))?;
+            serde_saphyr::from_str(text).map_err(|error| Refusal::BadRequest(format!("the body is neither JSON nor YAML: {error}")))
+        }
+    }
+}
+
+/// A response with a JSON object.
+pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(whole(value.to_string()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A response with a text.
+pub fn text(content: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(whole(content));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// A body that is there at once.
+pub fn whole(content: impl Into<Bytes>) -> Body {
+    Full::new(content.into()).boxed_unsync()
+}

@@ -1,0 +1,124 @@
+//! Watches: the changes of a list as a stream of lines.
+//!
+//! A client that cannot keep up is slowed by its connection, not by memory here: changes are read from the store's history
+//! when there is room for them; who falls out of the history gets `410 Expired` and lists again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::Body;
+use super::resource::{Filter, versioned};
+use super::route::Target;
+use crate::object;
+use crate::store::{Change, Happening, Store, status_object};
+
+/// Lines that wait for a client.
+const MAX_WAITING_LINES: usize = 64;
+/// Changes that are read from the history at once.
+const BATCH: usize = 256;
+/// How often a client that asked for it learns the version.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+/// The longest watch, as the API server's.
+const MAX_DURATION: Duration = Duration::from_secs(3_600);
+
+/// The response of a watch from a version (0: from what is there, which comes first).
+pub fn respond(store: Arc<Store>, target: &Target, filter: Filter, version: u64, bookmarks: bool, seconds: Option<u64>) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(MAX_WAITING_LINES);
+    let watch = Watch { store, target: target.clone(), filter, bookmarks, sender };
+    let end = Instant::now() + seconds.map_or(MAX_DURATION, Duration::from_secs).min(MAX_DURATION);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = watch.run(version) => {}
+            () = sleep_until(end) => {}
+        }
+    });
+    let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync();
+    let mut response = Response::new(body);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+struct Watch {
+    store: Arc<Store>,
+    target: Target,
+    filter: Filter,
+    bookmarks: bool,
+    sender: mpsc::Sender<Result<Frame<Bytes>, Infallible>>,
+}
+
+impl Watch {
+    /// `None` when the client is gone.
+    async fn run(self, from: u64) -> Option<()> {
+        let mut news = self.store.version();
+        let mut version = from;
+        if from == 0 {
+            let (objects, now) = self.store.list(self.target.kind, self.target.namespace.as_deref());
+            version = now;
+            for object in objects.iter().filter(|object| self.filter.matches(object)) {
+                self.send("ADDED", &versioned(self.target.kind, &self.target.version, object)).await?;
+            }
+        }
+        let mut bookmark = tokio::time::interval(BOOKMARK_PERIOD);
+        bookmark.tick().await;
+        loop {
+            news.mark_unchanged();
+            let changes = match self.store.changes_since(version, BATCH) {
+                Ok(changes) => changes,
+                Err(refusal) => {
+                    self.send("ERROR", &status_object(&refusal)).await?;
+                    return None;
+                }
+            };
+            for change in &changes {
+                version = change.version;
+                if let Some((kind, object)) = seen(&self.filter, &self.target, change) {
+                    self.send(kind, &versioned(self.target.kind, &self.target.version, object)).await?;
+                }
+            }
+            if changes.len() == BATCH {
+                continue;
+            }
+            tokio::select! {
+                changed = news.changed() => changed.ok()?,
+                _ = bookmark.tick(), if self.bookmarks => {
+                    let object = json!({"kind": self.target.kind.kind, "apiVersion": self.target.kind.api_version(&self.target.version),
+                        "metadata": {"resourceVersion": version.to_string()}});
+                    self.send("BOOKMARK", &object).await?;
+                }
+                () = self.sender.closed() => return None,
+            }
+        }
+    }
+
+    async fn send(&self, kind: &str, object: &Value) -> Option<()> {
+        let mut line = json!({"type": kind, "object": object}).to_string();
+        line.push('\n');
+        self.sender.send(Ok(Frame::data(line.into()))).await.ok()
+    }
+}
+
+/// How a watch with this filter sees a change: an object that comes to match is added, one that ceases to is deleted.
+fn seen<'a>(filter: &Filter, target: &Target, change: &'a Change) -> Option<(&'static str, &'a Value)> {
+    if !std::ptr::eq(change.kind, target.kind) {
+        return None;
+    }
+    let now = change.happening != Happening::Deleted && filter.matches(&change.object);
+    let before = change.previous.as_ref().is_some_and(|previous| filter.matches(previous));
+    let kind = match (before, now) {
+        (false, true) => "ADDED",
+        (true, true) => "MODIFIED",
+        (true, false) => "DELETED",
+        (false, false) => return None,
+    };
+    let _ = object::version(&change.object);
+    Some((kind, &change.object))
+}

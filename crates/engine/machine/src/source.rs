@@ -1,0 +1,364 @@
+//! The files that the person edits, as objects of the store: applied, changed and deleted as the files are.
+//!
+//! Folders are read with their subfolders (`.yaml`, `.yml`, `.json`; hidden ones not) and watched. A change is taken in when
+//! nothing more happened for a moment. A file that does not parse changes nothing: its last good objects stay, and the
+//! problem is told with file, line and column. An object that is in two files is the first's. Objects that the store refuses
+//! are tried again with every change, because what they miss may have come.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use wire_kube::manifest::{Document, load};
+
+use crate::images::ImageMap;
+use crate::kubelet::Context;
+use crate::object;
+use crate::store::kinds::{self, Effect, Kind};
+use crate::store::{Deletion, Part, Refusal, Store};
+
+/// What else is wrong with the documents of all files: one line for each problem.
+pub type Validate = Arc<dyn Fn(&[Document]) -> Vec<String> + Send + Sync>;
+
+/// Nothing must happen for this long before files are read.
+const QUIET: Duration = Duration::from_millis(40);
+/// But no change waits longer than this.
+const MAX_WAIT: Duration = Duration::from_millis(400);
+/// How often files are looked at where the kernel cannot watch them, and as a safety net.
+const POLL: Duration = Duration::from_secs(5);
+/// Files of all folders together.
+const MAX_FILES: usize = 10_000;
+
+type Key = (&'static str, &'static str, String, String);
+
+/// The present contents of the files.
+pub struct Source {
+    paths: Vec<PathBuf>,
+    images_file: Option<PathBuf>,
+    validate: Option<Validate>,
+    files: BTreeMap<PathBuf, File>,
+    applied: HashMap<Key, (&'static Kind, Value)>,
+    images_text: Option<String>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Source").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+struct File {
+    text: String,
+    documents: Vec<Document>,
+    problem: Option<String>,
+}
+
+impl Source {
+    /// Files of these folders and files.
+    pub fn new(paths: Vec<PathBuf>, images_file: Option<PathBuf>, validate: Option<Validate>) -> Self {
+        Self { paths, images_file, validate, files: BTreeMap::new(), applied: HashMap::new(), images_text: None }
+    }
+
+    /// Follows the files until the task is dropped. The first synchronisation should have been made before.
+    pub async fn follow(mut self, context: Arc<Context>, images: watch::Sender<Arc<ImageMap>>) {
+        let (sender, mut news) = mpsc::channel(1);
+        let watcher = self.watcher(sender);
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
+        }
+        loop {
+            if let Ok(Some(())) = timeout(POLL, news.recv()).await {
+                let settle = async {
+                    while let Ok(Some(())) = timeout(QUIET, news.recv()).await {}
+                };
+                let _ = timeout(MAX_WAIT, settle).await;
+            }
+            let worker = context.clone();
+            let sender = images.clone();
+            let result = tokio::task::spawn_blocking(move || {
+                self.synchronise_images(&worker, &sender);
+                self.synchronise(&worker);
+                self
+            });
+            match result.await {
+                Ok(source) => self = source,
+                Err(error) => {
+                    tracing::error!(%error, "files are no longer followed");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn watcher(&self, news: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                // A full queue means that a look is due anyway.
+                let _ = news.try_send(());
+            }
+        })?;
+        let folder_of = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
+        for path in &self.paths {
+            let mode = if path.is_dir() { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            if let Some(folder) = folder_of(path) {
+                watcher.watch(&folder, mode)?;
+            }
+        }
+        if let Some(folder) = self.images_file.as_ref().and_then(folder_of) {
+            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        }
+        Ok(watcher)
+    }
+
+    /// Reads the image map when it changed.
+    pub fn synchronise_images(&mut self, context: &Context, images: &watch::Sender<Arc<ImageMap>>) {
+        let text = match &self.images_file {
+            Some(path) => match fs::read_to_string(path) {
+                Ok(text) => text,
+                Err(error) => {
+                    context.problems.lock().insert("images".into(), vec![format!("{}: {error}", path.display())]);
+                    return;
+                }
+            },
+            None => String::new(),
+        };
+        if self.images_text.as_ref() == Some(&text) {
+            return;
+        }
+        match image_map(context, self.images_file.as_deref(), &text) {
+            Ok(map) => {
+                context.problems.lock().remove("images");
+                images.send_replace(Arc::new(map));
+            }
+            Err(error) => {
+                let file = self.images_file.as_deref().unwrap_or(Path::new("images")).display().to_string();
+                context.problems.lock().insert("images".into(), vec![format!("{file}: {error}")]);
+            }
+        }
+        self.images_text = Some(text);
+    }
+
+    /// Makes the store hold what the files say.
+    pub fn synchronise(&mut self, context: &Context) {
+        let mut problems = self.read_files();
+        let mut wanted: Vec<(Key, &'static Kind, &Document)> = Vec::new();
+        let mut seen: HashMap<Key, String> = HashMap::new();
+        for document in self.files.values().flat_map(|file| &file.documents) {
+            match identify(document) {
+                Err(problem) => problems.push(problem),
+                Ok((key, kind)) => {
+                    if let Some(first) = seen.get(&key) {
+                        problems.push(format!("{}: {} {} is defined at {first} already; this one is not used", document.source, kind.kind, title(&key)));
+                        continue;
+                    }
+                    if kind.effect == Effect::Inert {
+                        problems.push(format!("{}: {} {} has no effect on one machine", document.source, kind.kind, title(&key)));
+                    }
+                    seen.insert(key.clone(), document.source.to_string());
+                    wanted.push((key, kind, document));
+                }
+            }
+        }
+        wanted.sort_by_key(|(_, kind, _)| order(kind));
+        let gone: Vec<Key> = self.applied.keys().filter(|key| !seen.contains_key(*key)).cloned().collect();
+        for key in gone {
+            if let Some((kind, _)) = self.applied.remove(&key)
+                && !kept(kind, &key.3)
+            {
+                let _ = context.store.delete(kind, &key.2, &key.3, &Deletion::default());
+            }
+        }
+        for (key, kind, document) in wanted {
+            let last = self.applied.get(&key).map(|(_, last)| last);
+            if last == Some(&document.object) {
+                continue;
+            }
+            match apply(&context.store, kind, &document.object, last) {
+                Ok(()) => {
+                    self.applied.insert(key, (kind, document.object.clone()));
+                }
+                Err(refusal) => problems.push(format!("{}: {} {}: {refusal}", document.source, kind.kind, title(&key))),
+            }
+        }
+        if let Some(validate) = &self.validate {
+            let documents: Vec<Document> = self.files.values().flat_map(|file| file.documents.clone()).collect();
+            problems.extend(validate(&documents));
+        }
+        for problem in &problems {
+            tracing::debug!(problem, "source");
+        }
+        context.problems.lock().insert("source".into(), problems);
+    }
+
+    /// Reads what changed; the problems of files.
+    fn read_files(&mut self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut found = Vec::new();
+        for path in &self.paths {
+            if let Err(error) = collect(path, &mut found) {
+                problems.push(format!("{}: {error}", path.display()));
+            }
+        }
+        found.retain(|path| self.images_file.as_ref() != Some(path));
+        self.files.retain(|path, _| found.contains(path));
+        for path in found {
+            let name = path.display().to_string();
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) => {
+                    problems.push(format!("{name}: {error}"));
+                    continue;
+                }
+            };
+            let file = self.files.entry(path).or_insert_with(|| File { text: String::new(), documents: Vec::new(), problem: None });
+            if file.text != text {
+                match load(&name, &text) {
+                    Ok(documents) => (file.documents, file.problem) = (documents, None),
+                    Err(error) => file.problem = Some(error.to_string()),
+                }
+                file.text = text;
+            }
+            problems.extend(file.problem.clone());
+        }
+        problems
+    }
+}
+
+/// The image map with the runtime's own programs.
+pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<ImageMap, String> {
+    let beside = file.and_then(Path::parent).unwrap_or(Path::new("/")).to_path_buf();
+    let options = &context.options;
+    let programs = options.proxy_program.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let map = ImageMap::parse(text, &beside, &programs, &options.search_path)?;
+    let proxy = options.proxy_program.display().to_string();
+    let map = map.with_entry(crate::inject::PROXY_IMAGE, vec![proxy]);
+    Ok(match options.control_command.is_empty() {
+        true => map,
+        false => map.with_entry(crate::init::CONTROL_IMAGE, options.control_command.clone()),
+    })
+}
+
+fn collect(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !path.is_dir() {
+        found.push(path.to_path_buf());
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> = fs::read_dir(path)?.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for entry in entries {
+        let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let text = entry.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        if hidden || found.len() >= MAX_FILES {
+            continue;
+        }
+        if entry.is_dir() {
+            collect(&entry, found)?;
+        } else if text {
+            found.push(entry);
+        }
+    }
+    Ok(())
+}
+
+fn identify(document: &Document) -> Result<(Key, &'static Kind), String> {
+    let (api_version, kind_name) = document.type_meta().ok_or_else(|| format!("{}: apiVersion and kind are missing", document.source))?;
+    let kind = kinds::by_object(api_version, kind_name)
+        .ok_or_else(|| format!("{}: kind {kind_name} of {api_version} is not supported", document.place("kind")))?;
+    let name = object::name(&document.object);
+    if name.is_empty() {
+        return Err(format!("{}: {kind_name}: metadata.name is missing", document.source));
+    }
+    let namespace = match (kind.namespaced(), object::namespace(&document.object)) {
+        (false, _) => String::new(),
+        (true, "") => "default".into(),
+        (true, namespace) => namespace.into(),
+    };
+    Ok(((kind.group, kind.plural, namespace, name.into()), kind))
+}
+
+fn title(key: &Key) -> String {
+    if key.2.is_empty() { key.3.clone() } else { format!("{}/{}", key.2, key.3) }
+}
+
+/// What others need comes first: namespaces, then what pods read, then Services, then what makes pods.
+fn order(kind: &Kind) -> u8 {
+    match kind.plural {
+        "namespaces" => 0,
+        "serviceaccounts" | "configmaps" | "secrets" => 1,
+        "services" => 2,
+        "deployments" | "statefulsets" | "daemonsets" | "replicasets" | "jobs" | "pods" => 4,
+        _ => 3,
+    }
+}
+
+/// Namespaces of the runtime itself, which a file may describe but not delete.
+fn kept(kind: &Kind, name: &str) -> bool {
+    kind.plural == "namespaces" && ["default", "istio-system", "kube-system"].contains(&name)
+}
+
+/// Creates an object or makes the present one say what `wanted` says; `last` is what was applied before.
+pub fn apply(store: &Store, kind: &'static Kind, wanted: &Value, last: Option<&Value>) -> Result<(), Refusal> {
+    let namespace = match (kind.namespaced(), object::namespace(wanted)) {
+        (false, _) => "",
+        (true, "") => "default",
+        (true, namespace) => namespace,
+    };
+    if store.find(kind, namespace, object::name(wanted)).is_none() {
+        return store.create(kind, wanted.clone()).map(drop);
+    }
+    store.change(kind, namespace, object::name(wanted), Part::Main, |present| Ok(merged(present, wanted, last))).map(drop)
+}
+
+/// The present object with the fields of `wanted`; labels and annotations that others set stay.
+fn merged(present: &Value, wanted: &Value, last: Option<&Value>) -> Value {
+    let mut next = wanted.clone();
+    object::entry(&mut next, "metadata");
+    for part in ["labels", "annotations"] {
+        let pointer = format!("/metadata/{part}");
+        let given = object::texts(wanted, &pointer);
+        let before = last.map(|last| object::texts(last, &pointer)).unwrap_or_default();
+        let mut all = object::texts(present, &pointer);
+        all.retain(|key, _| !before.contains_key(key));
+        all.extend(given);
+        if !all.is_empty() {
+            object::set_metadata(&mut next, part, serde_json::json!(all));
+        }
+    }
+    for key in ["ownerReferences", "finalizers"] {
+        if let (Some(value), None) = (present.pointer(&format!("/metadata/{key}")), wanted.pointer(&format!("/metadata/{key}"))) {
+            object::set_metadata(&mut next, key, value.clone());
+        }
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_applied_object_keeps_what_others_added_and_loses_what_the_file_dropped() {
+        let present = json!({"metadata": {"name": "a", "labels": {"old": "1", "other": "2"}}, "spec": {"x": 1}});
+        let last = json!({"metadata": {"name": "a", "labels": {"old": "1"}}, "spec": {"x": 1}});
+        let wanted = json!({"metadata": {"name": "a", "labels": {"new": "3"}}, "spec": {"y": 2}});
+        let next = merged(&present, &wanted, Some(&last));
+        assert_eq!(next["metadata"]["labels"], json!({"other": "2", "new": "3"}));
+        assert_eq!(next["spec"], json!({"y": 2}));
+    }
+
+    #[test]
+    fn documents_are_identified_or_refused_with_their_place() {
+        let documents = load("f.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n---\napiVersion: x/v1\nkind: Thing\nmetadata: {name: t}\n").expect("parses");
+        let (key, kind) = identify(&documents[0]).expect("a pod");
+        assert_eq!((kind.kind, title(&key).as_str()), ("Pod", "default/p"));
+        assert_eq!(identify(&documents[1]).expect_err("unknown"), "f.yaml:6:7: kind Thing of x/v1 is not supported");
+    }
+}

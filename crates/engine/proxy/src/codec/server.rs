@@ -1,0 +1,157 @@
+//! A downstream HTTP connection: hyper's codec around `serve`, idle and drain times.
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{Request, body::Incoming, server::conn::{http1, http2}, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use proxy_config::HttpConnectionManager;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use crate::{
+    connection::Connection,
+    exchange::{Exchange, body::RequestSource, is_grpc},
+    publish::LiveHttp,
+    serve::serve,
+    worker::Worker,
+};
+
+/// Streams that one HTTP/2 connection may have open where the configuration names no number.
+const MAX_CONCURRENT_STREAMS: u32 = 1024;
+/// hyper refuses smaller buffers for an HTTP/1 head.
+const MIN_HEAD_BYTES: usize = 8192;
+
+/// What all requests of a connection share.
+struct Session {
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    http: Arc<LiveHttp>,
+    /// Requests that began, and those that have ended; both only grow.
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// Serves requests until the connection ends.
+pub async fn run<S>(stream: S, is_http2: bool, worker: Arc<Worker>, connection: Arc<Connection>, http: Arc<LiveHttp>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let config = http.config.clone();
+    let session = Arc::new(Session { worker, connection, http, begun: AtomicU64::new(0), ended: AtomicU64::new(0) });
+    let service = {
+        let session = session.clone();
+        service_fn(move |request| one(session.clone(), request))
+    };
+    let io = TokioIo::new(stream);
+    if is_http2 {
+        let connection = http2_builder(&config).serve_connection(io, service);
+        let mut connection = pin!(connection);
+        drive(&mut connection, &session, |c| c.graceful_shutdown()).await;
+    } else {
+        let connection = http1_builder(&config).serve_connection(io, service).with_upgrades();
+        let mut connection = pin!(connection);
+        drive(&mut connection, &session, |c| c.graceful_shutdown()).await;
+    }
+}
+
+/// One request as the codec gives it.
+async fn one(session: Arc<Session>, mut request: Request<Incoming>) -> Result<hyper::Response<crate::exchange::reply::ReplyBody>, Infallible> {
+    session.begun.fetch_add(1, Ordering::Relaxed);
+    let _ended = Ended(session.clone());
+    let upgrades = request.headers().contains_key(http::header::UPGRADE) || request.method() == http::Method::CONNECT;
+    let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let (head, body) = request.into_parts();
+    let live = &session.worker.live;
+    let limit = session.worker.settings.retry_buffer_bytes;
+    let body = RequestSource::new(body, limit, is_grpc(&head.headers), live.clock.clone());
+    let x = Exchange::new(session.worker.clone(), session.connection.clone(), session.http.clone(), head, body, upgrade);
+    Ok(serve(x).await)
+}
+
+struct Ended(Arc<Session>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs the codec to its end; asks it to finish when the chain drains, when nothing happened for the idle time, or when it is too old.
+async fn drive<C, E>(connection: &mut Pin<&mut C>, session: &Session, finish: impl Fn(Pin<&mut C>))
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let timeouts = &session.http.config.timeouts;
+    let draining = session.connection.chain.draining();
+    let old = sleep_or_never(timeouts.max_connection_duration);
+    let (mut draining, mut old) = (pin!(draining), pin!(old));
+    let mut idle = pin!(sleep_or_never(timeouts.idle));
+    let mut seen = 0;
+    let limit = loop {
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = &mut draining => break session.worker.settings.drain_time,
+            () = &mut old => break timeouts.drain.unwrap_or(session.worker.settings.drain_time),
+            () = &mut idle => {
+                let (begun, ended) = (session.begun.load(Ordering::Relaxed), session.ended.load(Ordering::Relaxed));
+                if begun == seen && begun == ended {
+                    break timeouts.drain.unwrap_or(session.worker.settings.drain_time);
+                }
+                seen = begun;
+                idle.set(sleep_or_never(timeouts.idle));
+            }
+        }
+    };
+    finish(connection.as_mut());
+    // What does not end by itself in that time is closed.
+    let _ = tokio::time::timeout(limit, connection.as_mut()).await;
+}
+
+async fn sleep_or_never(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn head_bytes(config: &HttpConnectionManager) -> usize {
+    usize::try_from(config.max_request_headers_kb).unwrap_or(usize::MAX).saturating_mul(1024).max(MIN_HEAD_BYTES)
+}
+
+fn http1_builder(config: &HttpConnectionManager) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.timeouts.request_headers)
+        .preserve_header_case(config.preserve_header_case)
+        .max_buf_size(head_bytes(config).max(64 << 10));
+    builder
+}
+
+fn http2_builder(config: &HttpConnectionManager) -> http2::Builder<TokioExecutor> {
+    let options = &config.http2;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(options.initial_stream_window_bytes.unwrap_or(STREAM_WINDOW_BYTES))
+        .initial_connection_window_size(options.initial_connection_window_bytes.unwrap_or(CONNECTION_WINDOW_BYTES))
+        .max_concurrent_streams(options.max_concurrent_streams.unwrap_or(MAX_CONCURRENT_STREAMS))
+        .max_header_list_size(u32::try_from(head_bytes(config)).unwrap_or(u32::MAX))
+        .keep_alive_interval(options.keepalive_interval);
+    if let Some(timeout) = options.keepalive_timeout {
+        builder.keep_alive_timeout(timeout);
+    }
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    builder
+}

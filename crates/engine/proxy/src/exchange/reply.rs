@@ -1,0 +1,339 @@
+//! What answers a request, whoever made it, and its body on the way to the downstream.
+//!
+//! A [`Reply`] is a head and its [`Content`]. [`Reply::local`] makes the answers of the proxy itself, in Envoy's form (for gRPC: status 200
+//! with `grpc-status`). [`Reply::into_response`] ties the exchange to the body: when the body ends, the request is reported as complete; when
+//! it is dropped before, as abandoned; when the upstream breaks off, as reset.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    response::Parts,
+};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use telemetry::record::ResponseFlags;
+use tokio::time::Sleep;
+
+use super::{Exchange, body::BodyError, grpc};
+use crate::{
+    codec::{reset_reason, upgrade},
+    headers::{self, names::*},
+    upstream::pool::Lease,
+};
+
+/// An answer, not yet sent.
+pub struct Reply {
+    pub head: Parts,
+    pub content: Content,
+}
+
+pub enum Content {
+    Empty,
+    Full(Bytes),
+    /// What the upstream sends.
+    Upstream { body: Incoming, lease: Lease },
+    /// The connection becomes a tunnel to this upstream connection.
+    Tunnel { upstream: OnUpgrade, lease: Lease },
+}
+
+impl Reply {
+    /// An answer of the proxy itself; notes `details` in the record. Flags are the caller's.
+    pub fn local(x: &mut Exchange, status: StatusCode, body: impl Into<Bytes>, details: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+        let body: Bytes = body.into();
+        x.record.response_code_details = Some(details.into());
+        x.record.local_reply_body = (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into());
+        let (mut head, ()) = Response::new(()).into_parts();
+        if x.is_grpc {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            head.headers.insert(GRPC_STATUS, headers::number(grpc::status_of_http(status).into()));
+            if !body.is_empty() {
+                head.headers.insert(GRPC_MESSAGE, headers::text(&grpc::encode_message(&body)));
+            }
+            return Self { head, content: Content::Empty };
+        }
+        head.status = status;
+        if body.is_empty() {
+            return Self { head, content: Content::Empty };
+        }
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        Self { head, content: Content::Full(body) }
+    }
+
+    /// As [`Reply::local`], with a flag.
+    pub fn failure(
+        x: &mut Exchange,
+        status: StatusCode,
+        body: impl Into<Bytes>,
+        flag: ResponseFlags,
+        details: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> Self {
+        x.record.flags.insert(flag);
+        Self::local(x, status, body, details)
+    }
+
+    /// The upstream's answer.
+    pub fn upstream(response: Response<Incoming>, lease: Lease) -> Self {
+        let (head, body) = response.into_parts();
+        Self { head, content: Content::Upstream { body, lease } }
+    }
+
+    /// Whether the proxy made it.
+    pub fn is_local(&self) -> bool {
+        matches!(self.content, Content::Empty | Content::Full(_))
+    }
+
+    /// The response as the codec takes it. The exchange ends with its body.
+    pub fn into_response(self, mut x: Box<Exchange>) -> Response<ReplyBody> {
+        let Self { mut head, content } = self;
+        headers::response::finish(&x, &mut head);
+        // hyper takes the version from the connection.
+        head.version = http::Version::HTTP_11;
+        x.record.status = Some(head.status.as_u16());
+        x.record.grpc_status = x.record.grpc_status.or_else(|| grpc::status_in(&head.headers));
+        x.record.response_headers = Some(head.headers.clone());
+        x.record.timings.first_downstream_tx = Some(x.elapsed());
+        let mut body = ReplyBody { x: None, content: Passing::Empty, complete: true, timer: None, messages: grpc::Messages::default() };
+        match content {
+            Content::Empty => {}
+            Content::Full(_) if x.head.method == http::Method::HEAD => {}
+            Content::Full(bytes) => {
+                body.content = Passing::Full(Some(bytes));
+                body.complete = false;
+            }
+            Content::Upstream { body: incoming, lease } => {
+                body.complete = incoming.is_end_stream();
+                body.timer = Timer::new(&x);
+                body.content = Passing::Upstream { body: incoming, lease: Some(lease) };
+                if body.complete {
+                    x.record.timings.last_upstream_rx = Some(x.elapsed());
+                    body.release(&x);
+                }
+            }
+            Content::Tunnel { upstream, lease } => {
+                upgrade::tunnel(x, upstream, lease);
+                return Response::from_parts(head, body);
+            }
+        }
+        body.x = Some(x);
+        Response::from_parts(head, body)
+    }
+}
+
+/// A response's body on its way to the downstream's codec.
+pub struct ReplyBody {
+    x: Option<Box<Exchange>>,
+    content: Passing,
+    /// Nothing more will come.
+    complete: bool,
+    timer: Option<Box<Timer>>,
+    messages: grpc::Messages,
+}
+
+enum Passing {
+    Empty,
+    Full(Option<Bytes>),
+    /// The lease goes back when the body ends.
+    Upstream { body: Incoming, lease: Option<Lease> },
+}
+
+/// What may cut a response short.
+struct Timer {
+    /// From the request's end; the sleep exists once that is known.
+    route: Option<(Duration, Option<Pin<Box<Sleep>>>)>,
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    seen_bytes: u64,
+}
+
+impl Timer {
+    fn new(x: &Exchange) -> Option<Box<Self>> {
+        let idle = x.stream_idle_timeout();
+        if x.timeout.is_none() && idle.is_none() {
+            return None;
+        }
+        Some(Box::new(Self {
+            route: x.timeout.map(|limit| (limit, None)),
+            idle: idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
+            seen_bytes: x.body.bytes(),
+        }))
+    }
+
+    /// Ready when time is up: `true` for the route's timeout, `false` for the idle timeout.
+    fn poll(&mut self, x: &Exchange, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some((limit, sleep)) = &mut self.route {
+            if sleep.is_none() && x.body.poll_complete(cx).is_ready() {
+                let ended = x.body.ended(x.started).unwrap_or(x.started);
+                *sleep = Some(Box::pin(tokio::time::sleep_until((ended + *limit).into())));
+            }
+            if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(true);
+            }
+        }
+        let Some((limit, sleep)) = &mut self.idle else { return Poll::Pending };
+        while sleep.as_mut().poll(cx).is_ready() {
+            // Bytes that go up keep a stream from being idle, too.
+            let bytes = x.body.bytes();
+            if bytes == std::mem::replace(&mut self.seen_bytes, bytes) {
+                return Poll::Ready(false);
+            }
+            sleep.as_mut().reset(tokio::time::Instant::now() + *limit);
+        }
+        Poll::Pending
+    }
+
+    fn active(&mut self) {
+        if let Some((limit, sleep)) = &mut self.idle {
+            sleep.as_mut().reset(tokio::time::Instant::now() + *limit);
+        }
+    }
+}
+
+impl ReplyBody {
+    /// The upstream's connection may take another request, if the request was sent whole.
+    fn release(&mut self, x: &Exchange) {
+        if let Passing::Upstream { lease, .. } = &mut self.content
+            && let Some(lease) = lease.take()
+            && x.body.ended(x.started).is_some()
+        {
+            lease.release();
+        }
+    }
+
+    fn end(&mut self) {
+        self.complete = true;
+        if let Some(x) = self.x.take() {
+            self.release(&x);
+            self.report(x);
+        }
+    }
+
+    fn report(&self, mut x: Box<Exchange>) {
+        x.record.response_messages = self.messages.count();
+        x.record.timings.last_downstream_tx = Some(x.elapsed());
+        x.report();
+    }
+
+    /// The response cannot be completed; the codec resets the stream or closes the connection.
+    fn fail(&mut self, flag: ResponseFlags, details: String) -> BodyError {
+        let message = details.clone();
+        if let Some(mut x) = self.x.take() {
+            x.record.flags.insert(flag);
+            x.record.response_code_details = Some(details.into());
+            self.report(x);
+        }
+        self.content = Passing::Empty;
+        message.into()
+    }
+
+    fn took(&mut self, frame: &Frame<Bytes>) {
+        let Some(x) = &mut self.x else { return };
+        if let Some(data) = frame.data_ref() {
+            x.record.bytes.sent += data.len() as u64;
+            if x.is_grpc {
+                self.messages.feed(data);
+            }
+        }
+        if let Some(trailers) = frame.trailers_ref() {
+            x.record.grpc_status = grpc::status_in(trailers).or(x.record.grpc_status);
+            x.record.response_trailers = Some(trailers.clone());
+        }
+        if let Some(timer) = &mut self.timer {
+            timer.active();
+        }
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let (Some(timer), Some(x)) = (&mut self.timer, &self.x) else { return Poll::Pending };
+        match timer.poll(x, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(true) => Poll::Ready(self.fail(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout".to_owned())),
+            Poll::Ready(false) => Poll::Ready(self.fail(ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout".to_owned())),
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let next = match &mut this.content {
+            Passing::Empty => return Poll::Ready(None),
+            Passing::Full(bytes) => {
+                let bytes = bytes.take();
+                if let (Some(bytes), Some(x)) = (&bytes, &mut this.x) {
+                    x.record.bytes.sent += bytes.len() as u64;
+                }
+                this.complete = true;
+                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+            }
+            Passing::Upstream { body, .. } => match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => None,
+                Poll::Ready(next) => Some((next, body.is_end_stream())),
+            },
+        };
+        match next {
+            None => this.poll_time(cx).map(|error| Some(Err(error))),
+            Some((Some(Ok(frame)), last)) => {
+                this.took(&frame);
+                if last {
+                    this.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some((Some(Err(error)), _)) => {
+                let reason = reset_reason(&error);
+                let details = format!("upstream_reset_after_response_started{{{}}}", reason.as_str().replace(' ', "_"));
+                Poll::Ready(Some(Err(this.fail(reason.flag(), details))))
+            }
+            Some((None, _)) => {
+                this.end();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.complete
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Passing::Empty => SizeHint::with_exact(0),
+            Passing::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Passing::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        // A local answer was handed over whole; an upstream's that did not end was abandoned, which the exchange's own drop says.
+        if self.complete
+            && let Some(x) = self.x.take()
+        {
+            self.report(x);
+        }
+    }
+}
+
+/// The host of the record for an endpoint.
+pub fn record_host(x: &mut Exchange, host: &Arc<crate::publish::LiveEndpoint>) {
+    use proxy_config::endpoint::EndpointAddress;
+    use telemetry::record::Address;
+    x.record.upstream_host = Some(match host.address() {
+        EndpointAddress::Socket(address) => Address::Socket(*address),
+        EndpointAddress::Pipe(path) => Address::Pipe(path.clone()),
+    });
+    x.record.upstream_host_name = Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
+    x.record.upstream_peer = crate::filters::peer_metadata::of_endpoint(&host.config.metadata);
+}

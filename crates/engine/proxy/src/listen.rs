@@ -1,0 +1,298 @@
+//! Sockets and accepted connections: the outermost loop of a worker.
+//!
+//! [`run`] keeps one socket for each address of each listener that binds, and opens and closes sockets as configuration changes; workers
+//! share addresses by SO_REUSEPORT. An accepted connection is taken through original destination (and with it perhaps another listener),
+//! listener filters, chain match, TLS handshake and network filters to its terminal. When a listener goes away its socket closes at once and
+//! its connections drain; when the proxy drains, all of them do.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use proxy_config::{
+    ListenerName,
+    http_connection_manager::CodecType,
+    listener::{ListenAddress, ListenerFilterKind},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use stdx::Drain;
+use telemetry::record::{Kind, ResponseFlags};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::AbortHandle,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    chain::{ConnectionFacts, match_chain},
+    codec,
+    connection::Connection,
+    filters::network::{self, Verdict},
+    inspect,
+    publish::{Config, LiveChain, LiveListener, LiveTerminal},
+    report::{self, Finished},
+    tcp,
+    tls::{self, Secured, Stream},
+    upstream::connect::original_destination,
+    worker::Worker,
+};
+
+/// Connections that wait to be accepted where the configuration names no number.
+const BACKLOG: i32 = 1024;
+/// How long to wait before an address that could not be bound is tried again.
+const REBIND_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves until `drain` starts and connections have ended (or the drain time is over).
+pub async fn run(worker: Arc<Worker>, drain: Drain) {
+    let mut versions = worker.live.subscribe();
+    let mut sockets = Sockets::default();
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(worker.settings.max_connections));
+    let mut draining = drain.clone();
+    let mut housekeeping = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let complete = sockets.follow(&worker, &connections, &places);
+        tokio::select! {
+            changed = versions.changed() => if changed.is_err() { break },
+            () = &mut draining => break,
+            _ = housekeeping.tick() => keep_house(&worker),
+            () = tokio::time::sleep(REBIND_PAUSE), if !complete => {}
+        }
+    }
+    sockets.close_all();
+    for listener in worker.live.config().listeners.values() {
+        listener.drain_but_for(None);
+    }
+    connections.close();
+    let _ = tokio::time::timeout(worker.settings.drain_time, connections.wait()).await;
+}
+
+/// Ends what lasted too long: idle upstream connections, pools and hosts that nobody uses.
+fn keep_house(worker: &Worker) {
+    let config = worker.live.config();
+    worker.pools.sweep(worker.live.clock.now(), |cluster, endpoint| {
+        let current = config.cluster(cluster.config.name.as_str()).is_some_and(|current| current.id == cluster.id);
+        current && (cluster.endpoints_name().is_none() || cluster.hosts().find(endpoint.address()).is_some())
+    });
+    config.clusters.values().for_each(|cluster| cluster.ad_hoc.sweep());
+}
+
+/// The open sockets, each with the task that accepts from it.
+#[derive(Default)]
+struct Sockets(HashMap<(ListenerName, ListenAddress), AbortHandle>);
+
+impl Sockets {
+    /// Opens what is new and closes what is gone; `false`: something could not be opened yet.
+    fn follow(&mut self, worker: &Arc<Worker>, connections: &TaskTracker, places: &Arc<Semaphore>) -> bool {
+        let config = worker.live.config();
+        self.0.retain(|(name, address), task| {
+            let wanted = config.listeners.get(name).is_some_and(|l| l.config.bind_to_port && l.config.addresses.contains(address));
+            if !wanted {
+                task.abort();
+            }
+            wanted
+        });
+        let mut complete = true;
+        for listener in config.listeners.values().filter(|listener| listener.config.bind_to_port) {
+            for address in listener.config.addresses.iter() {
+                let key = (listener.config.name.clone(), address.clone());
+                if self.0.contains_key(&key) {
+                    continue;
+                }
+                match bind(address, listener) {
+                    Ok(socket) => {
+                        worker.note_bound(&listener.config.name, &socket);
+                        let task = accept(socket, key.0.clone(), worker.clone(), connections.clone(), places.clone());
+                        self.0.insert(key, tokio::spawn(task).abort_handle());
+                    }
+                    Err(error) => {
+                        complete = false;
+                        tracing::warn!(listener = %listener.config.name, ?address, %error, "cannot listen");
+                    }
+                }
+            }
+        }
+        complete
+    }
+
+    fn close_all(&mut self) {
+        self.0.drain().for_each(|(_, task)| task.abort());
+    }
+}
+
+fn bind(address: &ListenAddress, listener: &LiveListener) -> io::Result<TcpListener> {
+    let address = match address {
+        ListenAddress::Socket(address) => *address,
+        ListenAddress::Pipe(_) => return Err(io::Error::new(io::ErrorKind::Unsupported, "listening on Unix sockets is not supported")),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if listener.config.transparent {
+        match address.ip() {
+            IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+        }
+    }
+    socket.bind(&address.into())?;
+    socket.listen(listener.config.tcp_backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(BACKLOG))?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until aborted. The listener's current version takes each connection.
+async fn accept(socket: TcpListener, name: ListenerName, worker: Arc<Worker>, connections: TaskTracker, places: Arc<Semaphore>) {
+    loop {
+        // At the limit connections wait in the kernel's queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(listener = %name, %error, "cannot accept");
+                // Out of file descriptors, for instance: trying again at once would only spin.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let config = worker.live.config();
+        let Some(listener) = config.listeners.get(&name).cloned() else { continue };
+        let worker = worker.clone();
+        connections.spawn(async move {
+            // A connection that breaks off is its own affair.
+            let _ = handle(stream, listener, config, worker).await;
+            drop(place);
+        });
+    }
+}
+
+/// Takes one connection from accept to its end.
+async fn handle(mut stream: TcpStream, listener: Arc<LiveListener>, config: Arc<Config>, worker: Arc<Worker>) -> io::Result<()> {
+    let _ = stream.set_nodelay(true);
+    let (direct_local, direct_source) = (stream.local_addr()?, stream.peer_addr()?);
+    let original = wants_original_destination(&listener).then(|| original_destination(&stream)).flatten();
+    let destination = original.unwrap_or(direct_local);
+    let listener = hand_over(&config, listener, direct_local, destination);
+    let mut facts = ConnectionFacts {
+        destination,
+        source: direct_source,
+        direct_source,
+        server_name: None,
+        is_tls: false,
+        application_protocols: Vec::new(),
+    };
+    let inspected = inspect::inspect(&mut stream, &listener.config, &mut facts).await?;
+    let matched = match_chain(&listener.config.chains, &facts).and_then(|at| listener.chains.get(at));
+    let mut connection = Connection {
+        id: Connection::next_id(),
+        chain: match matched.or(listener.default_chain.as_ref()) {
+            Some(chain) => chain.clone(),
+            None => return no_chain(&worker, listener, facts, direct_local, &config),
+        },
+        listener,
+        destination_restored: original.is_some() || inspected.destination_restored,
+        facts,
+        direct_local,
+        tls: None,
+        accepted: worker.live.clock.now(),
+    };
+    let stream = secure(stream, &mut connection).await?;
+    let connection = Arc::new(connection);
+    match network::on_connection(&connection, &worker) {
+        Verdict::Continue => terminal(stream, connection, worker).await,
+        Verdict::Close { flags, details } => {
+            refused(&worker, &connection, &config, flags, details);
+            Ok(())
+        }
+    }
+}
+
+fn wants_original_destination(listener: &LiveListener) -> bool {
+    let config = &listener.config;
+    config.use_original_dst
+        || config.transparent
+        || config.listener_filters.iter().any(|filter| filter.kind == ListenerFilterKind::OriginalDst)
+}
+
+/// `use_original_dst`: the listener for the address that the client wanted, if there is one, else the one that accepted.
+fn hand_over(config: &Config, listener: Arc<LiveListener>, local: SocketAddr, destination: SocketAddr) -> Arc<LiveListener> {
+    if !listener.config.use_original_dst || destination == local {
+        return listener;
+    }
+    config.listener_for(destination).filter(|found| found.id != listener.id).cloned().unwrap_or(listener)
+}
+
+/// The handshake, where the chain has one.
+async fn secure(stream: TcpStream, connection: &mut Connection) -> io::Result<Stream> {
+    let chain = connection.chain.clone();
+    let Some(context) = &chain.tls else { return Ok(Stream::Tcp(stream)) };
+    let limit = chain.config.transport_socket_connect_timeout;
+    let (stream, secured): (Stream, Secured) = inspect::within(limit, tls::accept(context, stream)).await?;
+    connection.tls = Some(secured);
+    Ok(stream)
+}
+
+async fn terminal(stream: Stream, connection: Arc<Connection>, worker: Arc<Worker>) -> io::Result<()> {
+    let chain: Arc<LiveChain> = connection.chain.clone();
+    match &chain.terminal {
+        LiveTerminal::Http(http) => {
+            let is_http2 = speaks_http2(&stream, &connection, http.config.codec).await?;
+            codec::server::run(stream, is_http2, worker, connection, http.clone()).await;
+        }
+        LiveTerminal::Tcp(terminal) => tcp::run(stream, worker, connection, terminal.clone()).await,
+        LiveTerminal::Close => {}
+    }
+    Ok(())
+}
+
+/// By the codec that is asked for, else by ALPN, else by the first bytes.
+async fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> io::Result<bool> {
+    let alpn = connection.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
+    match (codec, alpn, stream) {
+        (CodecType::Http1, ..) => Ok(false),
+        (CodecType::Http2, ..) => Ok(true),
+        (CodecType::Auto, Some(alpn), _) => Ok(alpn == "h2"),
+        (CodecType::Auto, None, Stream::Tcp(tcp)) => inspect::is_http2(tcp).await,
+        // Behind TLS a client must say by ALPN that it speaks HTTP/2 (RFC 9113 §3.2).
+        (CodecType::Auto, None, _) => Ok(false),
+    }
+}
+
+/// No chain takes the connection: it is closed, and the listener's access log says `NR`.
+fn no_chain(worker: &Worker, listener: Arc<LiveListener>, facts: ConnectionFacts, direct_local: SocketAddr, config: &Config) -> io::Result<()> {
+    let connection = Connection {
+        id: Connection::next_id(),
+        chain: LiveChain::none(),
+        listener,
+        destination_restored: false,
+        facts,
+        direct_local,
+        tls: None,
+        accepted: worker.live.clock.now(),
+    };
+    refused(worker, &connection, config, ResponseFlags::NO_ROUTE_FOUND, "filter_chain_not_found".to_owned());
+    Ok(())
+}
+
+fn refused(worker: &Worker, connection: &Connection, config: &Config, flags: ResponseFlags, details: String) {
+    let mut record = connection.record(worker);
+    record.kind = Kind::Tcp;
+    record.flags = flags;
+    record.response_code_details = Some(details.into());
+    worker.reporter.report(Finished {
+        record: &record,
+        connection,
+        http: None,
+        access_logs: &connection.listener.config.access_logs,
+        config,
+        route: None,
+        cluster: None,
+        metadata: &report::NO_METADATA,
+    });
+}

@@ -1,0 +1,139 @@
+//! Access-log files: lines go to a bounded queue, and a thread of their own writes them, so no worker ever waits for a disk or a pipe.
+//!
+//! `/dev/stdout` and `/dev/stderr` are the process's own. When a queue is full the line is dropped and counted (Envoy does the same with its
+//! flush buffer); `flush` waits until everything queued is written, for the end of the process and for tests.
+
+use std::{
+    collections::HashMap,
+    fs::OpenOptions,
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+/// Lines that may wait for one file.
+const QUEUE: usize = 1 << 14;
+
+#[derive(Default)]
+pub struct LogFiles {
+    files: Mutex<HashMap<Arc<str>, SyncSender<Message>>>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Message {
+    Line(String),
+    Flush(SyncSender<()>),
+}
+
+impl LogFiles {
+    /// Queues a line (which ends with its own newline) for the file at `path`.
+    pub fn write(&self, path: &Arc<str>, line: String) {
+        let sender = self.sender(path);
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(Message::Line(line)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines that were dropped because a queue was full or a file could not be opened.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until what is queued now is written, at most `limit` for each file.
+    pub fn flush(&self, limit: Duration) {
+        let senders: Vec<_> = self.files.lock().values().cloned().collect();
+        for sender in senders {
+            let (done, wait) = sync_channel(1);
+            if sender.try_send(Message::Flush(done)).is_ok() {
+                // A file that cannot be written in time loses its tail; the process must end all the same.
+                let _ = wait.recv_timeout(limit);
+            }
+        }
+    }
+
+    fn sender(&self, path: &Arc<str>) -> SyncSender<Message> {
+        let mut files = self.files.lock();
+        if let Some(sender) = files.get(path) {
+            return sender.clone();
+        }
+        let (sender, receiver) = sync_channel(QUEUE);
+        let name = path.clone();
+        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || serve(&name, &receiver));
+        if let Err(error) = thread {
+            tracing::error!(%path, %error, "no thread for an access log");
+        }
+        files.insert(path.clone(), sender.clone());
+        sender
+    }
+}
+
+fn open(path: &str) -> io::Result<Box<dyn Write>> {
+    Ok(match path {
+        "/dev/stdout" => Box::new(io::stdout()),
+        "/dev/stderr" => Box::new(io::stderr()),
+        path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+    })
+}
+
+fn serve(path: &str, messages: &Receiver<Message>) {
+    let mut file = match open(path) {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::error!(path, %error, "cannot open an access log; its lines are dropped");
+            return;
+        }
+    };
+    let mut batch = Vec::with_capacity(8192);
+    while let Ok(first) = messages.recv() {
+        let mut waiting = Vec::new();
+        take(first, &mut batch, &mut waiting);
+        // One write for all that is there already.
+        while batch.len() < 65_536 {
+            match messages.try_recv() {
+                Ok(next) => take(next, &mut batch, &mut waiting),
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = file.write_all(&batch).and_then(|()| file.flush()) {
+            tracing::debug!(path, %error, "cannot write to an access log");
+        }
+        batch.clear();
+        for done in waiting {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }
+    }
+}
+
+fn take(message: Message, batch: &mut Vec<u8>, waiting: &mut Vec<SyncSender<()>>) {
+    match message {
+        Message::Line(line) => batch.extend_from_slice(line.as_bytes()),
+        Message::Flush(done) => waiting.push(done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_in_the_file_after_a_flush_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path: Arc<str> = folder.path().join("log").to_str().unwrap().into();
+        let files = LogFiles::default();
+        for number in 0..1000 {
+            files.write(&path, format!("{number}\n"));
+        }
+        files.flush(Duration::from_secs(5));
+        let text = std::fs::read_to_string(&*path).unwrap();
+        assert_eq!(text.lines().count(), 1000);
+        assert_eq!(text.lines().last(), Some("999"));
+        assert_eq!(files.dropped(), 0);
+    }
+}

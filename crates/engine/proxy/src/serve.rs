@@ -1,0 +1,100 @@
+//! One request, from its head to its reply: the outline of the data path.
+//!
+//! The parent owns control flow and state; the leaves are pure or do one piece of IO. Steps in order: the head is made safe ([`admit`]), a
+//! route and with it a cluster are chosen ([`choose_route`]), the filters look at it, and what none of them answers is answered by the
+//! route: forwarded, redirected, or directly. Whoever makes the reply, it passes the filters in reverse and leaves through
+//! `Reply::into_response`, which ties the report to the end of its body.
+//!
+//! [`admit`]: crate::headers::admit::admit
+
+use http::{HeaderValue, Response, StatusCode, header::LOCATION};
+use proxy_config::{
+    http_connection_manager::RouteSource,
+    route::{RequireTls, RouteAction},
+};
+use telemetry::record::ResponseFlags;
+
+use crate::{
+    exchange::{
+        Exchange, forward,
+        reply::{Reply, ReplyBody},
+    },
+    filters::{self, Flow},
+    headers::{admit::admit, operations, text},
+    redirect,
+    route::{choose_cluster, match_route},
+};
+
+/// Serves one request.
+pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
+    let mut reply = match admit(&mut x) {
+        Err(refusal) => refusal,
+        Ok(()) => {
+            choose_route(&mut x);
+            match filters::on_request(&mut x).await {
+                Flow::Respond(reply) => reply, // not an error
+                Flow::Continue => answer(&mut x).await,
+            }
+        }
+    };
+    filters::on_response(&mut x, &mut reply);
+    reply.into_response(x)
+}
+
+/// Fills `route`, `cluster` and `weighted`. Pure but for the exchange; the one version of configuration is in it.
+pub fn choose_route(x: &mut Exchange) {
+    let config = x.config.clone();
+    let table = match &x.http.config.routes {
+        RouteSource::Inline(_) => x.http.inline_routes.as_ref(),
+        RouteSource::Named(name) => config.routes.get(name),
+    };
+    x.route = table.and_then(|table| match_route(table, &x.route_facts()));
+    let Some(forward) = x.forward_rules().cloned() else { return };
+    if let Some((name, weighted)) = choose_cluster(&forward.target, &x.head.headers, x.random) {
+        let weighted = weighted.map(std::ptr::from_ref);
+        x.weighted = match &forward.target {
+            proxy_config::route::Target::Weighted { clusters, .. } => clusters.iter().position(|c| Some(std::ptr::from_ref(c)) == weighted),
+            _ => None,
+        };
+        x.cluster = config.clusters.get(&name).cloned();
+    }
+}
+
+/// What the route answers.
+async fn answer(x: &mut Exchange) -> Reply {
+    let Some(matched) = x.route.clone() else {
+        return Reply::failure(x, StatusCode::NOT_FOUND, "", ResponseFlags::NO_ROUTE_FOUND, "route_not_found");
+    };
+    if let Some(location) = required_https(x, matched.virtual_host.require_tls) {
+        let mut reply = Reply::local(x, StatusCode::MOVED_PERMANENTLY, "", "direct_response");
+        reply.head.headers.insert(LOCATION, location);
+        return reply;
+    }
+    match &matched.route.action {
+        RouteAction::Forward(rules) => forward::forward(x, rules).await.unwrap_or_else(|refusal| refusal),
+        RouteAction::Redirect(rules) => {
+            let location = redirect::location(rules, &matched.route.matches, &redirect::Request::of(x));
+            let mut reply = Reply::local(x, rules.status, "", "direct_response");
+            reply.head.headers.insert(LOCATION, text(&location));
+            operations::on_response(x, &mut reply.head.headers);
+            reply
+        }
+        RouteAction::DirectResponse { status, body } => {
+            let mut reply = Reply::local(x, *status, body.clone(), "direct_response");
+            operations::on_response(x, &mut reply.head.headers);
+            reply
+        }
+        RouteAction::NonForwarding => {
+            Reply::failure(x, StatusCode::NOT_FOUND, "", ResponseFlags::NO_ROUTE_FOUND, "route_not_found")
+        }
+    }
+}
+
+/// Where a plaintext request must go instead, if the virtual host wants TLS.
+fn required_https(x: &Exchange, rule: RequireTls) -> Option<HeaderValue> {
+    match rule {
+        RequireTls::No => None,
+        RequireTls::All | RequireTls::ExternalOnly if x.scheme == "https" => None,
+        RequireTls::All | RequireTls::ExternalOnly => Some(text(&format!("https://{}{}", x.authority.to_str().unwrap_or_default(), x.path()))),
+    }
+}

@@ -1,0 +1,265 @@
+//! The TCP proxy: one downstream connection to one upstream connection.
+//!
+//! In order: the network filters decide ([`crate::filters::network`]), a cluster is drawn, a host picked, a connection made (and made again
+//! elsewhere, up to `max_connect_attempts`), metadata exchanged where negotiated, then bytes copied until both sides are done. One report.
+//! Follows `envoy.extensions.filters.network.tcp_proxy.v3`.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use proxy_config::{
+    ClusterName,
+    cluster::Discovery,
+    filter::{NetworkFilter, TcpTerminal},
+    metadata::Metadata,
+    tcp_proxy::WeightedTcpCluster,
+};
+use telemetry::record::{Kind, Record, ResponseFlags};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    balance::{self, Pick, PickFacts},
+    codec::ResetReason,
+    connection::Connection,
+    filters::{network, peer_metadata},
+    publish::{Config, LiveCluster, LiveEndpoint},
+    report::{self, Finished},
+    upstream::{
+        breaker::{Guard, Resource},
+        connect::{ConnectOptions, Connected, connect},
+        metrics::{Count, Level},
+        original_destination, outlier,
+    },
+    worker::Worker,
+};
+
+pub mod copy;
+pub mod metadata_exchange;
+
+/// The state of one proxied connection.
+struct Session {
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    terminal: Arc<TcpTerminal>,
+    /// The version of configuration that was in force when the connection came.
+    config: Arc<Config>,
+    cluster: Option<Arc<LiveCluster>>,
+    started: Instant,
+    record: Record,
+}
+
+/// A connection to an upstream, with what counts it.
+struct Upstream {
+    connected: Connected,
+    host: Arc<LiveEndpoint>,
+    cluster: Arc<LiveCluster>,
+    _place: Guard,
+}
+
+/// Proxies one connection to its end.
+pub async fn run<S>(mut stream: S, worker: Arc<Worker>, connection: Arc<Connection>, terminal: Arc<TcpTerminal>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut record = connection.record(&worker);
+    record.kind = Kind::Tcp;
+    let (config, started) = (worker.live.config(), worker.live.clock.now());
+    let mut session = Session { worker, connection, terminal, config, cluster: None, started, record };
+    if session.exchange_metadata(&mut stream).await.is_ok()
+        && let Some(upstream) = session.connect().await
+    {
+        session.pass(stream, upstream).await;
+    }
+    session.report();
+}
+
+impl Session {
+    /// The server's part of the metadata exchange; the client sends first.
+    async fn exchange_metadata<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
+        let filters = &self.connection.chain.config.network_filters;
+        let wanted = filters.iter().any(|filter| matches!(filter, NetworkFilter::MetadataExchange));
+        let negotiated = self.connection.tls.as_ref().is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
+        if !wanted || !negotiated {
+            return Ok(());
+        }
+        self.record.downstream_peer = metadata_exchange::receive(stream).await?;
+        metadata_exchange::send(stream, &self.worker.live.own).await
+    }
+
+    /// Chooses cluster and host and connects; notes why not.
+    async fn connect(&mut self) -> Option<Upstream> {
+        let (name, metadata_match) = self.choose_cluster()?;
+        let Some(cluster) = self.config.cluster(name.as_str()).cloned() else {
+            self.record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+            return None;
+        };
+        self.cluster = Some(cluster.clone());
+        let mut tried = Vec::new();
+        for attempt in 1..=self.terminal.proxy.max_connect_attempts.max(1) {
+            let Some(host) = self.pick(&cluster, metadata_match.as_ref(), &tried) else {
+                cluster.metrics.count(Count::CxNoneHealthy);
+                self.record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                return None;
+            };
+            tried.push(host.state.id);
+            self.record.attempts = attempt;
+            let Some(place) = cluster.default_breaker.enter(Resource::Connections) else {
+                cluster.metrics.count(Count::CxOverflow);
+                self.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                return None;
+            };
+            if let Some(connected) = self.attempt(&cluster, &host).await {
+                return Some(Upstream { connected, host, cluster, _place: place });
+            }
+        }
+        self.record.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        None
+    }
+
+    fn choose_cluster(&mut self) -> Option<(ClusterName, Option<Metadata>)> {
+        let proxy = &self.terminal.proxy;
+        if let Some(name) = network::sni_cluster(&self.connection) {
+            return Some((name, proxy.metadata_match.clone()));
+        }
+        let chosen = weighted(&proxy.clusters, self.worker.live.rng.u64());
+        let Some(chosen) = chosen else {
+            self.record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+            return None;
+        };
+        Some((chosen.name.clone(), chosen.metadata_match.clone().or_else(|| proxy.metadata_match.clone())))
+    }
+
+    fn pick(&self, cluster: &Arc<LiveCluster>, metadata_match: Option<&Metadata>, tried: &[u64]) -> Option<Arc<LiveEndpoint>> {
+        let live = &self.worker.live;
+        if let Discovery::OriginalDst { port_override, .. } = &cluster.config.discovery {
+            return original_destination::pick(cluster, &self.connection, None, *port_override, live);
+        }
+        let hash = self.terminal.proxy.hash_policy.as_ref().and_then(|policy| balance::hash::of_connection(policy, &self.connection));
+        let facts = PickFacts { hash, metadata_match, tried, selection_attempts: 5 };
+        match balance::pick(&cluster.config, &cluster.hosts(), &facts, &*live.rng) {
+            Pick::Host(host) => Some(host),
+            Pick::NoHealthyHost => None,
+        }
+    }
+
+    async fn attempt(&mut self, cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>) -> Option<Connected> {
+        let metrics = &cluster.metrics;
+        metrics.count(Count::CxTotal);
+        self.record.timings.upstream_connect_start = Some(self.elapsed());
+        let facts = &self.connection.facts;
+        let options = ConnectOptions { downstream: Some((facts.source, facts.destination)), ..ConnectOptions::default() };
+        let result = connect(&cluster.config, host, &options).await;
+        let outcome = if result.is_ok() { outlier::Outcome::LocalOriginSuccess } else { outlier::Outcome::LocalOriginFailure };
+        let now = self.worker.live.clock.now();
+        if outlier::observe(cluster, host, outcome, now) {
+            cluster.refresh(now);
+        }
+        use proxy_config::endpoint::EndpointAddress;
+        use telemetry::record::Address;
+        self.record.upstream_host = Some(match host.address() {
+            EndpointAddress::Socket(address) => Address::Socket(*address),
+            EndpointAddress::Pipe(path) => Address::Pipe(path.clone()),
+        });
+        self.record.upstream_peer = peer_metadata::of_endpoint(&host.config.metadata);
+        match result {
+            Ok(mut connected) => {
+                self.record.timings.upstream_connect_complete = Some(self.elapsed());
+                self.record.upstream_local = connected.local.map(Into::into);
+                self.record.upstream_remote = connected.remote.map(Into::into);
+                self.record.upstream_tls = connected.secured.as_ref().map(|secured| secured.info.clone());
+                self.tell_upstream(cluster, &mut connected).await.ok()?;
+                self.record.flags = ResponseFlags::NONE;
+                Some(connected)
+            }
+            Err(error) => {
+                metrics.count(Count::CxConnectFail);
+                self.record.upstream_transport_failure_reason = Some(error.reason.clone()).filter(|reason| !reason.is_empty());
+                self.record.flags.insert(ResetReason::from(error).flag());
+                None
+            }
+        }
+    }
+
+    /// The client's part of the metadata exchange. What the server answers comes before its first byte.
+    async fn tell_upstream(&mut self, cluster: &LiveCluster, connected: &mut Connected) -> io::Result<()> {
+        let negotiated = connected.secured.as_ref().is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
+        if !negotiated || !cluster.config.peer_metadata_exchange {
+            return Ok(());
+        }
+        metadata_exchange::send(&mut connected.stream, &self.worker.live.own).await?;
+        let told = metadata_exchange::receive(&mut connected.stream).await?;
+        self.record.upstream_peer = told.or(self.record.upstream_peer.take());
+        Ok(())
+    }
+
+    async fn pass<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: S, upstream: Upstream) {
+        let Upstream { connected, host, cluster, _place } = upstream;
+        let proxy = &self.terminal.proxy;
+        let limits = copy::Limits {
+            buffer_bytes: self.worker.settings.tcp_buffer_bytes,
+            idle: proxy.idle_timeout,
+            longest: proxy.max_downstream_connection_duration,
+        };
+        let counts = copy::Counts::default();
+        cluster.metrics.raise(Level::CxActive);
+        host.state.active_connections.fetch_add(1, Ordering::Relaxed);
+        host.state.active_requests.fetch_add(1, Ordering::Relaxed);
+        let drained = async {
+            self.connection.chain.draining().await;
+            tokio::time::sleep(self.worker.settings.drain_time).await;
+        };
+        tokio::select! {
+            end = copy::both(stream, connected.stream, &counts, &limits) => match end {
+                copy::End::UpstreamFailed => self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
+                copy::End::DownstreamFailed => self.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),
+                copy::End::Complete | copy::End::Idle | copy::End::TooLong => {}
+            },
+            () = drained => {}
+        }
+        host.state.active_requests.fetch_sub(1, Ordering::Relaxed);
+        host.state.active_connections.fetch_sub(1, Ordering::Relaxed);
+        cluster.metrics.lower(Level::CxActive);
+        cluster.metrics.add(Count::CxTxBytes, counts.received());
+        cluster.metrics.add(Count::CxRxBytes, counts.sent());
+        self.record.bytes.received = counts.received();
+        self.record.bytes.sent = counts.sent();
+    }
+
+    fn elapsed(&self) -> std::time::Duration {
+        self.worker.live.clock.now().saturating_duration_since(self.started)
+    }
+
+    fn report(mut self) {
+        self.record.timings.total = Some(self.elapsed());
+        if let Some(cluster) = &self.cluster {
+            self.record.upstream_cluster = Some(cluster.config.name.shared());
+            self.record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
+        }
+        self.worker.reporter.report(Finished {
+            record: &self.record,
+            connection: &self.connection,
+            http: None,
+            access_logs: &self.terminal.proxy.access_logs,
+            config: &self.config,
+            route: None,
+            cluster: self.cluster.as_deref(),
+            metadata: &report::NO_METADATA,
+        });
+    }
+}
+
+/// Draws one by weight.
+fn weighted(clusters: &[WeightedTcpCluster], random: u64) -> Option<&WeightedTcpCluster> {
+    let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    let mut left = random % total.max(1);
+    clusters.iter().find(|cluster| match left.checked_sub(u64::from(cluster.weight)) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    })
+}
