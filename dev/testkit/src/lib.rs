@@ -1,1 +1,12 @@
-//! testkit
+//! What end-to-end tests share: a whole mesh on this machine, started as a user would start it, and waits with deadlines.
+//!
+//! Everything goes through the programs' own command lines and through real tools (curl, tcpdump); nothing reaches into a process. A test that
+//! fails prints the runtime's log and the state of the pods, so that a failure in CI can be read without repeating it.
+
+mod mesh;
+mod programs;
+mod wait;
+
+pub use mesh::{Builder, Mesh, Proxy, Run, User};
+pub use programs::{envoy, programs, root, shared};
+pub use wait::{eventually, holds_for};

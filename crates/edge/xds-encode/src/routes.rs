@@ -13,7 +13,7 @@ use wire_envoy::pb::{
 
 use crate::{
     Client, ClientKind, View,
-    view::{EgressScope, HashRules, SinglePorts},
+    view::{EgressScope, RulesByHost, SinglePorts},
     wire,
 };
 
@@ -24,6 +24,7 @@ mod sidecar;
 mod virtual_service;
 
 pub(crate) use gateway::{GatewayServer, bound_hosts};
+pub(crate) use virtual_service::has_labels;
 
 /// Direct responses may be up to this long.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1_048_576;
@@ -36,7 +37,7 @@ pub struct RouteInputs {
     mesh: Arc<MeshConfig>,
     virtual_services: Arc<[Arc<VirtualService>]>,
     single_ports: SinglePorts,
-    hash_rules: HashRules,
+    hash_rules: RulesByHost,
     role: Role,
 }
 

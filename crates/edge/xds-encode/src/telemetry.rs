@@ -52,7 +52,7 @@ pub(crate) struct Reports<'a> {
 }
 
 /// A provider by name. Istio has `envoy` and `prometheus` even where MeshConfig does not list them.
-fn provider(mesh: &MeshConfig, name: &str) -> Option<ProviderKind> {
+pub(crate) fn provider(mesh: &MeshConfig, name: &str) -> Option<ProviderKind> {
     let listed = mesh.extension_providers.iter().find(|provider: &&ExtensionProvider| &*provider.name == name);
     match (listed, name) {
         (Some(provider), _) => Some(provider.kind.clone()),

@@ -13,7 +13,7 @@ use std::{
 
 use mesh_model::{
     DestinationRule, Host, Port, Service, Sidecar, Snapshot, Telemetry, VirtualService,
-    destination_rule::Algorithm,
+    destination_rule::{Algorithm, TrafficPolicy},
     object::Text,
     sidecar::{CaptureMode, Egress, EgressHost, NamespacePattern, OutboundMode},
     virtual_service::{Destination, GatewayRef, HttpAction},
@@ -47,8 +47,8 @@ pub(crate) struct EgressScope {
 /// The only port of services that destinations name without a port.
 pub(crate) type SinglePorts = Arc<BTreeMap<Text, u16>>;
 
-/// Rules with a hash key, by the host that destinations name.
-pub(crate) type HashRules = Arc<BTreeMap<Text, Arc<DestinationRule>>>;
+/// DestinationRules by the host that destinations name.
+pub(crate) type RulesByHost = Arc<BTreeMap<Text, Arc<DestinationRule>>>;
 
 impl View {
     pub fn new(snapshot: &Snapshot, client: &Arc<Client>) -> Self {
@@ -105,21 +105,34 @@ impl View {
     }
 
     /// For the destinations of some rules and for some services: the rules that hash.
-    pub(crate) fn hash_rules<'a>(&self, rules: impl Iterator<Item = &'a Arc<VirtualService>>, services: impl Iterator<Item = &'a Arc<Service>>) -> HashRules {
+    pub(crate) fn hash_rules<'a>(&self, rules: impl Iterator<Item = &'a Arc<VirtualService>>, services: impl Iterator<Item = &'a Arc<Service>>) -> RulesByHost {
+        self.rules_where(rules, services, has_hash)
+    }
+
+    /// For the destinations of some rules and for some services: the rules that change how connections are forwarded.
+    pub(crate) fn connection_rules<'a>(&self, rules: impl Iterator<Item = &'a Arc<VirtualService>>, services: impl Iterator<Item = &'a Arc<Service>>) -> RulesByHost {
+        self.rules_where(rules, services, |rule| has_hash(rule) || levels(rule).any(|policy| policy.tunnel.is_some() || policy.connection_pool.is_some()))
+    }
+
+    fn rules_where<'a>(&self, rules: impl Iterator<Item = &'a Arc<VirtualService>>, services: impl Iterator<Item = &'a Arc<Service>>, wanted: impl Fn(&DestinationRule) -> bool) -> RulesByHost {
         let hosts: BTreeSet<Text> = rules.flat_map(|rule| destinations(rule)).map(|destination| destination.host.shared()).chain(services.map(|service| service.host.shared())).collect();
-        let hashing = |host: Text| {
+        let chosen = |host: Text| {
             let namespace = self.service(&host).map(|service| service.meta.object.namespace.clone()).unwrap_or_else(|| self.client.namespace.clone());
             let rule = self.rule_for(&host, &namespace)?;
-            has_hash(rule).then(|| (host, rule.clone()))
+            wanted(rule).then(|| (host, rule.clone()))
         };
-        Arc::new(hosts.into_iter().filter_map(hashing).collect())
+        Arc::new(hosts.into_iter().filter_map(chosen).collect())
     }
 }
 
-fn has_hash(rule: &DestinationRule) -> bool {
+/// Every policy in a rule.
+fn levels(rule: &DestinationRule) -> impl Iterator<Item = &TrafficPolicy> {
     let policies = std::iter::once(&rule.policy).chain(rule.subsets.iter().map(|subset| &subset.policy));
-    let levels = policies.flat_map(|policy| std::iter::once(policy).chain(policy.port_level.iter().map(|(_, at_port)| at_port)));
-    levels.filter_map(|policy| policy.load_balancer.as_ref()).any(|balancer| matches!(balancer.algorithm, Algorithm::ConsistentHash { .. }))
+    policies.flat_map(|policy| std::iter::once(policy).chain(policy.port_level.iter().map(|(_, at_port)| at_port)))
+}
+
+fn has_hash(rule: &DestinationRule) -> bool {
+    levels(rule).filter_map(|policy| policy.load_balancer.as_ref()).any(|balancer| matches!(balancer.algorithm, Algorithm::ConsistentHash { .. }))
 }
 
 /// Every destination that a rule names, mirrors included.

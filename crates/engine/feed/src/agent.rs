@@ -8,6 +8,8 @@ mod envoy;
 mod health;
 mod relay;
 mod secrets;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
 

@@ -33,7 +33,7 @@ use crate::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// DNS answers that may wait to be applied.
 const WAITING_ANSWERS: usize = 64;

@@ -17,6 +17,14 @@ fn main() -> ExitCode {
             let state = PathBuf::from(arguments.next().unwrap_or_default());
             finish(machine::down(&state))
         }
+        Some("exec") => {
+            let rest: Vec<String> = arguments.collect();
+            finish(exec(rest))
+        }
+        Some("get") => {
+            let rest: Vec<String> = arguments.collect();
+            finish(get(rest))
+        }
         Some(state) => {
             log.init();
             finish(run(state.into(), arguments.collect()))
@@ -52,10 +60,12 @@ async fn run(state: PathBuf, mut rest: Vec<String>) -> machine::Result<()> {
     let handle = machine::up(options).await?;
     handle.ready().await?;
     eprintln!("up after {:?}", begun.elapsed());
-    let summary = handle.settled(Duration::from_secs(20)).await?;
-    eprintln!("settled after {:?}\n{summary:#}", begun.elapsed());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
     let mut ended = handle.ended();
+    tokio::select! {
+        summary = handle.settled(Duration::from_secs(20)) => eprintln!("settled after {:?}\n{:#}", begun.elapsed(), summary?),
+        _ = terminate.recv() => {}
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
@@ -64,5 +74,32 @@ async fn run(state: PathBuf, mut rest: Vec<String>) -> machine::Result<()> {
     let begun = std::time::Instant::now();
     handle.shutdown().await;
     eprintln!("down after {:?}", begun.elapsed());
+    Ok(())
+}
+
+/// `get STATE PATH`
+async fn get(rest: Vec<String>) -> machine::Result<()> {
+    let client = machine::Client::new(PathBuf::from(&rest[0]).join("api.sock"));
+    let object = client.request(http::Method::GET, &rest[1], "application/json", None).await?;
+    println!("{object:#}");
+    Ok(())
+}
+
+/// `exec STATE NAMESPACE POD[/CONTAINER] COMMAND…`
+async fn exec(rest: Vec<String>) -> machine::Result<()> {
+    use machine::client::{ExecOptions, ExecOutput};
+    use std::io::Write;
+    let client = machine::Client::new(PathBuf::from(&rest[0]).join("api.sock"));
+    let (pod, container) = rest[2].split_once('/').map_or((rest[2].as_str(), None), |(pod, container)| (pod, Some(container.to_string())));
+    let options = ExecOptions { container, command: rest[3..].to_vec(), ..ExecOptions::default() };
+    let mut session = client.exec(&rest[1], pod, &options).await?;
+    while let Some(output) = session.next().await {
+        match output {
+            ExecOutput::Output(bytes) => std::io::stdout().write_all(&bytes).expect("written"),
+            ExecOutput::Errors(bytes) => std::io::stderr().write_all(&bytes).expect("written"),
+            ExecOutput::Ended(code) => eprintln!("(ended with {code})"),
+            ExecOutput::Failed(message) => eprintln!("(failed: {message})"),
+        }
+    }
     Ok(())
 }

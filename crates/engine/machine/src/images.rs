@@ -16,6 +16,7 @@
 //! does not exist here is looked up by its last part.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 pub struct ImageMap {
     entries: Vec<Entry>,
     folders: Vec<PathBuf>,
+    for_anyone: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -80,7 +82,7 @@ impl ImageMap {
         if let Some(entry) = file.images.iter().find(|entry| entry.command.is_empty()) {
             return Err(format!("images: `{}` has no command", entry.pattern));
         }
-        let mut map = Self { entries: file.images, folders: vec![beside.into(), programs.into()] };
+        let mut map = Self { entries: file.images, folders: vec![beside.into(), programs.into()], for_anyone: false };
         map.folders.extend(search_path.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from));
         Ok(map)
     }
@@ -89,6 +91,12 @@ impl ImageMap {
     pub fn with_entry(mut self, pattern: &str, command: Vec<String>) -> Self {
         let entry = Entry { pattern: pattern.into(), command, args: Vec::new(), env: BTreeMap::new(), entrypoint: Entrypoint::Replace };
         self.entries.insert(0, entry);
+        self
+    }
+
+    /// The same map, preferring commands that every user can reach: as root, applications are another user.
+    pub fn for_anyone(mut self) -> Self {
+        self.for_anyone = true;
         self
     }
 
@@ -124,7 +132,9 @@ impl ImageMap {
             }
         }
         let last = name.rsplit('/').next().unwrap_or(name);
-        let found = self.folders.iter().map(|folder| folder.join(last)).find(|path| path.is_file());
+        let mut candidates = self.folders.iter().map(|folder| folder.join(last)).filter(|path| is_program(path));
+        let first = candidates.clone().next();
+        let found = if self.for_anyone { candidates.find(|path| open_to_all(path)).or(first) } else { first };
         found.map(|path| path.display().to_string()).ok_or_else(|| {
             let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
             format!("command `{name}` is not installed on this machine (searched {})", folders.join(":"))
@@ -136,6 +146,17 @@ impl ImageMap {
         let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
         folders.join(":")
     }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+}
+
+/// Whether every folder on the way, and the file itself, may be used by anyone.
+fn open_to_all(path: &Path) -> bool {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let open = |path: &Path| path.ancestors().all(|part| part.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0));
+    open(path) && open(&real)
 }
 
 fn missing(image: &str) -> String {

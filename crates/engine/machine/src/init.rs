@@ -232,6 +232,7 @@ fn control_deployment(context: &Context, metadata: Value) -> Value {
         volumes.push(json!({"name": "mesh", "hostPath": {"path": file}}));
         mounts.push(json!({"name": "mesh", "mountPath": file, "readOnly": true}));
     }
+    let ports = [15_010, 15_012, 15_014, 15_017].map(|port: u16| json!({"containerPort": port, "protocol": "TCP"}));
     let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
     json!({
         "metadata": metadata,
@@ -241,7 +242,7 @@ fn control_deployment(context: &Context, metadata: Value) -> Value {
                 "serviceAccountName": "istiod", "volumes": volumes, "terminationGracePeriodSeconds": 5, "enableServiceLinks": false,
                 "containers": [{
                     "name": "discovery", "image": CONTROL_IMAGE, "env": environment, "volumeMounts": mounts,
-                    "ports": [15_010, 15_012, 15_014, 15_017].map(|port: u16| json!({"containerPort": port, "protocol": "TCP"})),
+                    "ports": ports,
                     "securityContext": {"runAsUser": 0, "runAsGroup": 0},
                     "readinessProbe": {"tcpSocket": {"port": 15_012}, "periodSeconds": 2},
                 }],

@@ -323,16 +323,15 @@ mod tests {
         ] {
             let mut namespace = json!({"metadata": {"name": "n"}});
             let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}});
-            for (object, key, value) in [
-                (&mut namespace, "istio-injection", injection),
-                (&mut namespace, "istio.io/rev", revision),
-                (&mut pod, "sidecar.istio.io/inject", inject),
-                (&mut pod, "istio.io/rev", pod_revision),
-            ] {
+            let set = |object: &mut Value, key: &str, value: Option<&str>| {
                 if let Some(value) = value {
                     object::label(object, key, value);
                 }
-            }
+            };
+            set(&mut namespace, "istio-injection", injection);
+            set(&mut namespace, "istio.io/rev", revision);
+            set(&mut pod, "sidecar.istio.io/inject", inject);
+            set(&mut pod, "istio.io/rev", pod_revision);
             assert_eq!(template_of(&pod, &namespace).is_some(), expected, "{injection:?} {revision:?} {inject:?} {pod_revision:?}");
             pod["spec"]["hostNetwork"] = true.into();
             assert_eq!(template_of(&pod, &namespace), None);

@@ -19,6 +19,7 @@ use wire_kube::manifest::{Document, load};
 
 use crate::images::ImageMap;
 use crate::kubelet::Context;
+use crate::namespaces::Privilege;
 use crate::object;
 use crate::store::kinds::{self, Effect, Kind};
 use crate::store::{Deletion, Part, Refusal, Store};
@@ -235,7 +236,10 @@ pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<I
     let beside = file.and_then(Path::parent).unwrap_or(Path::new("/")).to_path_buf();
     let options = &context.options;
     let programs = options.proxy_program.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let map = ImageMap::parse(text, &beside, &programs, &options.search_path)?;
+    let mut map = ImageMap::parse(text, &beside, &programs, &options.search_path)?;
+    if context.privilege == Privilege::Root {
+        map = map.for_anyone();
+    }
     let proxy = options.proxy_program.display().to_string();
     let map = map.with_entry(crate::inject::PROXY_IMAGE, vec![proxy]);
     Ok(match options.control_command.is_empty() {
@@ -359,6 +363,6 @@ mod tests {
         let documents = load("f.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n---\napiVersion: x/v1\nkind: Thing\nmetadata: {name: t}\n").expect("parses");
         let (key, kind) = identify(&documents[0]).expect("a pod");
         assert_eq!((kind.kind, title(&key).as_str()), ("Pod", "default/p"));
-        assert_eq!(identify(&documents[1]).expect_err("unknown"), "f.yaml:6:7: kind Thing of x/v1 is not supported");
+        assert_eq!(identify(&documents[1]).expect_err("unknown"), "f.yaml:6:1: kind Thing of x/v1 is not supported");
     }
 }

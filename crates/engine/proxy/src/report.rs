@@ -56,7 +56,7 @@ pub fn finish(x: &mut Exchange) {
     let record = &mut x.record;
     record.timings.total = Some(now.saturating_duration_since(x.started));
     record.timings.last_downstream_rx = ended.map(|ended| ended.saturating_duration_since(x.started));
-    record.bytes.received = x.body.bytes();
+    record.bytes.received += x.body.bytes();
     record.is_grpc = x.is_grpc;
     record.request_messages = x.body.messages();
     if let Some(matched) = &x.route {

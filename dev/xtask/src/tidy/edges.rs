@@ -39,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // development and samples
     ("testkit", &[]),
     ("xtask", &[]),
+    ("acceptance", &[]),
     ("bookinfo", &[]),
     ("echo", &[]),
 ];

@@ -132,7 +132,7 @@ fn filter(specifier: FilterSpecifier) -> AccessLogFilter {
 
 /// A CEL expression.
 fn expression(text: &str) -> AccessLogFilter {
-    let config = FilterConfig::TypedConfig(packed(&ExpressionFilter { expression: text.to_owned() }));
+    let config = FilterConfig::TypedConfig(packed(&ExpressionFilter { expression: text.to_owned(), ..Default::default() }));
     let extension = ExtensionFilter { name: "envoy.access_loggers.extension_filters.cel".to_owned(), config_type: Some(config) };
     filter(FilterSpecifier::ExtensionFilter(extension))
 }

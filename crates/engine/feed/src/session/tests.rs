@@ -1,6 +1,6 @@
 //! The feed against a control plane of the same protocol crate, over real sockets and TLS, with a real certificate authority.
 
-mod control_plane;
+pub(crate) mod control_plane;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use wire_envoy::{
 use super::*;
 use crate::settings::{Address, Certificates, Discovery, Limits, Server, ServerAuthentication};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Running {
     live: Arc<Live>,
@@ -32,7 +32,7 @@ struct Running {
     _files: tempfile::TempDir,
 }
 
-fn server(control: &ControlPlane, files: &std::path::Path) -> Server {
+pub(crate) fn server(control: &ControlPlane, files: &std::path::Path) -> Server {
     Server {
         address: Address::Host {
             name: "127.0.0.1".into(),
@@ -160,7 +160,7 @@ fn listener(name: &str, table: &str) -> Any {
     crate::warm::tests_support::http_listener(name, table)
 }
 
-fn first_configuration(control: &ControlPlane) {
+pub(crate) fn first_configuration(control: &ControlPlane) {
     control.set(&[
         ("a", cluster("a")),
         ("a", endpoints("a")),

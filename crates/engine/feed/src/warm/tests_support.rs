@@ -39,8 +39,8 @@ pub(crate) fn http_listener(name: &str, table: &str) -> Any {
     };
     let address = core::Address {
         address: Some(core::address::Address::SocketAddress(core::SocketAddress {
-            address: "0.0.0.0".into(),
-            port_specifier: Some(core::socket_address::PortSpecifier::PortValue(8080)),
+            address: "127.0.0.1".into(),
+            port_specifier: Some(core::socket_address::PortSpecifier::PortValue(0)),
             ..Default::default()
         })),
     };

@@ -245,11 +245,11 @@ mod tests {
         assert_eq!((counts.received(), counts.sent()), (46, 5));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn silence_ends_it() {
         let (_client, downstream) = duplex(64);
         let (_server, upstream) = duplex(64);
-        let limits = Limits { idle: Some(Duration::from_secs(60)), ..LIMITS };
+        let limits = Limits { idle: Some(Duration::from_millis(20)), ..LIMITS };
         let end = both(downstream, upstream, &Counts::default(), &limits).await;
         assert_eq!(end, End::Idle);
     }

@@ -1,0 +1,176 @@
+//! The same input as a real istiod had, and what it answered: every resource is compared as JSON, field by field.
+//!
+//! `known_differences.txt` lists what differs, one line per field: scenario, client, type, resource, path, ours, theirs. A difference that
+//! is not listed fails the test, and so does a line that is no longer true. `UPDATE_EXPECT=1` rewrites the list.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mesh_model::Snapshot;
+use serde_json::Value as Json;
+use wire_envoy::{Descriptors, Names, Unknown, pb};
+use xds_encode::{Client, View, clusters, endpoints, listeners, name_table, packed, routes, secret};
+
+/// EnvoyFilter and proxyless gRPC are not served; what they change would only hide other differences.
+const NOT_SERVED: [&str; 2] = ["15-envoyfilter", "18-grpc-xds"];
+
+type ByName = BTreeMap<String, Json>;
+
+fn interop() -> Option<PathBuf> {
+    let shared = std::env::var_os("TANBARK_SHARED").map(PathBuf::from).unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared"));
+    let place = shared.join("interop");
+    if !place.is_dir() {
+        println!("skipped: no shared data (set TANBARK_SHARED)");
+        return None;
+    }
+    Some(place)
+}
+
+/// A scenario's own file, else the one that all share.
+fn own_or_shared(root: &Path, scenario: &Path, name: &str) -> PathBuf {
+    let own = scenario.join(name);
+    if own.is_file() { own } else { root.join(name) }
+}
+
+fn documents(file: &Path) -> Vec<Arc<Json>> {
+    let text = fs::read_to_string(file).expect("input");
+    let documents = wire_kube::manifest::load(&file.display().to_string(), &text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    documents.into_iter().map(|document| document.object.clone()).collect()
+}
+
+fn snapshot(root: &Path, scenario: &Path) -> Arc<Snapshot> {
+    let mesh = documents(&own_or_shared(root, scenario, "mesh.yaml"));
+    let (mesh, _) = ingest::parse_mesh(mesh.first().expect("a mesh configuration"));
+    let mut store = ingest::Store::new(mesh.expect("a good mesh configuration"));
+    for file in [root.join("base.yaml"), scenario.join("input.yaml")] {
+        for object in documents(&file) {
+            store.apply(object);
+        }
+    }
+    store.build()
+}
+
+fn client(descriptors: &Descriptors, file: &Path) -> Arc<Client> {
+    let json: Json = serde_json::from_str(&fs::read_to_string(file).expect("node")).expect("JSON");
+    let node: pb::core::Node = descriptors.from_json(json, Unknown::Deny).expect("a node");
+    Arc::new(Client::from_node(&node).expect("a client"))
+}
+
+fn captured(file: &Path) -> Option<ByName> {
+    let json: Json = serde_json::from_str(&fs::read_to_string(file).ok()?).expect("JSON");
+    let resources = json["resources"].as_array().cloned().unwrap_or_default();
+    Some(resources.into_iter().map(|resource| (name_of(&resource), resource)).collect())
+}
+
+fn name_of(resource: &Json) -> String {
+    let name = resource.get("name").or_else(|| resource.get("clusterName")).and_then(Json::as_str);
+    name.unwrap_or_default().to_owned()
+}
+
+fn by_name<M: prost::Message + prost::Name>(descriptors: &Descriptors, messages: impl IntoIterator<Item = M>) -> ByName {
+    let json = |message: M| descriptors.any_to_json(&packed(&message), Names::Camel).expect("JSON");
+    messages.into_iter().map(json).map(|json| (name_of(&json), json)).collect()
+}
+
+/// What we would send in place of a captured answer.
+fn ours(descriptors: &Descriptors, view: &View, snapshot: &Snapshot, client: &Client, kind: &str, names: &ByName) -> ByName {
+    match kind {
+        "cds" => by_name(descriptors, clusters(&view.cluster_inputs())),
+        "lds" => by_name(descriptors, listeners(&view.listener_inputs())),
+        "rds" => by_name(descriptors, names.keys().filter_map(|name| view.route_inputs(name)).map(|inputs| routes(&inputs))),
+        "eds" => by_name(descriptors, names.keys().filter_map(|name| view.endpoint_inputs(name)).map(|inputs| endpoints(&inputs))),
+        "sds" => by_name(descriptors, names.keys().filter_map(|name| secret(name, snapshot, client).ok())),
+        _ => by_name(descriptors, [name_table(&view.name_table_inputs())]),
+    }
+}
+
+fn differences(place: &str, ours: &Json, theirs: &Json, found: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Json::Object(a), Json::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                differences(&format!("{place}.{key}"), a.get(key).unwrap_or(&Json::Null), b.get(key).unwrap_or(&Json::Null), found);
+            }
+        }
+        (Json::Array(a), Json::Array(b)) if a.len() == b.len() => {
+            for (index, (a, b)) in a.iter().zip(b).enumerate() {
+                differences(&format!("{place}[{index}]"), a, b, found);
+            }
+        }
+        (a, b) if a == b => {}
+        (a, b) => found.push(format!("{place}: {} | {}", short(a), short(b))),
+    }
+}
+
+fn short(value: &Json) -> String {
+    let text = match value {
+        Json::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(160) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn scenario_differences(descriptors: &Descriptors, root: &Path, scenario: &Path) -> (Vec<String>, usize) {
+    let title = scenario.file_name().and_then(|name| name.to_str()).expect("a name").split('-').next().expect("a number").to_owned();
+    let snapshot = snapshot(root, scenario);
+    let mut found = Vec::new();
+    let mut equal = 0;
+    for who in ["sidecar", "gateway"] {
+        let client = client(descriptors, &own_or_shared(root, scenario, &format!("node-{who}.json")));
+        let view = View::new(&snapshot, &client);
+        for kind in ["cds", "eds", "lds", "rds", "sds", "nds"] {
+            let Some(theirs) = captured(&scenario.join(format!("{who}.{kind}.json"))) else { continue };
+            let ours = ours(descriptors, &view, &snapshot, &client, kind, &theirs);
+            for name in ours.keys().chain(theirs.keys()).collect::<std::collections::BTreeSet<_>>() {
+                let place = format!("{title} {who} {kind} {name} ");
+                let mut here = Vec::new();
+                match (ours.get(name), theirs.get(name)) {
+                    (Some(ours), Some(theirs)) => differences(&place, ours, theirs, &mut here),
+                    (Some(_), None) => here.push(format!("{place}: only ours")),
+                    _ => here.push(format!("{place}: only theirs")),
+                }
+                equal += usize::from(here.is_empty());
+                found.extend(here);
+            }
+        }
+    }
+    (found, equal)
+}
+
+#[test]
+fn istiod_would_have_sent_the_same() {
+    let Some(root) = interop() else { return };
+    let descriptors = Descriptors::load().expect("built-in");
+    let mut scenarios: Vec<PathBuf> = fs::read_dir(&root).expect("interop").map(|entry| entry.expect("entry").path()).filter(|path| path.join("input.yaml").is_file()).collect();
+    scenarios.sort();
+    let mut found = Vec::new();
+    let mut equal = 0;
+    for scenario in scenarios.iter().filter(|path| !NOT_SERVED.iter().any(|name| path.ends_with(name))) {
+        let (differences, same) = scenario_differences(&descriptors, &root, scenario);
+        found.extend(differences);
+        equal += same;
+    }
+    println!("{equal} resources equal, {} fields differ", found.len());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/known_differences.txt");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&file, found.join("\n") + "\n").expect("written");
+        return;
+    }
+    let known = fs::read_to_string(&file).unwrap_or_default();
+    let known: Vec<&str> = known.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let new: Vec<&String> = found.iter().filter(|line| !known.contains(&line.as_str())).collect();
+    let gone: Vec<&&str> = known.iter().filter(|line| !found.iter().any(|found| found == **line)).collect();
+    assert!(new.is_empty() && gone.is_empty(), "{} new differences:\n{}\n{} lines that are no longer true:\n{}", new.len(), list(&new), gone.len(), list(&gone));
+    assert!(equal > 500, "only {equal} resources are equal");
+}
+
+fn list<T: AsRef<str>>(lines: &[T]) -> String {
+    lines.iter().take(100).map(|line| format!("  {}\n", line.as_ref())).collect()
+}

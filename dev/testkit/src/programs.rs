@@ -1,0 +1,84 @@
+//! The built programs, in a folder that every user can read.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+/// Programs that a mesh on this machine consists of.
+const PROGRAMS: &[&str] = &["tanbark", "tanbark-proxy", "tanbark-bookinfo", "tanbark-echo"];
+
+/// The workspace's folder.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Data that is not part of the project: `TANBARK_SHARED`, or `shared` beside the checkout. `None`: the test says so and ends.
+pub fn shared() -> Option<PathBuf> {
+    let folder = std::env::var_os("TANBARK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+/// A folder with the programs of this build, the image map and the samples, readable by everyone.
+pub fn programs() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = std::env::temp_dir().join(format!("tanbark-programs-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the programs");
+        open(&folder);
+        let built = built();
+        for program in PROGRAMS {
+            place(&built.join(program), &folder.join(program));
+        }
+        copy_tree(&root().join("samples"), &folder.join("samples"));
+        folder
+    })
+}
+
+/// The stock Envoy that `make test-tools` installs, readable by everyone.
+pub fn envoy() -> PathBuf {
+    let copy = programs().join("envoy");
+    if !copy.exists() {
+        place(&root().join(".venv/bin/envoy"), &copy);
+    }
+    copy
+}
+
+/// `target/<profile>`: two levels above the test's own executable.
+fn built() -> PathBuf {
+    let own = std::env::current_exe().expect("the test's own path");
+    own.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned()
+}
+
+fn place(from: &Path, to: &Path) {
+    assert!(from.exists(), "{} is missing: run `make test`, which builds and installs what the tests need", from.display());
+    // A hard link is at once; another file system needs a copy.
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).unwrap_or_else(|error| panic!("copy {}: {error}", from.display()));
+    }
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("permissions");
+}
+
+pub(crate) fn open(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("permissions");
+}
+
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    open(to);
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            if entry.file_name() != "apps" {
+                copy_tree(&entry.path(), &target);
+            }
+        } else {
+            fs::copy(entry.path(), &target).expect("a copy");
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).expect("permissions");
+        }
+    }
+}
