@@ -1,18 +1,15 @@
-//! The client of the runtime's local API: Kubernetes' paths and objects over a Unix socket.
+//! What commands ask of the runtime's local API, in their words: objects of a [`Kind`], lists, streamed lines, ports of pods.
 //!
-//! One connection a request; a watch or a followed log keeps its own open. Whatever the API refuses comes back as [`ApiError`] with
-//! Kubernetes' reason, so commands say what kubectl would say. Nothing here knows a command.
-
-use std::path::{Path, PathBuf};
+//! The wire is [`machine::Client`]'s. Whatever the API refuses comes back as [`machine::Error::Api`] with Kubernetes' reason, so that
+//! commands say what kubectl would say.
 
 use anyhow::{Context as _, Result, anyhow};
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{Method, Response};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use machine::{Client, Error};
 use serde_json::Value;
-use tokio::net::UnixStream;
 
 use crate::kind::Kind;
 
@@ -24,44 +21,31 @@ const MAX_LINE_BYTES: usize = 16 << 20;
 /// The API of one runtime.
 #[derive(Debug, Clone)]
 pub struct Api {
-    state: PathBuf,
-    socket: PathBuf,
-}
-
-/// What the API refused.
-#[derive(Debug, thiserror::Error)]
-#[error("Error from server ({reason}): {message}")]
-pub struct ApiError {
-    /// HTTP status.
-    pub status: u16,
-    /// Kubernetes' reason, such as `NotFound`.
-    pub reason: String,
-    /// Text for people.
-    pub message: String,
+    client: Client,
 }
 
 /// A body for a request: its media type and its bytes.
 pub struct Payload {
     media_type: &'static str,
-    bytes: Bytes,
+    bytes: Vec<u8>,
 }
 
 impl Payload {
     pub fn none() -> Self {
-        Self { media_type: "", bytes: Bytes::new() }
+        Self { media_type: "application/json", bytes: Vec::new() }
     }
 
     pub fn json(value: &Value) -> Self {
-        Self { media_type: "application/json", bytes: value.to_string().into() }
+        Self { media_type: "application/json", bytes: value.to_string().into_bytes() }
     }
 
     /// RFC 7396.
     pub fn merge_patch(value: &Value) -> Self {
-        Self { media_type: "application/merge-patch+json", bytes: value.to_string().into() }
+        Self { media_type: "application/merge-patch+json", bytes: value.to_string().into_bytes() }
     }
 }
 
-/// Where a request through a pod's loopback goes.
+/// A port of a pod, reached from inside its network.
 #[derive(Debug, Clone, Copy)]
 pub struct Port<'a> {
     pub namespace: &'a str,
@@ -72,32 +56,17 @@ pub struct Port<'a> {
 impl Api {
     /// The API of the runtime whose state is kept there.
     pub fn at(state: &machine::state::State) -> Self {
-        Self { state: state.root().into(), socket: state.socket() }
+        Self { client: Client::new(state.socket()) }
     }
 
-    /// The socket, for protocols other than plain HTTP.
-    pub async fn connect(&self) -> Result<UnixStream> {
-        UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.state, &self.socket, error))
+    /// The client itself.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
-    /// Sends a request; a status of 400 and more is an [`ApiError`].
+    /// Sends a request; a refusal is an error.
     pub async fn send(&self, method: Method, path: &str, payload: Payload) -> Result<Response<Incoming>> {
-        let stream = self.connect().await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("the local API")?;
-        tokio::spawn(async move {
-            // The end of the connection shows at the response.
-            let _ = connection.await;
-        });
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost").header(header::ACCEPT, "application/json");
-        if !payload.media_type.is_empty() {
-            request = request.header(header::CONTENT_TYPE, payload.media_type);
-        }
-        let request = request.body(Full::new(payload.bytes)).with_context(|| format!("a request for {path}"))?;
-        let response = sender.send_request(request).await.with_context(|| format!("the local API did not answer {path}"))?;
-        if response.status().is_client_error() || response.status().is_server_error() {
-            return Err(refusal(response).await);
-        }
-        Ok(response)
+        Ok(self.client.send(method, path, payload.media_type, payload.bytes).await?)
     }
 
     /// Sends a request and reads the whole answer.
@@ -160,7 +129,7 @@ impl Api {
 
 /// Is this error the API's, with this HTTP status?
 pub fn is_status(error: &anyhow::Error, status: u16) -> bool {
-    error.downcast_ref::<ApiError>().is_some_and(|error| error.status == status)
+    matches!(error.downcast_ref::<Error>(), Some(Error::Api { status: found, .. }) if *found == status)
 }
 
 /// Lines of a streamed answer.
@@ -233,33 +202,6 @@ async fn read_all(response: Response<Incoming>) -> Result<Bytes> {
     Ok(body.map_err(|error| anyhow!("the local API broke off: {error}"))?.to_bytes())
 }
 
-async fn refusal(response: Response<Incoming>) -> anyhow::Error {
-    let status = response.status();
-    let bytes = match read_all(response).await {
-        Ok(bytes) => bytes,
-        Err(error) => return error,
-    };
-    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
-    let plain = || String::from_utf8_lossy(&bytes).trim().to_owned();
-    ApiError {
-        status: status.as_u16(),
-        reason: text("reason").unwrap_or_else(|| status.canonical_reason().unwrap_or("Unknown").replace(' ', "")),
-        message: text("message").unwrap_or_else(plain),
-    }
-    .into()
-}
-
-fn unreachable(state: &Path, socket: &Path, error: std::io::Error) -> anyhow::Error {
-    match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => machine::error::Error::NotRunning { state: state.into() }.into(),
-        std::io::ErrorKind::PermissionDenied => {
-            anyhow!("no permission to open {}: the runtime belongs to another user; run this as that user or choose your own `--state`", socket.display())
-        }
-        _ => anyhow::Error::new(error).context(format!("cannot connect to {}", socket.display())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,7 +215,7 @@ mod tests {
     async fn a_runtime_that_is_not_there_is_named_with_its_remedy() {
         let folder = tempfile::tempdir().expect("a folder");
         let api = Api::at(&machine::state::State::at(folder.path()));
-        let error = api.connect().await.expect_err("nothing runs").to_string();
+        let error = api.get(&Kind::pods(), "default", "p").await.expect_err("nothing runs").to_string();
         assert!(error.contains("start it with `tanbark up`"), "{error}");
     }
 }

@@ -23,7 +23,6 @@ mod prometheus;
 mod session;
 mod target;
 
-use api::ApiError;
 use cli::{Cli, Command};
 use session::Session;
 
@@ -32,10 +31,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     run(Cli::parse()).unwrap_or_else(|error| {
-        // The API's refusals bring kubectl's prefix along.
-        match error.downcast_ref::<ApiError>() {
-            Some(refusal) => output::note(&refusal.to_string()),
-            None => output::note(&format!("error: {error:#}")),
+        // What the API refuses is told in kubectl's words.
+        match error.downcast_ref::<machine::Error>() {
+            Some(machine::Error::Api { reason, message, .. }) => output::note(&format!("Error from server ({reason}): {message}")),
+            _ => output::note(&format!("error: {error:#}")),
         }
         ExitCode::FAILURE
     })
@@ -45,7 +44,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let session = Session::new(cli.state);
     match cli.command {
         // Before any thread is started: these two change the namespaces of their process.
-        Command::MachineInit => Ok(machine::init::main()),
+        Command::MachineInit => Ok(commands::up::inside()),
         Command::ContainerExec => Ok(machine::container::exec_main()),
         Command::Control(args) => commands::control::run(args),
         Command::Up(args) => wait(commands::up::run(args, &session)),

@@ -4,6 +4,7 @@
 //! a subset that no DestinationRule has is found too. What is wrong with a file itself (syntax, size) is said by [`crate::manifests`].
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use ingest::{Key, Severity, Store};
@@ -49,33 +50,47 @@ impl Finding {
 
 /// What is wrong with these documents, in the order of their places.
 pub fn check(documents: &[Document]) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = of_runtime(documents);
+    findings.extend(of_mesh(documents));
+    let order = order_of(documents);
+    findings.sort_by_key(|finding| place_key(&finding.place, &order));
+    findings
+}
+
+/// What the mesh has to say: objects by themselves, then together. The first of several objects of one name counts.
+pub fn of_mesh(documents: &[Document]) -> Vec<Finding> {
     let mut store = Store::new(ingest::default_mesh());
     let mut places: BTreeMap<Key, &Document> = BTreeMap::new();
     for document in documents {
-        let applied = store.apply(Arc::new(document.object.clone()));
-        let Some(key) = applied.key else {
-            findings.extend(applied.problems.into_iter().map(|problem| place(document, &subject_of(document), problem)).filter_map(|finding| judge_unknown(document, finding)));
-            continue;
-        };
-        if let Some(warning) = inert(document) {
-            findings.push(warning);
-        }
-        match places.get(&key) {
-            Some(first) => findings.push(duplicate(document, first, &key)),
-            None => {
-                places.insert(key, document);
-            }
+        let Ok(key) = Key::of(&document.object) else { continue };
+        if let Entry::Vacant(place) = places.entry(key) {
+            store.apply(Arc::new(document.object.clone()));
+            place.insert(document);
         }
     }
     store.build();
-    for (key, problem) in store.problems() {
-        if let Some(document) = places.get(key) {
-            findings.push(place(document, &key.to_string(), problem.clone()));
+    let placed = store.problems().filter_map(|(key, problem)| Some(place(places.get(key)?, &key.to_string(), problem.clone())));
+    placed.collect()
+}
+
+/// What the runtime tells by itself while it runs: objects without name or kind, twice the same, without effect on one machine.
+fn of_runtime(documents: &[Document]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut places: BTreeMap<Key, &Document> = BTreeMap::new();
+    for document in documents {
+        match Key::of(&document.object) {
+            Err(problem) => findings.extend(judge_unknown(document, place(document, &subject_of(document), problem))),
+            Ok(key) => {
+                findings.extend(inert(document));
+                match places.get(&key) {
+                    Some(first) => findings.push(duplicate(document, first, &key)),
+                    None => {
+                        places.insert(key, document);
+                    }
+                }
+            }
         }
     }
-    let order = order_of(documents);
-    findings.sort_by_key(|finding| place_key(&finding.place, &order));
     findings
 }
 

@@ -42,9 +42,17 @@ pub fn programs() -> &'static Path {
 pub fn envoy() -> PathBuf {
     let copy = programs().join("envoy");
     if !copy.exists() {
-        place(&root().join(".venv/bin/envoy"), &copy);
+        place(&packaged_envoy(), &copy);
     }
     copy
+}
+
+/// The program inside the Python package; `.venv/bin/envoy` is only a script that finds it.
+fn packaged_envoy() -> PathBuf {
+    let libraries = root().join(".venv/lib");
+    let versions = fs::read_dir(&libraries).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_else(|_| Vec::new());
+    let candidates = versions.iter().map(|python| python.join("site-packages/envoy/_bin/envoy"));
+    candidates.into_iter().find(|path| path.exists()).unwrap_or_else(|| libraries.join("python3/site-packages/envoy/_bin/envoy"))
 }
 
 /// `target/<profile>`: two levels above the test's own executable.

@@ -296,6 +296,10 @@ impl Fraction {
     pub fn is_none(&self) -> bool {
         self.numerator == 0
     }
+    /// The same share, or `numerator` of the same denominator when that is less.
+    pub fn at_most(&self, numerator: u32) -> Self {
+        Self { numerator: self.numerator.min(numerator), ..*self }
+    }
     /// Between 0.0 and 1.0.
     pub fn ratio(&self) -> f64 {
         f64::from(self.numerator) / f64::from(self.denominator)

@@ -2,7 +2,7 @@
 //!
 //! One filter each for CUSTOM (not supported yet: what its rules match is denied), AUDIT, DENY and ALLOW, in this order. Policies that are
 //! only tried out become shadow rules. On TCP, parts of a rule that only HTTP has are left out where that makes the rule stricter (AUDIT,
-//! DENY), and make an ALLOW rule match nothing.
+//! DENY), and make an ALLOW rule match nothing, and a CUSTOM rule too: its service would never be asked about such traffic.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -46,11 +46,10 @@ struct Rules {
 }
 
 impl Rules {
+    /// Statistics of what is only tried out; Istio names those of denials apart only where there are any.
     fn shadow_prefix(&self) -> String {
-        match self.action {
-            Action::Deny => "istio_dry_run_deny_".to_owned(),
-            Action::Allow | Action::Log => "istio_dry_run_allow_".to_owned(),
-        }
+        let denies = self.action == Action::Deny && self.shadow.is_some();
+        if denies { "istio_dry_run_deny_".to_owned() } else { "istio_dry_run_allow_".to_owned() }
     }
 }
 
@@ -73,6 +72,7 @@ pub(crate) fn network_filters(policies: &[Arc<AuthorizationPolicy>], mesh: &Mesh
     all_rules(policies, mesh, Traffic::Tcp).map(filter).collect()
 }
 
+/// A filter that denies or reports nothing is left out; one that allows nothing is not.
 fn all_rules<'a>(policies: &'a [Arc<AuthorizationPolicy>], mesh: &'a MeshConfig, traffic: Traffic) -> impl Iterator<Item = Rules> + 'a {
     type Wanted = fn(&PolicyAction) -> bool;
     let kinds: [(Action, Wanted); 4] = [
@@ -83,7 +83,8 @@ fn all_rules<'a>(policies: &'a [Arc<AuthorizationPolicy>], mesh: &'a MeshConfig,
     ];
     kinds.into_iter().filter_map(move |(action, wanted)| {
         let chosen = |dry_run: bool| policies.iter().filter(|policy| wanted(&policy.action) && policy.dry_run == dry_run).collect::<Vec<_>>();
-        let rules = |policies: Vec<&Arc<AuthorizationPolicy>>| (!policies.is_empty()).then(|| rbac(&policies, action, mesh, traffic));
+        let matters = |rules: &Rbac| action == Action::Allow || !rules.policies.is_empty();
+        let rules = |policies: Vec<&Arc<AuthorizationPolicy>>| (!policies.is_empty()).then(|| rbac(&policies, action, mesh, traffic)).filter(matters);
         let (enforced, shadow) = (rules(chosen(false)), rules(chosen(true)));
         (enforced.is_some() || shadow.is_some()).then_some(Rules { action, enforced, shadow })
     })
@@ -97,7 +98,8 @@ fn rbac(policies: &[&Arc<AuthorizationPolicy>], action: Action, mesh: &MeshConfi
             named.insert(name(0), never());
         }
         for (index, rule) in policy.rules.iter().enumerate() {
-            let scope = Scope { action, traffic, mesh, namespace: policy.meta.namespace() };
+            let needs_every_part = matches!(policy.action, PolicyAction::Allow | PolicyAction::Custom { .. });
+            let scope = Scope { needs_every_part, traffic, mesh, namespace: policy.meta.namespace() };
             if let Some(encoded) = scope.policy(rule) {
                 named.insert(name(index), encoded);
             }
@@ -115,7 +117,8 @@ fn never() -> Policy {
 
 /// What a rule's encoding depends on beside the rule.
 struct Scope<'a> {
-    action: Action,
+    /// A rule with a part that does not apply matches nothing; otherwise the part is left out.
+    needs_every_part: bool,
     traffic: Traffic,
     mesh: &'a MeshConfig,
     /// Of the policy.
@@ -130,13 +133,13 @@ impl Scope<'_> {
         Some(Policy { permissions, principals, ..Default::default() })
     }
 
-    /// HTTP-only parts on TCP: `None` for ALLOW (the rule matches nothing), else left out.
+    /// `None`: the rule matches nothing on this traffic.
     fn applicable<T>(&self, parts: Vec<Part<T>>) -> Option<Vec<T>> {
         let mut found = Vec::new();
         for part in parts {
             match part {
                 Part::Is(value) => found.push(value),
-                Part::Inapplicable if self.action == Action::Allow => return None,
+                Part::Inapplicable if self.needs_every_part => return None,
                 Part::Inapplicable => {}
             }
         }

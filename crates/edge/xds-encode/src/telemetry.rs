@@ -10,7 +10,7 @@ use mesh_model::{
     telemetry::WorkloadMode,
 };
 
-use crate::{Client, ClientKind};
+use crate::Client;
 
 mod access_log;
 mod metrics;
@@ -30,13 +30,6 @@ impl Side {
             WorkloadMode::Both => true,
             WorkloadMode::Client => self != Side::Inbound,
             WorkloadMode::Server => self == Side::Inbound,
-        }
-    }
-    /// The side of a client's own outgoing traffic.
-    pub fn outgoing(client: &Client) -> Self {
-        match client.kind {
-            ClientKind::Sidecar => Side::Outbound,
-            ClientKind::Gateway => Side::Gateway,
         }
     }
 }

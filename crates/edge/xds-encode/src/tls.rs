@@ -64,11 +64,11 @@ fn agent() -> core::ConfigSource {
 }
 
 /// Validation by a secret's roots and by names.
+#[allow(deprecated, reason = "the plain list of names is what every proxy of the field reads")]
 pub fn validation(roots: SdsSecretConfig, names: Vec<StringMatcher>) -> ValidationContextType {
     validation_with(roots, CertificateValidationContext { match_subject_alt_names: names, ..Default::default() })
 }
 
-#[allow(deprecated, reason = "the plain list of names is what every proxy of the field reads")]
 pub fn validation_with(roots: SdsSecretConfig, context: CertificateValidationContext) -> ValidationContextType {
     ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
         default_validation_context: Some(context),
@@ -77,9 +77,12 @@ pub fn validation_with(roots: SdsSecretConfig, context: CertificateValidationCon
     })
 }
 
-/// TLS 1.2 (or what the mesh says) to 1.3.
-pub fn mesh_parameters(mesh: &MeshConfig) -> TlsParameters {
-    let lowest = if mesh.min_tls_13 { TlsProtocol::TlSv13 } else { TlsProtocol::TlSv12 };
+/// TLS 1.2 to 1.3: what clients of the mesh offer.
+pub fn client_parameters() -> TlsParameters {
+    parameters(TlsProtocol::TlSv12)
+}
+
+fn parameters(lowest: TlsProtocol) -> TlsParameters {
     TlsParameters { tls_minimum_protocol_version: lowest.into(), tls_maximum_protocol_version: TlsProtocol::TlSv13.into(), ..Default::default() }
 }
 
@@ -97,9 +100,9 @@ pub fn alpn(protocols: &[&str]) -> Vec<String> {
 }
 
 /// The workload's certificate and the mesh's roots.
-pub fn workload_context(mesh: &MeshConfig, protocols: Vec<String>, peers: Vec<StringMatcher>) -> CommonTlsContext {
+pub fn workload_context(protocols: Vec<String>, peers: Vec<StringMatcher>) -> CommonTlsContext {
     CommonTlsContext {
-        tls_params: Some(mesh_parameters(mesh)),
+        tls_params: Some(client_parameters()),
         alpn_protocols: protocols,
         tls_certificate_sds_secret_configs: vec![agent_secret("default")],
         validation_context_type: Some(validation(agent_secret("ROOTCA"), peers)),
@@ -111,10 +114,9 @@ pub fn workload_context(mesh: &MeshConfig, protocols: Vec<String>, peers: Vec<St
 pub fn inbound_socket(mesh: &MeshConfig, protocols: &[&str]) -> core::TransportSocket {
     let domains = std::iter::once(&mesh.trust_domain).chain(mesh.trust_domain_aliases.iter());
     let peers = domains.map(|domain| wire::prefix(domain.id_prefix())).collect();
-    let mut context = workload_context(mesh, alpn(protocols), peers);
-    if let Some(parameters) = &mut context.tls_params {
-        parameters.cipher_suites = alpn(&SERVER_CIPHERS);
-    }
+    let lowest = if mesh.min_tls_13 { TlsProtocol::TlSv13 } else { TlsProtocol::TlSv12 };
+    let mut context = workload_context(alpn(protocols), peers);
+    context.tls_params = Some(TlsParameters { cipher_suites: alpn(&SERVER_CIPHERS), ..parameters(lowest) });
     let downstream = DownstreamTlsContext { common_tls_context: Some(context), require_client_certificate: Some(wire::boolean(true)), ..Default::default() };
     wire::transport_socket(SOCKET, &downstream)
 }

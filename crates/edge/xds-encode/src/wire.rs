@@ -1,6 +1,6 @@
 //! Small pieces of Envoy configuration that several generators need.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_model::{ObjectRef, matching::Millionths, object::Meta};
@@ -88,10 +88,6 @@ pub fn pipe(path: &str) -> core::Address {
 
 pub fn range(net: &IpNet) -> core::CidrRange {
     core::CidrRange { address_prefix: net.addr().to_string(), prefix_len: Some(number(net.prefix_len().into())) }
-}
-
-pub fn single(address: IpAddr) -> core::CidrRange {
-    range(&IpNet::from(address))
 }
 
 pub fn exact(text: impl Into<String>) -> matcher::StringMatcher {

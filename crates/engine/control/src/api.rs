@@ -36,7 +36,7 @@ pub fn connect(address: &ApiAddress) -> Result<Client, ControlError> {
     let path = path.clone();
     let connector = service_fn(move |_: http::Uri| {
         let path = path.clone();
-        async move { UnixStream::connect(path).await.map(|stream| UnixIo(TokioIo::new(stream))) }
+        Box::pin(async move { UnixStream::connect(path).await.map(|stream| UnixIo(TokioIo::new(stream))) })
     });
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, kube::client::Body>(connector);
     let config = kube::Config::new("http://localhost".parse().map_err(|_| ControlError::Bug("the API's base address"))?);

@@ -79,7 +79,9 @@ impl Admin {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, door: Door) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -90,7 +92,9 @@ impl Admin {
             let admin = self.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request| admin.answer(door, peer, request));
-                let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "admin connection");
                 }
@@ -99,7 +103,12 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, door: Door, peer: SocketAddr, request: Request<Incoming>) -> Result<Page, std::convert::Infallible> {
+    async fn answer(
+        &self,
+        door: Door,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Page, std::convert::Infallible> {
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
         let local = peer.ip().to_canonical().is_loopback();
@@ -107,20 +116,39 @@ impl Admin {
         Ok(match (door, path) {
             (Door::Health | Door::Agent, "/healthz/ready") => self.ready(),
             (Door::Metrics, "/stats/prometheus" | "/metrics") => prometheus(self.proxy_metrics()),
-            (Door::Agent, "/stats/prometheus" | "/metrics") => prometheus(self.merged_metrics().await),
+            (Door::Agent, "/stats/prometheus" | "/metrics") => {
+                prometheus(self.merged_metrics().await)
+            }
             (Door::Agent, "/drain") if changes => self.command(Command::Drain).await,
             (Door::Agent, "/quitquitquit") if changes && local => self.command(Command::Quit).await,
-            (Door::Agent, "/quitquitquit") if changes => text(StatusCode::FORBIDDEN, "only requests from localhost are allowed\n"),
-            (Door::Agent, "/drain" | "/quitquitquit") => text(StatusCode::METHOD_NOT_ALLOWED, "POST is required\n"),
+            (Door::Agent, "/quitquitquit") if changes => text(
+                StatusCode::FORBIDDEN,
+                "only requests from localhost are allowed\n",
+            ),
+            (Door::Agent, "/drain" | "/quitquitquit") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "POST is required\n")
+            }
             (Door::Admin, _) => self.admin_page(path, query, changes).await,
-            (Door::Health | Door::Agent | Door::Metrics, _) => text(StatusCode::NOT_FOUND, "not found\n"),
+            (Door::Health | Door::Agent | Door::Metrics, _) => {
+                text(StatusCode::NOT_FOUND, "not found\n")
+            }
         })
     }
 
     async fn admin_page(&self, path: &str, query: &str, changes: bool) -> Page {
-        const POSTS: &[&str] = &["/logging", "/reset_counters", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok", "/quitquitquit"];
+        const POSTS: &[&str] = &[
+            "/logging",
+            "/reset_counters",
+            "/drain_listeners",
+            "/healthcheck/fail",
+            "/healthcheck/ok",
+            "/quitquitquit",
+        ];
         if POSTS.contains(&path) && !changes {
-            return text(StatusCode::METHOD_NOT_ALLOWED, format!("Method GET not allowed, POST required for {path}\n"));
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("Method GET not allowed, POST required for {path}\n"),
+            );
         }
         match path {
             "/ready" => self.live_page(),
@@ -142,13 +170,20 @@ impl Admin {
             "/healthcheck/fail" => self.set_failing(true),
             "/healthcheck/ok" => self.set_failing(false),
             "/" | "/help" => text(StatusCode::OK, HELP),
-            _ => text(StatusCode::NOT_FOUND, format!("invalid path {path}; /help lists the pages\n")),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                format!("invalid path {path}; /help lists the pages\n"),
+            ),
         }
     }
 
     /// Envoy's `/ready`.
     fn live_page(&self) -> Page {
-        if self.is_ready() { text(StatusCode::OK, "LIVE\n") } else { text(StatusCode::SERVICE_UNAVAILABLE, "PRE_INITIALIZING\n") }
+        if self.is_ready() {
+            text(StatusCode::OK, "LIVE\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, "PRE_INITIALIZING\n")
+        }
     }
 
     /// The agent's `/healthz/ready`: empty 200, else the reason.
@@ -159,7 +194,9 @@ impl Admin {
         let connection = self.status.connection();
         let reason = match (self.status.last_certificate_error(), connection.last_error) {
             (Some(error), _) => format!("no certificate yet: {error}\n"),
-            (None, Some(error)) if !connection.connected => format!("not connected to the control plane: {error}\n"),
+            (None, Some(error)) if !connection.connected => {
+                format!("not connected to the control plane: {error}\n")
+            }
             (None, _) => "waiting for the first configuration\n".to_owned(),
         };
         text(StatusCode::SERVICE_UNAVAILABLE, reason)
@@ -173,7 +210,11 @@ impl Admin {
         match Query::parse(query) {
             Ok(query) => {
                 let body = self.live.stats.render(&query);
-                if body.starts_with('{') { with_type("application/json", body) } else { text(StatusCode::OK, body) }
+                if body.starts_with('{') {
+                    with_type("application/json", body)
+                } else {
+                    text(StatusCode::OK, body)
+                }
             }
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
@@ -197,7 +238,10 @@ impl Admin {
     async fn command(&self, command: Command) -> Page {
         match self.commands.send(command).await {
             Ok(()) => text(StatusCode::OK, "OK\n"),
-            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the proxy is already stopping\n"),
+            Err(_) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the proxy is already stopping\n",
+            ),
         }
     }
 
@@ -208,16 +252,29 @@ impl Admin {
 
     fn config_dump(&self, query: &str) -> Page {
         let identity = self.identity.as_ref().and_then(IdentityHandle::load);
-        match self.status.config_dump(&self.node, identity.as_deref(), query.split('&').any(|part| part.starts_with("include_eds"))) {
+        match self.status.config_dump(
+            &self.node,
+            identity.as_deref(),
+            query.split('&').any(|part| part.starts_with("include_eds")),
+        ) {
             Ok(dump) => json(&dump),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
 
     fn certificates(&self) -> Page {
-        let Some(leaf) = self.status.certificate() else { return json(&serde_json::json!({"certificates": []})) };
-        let left = leaf.not_after_time().duration_since(SystemTime::now()).unwrap_or_default();
-        let names: Vec<_> = leaf.uri_sans.iter().map(|uri| serde_json::json!({ "uri": uri })).collect();
+        let Some(leaf) = self.status.certificate() else {
+            return json(&serde_json::json!({"certificates": []}));
+        };
+        let left = leaf
+            .not_after_time()
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let names: Vec<_> = leaf
+            .uri_sans
+            .iter()
+            .map(|uri| serde_json::json!({ "uri": uri }))
+            .collect();
         let certificate = serde_json::json!({
             "path": "<inline>",
             "serial_number": leaf.serial,
@@ -231,7 +288,11 @@ impl Admin {
 
     fn server_info(&self) -> Page {
         let uptime = format!("{}s", self.started.elapsed().as_secs());
-        let state = if self.is_ready() { "LIVE" } else { "PRE_INITIALIZING" };
+        let state = if self.is_ready() {
+            "LIVE"
+        } else {
+            "PRE_INITIALIZING"
+        };
         json(&serde_json::json!({
             "version": format!("tanbark-proxy/{}", self.version),
             "state": state,
@@ -242,7 +303,12 @@ impl Admin {
     }
 
     fn logging(&self, query: &str) -> Page {
-        let Some(level) = parameter(query, "level") else { return text(StatusCode::BAD_REQUEST, "usage: /logging?level=<trace|debug|info|warning|error|off>\n") };
+        let Some(level) = parameter(query, "level") else {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "usage: /logging?level=<trace|debug|info|warning|error|off>\n",
+            );
+        };
         match (self.set_log_level)(level) {
             Some(()) => text(StatusCode::OK, format!("active loggers:\n  all: {level}\n")),
             None => text(StatusCode::BAD_REQUEST, format!("unknown level {level}\n")),
@@ -272,17 +338,29 @@ admin commands are:
 
 fn memory() -> serde_json::Value {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = |key: &str| {
+        status.lines().find_map(|line| {
+            line.strip_prefix(key)?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        })
+    };
     let bytes = |key: &str| (kib(key).unwrap_or(0) * 1024).to_string();
     serde_json::json!({"allocated": bytes("VmRSS:"), "heap_size": bytes("VmData:"), "total_physical_bytes": bytes("VmRSS:")})
 }
 
 fn rfc3339(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
+    jiff::Timestamp::try_from(time)
+        .map(|time| time.to_string())
+        .unwrap_or_default()
 }
 
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
@@ -301,7 +379,11 @@ fn json(value: &serde_json::Value) -> Page {
 
 fn with_type(kind: &'static str, body: impl Into<Bytes>) -> Page {
     let mut page = Response::new(Full::new(body.into()));
-    page.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
-    page.headers_mut().insert("cache-control", http::HeaderValue::from_static("no-cache, max-age=0"));
+    page.headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    page.headers_mut().insert(
+        "cache-control",
+        http::HeaderValue::from_static("no-cache, max-age=0"),
+    );
     page
 }

@@ -79,6 +79,7 @@ pub fn read(text: &str) -> Result<Read, FeedError> {
             node,
             discovery,
             certificates: None,
+            environment: Default::default(),
             limits: Limits::default(),
         },
         fixed: Static {
@@ -86,6 +87,18 @@ pub fn read(text: &str) -> Result<Read, FeedError> {
         },
         bootstrap,
     })
+}
+
+/// The node in the form that the data path reads.
+pub fn node(node: &pb::core::Node) -> Result<proxy_config::bootstrap::Node, FeedError> {
+    let wire = pb::bootstrap::Bootstrap {
+        node: Some(node.clone()),
+        ..Default::default()
+    };
+    let read = xds_decode::Decoder::default()
+        .bootstrap(wire)
+        .map_err(|e| FeedError::Bootstrap(e.to_string()))?;
+    Ok(read.node)
 }
 
 fn server(cluster: &Cluster) -> Result<Server, FeedError> {

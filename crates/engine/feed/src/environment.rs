@@ -104,6 +104,14 @@ impl Environment {
                     .unwrap_or("Kubernetes")
                     .to_owned(),
             }),
+            environment: xds_decode::Environment {
+                hostname: self
+                    .variable("HOSTNAME")
+                    .or(self.variable("POD_NAME"))
+                    .unwrap_or_default()
+                    .to_owned(),
+                variables: self.variables.clone().into_iter().collect(),
+            },
             limits: Limits::default(),
         })
     }
@@ -273,6 +281,19 @@ impl Environment {
 
     pub fn variable(&self, key: &str) -> Option<&str> {
         self.variables.get(key).map(String::as_str)
+    }
+
+    /// A duration of the ProxyConfig (`drainDuration`, `terminationDrainDuration`).
+    pub fn proxy_duration(&self, key: &str) -> Option<Duration> {
+        self.config_text(key).and_then(parse_duration)
+    }
+
+    /// A positive number of the ProxyConfig (`concurrency`, `statusPort`).
+    pub fn proxy_number(&self, key: &str) -> Option<u64> {
+        self.proxy_config
+            .get(key)
+            .and_then(Value::as_u64)
+            .filter(|number| *number > 0)
     }
 
     /// A path from a variable, else the default.

@@ -19,6 +19,7 @@
     )
 )]
 
+pub mod admin;
 pub mod agent;
 mod backoff;
 pub mod bootstrap;
@@ -28,8 +29,6 @@ mod dial;
 mod dump;
 pub mod environment;
 mod error;
-#[path = "/tmp/proxyshim.rs"]
-mod proxy;
 mod resolve;
 mod session;
 pub mod settings;

@@ -5,8 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::proxy::Live;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use proxy::Live;
 use stdx::Drain;
 use tokio::{
     sync::mpsc,
@@ -280,7 +280,7 @@ impl Feed {
         let (received, mut rejected) = (set.len(), Vec::new());
         let wall = self.live.clock.wall();
         // Lives for one delivery: what it may have to load is large.
-        let mut decoder = xds_decode::Decoder::default();
+        let mut decoder = xds_decode::Decoder::new(self.settings.environment.clone());
         for resource in set {
             let Some(body) = resource.body else { continue };
             match decode(&mut decoder, &body) {

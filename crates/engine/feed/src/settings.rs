@@ -16,6 +16,8 @@ pub struct Settings {
     pub discovery: Option<Discovery>,
     /// How the workload gets its certificate; `None`: secrets come by SDS like any other, or there are none.
     pub certificates: Option<Certificates>,
+    /// What access-log formats may print of the process (`%HOSTNAME%`, `%ENVIRONMENT(X)%`).
+    pub environment: xds_decode::Environment,
     pub limits: Limits,
 }
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::proxy::publish::{Changes, Update};
+use proxy::publish::{Changes, Update};
 use proxy_config::{
     Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret,
     SecretName, cluster::Discovery,

@@ -2,58 +2,97 @@
 //!
 //! A filter is a file with `on_request(config, &mut Exchange) -> Flow` and, where it has something to do there, `on_response`. Filters see the
 //! route already (per-route configuration overrides theirs); the router itself is `exchange::forward`. A filter that answers is not an error.
-//! To add one: a variant in `proxy_config::filter::HttpFilterKind`, a file here, and the two matches below.
+//! What a filter keeps between requests is its `State`, made with the connection manager and shared by all workers ([`LiveFilters`]).
+//! To add one: a variant in `proxy_config::filter::HttpFilterKind`, a file here, and the matches below.
 
 use std::sync::Arc;
 
-use proxy_config::filter::{HttpFilter, HttpFilterKind, PerRouteConfig, PerRouteFilter};
+use proxy_config::{
+    HttpConnectionManager,
+    filter::{HttpFilter, HttpFilterKind, PerRouteConfig, PerRouteFilter},
+    metadata::{Metadata, Value},
+};
+use telemetry::stats::Store;
 
 use crate::exchange::{Exchange, reply::Reply};
 
+pub mod cors;
+pub mod fault;
+pub mod local_rate_limit;
 pub mod network;
 pub mod peer_metadata;
+pub mod rbac;
 
 /// What a filter decided about a request.
+#[expect(clippy::large_enum_variant, reason = "passed on at once, never stored")]
 pub enum Flow {
     Continue,
     Respond(Reply),
 }
 
+/// The states of a connection manager's filters, in the order of its configuration.
+pub struct LiveFilters(Box<[LiveFilter]>);
+
+enum LiveFilter {
+    Rbac(rbac::State),
+    Fault(Arc<fault::State>),
+    Cors(cors::State),
+    Stateless,
+}
+
+impl LiveFilters {
+    pub fn new(http: &HttpConnectionManager, stats: &Store) -> Self {
+        // Istio ends the name with `;`, which is no part of it.
+        let prefix = format!("http.{}.", http.stat_prefix.trim_end_matches(';'));
+        let live = |filter: &HttpFilter| match &filter.kind {
+            HttpFilterKind::Rbac(config) => LiveFilter::Rbac(rbac::State::new(stats, &prefix, config)),
+            HttpFilterKind::Fault(_) => LiveFilter::Fault(Arc::new(fault::State::new(stats, &prefix))),
+            HttpFilterKind::Cors => LiveFilter::Cors(cors::State::new(stats, &prefix)),
+            HttpFilterKind::PeerMetadata(_)
+            | HttpFilterKind::IstioStats(_)
+            | HttpFilterKind::Alpn(_)
+            | HttpFilterKind::LocalRateLimit(_)
+            | HttpFilterKind::GrpcStats { .. }
+            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::Router(_) => LiveFilter::Stateless,
+        };
+        Self(http.filters.iter().map(live).collect())
+    }
+}
+
 /// Runs the filters until one answers.
 pub async fn on_request(x: &mut Exchange) -> Flow {
-    let filters = x.http.config.filters.clone();
-    for filter in filters.iter() {
+    let http = x.http.clone();
+    for (filter, state) in http.config.filters.iter().zip(&http.filters.0) {
         x.filters_entered += 1;
         if is_disabled(x, filter) {
             continue;
         }
-        let flow = match &filter.kind {
-            HttpFilterKind::PeerMetadata(config) => peer_metadata::on_request(config, x),
-            HttpFilterKind::Rbac(config) => refuse_until_there(x, config.rules.is_some(), "rbac"),
-            HttpFilterKind::Fault(config) => refuse_until_there(x, config.abort.is_some() || config.delay.is_some(), "fault"),
-            HttpFilterKind::LocalRateLimit(config) => refuse_until_there(x, config.bucket.is_some(), "local rate limit"),
-            HttpFilterKind::Cors => Flow::Continue,
+        let flow = match (&filter.kind, state) {
+            (HttpFilterKind::PeerMetadata(config), _) => peer_metadata::on_request(config, x),
+            (HttpFilterKind::Rbac(config), LiveFilter::Rbac(state)) => rbac::on_request(&filter.name, config, state, x),
+            (HttpFilterKind::Fault(config), LiveFilter::Fault(state)) => fault::on_request(&filter.name, config, state, x).await,
+            (HttpFilterKind::Cors, LiveFilter::Cors(state)) => cors::on_request(&filter.name, state, x),
+            (HttpFilterKind::LocalRateLimit(config), _) => local_rate_limit::on_request(&filter.name, config, x),
             // Read by the router (ALPN), by the report (statistics) or by the bodies (gRPC).
-            HttpFilterKind::Alpn(_)
-            | HttpFilterKind::IstioStats(_)
-            | HttpFilterKind::GrpcStats { .. }
-            | HttpFilterKind::GrpcWeb
-            | HttpFilterKind::Router(_) => Flow::Continue,
+            (
+                HttpFilterKind::Alpn(_)
+                | HttpFilterKind::IstioStats(_)
+                | HttpFilterKind::GrpcStats { .. }
+                | HttpFilterKind::GrpcWeb
+                | HttpFilterKind::Router(_),
+                _,
+            ) => Flow::Continue,
+            // The states were made from this very list; if one were not, the request must not slip past a filter.
+            (HttpFilterKind::Rbac(_) | HttpFilterKind::Fault(_) | HttpFilterKind::Cors, _) => {
+                Flow::Respond(Reply::local(x, http::StatusCode::INTERNAL_SERVER_ERROR, "", "filter_without_state"))
+            }
         };
         if let Flow::Respond(reply) = flow {
             return Flow::Respond(reply);
         }
     }
     Flow::Continue
-}
-
-fn refuse_until_there(x: &mut Exchange, configured: bool, name: &str) -> Flow {
-    if configured {
-        let body = format!("the filter {name} is not supported");
-        Flow::Respond(Reply::local(x, http::StatusCode::FORBIDDEN, body, "filter_not_supported"))
-    } else {
-        Flow::Continue
-    }
 }
 
 /// Runs the filters that saw the request, last first.
@@ -66,16 +105,25 @@ pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
         }
         match &filter.kind {
             HttpFilterKind::PeerMetadata(config) => peer_metadata::on_response(config, x, reply),
+            HttpFilterKind::Cors => cors::on_response(x, reply),
+            HttpFilterKind::LocalRateLimit(_) => local_rate_limit::on_response(x, reply),
             HttpFilterKind::Rbac(_)
             | HttpFilterKind::Fault(_)
-            | HttpFilterKind::LocalRateLimit(_)
-            | HttpFilterKind::Cors
             | HttpFilterKind::Alpn(_)
             | HttpFilterKind::IstioStats(_)
             | HttpFilterKind::GrpcStats { .. }
             | HttpFilterKind::GrpcWeb
             | HttpFilterKind::Router(_) => {}
         }
+    }
+}
+
+/// Adds fields to a filter's dynamic metadata.
+fn note(metadata: &mut Metadata, filter: &str, fields: impl IntoIterator<Item = (Arc<str>, Value)>) {
+    let all = Arc::make_mut(&mut metadata.0);
+    match all.get_mut(filter) {
+        Some(Value::Struct(known)) => Arc::make_mut(known).extend(fields),
+        _ => drop(all.insert(Arc::from(filter), Value::Struct(Arc::new(fields.into_iter().collect())))),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod client_certificate;
 pub mod operations;
 pub mod path;
 pub mod response;
+pub mod trace;
 pub mod upstream;
 
 /// Names that `http` does not have.

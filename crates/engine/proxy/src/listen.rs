@@ -207,7 +207,7 @@ async fn handle(mut stream: TcpStream, listener: Arc<LiveListener>, config: Arc<
     match network::on_connection(&connection, &worker) {
         Verdict::Continue => terminal(stream, connection, worker).await,
         Verdict::Close { flags, details } => {
-            refused(&worker, &connection, &config, flags, details);
+            refused(&worker, &connection, &config, flags, |record| record.connection_termination_details = Some(details.into()));
             Ok(())
         }
     }
@@ -276,15 +276,17 @@ fn no_chain(worker: &Worker, listener: Arc<LiveListener>, facts: ConnectionFacts
         tls: None,
         accepted: worker.live.clock.now(),
     };
-    refused(worker, &connection, config, ResponseFlags::NO_ROUTE_FOUND, "filter_chain_not_found".to_owned());
+    refused(worker, &connection, config, ResponseFlags::NO_ROUTE_FOUND, |record| {
+        record.response_code_details = Some("filter_chain_not_found".into());
+    });
     Ok(())
 }
 
-fn refused(worker: &Worker, connection: &Connection, config: &Config, flags: ResponseFlags, details: String) {
+fn refused(worker: &Worker, connection: &Connection, config: &Config, flags: ResponseFlags, explain: impl FnOnce(&mut Record)) {
     let mut record = connection.record(worker);
     record.kind = Kind::Tcp;
     record.flags = flags;
-    record.response_code_details = Some(details.into());
+    explain(&mut record);
     worker.reporter.report(Finished {
         record: &record,
         connection,

@@ -31,7 +31,7 @@ mod listener;
 pub use cluster::{HostState, LiveCluster, LiveEndpoint};
 pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTerminal};
 
-use crate::{filters::peer_metadata::Own, route::LiveRouteTable, tls};
+use crate::{filters::{local_rate_limit::Registry, peer_metadata::Own}, route::LiveRouteTable, tls};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -123,6 +123,8 @@ pub struct Live {
     pub stats: Store,
     /// This proxy, as it tells its peers.
     pub own: Own,
+    /// Token buckets, shared by all workers.
+    pub(crate) rate_limits: Registry,
     pub(crate) ids: Ids,
 }
 
@@ -160,6 +162,7 @@ impl Live {
             rng,
             stats,
             own,
+            rate_limits: Registry::default(),
             ids: Ids::default(),
         }
     }

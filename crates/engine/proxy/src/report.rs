@@ -15,6 +15,10 @@ use crate::{
     worker::Worker,
 };
 
+pub mod edges;
+pub mod log_files;
+pub mod reports;
+
 /// What is handed over with a finished record.
 pub struct Finished<'a> {
     pub record: &'a Record,

@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, rustls::server::Acceptor};
 
 mod secrets;
 
@@ -76,8 +76,10 @@ impl Stream {
 
 /// Takes a client's handshake.
 pub async fn accept(context: &LiveServerTls, stream: TcpStream) -> io::Result<(Stream, Secured)> {
-    let config = context.config().ok_or_else(|| io::Error::other("secret is not supplied"))?;
-    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let offered = start.client_hello().alpn().map(|alpn| alpn.map(<[u8]>::to_vec).collect::<Vec<_>>()).unwrap_or_default();
+    let config = context.config_for(&offered).ok_or_else(|| io::Error::other("secret is not supplied"))?;
+    let stream = start.into_stream(config).await?;
     let connection = Arc::new(ConnectionInfo::of(stream.get_ref().1));
     let sni = stream.get_ref().1.server_name();
     if context.requires_sni() && sni.is_none() {

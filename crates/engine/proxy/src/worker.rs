@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use proxy_config::ListenerName;
+use proxy_config::{ListenerName, tracing::TracingProvider};
 use tokio::net::TcpListener;
 
 use crate::{filters::peer_metadata::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools};
@@ -29,11 +29,19 @@ pub struct Settings {
     pub retry_buffer_bytes: usize,
     /// Size of each of the two buffers of a TCP connection, held only while data flow.
     pub tcp_buffer_bytes: usize,
+    /// The bootstrap's tracer, for connection managers that name none.
+    pub default_tracer: Option<Arc<TracingProvider>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { drain_time: Duration::from_secs(45), max_connections: 1 << 16, retry_buffer_bytes: 1 << 20, tcp_buffer_bytes: 128 << 10 }
+        Self {
+            drain_time: Duration::from_secs(45),
+            max_connections: 1 << 16,
+            retry_buffer_bytes: 1 << 20,
+            tcp_buffer_bytes: 128 << 10,
+            default_tracer: None,
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::Input;
+
 /// The terminal in raw mode until this is dropped.
 pub struct Raw {
     before: Termios,
@@ -33,16 +35,14 @@ pub fn is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Sends the size now and on every change, as a message of this channel.
-pub async fn send_sizes(sender: mpsc::Sender<Vec<u8>>, channel: u8) {
+/// Sends the size now and on every change.
+pub async fn send_sizes(sender: mpsc::Sender<Input>) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
     loop {
-        if let Some((columns, rows)) = size() {
-            let mut message = vec![channel];
-            message.extend_from_slice(serde_json::json!({"Width": columns, "Height": rows}).to_string().as_bytes());
-            if sender.send(message).await.is_err() {
-                return;
-            }
+        if let Some((columns, rows)) = size()
+            && sender.send(Input::Size(columns, rows)).await.is_err()
+        {
+            return;
         }
         tokio::select! {
             changed = changes.recv() => if changed.is_none() { return },

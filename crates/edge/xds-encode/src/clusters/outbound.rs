@@ -107,7 +107,7 @@ fn named_cluster(target: &Target<'_>, name: String, with_tls: bool) -> Cluster {
     let (metadata, uses_own_alpn) = (metadata(target), upstream_tls::is_outside_tls(target));
     cluster.metadata = Some(wire::metadata([("istio", with_alpn_note(metadata, with_tls && uses_own_alpn))]));
     cluster.filters = metadata_exchange(&target.inputs.client);
-    cluster.typed_extension_protocol_options = if with_tls { protocol::outbound(target) } else { Default::default() };
+    cluster.typed_extension_protocol_options = protocol::outbound(target);
     if with_tls {
         upstream_tls::apply(target, &mut cluster);
     }
@@ -135,6 +135,7 @@ fn discovered(target: &Target<'_>, name: String) -> Cluster {
 }
 
 /// A cluster whose proxy resolves names.
+#[allow(deprecated, reason = "DNS settings in the form that every proxy of the field reads")]
 fn with_names(target: &Target<'_>, cluster: Cluster) -> Cluster {
     let mesh = &target.inputs.mesh;
     let resolver = pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig { udp_max_queries: Some(wire::number(100)), ..Default::default() };
@@ -182,11 +183,10 @@ fn metadata(target: &Target<'_>) -> serde_json::Value {
     if let Some(rule) = &target.of.rule {
         fields.insert("config".to_owned(), wire::config_path(&rule.meta).into());
     }
-    if let Some(subset) = target.subset {
-        fields.insert("subset".to_owned(), subset.name.to_string().into());
-    }
-    if target.is_external() {
-        fields.insert("external".to_owned(), true.into());
+    match target.subset {
+        Some(subset) => drop(fields.insert("subset".to_owned(), subset.name.to_string().into())),
+        None if target.is_external() => drop(fields.insert("external".to_owned(), true.into())),
+        None => {}
     }
     if service.resolution != Resolution::DynamicDns {
         fields.insert("services".to_owned(), json!([service_note(service)]));

@@ -55,8 +55,8 @@ pub(super) fn apply(target: &Target<'_>, cluster: &mut Cluster) {
         None => {
             let version = target.policy.proxy_protocol;
             let on = with_proxy_protocol(version, Some(tls_socket(&mesh_context(target, None))));
-            let off = with_proxy_protocol(version, None).unwrap_or_else(|| raw("envoy.transport_sockets.raw_buffer"));
-            cluster.transport_socket_matches = vec![matching("tlsMode-istio", serde_json::json!({"tlsMode": "istio"}), on), matching("tlsMode-disabled", serde_json::json!({}), Some(off))];
+            let off = with_proxy_protocol(version, Some(raw("envoy.transport_sockets.raw_buffer")));
+            cluster.transport_socket_matches = vec![matching("tlsMode-istio", serde_json::json!({"tlsMode": "istio"}), on), matching("tlsMode-disabled", serde_json::json!({}), off)];
             return;
         }
     };
@@ -100,7 +100,7 @@ fn mesh_context(target: &Target<'_>, settings: Option<&ClientTls>) -> UpstreamTl
     let accounts = if named.is_empty() { &target.of.accounts } else { named };
     let peers: Vec<matcher::StringMatcher> = accounts.iter().map(|name| wire::exact(&**name)).collect();
     let sni = settings.and_then(|settings| settings.sni.as_deref()).map_or_else(|| target.name.sni(), str::to_owned);
-    let context = tls::workload_context(&target.inputs.mesh, offered(target), peers);
+    let context = tls::workload_context(offered(target), peers);
     UpstreamTlsContext { common_tls_context: Some(context), sni, ..Default::default() }
 }
 
@@ -124,7 +124,7 @@ fn offered(target: &Target<'_>) -> Vec<String> {
 fn outside(target: &Target<'_>, settings: &ClientTls) -> UpstreamTlsContext {
     let is_gateway = target.inputs.client.kind == ClientKind::Gateway;
     let credential = settings.credential_name.as_deref().filter(|_| is_gateway);
-    let mut context = CommonTlsContext { tls_params: Some(tls::mesh_parameters(&target.inputs.mesh)), ..Default::default() };
+    let mut context = CommonTlsContext { tls_params: Some(tls::client_parameters()), ..Default::default() };
     if settings.mode == ClientTlsMode::Mutual {
         context.tls_certificate_sds_secret_configs = client_certificate(settings, credential).into_iter().collect();
     }

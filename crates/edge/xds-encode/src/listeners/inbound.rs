@@ -144,7 +144,7 @@ fn inspectors(sidecar: &SidecarInputs, places: &[Place<'_>], listen_port: u16) -
 /// Connections to the listener's own port would come back for ever.
 fn loops(inputs: &ListenerInputs, port: u16) -> FilterChain {
     let own = FilterChainMatch { destination_port: Some(wire::number(port.into())), ..Default::default() };
-    let filters = tcp::metadata_exchange(inputs).into_iter().chain([tcp::to_black_hole()]).collect();
+    let filters = tcp::metadata_exchange(inputs).into_iter().chain(tcp::to_black_hole(inputs, Side::Inbound)).collect();
     FilterChain { filter_chain_match: Some(own), filters, name: "virtualInbound-blackhole".to_owned(), ..Default::default() }
 }
 

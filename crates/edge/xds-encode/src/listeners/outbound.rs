@@ -180,7 +180,10 @@ fn add_tcp_routes(inputs: &ListenerInputs, place: &Place<'_>, rule: &VirtualServ
         let all = [L4Match::default()];
         let matches = if route.matches.is_empty() { &all[..] } else { &route.matches };
         for l4 in matches.iter().filter(|l4| applies(inputs, l4, place.port.number)) {
-            put(draft, routed(inputs, place, rule, Vec::new(), l4, &route.route));
+            let mut chain = routed(inputs, place, rule, Vec::new(), l4, &route.route);
+            // Istio names the rule only where it takes everything.
+            chain.metadata = chain.metadata.filter(|_| route.matches.is_empty());
+            put(draft, chain);
             if l4.destination_subnets.is_empty() {
                 return true;
             }
@@ -221,7 +224,6 @@ fn put(draft: &mut Draft, chain: FilterChain) {
 }
 
 fn finish(inputs: &ListenerInputs, sidecar: &SidecarInputs, address: &str, port: u16, draft: Draft) -> Listener {
-    let is_shared = address == inputs.client.wildcard();
     let Draft { mut chains, http, rest, binds } = draft;
     let mut filters = Vec::new();
     if chains.iter().any(|chain| chain.filter_chain_match.as_ref().is_some_and(|matching| !matching.server_names.is_empty())) {
@@ -234,7 +236,7 @@ fn finish(inputs: &ListenerInputs, sidecar: &SidecarInputs, address: &str, port:
     let mut default = rest;
     if chains.is_empty() {
         chains.extend(default.take());
-    } else if default.is_none() && is_shared {
+    } else if default.is_none() {
         default = Some(passthrough_chain(inputs, sidecar, Some(FilterChainMatch::default()), "PassthroughFilterChain"));
     }
     let listener = detecting(at(format!("{address}_{port}"), address, port, TrafficDirection::Outbound), &inputs.mesh);
@@ -256,7 +258,7 @@ fn virtual_outbound(inputs: &ListenerInputs, sidecar: &SidecarInputs) -> Listene
     debug_assert_eq!(inputs.client.kind, ClientKind::Sidecar);
     let port = inputs.mesh.proxy_listen_port;
     let own = FilterChainMatch { destination_port: Some(wire::number(port.into())), ..Default::default() };
-    let loops = FilterChain { filter_chain_match: Some(own), filters: vec![tcp::to_black_hole()], name: "virtualOutbound-blackhole".to_owned(), ..Default::default() };
+    let loops = FilterChain { filter_chain_match: Some(own), filters: tcp::to_black_hole(inputs, Side::Outbound), name: "virtualOutbound-blackhole".to_owned(), ..Default::default() };
     let listener = with_socket(at("virtualOutbound".to_owned(), inputs.client.wildcard(), port, TrafficDirection::Outbound));
     Listener {
         filter_chains: vec![loops, passthrough_chain(inputs, sidecar, None, "virtualOutbound-catchall-tcp")],

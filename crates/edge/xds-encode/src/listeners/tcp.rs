@@ -26,11 +26,11 @@ pub(super) fn to_cluster(inputs: &ListenerInputs, side: Side, cluster: &str) -> 
     with_metrics(inputs, side, proxy)
 }
 
-/// The end of a connection that must not be: no reports.
-pub(super) fn to_black_hole() -> Filter {
+/// The end of a connection that must not be: counted, not logged.
+pub(super) fn to_black_hole(inputs: &ListenerInputs, side: Side) -> Vec<Filter> {
     let name = crate::names::BLACK_HOLE.to_owned();
     let proxy = TcpProxy { stat_prefix: name.clone(), cluster_specifier: Some(ClusterSpecifier::Cluster(name)), ..Default::default() };
-    http::network_filter("envoy.filters.network.tcp_proxy", &proxy)
+    with_metrics(inputs, side, proxy)
 }
 
 /// Filters that forward to a service, as its DestinationRule says.

@@ -1,4 +1,5 @@
 //! The `to` part of a rule and the conditions about the destination: what may be done.
+#![allow(deprecated, reason = "metadata matchers in the form that every proxy of the field reads")]
 
 use mesh_model::authorization_policy::{Condition, ConditionKey, Operation, ValuePattern, Values};
 use wire_envoy::pb::{

@@ -1,4 +1,5 @@
 //! The `from` part of a rule and the conditions about the source: who may.
+#![allow(deprecated, reason = "metadata matchers in the form that every proxy of the field reads")]
 
 use ipnet::IpNet;
 use mesh_model::{

@@ -24,20 +24,33 @@ impl Application {
     pub async fn metrics(&self) -> String {
         match timeout(TIMEOUT, self.fetch()).await {
             Ok(Ok(text)) => text,
-            Ok(Err(error)) => format!("# the application's metrics on port {} could not be read: {error}\n", self.port),
-            Err(_) => format!("# the application's metrics on port {} took longer than {} s\n", self.port, TIMEOUT.as_secs()),
+            Ok(Err(error)) => format!(
+                "# the application's metrics on port {} could not be read: {error}\n",
+                self.port
+            ),
+            Err(_) => format!(
+                "# the application's metrics on port {} took longer than {} s\n",
+                self.port,
+                TIMEOUT.as_secs()
+            ),
         }
     }
 
     async fn fetch(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
         let uri: Uri = self.path.parse()?;
-        let request = Request::get(uri).header("host", format!("localhost:{}", self.port)).body(Empty::<Bytes>::new())?;
+        let request = Request::get(uri)
+            .header("host", format!("localhost:{}", self.port))
+            .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), MAX_BYTES)
+            .collect()
+            .await?
+            .to_bytes();
         driver.abort();
         if !status.is_success() {
             return Err(format!("it answered {status}").into());

@@ -17,7 +17,10 @@ pub(super) fn page(live: &Live, as_json: bool) -> Page {
     let mut clusters: Vec<_> = config.clusters.values().collect();
     clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     if as_json {
-        let statuses: Vec<Value> = clusters.iter().map(|cluster| cluster_json(cluster)).collect();
+        let statuses: Vec<Value> = clusters
+            .iter()
+            .map(|cluster| cluster_json(cluster))
+            .collect();
         return super::json(&json!({ "cluster_statuses": statuses }));
     }
     let mut body = String::new();
@@ -33,22 +36,52 @@ fn cluster_text(body: &mut String, cluster: &LiveCluster) {
     let mut line = |text: std::fmt::Arguments<'_>| {
         let _ = writeln!(body, "{name}::{text}");
     };
-    line(format_args!("observability_name::{}", cluster.config.alt_stat_name.as_deref().unwrap_or(name)));
-    for (priority, limits) in [("default", cluster.config.circuit_breakers.default), ("high", cluster.config.circuit_breakers.high)] {
-        line(format_args!("{priority}_priority::max_connections::{}", limits.max_connections));
-        line(format_args!("{priority}_priority::max_pending_requests::{}", limits.max_pending_requests));
-        line(format_args!("{priority}_priority::max_requests::{}", limits.max_requests));
-        line(format_args!("{priority}_priority::max_retries::{}", limits.max_retries));
+    line(format_args!(
+        "observability_name::{}",
+        cluster.config.alt_stat_name.as_deref().unwrap_or(name)
+    ));
+    for (priority, limits) in [
+        ("default", cluster.config.circuit_breakers.default),
+        ("high", cluster.config.circuit_breakers.high),
+    ] {
+        line(format_args!(
+            "{priority}_priority::max_connections::{}",
+            limits.max_connections
+        ));
+        line(format_args!(
+            "{priority}_priority::max_pending_requests::{}",
+            limits.max_pending_requests
+        ));
+        line(format_args!(
+            "{priority}_priority::max_requests::{}",
+            limits.max_requests
+        ));
+        line(format_args!(
+            "{priority}_priority::max_retries::{}",
+            limits.max_retries
+        ));
     }
     for host in cluster.hosts().all.iter() {
         let address = address_text(host.address());
-        line(format_args!("{address}::rq_active::{}", host.active_requests()));
-        line(format_args!("{address}::hostname::{}", host.config.hostname));
-        line(format_args!("{address}::health_flags::{}", health_flags(host)));
+        line(format_args!(
+            "{address}::rq_active::{}",
+            host.active_requests()
+        ));
+        line(format_args!(
+            "{address}::hostname::{}",
+            host.config.hostname
+        ));
+        line(format_args!(
+            "{address}::health_flags::{}",
+            health_flags(host)
+        ));
         line(format_args!("{address}::weight::{}", host.config.weight));
         line(format_args!("{address}::region::{}", host.locality.region));
         line(format_args!("{address}::zone::{}", host.locality.zone));
-        line(format_args!("{address}::sub_zone::{}", host.locality.sub_zone));
+        line(format_args!(
+            "{address}::sub_zone::{}",
+            host.locality.sub_zone
+        ));
         line(format_args!("{address}::priority::{}", host.priority));
     }
 }
@@ -67,7 +100,11 @@ fn health_flags(host: &LiveEndpoint) -> String {
         Health::Draining => "/eds_status_draining",
         Health::Unhealthy | Health::Timeout => "/failed_eds_health",
     };
-    let ejected = if host.state.outlier.is_ejected() { "/failed_outlier_check" } else { "" };
+    let ejected = if host.state.outlier.is_ejected() {
+        "/failed_outlier_check"
+    } else {
+        ""
+    };
     match (discovered, ejected) {
         ("", "") => "healthy".to_owned(),
         (a, b) => format!("{a}{b}"),
@@ -100,7 +137,9 @@ fn cluster_json(cluster: &LiveCluster) -> Value {
 
 fn host_json(host: &LiveEndpoint) -> Value {
     let address = match host.address() {
-        EndpointAddress::Socket(socket) => json!({"socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}}),
+        EndpointAddress::Socket(socket) => {
+            json!({"socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}})
+        }
         EndpointAddress::Pipe(path) => json!({"pipe": {"path": &**path}}),
     };
     let eds = match host.config.health {

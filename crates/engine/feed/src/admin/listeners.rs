@@ -10,7 +10,11 @@ use super::Page;
 
 pub(super) fn page(live: &Live, as_json: bool) -> Page {
     let config = live.config();
-    let mut bound: Vec<_> = config.listeners.values().filter(|listener| listener.config.bind_to_port).collect();
+    let mut bound: Vec<_> = config
+        .listeners
+        .values()
+        .filter(|listener| listener.config.bind_to_port)
+        .collect();
     bound.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     if as_json {
         let statuses: Vec<Value> = bound

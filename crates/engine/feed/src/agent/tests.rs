@@ -64,6 +64,7 @@ fn settings(
                 jitter: 0.01,
                 cluster_id: "Kubernetes".into(),
             }),
+            environment: Default::default(),
             limits: Limits {
                 retry_first: Duration::from_millis(20),
                 ..Limits::default()
@@ -185,7 +186,10 @@ async fn an_envoy_that_does_not_exist_is_named() {
 
 /// The serial numbers of the root and of the own certificate.
 fn serials(certs: &str) -> Vec<&str> {
-    certs.lines().filter(|line| line.contains("serial_number")).collect()
+    certs
+        .lines()
+        .filter(|line| line.contains("serial_number"))
+        .collect()
 }
 
 /// A listener that needs `default` and `ROOTCA` from the agent.

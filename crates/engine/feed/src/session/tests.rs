@@ -4,9 +4,9 @@ pub(crate) mod control_plane;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::proxy::Live;
 use control_plane::ControlPlane;
 use identity::{ServiceAccountName, TrustDomain};
+use proxy::Live;
 use stdx::drain;
 use tokio::task::JoinHandle;
 use wire_envoy::{
@@ -74,6 +74,7 @@ fn start(control: &ControlPlane, flavour: Flavour, ttl: Duration) -> Running {
             jitter: 0.01,
             cluster_id: "Kubernetes".into(),
         }),
+        environment: Default::default(),
         limits,
     };
     let live = Arc::new(Live::default());

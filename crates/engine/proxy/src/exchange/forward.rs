@@ -4,6 +4,8 @@
 //! host, borrows a connection, sends the request and waits for a head; time limits run from the end of the downstream's request, as in Envoy.
 //! `Err` is a reply of the proxy itself. Follows Envoy's router filter documentation.
 
+#![expect(clippy::result_large_err, reason = "a refusal is a reply like any other, made at most once for a request")]
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,

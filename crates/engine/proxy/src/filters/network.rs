@@ -1,32 +1,100 @@
-//! Network filters: what decides about a connection before its terminal filter sees a byte.
+//! The network filters of a filter chain, judged once for each connection: after its handshake, before its first byte goes anywhere.
+//!
+//! [`on_connection`] is for the chain's terminal, whatever it is: a refusal closes the connection. Filters that only observe (statistics,
+//! metadata exchange) or choose (SNI cluster) act where they are read: in the report and in the TCP proxy.
 
-use proxy_config::{ClusterName, filter::NetworkFilter};
-use telemetry::record::ResponseFlags;
+use std::time::Instant;
 
-use crate::{connection::Connection, worker::Worker};
+use proxy_config::{
+    ClusterName,
+    filter::{NetworkFilter, local_rate_limit::NetworkLocalRateLimit},
+    metadata::Metadata,
+};
+use telemetry::{
+    record::ResponseFlags,
+    stats::{Counter, Store},
+};
+
+use super::{
+    local_rate_limit::Bucket,
+    rbac::{self, Facts},
+};
+use crate::{connection::Connection, publish::Live, worker::Worker};
 
 /// What the filters decided about a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Continue,
-    /// Closed at once; what the access log says.
+    /// Closed at once; what the access log says (`connection_termination_details`).
     Close { flags: ResponseFlags, details: String },
 }
 
-/// Runs the chain's network filters in order.
-pub fn on_connection(connection: &Connection, _worker: &Worker) -> Verdict {
-    for filter in connection.chain.config.network_filters.iter() {
-        let verdict = match filter {
-            NetworkFilter::Rbac(config) if config.rules.is_some() => {
-                Verdict::Close { flags: ResponseFlags::UNAUTHORIZED_EXTERNAL_SERVICE, details: "rbac_not_supported".to_owned() }
+/// What the network filters of a chain keep across connections and workers, in the order of the configuration.
+pub struct LiveNetworkFilters(Box<[LiveNetworkFilter]>);
+
+enum LiveNetworkFilter {
+    Rbac(rbac::State),
+    LocalRateLimit { bucket: Bucket, rate_limited: Counter },
+    Stateless,
+}
+
+impl LiveNetworkFilters {
+    /// Of a chain without any.
+    pub fn none() -> Self {
+        Self(Box::default())
+    }
+
+    pub fn new(filters: &[NetworkFilter], live: &Live) -> Self {
+        let now = live.clock.now();
+        Self(filters.iter().map(|filter| LiveNetworkFilter::new(filter, &live.stats, now)).collect())
+    }
+}
+
+impl LiveNetworkFilter {
+    fn new(filter: &NetworkFilter, stats: &Store, now: Instant) -> Self {
+        match filter {
+            NetworkFilter::Rbac(config) => {
+                let prefix = config.stat_prefix.trim_end_matches('.');
+                let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
+                Self::Rbac(rbac::State::new(stats, &prefix, config))
             }
-            NetworkFilter::Rbac(_) => Verdict::Continue,
-            NetworkFilter::LocalRateLimit(_) => Verdict::Continue,
-            // Done by the TCP proxy and the report.
-            NetworkFilter::MetadataExchange | NetworkFilter::IstioStats(_) | NetworkFilter::SniCluster => Verdict::Continue,
-        };
-        if verdict != Verdict::Continue {
-            return verdict;
+            NetworkFilter::LocalRateLimit(config) => {
+                let NetworkLocalRateLimit { stat_prefix, bucket, enabled: _ } = &**config;
+                let rate_limited = stats.counter(&format!("local_rate_limit.{stat_prefix}.rate_limited"));
+                Self::LocalRateLimit { bucket: Bucket::new(*bucket, now), rate_limited }
+            }
+            NetworkFilter::MetadataExchange | NetworkFilter::IstioStats(_) | NetworkFilter::SniCluster => Self::Stateless,
+        }
+    }
+}
+
+/// Asks the filters in order; the first refusal counts.
+pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
+    let chain = &connection.chain;
+    let live = &worker.live;
+    let mut metadata = Metadata::default();
+    for (filter, state) in chain.config.network_filters.iter().zip(&chain.network_filters.0) {
+        match (filter, state) {
+            (NetworkFilter::Rbac(config), LiveNetworkFilter::Rbac(state)) => {
+                let told = metadata.clone();
+                let tls = connection.tls.as_ref().map(|tls| &*tls.info);
+                let remote = connection.facts.source.ip();
+                let facts = Facts { head: None, connection: &connection.facts, remote, tls, metadata: &told };
+                if let Err(details) = state.judge_connection(config, &facts, &mut metadata) {
+                    return Verdict::Close { flags: ResponseFlags::NONE, details };
+                }
+            }
+            (NetworkFilter::LocalRateLimit(config), LiveNetworkFilter::LocalRateLimit { bucket, rate_limited }) => {
+                if config.enabled.selects(live.rng.u64()) && !bucket.take(live.clock.now()) {
+                    rate_limited.inc();
+                    return Verdict::Close { flags: ResponseFlags::NONE, details: "local_ratelimit_close_over_limit".to_owned() };
+                }
+            }
+            (NetworkFilter::MetadataExchange | NetworkFilter::IstioStats(_) | NetworkFilter::SniCluster, _) => {}
+            // The states were made from this very list; if one were not, the connection must not slip past a filter.
+            (NetworkFilter::Rbac(_) | NetworkFilter::LocalRateLimit(_), _) => {
+                return Verdict::Close { flags: ResponseFlags::NONE, details: "filter_without_state".to_owned() };
+            }
         }
     }
     Verdict::Continue

@@ -1,5 +1,7 @@
 //! First of all: a request's head is made safe and uniform, or the request is refused.
 
+#![expect(clippy::result_large_err, reason = "a refusal is a reply like any other, made at most once for a request")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use http::{
@@ -8,9 +10,9 @@ use http::{
     uri::PathAndQuery,
 };
 use proxy_config::http_connection_manager::{HttpConnectionManager, StripPort, UnderscoresAction};
-use stdx::Rng;
+use telemetry::trace::new_request_id;
 
-use super::{client_certificate, names::*, path, text};
+use super::{client_certificate, names::*, path, text, trace};
 use crate::{
     exchange::{Exchange, protocol, reply::Reply},
     route::without_port,
@@ -70,6 +72,7 @@ pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
         }
     }
     request_id(x, &http);
+    trace::begin(x);
     client_certificate::apply(&mut x.head.headers, x.connection.tls.as_ref(), http.forward_client_cert, http.client_cert_details);
     Ok(())
 }
@@ -236,14 +239,7 @@ fn request_id(x: &mut Exchange, http: &HttpConnectionManager) {
     }
     let keep = !http.use_remote_address || rules.preserve_external;
     let kept = x.head.headers.get(X_REQUEST_ID).filter(|_| keep).cloned();
-    let id = kept.unwrap_or_else(|| new_request_id(&*x.worker.live.rng));
+    let id = kept.unwrap_or_else(|| text(&new_request_id(&x.worker.live.rng)));
     x.head.headers.insert(X_REQUEST_ID, id.clone());
     x.record.request_id = Some(id);
-}
-
-/// A random UUID (version 4), for a new `x-request-id`.
-fn new_request_id(rng: &dyn Rng) -> HeaderValue {
-    let mut buffer = uuid::Uuid::encode_buffer();
-    let id = uuid::Builder::from_random_bytes(rng.u128().to_be_bytes()).into_uuid();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -1,43 +1,61 @@
 //! Header changes of route tables, virtual hosts, routes and weighted clusters.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy_config::route::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
+use smallvec::SmallVec;
 use telemetry::record::Record;
 
 use super::text;
-use crate::exchange::Exchange;
+use crate::{exchange::Exchange, route::Matched};
 
-/// Applies the request's operations, the most specific first (or last, where the table says so: the last one wins).
+/// The operations of one direction that apply to a request, in the order of application; levels without any are left out.
+type Levels = SmallVec<[Arc<[HeaderOperation]>; 4]>;
+
+/// Applies the request's operations.
 pub fn on_request(x: &mut Exchange) {
-    let Some(matched) = x.route.clone() else { return };
-    let weighted = x.weighted_cluster().map(|weighted| weighted.headers.request.clone());
-    let levels = [
-        weighted.unwrap_or_default(),
-        matched.route.headers.request.clone(),
-        matched.virtual_host.headers.request.clone(),
-        matched.table.headers.request.clone(),
-    ];
-    let reversed = matched.table.most_specific_header_mutations_wins;
-    let mut apply = |operations: &[HeaderOperation]| {
-        if let Some(host) = apply(operations, &mut x.head.headers, &x.record) {
+    let levels = levels(x, |operations| &operations.request);
+    if levels.iter().any(|level| has_formats(level)) {
+        // Formats read headers from the record.
+        x.record.request_headers = Some(x.head.headers.clone());
+    }
+    for level in &levels {
+        if let Some(host) = apply(level, &mut x.head.headers, &x.record) {
             x.authority = host;
         }
-    };
-    if reversed { levels.iter().rev().for_each(|level| apply(level)) } else { levels.iter().for_each(|level| apply(level)) }
+    }
 }
 
 /// Applies the response's operations.
-pub fn on_response(x: &Exchange, headers: &mut HeaderMap) {
-    let Some(matched) = &x.route else { return };
-    let none = HeaderOperations::default();
-    let weighted = x.weighted_cluster().map_or(&none, |weighted| &weighted.headers);
-    let levels = [weighted, &matched.route.headers, &matched.virtual_host.headers, &matched.table.headers];
-    let mut apply = |level: &HeaderOperations| drop(apply(&level.response, headers, &x.record));
-    if matched.table.most_specific_header_mutations_wins {
-        levels.iter().rev().for_each(|level| apply(level));
-    } else {
-        levels.iter().for_each(|level| apply(level));
+pub fn on_response(x: &mut Exchange, headers: &mut HeaderMap) {
+    let levels = levels(x, |operations| &operations.response);
+    if levels.iter().any(|level| has_formats(level)) {
+        x.record.request_headers = Some(x.head.headers.clone());
+        x.record.response_headers = Some(headers.clone());
     }
+    for level in &levels {
+        apply(level, headers, &x.record);
+    }
+}
+
+/// The most specific level first; last, where the table says so: the last one wins.
+fn levels(x: &Exchange, direction: impl Fn(&HeaderOperations) -> &Arc<[HeaderOperation]>) -> Levels {
+    let Some(Matched { table, virtual_host, route }) = &x.route else { return Levels::new() };
+    let weighted = x.weighted_cluster().map(|weighted| direction(&weighted.headers));
+    let general = [&route.headers, &virtual_host.headers, &table.headers].map(direction);
+    let mut levels: Levels = weighted.into_iter().chain(general).filter(|level| !level.is_empty()).cloned().collect();
+    if table.most_specific_header_mutations_wins {
+        levels.reverse();
+    }
+    levels
+}
+
+fn has_formats(operations: &[HeaderOperation]) -> bool {
+    operations.iter().any(|operation| match operation {
+        HeaderOperation::Set { value, .. } | HeaderOperation::SetHost(value) => matches!(value, HeaderValueFormat::Format(_)),
+        HeaderOperation::Remove(_) => false,
+    })
 }
 
 /// Applies operations in order. Returns the new host, if one was set.

@@ -16,7 +16,11 @@ use proxy_config::{
 use stdx::{Drain, DrainTrigger, drain};
 
 use super::{Live, PublishProblem};
-use crate::{route::LiveRouteTable, tls::LiveServerTls};
+use crate::{
+    filters::{LiveFilters, network::LiveNetworkFilters},
+    route::LiveRouteTable,
+    tls::LiveServerTls,
+};
 
 /// One version of a listener. Chains whose configuration did not change pass from version to version, with their connections.
 pub struct LiveListener {
@@ -33,6 +37,7 @@ pub struct LiveChain {
     /// `None`: plaintext.
     pub tls: Option<LiveServerTls>,
     pub terminal: LiveTerminal,
+    pub network_filters: LiveNetworkFilters,
     trigger: Mutex<Option<DrainTrigger>>,
     draining: Drain,
 }
@@ -48,6 +53,7 @@ pub struct LiveHttp {
     pub config: Arc<HttpConnectionManager>,
     /// `None`: the routes are found by name in `Config::routes`.
     pub inline_routes: Option<Arc<LiveRouteTable>>,
+    pub filters: LiveFilters,
 }
 
 impl LiveListener {
@@ -95,7 +101,7 @@ impl LiveListener {
 impl LiveChain {
     fn new(config: Arc<FilterChain>, live: &Live) -> (Self, Option<String>) {
         let terminal = match &config.terminal {
-            Terminal::Http(http) => LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone()))),
+            Terminal::Http(http) => LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone(), live))),
             Terminal::Tcp(tcp) => LiveTerminal::Tcp(tcp.clone()),
             Terminal::Close => LiveTerminal::Close,
         };
@@ -107,7 +113,8 @@ impl LiveChain {
             }
         };
         let (trigger, draining) = drain::channel();
-        (Self { config, tls, terminal, trigger: Mutex::new(Some(trigger)), draining }, problem)
+        let network_filters = LiveNetworkFilters::new(&config.network_filters, live);
+        (Self { config, tls, terminal, network_filters, trigger: Mutex::new(Some(trigger)), draining }, problem)
     }
 
     /// Stands for the chain of a connection that none takes.
@@ -123,7 +130,14 @@ impl LiveChain {
                 terminal: Terminal::Close,
                 metadata: Metadata::default(),
             });
-            Arc::new(LiveChain { config, tls: None, terminal: LiveTerminal::Close, trigger: Mutex::new(Some(trigger)), draining })
+            Arc::new(LiveChain {
+                config,
+                tls: None,
+                terminal: LiveTerminal::Close,
+                network_filters: LiveNetworkFilters::none(),
+                trigger: Mutex::new(Some(trigger)),
+                draining,
+            })
         });
         NONE.clone()
     }
@@ -142,11 +156,12 @@ impl LiveChain {
 }
 
 impl LiveHttp {
-    fn new(config: Arc<HttpConnectionManager>) -> Self {
+    fn new(config: Arc<HttpConnectionManager>, live: &Live) -> Self {
         let inline_routes = match &config.routes {
             RouteSource::Inline(table) => Some(Arc::new(LiveRouteTable::new(table.clone()))),
             RouteSource::Named(_) => None,
         };
-        Self { config, inline_routes }
+        let filters = LiveFilters::new(&config, &live.stats);
+        Self { config, inline_routes, filters }
     }
 }

@@ -66,14 +66,20 @@ struct ClientSlot {
 
 struct Made<Config> {
     config: Config,
+    /// The same, agreeing to no protocol; servers only need it.
+    without_alpn: Config,
     /// `None`: the workload's own identity, whatever it is.
     names: Option<LocalNames>,
 }
 
 impl LiveServerTls {
+    /// The configuration for a client that offers these protocols. One that offers none of ours is let in without ALPN, as in Envoy.
     /// `None` while a secret is missing or unusable.
-    pub(super) fn config(&self) -> Option<ServerConfig> {
-        self.0.current.load().as_ref().map(|made| made.config.clone())
+    pub(super) fn config_for(&self, offered: &[Vec<u8>]) -> Option<ServerConfig> {
+        let current = self.0.current.load();
+        let made = current.as_ref()?;
+        let agrees = offered.is_empty() || offered.iter().any(|protocol| made.config.alpn_protocols.contains(protocol));
+        Some(if agrees { made.config.clone() } else { made.without_alpn.clone() })
     }
 
     pub(super) fn requires_sni(&self) -> bool {
@@ -211,7 +217,9 @@ impl State {
         };
         let tls = ServerTls { presented, client_auth, alpn: alpn(&common.alpn), settings: settings(common)?, resumption: true };
         let config = server_config(&tls).map_err(|e| e.to_string())?;
-        Ok(Made { config, names })
+        let mut without_alpn = (*config).clone();
+        without_alpn.alpn_protocols.clear();
+        Ok(Made { config, without_alpn: Arc::new(without_alpn), names })
     }
 
     fn client(&self, slot: &ClientSlot) -> Result<Made<ClientConfig>, String> {
@@ -235,7 +243,7 @@ impl State {
             resumption: *max_session_keys != Some(0),
         };
         let config = client_config(&tls).map_err(|e| e.to_string())?;
-        Ok(Made { config, names })
+        Ok(Made { without_alpn: config.clone(), config, names })
     }
 
     /// What is presented, and the names in it (`None`: those of the workload's identity).

@@ -1,0 +1,281 @@
+//! `tanbark-proxy sidecar` and `gateway`: worker threads for traffic, this thread for everything else.
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use feed::{
+    Environment, Feed, Role, Settings,
+    admin::{Admin, Application, Command, Door},
+    bootstrap::{self, Static},
+};
+use proxy::{
+    Live, Worker,
+    filters::peer_metadata::Own,
+    report::{
+        log_files::LogFiles,
+        reports::{Reports, Shared},
+    },
+};
+use proxy_config::tracing::TracingProvider;
+use stdx::{Drain, SystemClock, SystemRng, drain};
+use telemetry::{
+    istio_metrics::{self, IstioMetrics},
+    stats::{self, Store, WorkerSlot},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{logging::Levels, signals::Terminate};
+
+const DRAIN: Duration = Duration::from_secs(45);
+const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
+/// After SIGTERM new connections are still taken for this long, because others learn only gradually that we leave.
+const LAME_DUCK: Duration = Duration::from_millis(1500);
+/// For what is queued for log files when the process ends.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+/// Spans that may wait for their collector.
+const WAITING_SPANS: usize = 4096;
+
+/// What was read before anything starts.
+struct Plan {
+    settings: Settings,
+    fixed: Static,
+    doors: Vec<(SocketAddr, Door)>,
+    workers: usize,
+    drain: Duration,
+    termination_drain: Duration,
+    application: Option<Application>,
+    default_tracer: Option<Arc<TracingProvider>>,
+}
+
+pub fn run(role: Role, file: Option<&Path>, levels: Levels) -> anyhow::Result<ExitCode> {
+    let plan = match file {
+        None => from_environment(role)?,
+        Some(file) => from_file(file)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(plan, levels))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn from_environment(role: Role) -> anyhow::Result<Plan> {
+    let environment = Environment::new(role, env::vars())?;
+    let port = |key: &str, default: u16| {
+        environment
+            .proxy_number(key)
+            .and_then(|n| u16::try_from(n).ok())
+            .unwrap_or(default)
+    };
+    let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    Ok(Plan {
+        settings: environment.settings()?,
+        fixed: Static::default(),
+        doors: vec![
+            (
+                (Ipv4Addr::LOCALHOST, port("proxyAdminPort", 15000)).into(),
+                Door::Admin,
+            ),
+            (everywhere(port("statusPort", 15020)), Door::Agent),
+            (everywhere(15021), Door::Health),
+            (everywhere(15090), Door::Metrics),
+        ],
+        workers: environment
+            .proxy_number("concurrency")
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or_else(cores),
+        drain: environment.proxy_duration("drainDuration").unwrap_or(DRAIN),
+        termination_drain: environment
+            .proxy_duration("terminationDrainDuration")
+            .unwrap_or(TERMINATION_DRAIN),
+        application: application(&environment),
+        default_tracer: None,
+    })
+}
+
+fn from_file(file: &Path) -> anyhow::Result<Plan> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let read = bootstrap::read(&text).with_context(|| file.display().to_string())?;
+    Ok(Plan {
+        settings: read.settings,
+        fixed: read.fixed,
+        doors: read
+            .bootstrap
+            .admin
+            .map(|address| (address, Door::Admin))
+            .into_iter()
+            .collect(),
+        workers: cores(),
+        drain: DRAIN,
+        termination_drain: TERMINATION_DRAIN,
+        application: None,
+        default_tracer: read.bootstrap.tracing,
+    })
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The pod's `prometheus.io` annotations, as the injector passes them on (`ISTIO_PROMETHEUS_ANNOTATIONS`).
+fn application(environment: &Environment) -> Option<Application> {
+    let text = environment.variable("ISTIO_PROMETHEUS_ANNOTATIONS")?;
+    let fields: serde_json::Value = serde_json::from_str(text).ok()?;
+    let field = |key: &str| {
+        fields
+            .get(key)
+            .and_then(|v| v.as_str())
+            .filter(|text| !text.is_empty())
+    };
+    if field("scrape") != Some("true") {
+        return None;
+    }
+    let port = field("port").unwrap_or("80").parse().ok()?;
+    Some(Application {
+        port,
+        path: field("path").unwrap_or("/metrics").to_owned(),
+    })
+}
+
+async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
+    let mut signals = Terminate::new()?;
+    let node = bootstrap::node(&plan.settings.node)?;
+    let stats = Store::new(stats::Options {
+        workers: plan.workers,
+        ..stats::Options::default()
+    });
+    let live = Arc::new(Live::new(
+        Arc::new(SystemClock),
+        Arc::new(SystemRng),
+        stats,
+        Own::new(&node),
+    ));
+    let metrics = IstioMetrics::new(istio_metrics::Options::default());
+    let (spans, _exported) = mpsc::channel(WAITING_SPANS);
+    let shared = Arc::new(Shared {
+        files: LogFiles::default(),
+        metrics: metrics.clone(),
+        rng: live.rng.clone(),
+        spans,
+        spans_dropped: Default::default(),
+        default_tracer: plan.default_tracer.clone(),
+        node,
+    });
+    let identity = plan
+        .settings
+        .certificates
+        .is_some()
+        .then(|| live.tls.identity.clone());
+    let pb_node = plan.settings.node.clone();
+    let feed = Feed::new(plan.settings, plan.fixed, live.clone());
+    let (commands, mut commanded) = mpsc::channel(4);
+    let admin = Arc::new(Admin {
+        live: live.clone(),
+        status: feed.status(),
+        metrics,
+        node: pb_node,
+        identity,
+        started: Instant::now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commands,
+        set_log_level: Box::new(move |level| levels.set(level)),
+        failing: AtomicBool::new(false),
+        application: plan.application,
+    });
+    let mut tasks = JoinSet::new();
+    for (address, door) in plan.doors {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("port {address}"))?;
+        tasks.spawn(admin.clone().serve(listener, door));
+    }
+    let (stop_feed, feed_drain) = drain::channel();
+    tasks.spawn(feed.run(feed_drain));
+    let (drain_workers, worker_drain) = drain::channel();
+    let settings = proxy::Settings {
+        drain_time: plan.drain,
+        ..proxy::Settings::default()
+    };
+    let workers = start_workers(plan.workers, &live, &shared, &settings, &worker_drain)?;
+
+    let mut lame_duck = LAME_DUCK.min(plan.termination_drain / 2);
+    loop {
+        tokio::select! {
+            () = signals.wait() => break,
+            command = commanded.recv() => match command {
+                Some(Command::Drain) => {
+                    drain_workers.start();
+                    lame_duck = Duration::ZERO;
+                }
+                Some(Command::Quit) | None => break,
+            },
+        }
+    }
+    tracing::info!("ending: connections drain");
+    admin.failing.store(true, Ordering::Relaxed);
+    let deadline = tokio::time::Instant::now() + plan.termination_drain;
+    tokio::time::sleep(lame_duck).await;
+    drain_workers.start();
+    if tokio::time::timeout_at(deadline, joined(workers)?)
+        .await
+        .is_err()
+    {
+        tracing::info!("connections that have not ended in time are closed");
+    }
+    stop_feed.start();
+    shared.files.flush(LOG_FLUSH);
+    Ok(())
+}
+
+/// Resolves when all workers have ended. Those that have not end with the process.
+fn joined(workers: Vec<JoinHandle<()>>) -> anyhow::Result<oneshot::Receiver<()>> {
+    let (sender, receiver) = oneshot::channel();
+    thread::Builder::new().name("join".into()).spawn(move || {
+        for worker in workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker ended by panic");
+            }
+        }
+        // Nobody waits any more when the deadline has passed.
+        let _ = sender.send(());
+    })?;
+    Ok(receiver)
+}
+
+fn start_workers(
+    count: usize,
+    live: &Arc<Live>,
+    shared: &Arc<Shared>,
+    settings: &proxy::Settings,
+    drain: &Drain,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    (0..count)
+        .map(|number| {
+            let reporter = Arc::new(Reports::new(shared.clone(), live.own.peer.clone()));
+            let worker = Worker::new(live.clone(), reporter, settings.clone());
+            let drain = drain.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    let _slot = WorkerSlot::claim();
+                    runtime.block_on(proxy::listen::run(worker, drain));
+                })?;
+            Ok(thread)
+        })
+        .collect()
+}

@@ -1,0 +1,48 @@
+//! What proxies and the control plane say about themselves, asked through the runtime.
+
+use anyhow::{Context as _, Result};
+use http::Method;
+use serde_json::Value;
+
+use crate::api::{Api, Port};
+use crate::kind::Kind;
+use crate::object;
+
+/// A proxy's administration.
+pub const ADMIN: u16 = 15_000;
+/// A proxy's statistics.
+pub const STATISTICS: u16 = 15_090;
+/// The control plane's metrics and debug pages.
+const MONITORING: u16 = 15_014;
+
+/// Where the control plane's pods are.
+pub const SYSTEM_NAMESPACE: &str = "istio-system";
+const CONTROL_PLANE: &str = "app=istiod";
+
+/// A page of a pod's proxy, as text.
+pub async fn page(api: &Api, pod: &Value, method: Method, path: &str) -> Result<String> {
+    let (namespace, name) = (object::namespace(pod), object::name(pod));
+    let to = Port { namespace, pod: name, port: ADMIN };
+    let bytes = api.pod(method, to, path).await.with_context(|| format!("the proxy of {name}.{namespace} does not answer{}", if object::has_proxy(pod) { "" } else { " (the pod has no proxy)" }))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A page of a pod's proxy, as JSON.
+pub async fn json_page(api: &Api, pod: &Value, path: &str) -> Result<Value> {
+    let text = page(api, pod, Method::GET, path).await?;
+    serde_json::from_str(&text).with_context(|| format!("{path} of {} is not JSON", object::name(pod)))
+}
+
+/// The control plane's pods.
+pub async fn control_plane(api: &Api) -> Result<Vec<Value>> {
+    api.list(&Kind::pods(), Some(SYSTEM_NAMESPACE), Some(CONTROL_PLANE)).await
+}
+
+/// A debug page of the control plane.
+pub async fn control_page(api: &Api, path: &str) -> Result<Value> {
+    let pods = control_plane(api).await?;
+    let pod = pods.iter().find(|pod| object::ready(pod)).or(pods.first()).context("no control plane runs in this mesh")?;
+    let to = Port { namespace: SYSTEM_NAMESPACE, pod: object::name(pod), port: MONITORING };
+    let bytes = api.pod(Method::GET, to, path).await.context("the control plane does not answer")?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{path} of the control plane is not JSON"))
+}

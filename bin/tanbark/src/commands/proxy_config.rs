@@ -1,0 +1,205 @@
+//! `tanbark proxy-config KIND POD`: what a proxy was told and holds now, in istioctl's tables.
+//!
+//! The source is the proxy's own `/config_dump` and `/clusters`; `-f FILE` reads a dump that somebody saved. Field names are read in both
+//! spellings, because a control plane's dump uses the other one.
+
+mod chain;
+mod clusters;
+mod dump;
+mod endpoints;
+mod listeners;
+mod routes;
+mod secrets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::output::{self, Report, Table};
+use crate::session::Session;
+use crate::target::find_pod;
+use crate::{admin, cli};
+use dump::Dump;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Addresses and what happens to their connections
+    #[command(visible_aliases = ["listener", "l"])]
+    Listeners(listeners::Args),
+    /// Destinations
+    #[command(visible_aliases = ["cluster", "c"])]
+    Clusters(clusters::Args),
+    /// Routes of HTTP requests
+    #[command(visible_aliases = ["route", "r"])]
+    Routes(routes::Args),
+    /// Addresses behind clusters and how they are
+    #[command(visible_aliases = ["endpoint", "ep"])]
+    Endpoints(endpoints::Args),
+    /// Certificates; never keys
+    #[command(visible_aliases = ["secrets", "s"])]
+    Secret(secrets::Args),
+    /// Everything
+    #[command(visible_alias = "a")]
+    All(Source),
+    /// What the proxy was started with
+    #[command(visible_alias = "b")]
+    Bootstrap(Source),
+    /// Show or set levels of the proxy's log
+    #[command(visible_alias = "o")]
+    Log(Log),
+}
+
+/// Whose configuration.
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// POD, POD.NAMESPACE, or KIND/NAME for one of its pods
+    #[arg(required_unless_present = "file")]
+    pod: Option<String>,
+    #[command(flatten)]
+    scope: cli::Scope,
+    /// A saved `/config_dump` instead of a pod
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[arg(short, long, value_enum)]
+    output: Option<Report>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// POD, POD.NAMESPACE, or KIND/NAME for one of its pods
+    pod: String,
+    #[command(flatten)]
+    scope: cli::Scope,
+    /// `debug`, or for some loggers `http:debug,router:trace`
+    #[arg(long)]
+    level: Option<String>,
+}
+
+pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
+    match command {
+        Command::Listeners(args) => {
+            let dump = fetch(&args.source, session).await?;
+            print(&args.source, listeners::select(&dump, &args), listeners::table)
+        }
+        Command::Clusters(args) => {
+            let dump = fetch(&args.source, session).await?;
+            print(&args.source, clusters::select(&dump, &args), clusters::table)
+        }
+        Command::Routes(args) => {
+            let dump = fetch(&args.source, session).await?;
+            print(&args.source, routes::select(&dump, &args), |found| routes::table(found))
+        }
+        Command::Endpoints(args) => endpoints_of(&args, session).await,
+        Command::Secret(args) => {
+            let dump = fetch(&args.source, session).await?;
+            let secrets: Vec<Value> = dump.secrets();
+            print(&args.source, secrets, |found| secrets::table(found, jiff::Timestamp::now()))
+        }
+        Command::All(source) => all(&source, session).await,
+        Command::Bootstrap(source) => {
+            let dump = fetch(&source, session).await?;
+            let bootstrap = dump.bootstrap().context("the dump holds no bootstrap")?;
+            output::emit(&match source.output {
+                Some(Report::Yaml) => output::yaml(&bootstrap)?,
+                _ => output::json(&bootstrap)?,
+            });
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Log(args) => log(&args, session).await,
+    }
+}
+
+async fn fetch(source: &Source, session: &Session) -> Result<Dump> {
+    let value = match (&source.file, &source.pod) {
+        (Some(file), _) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?
+        }
+        (None, Some(pod)) => {
+            let api = session.api()?;
+            let pod = find_pod(&api, &source.scope.namespace, pod).await?;
+            admin::json_page(&api, &pod, "/config_dump?include_eds").await?
+        }
+        (None, None) => bail!("which pod?"),
+    };
+    Ok(Dump::new(value))
+}
+
+fn print(source: &Source, found: Vec<Value>, table: impl Fn(&[Value]) -> Table) -> Result<ExitCode> {
+    match source.output {
+        Some(Report::Json) => output::emit(&output::json(&Value::Array(found))?),
+        Some(Report::Yaml) => output::emit(&output::yaml(&Value::Array(found))?),
+        Some(Report::Table) | None => table(&found).print(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn endpoints_of(args: &endpoints::Args, session: &Session) -> Result<ExitCode> {
+    let statuses = match (&args.source.file, &args.source.pod) {
+        (None, Some(pod)) => {
+            let api = session.api()?;
+            let pod = find_pod(&api, &args.source.scope.namespace, pod).await?;
+            admin::json_page(&api, &pod, "/clusters?format=json").await?
+        }
+        _ => endpoints::statuses_of(&fetch(&args.source, session).await?),
+    };
+    print(&args.source, endpoints::select(&statuses, args), endpoints::table)
+}
+
+async fn all(source: &Source, session: &Session) -> Result<ExitCode> {
+    let dump = fetch(source, session).await?;
+    if let Some(Report::Json | Report::Yaml) = source.output {
+        let whole = dump.whole();
+        output::emit(&if source.output == Some(Report::Yaml) { output::yaml(whole)? } else { output::json(whole)? });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let parts = [
+        ("CLUSTERS", clusters::table(&dump.clusters())),
+        ("LISTENERS", listeners::table(&dump.listeners())),
+        ("ROUTES", routes::table(&dump.routes())),
+        ("SECRETS", secrets::table(&dump.secrets(), jiff::Timestamp::now())),
+    ];
+    for (title, table) in parts.iter().filter(|(_, table)| !table.is_empty()) {
+        output::say(&format!("{title}\n"));
+        table.print();
+        output::say("");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn log(args: &Log, session: &Session) -> Result<ExitCode> {
+    let api = session.api()?;
+    let pod = find_pod(&api, &args.scope.namespace, &args.pod).await?;
+    let queries: Vec<String> = match &args.level {
+        None => vec![String::new()],
+        Some(levels) => levels
+            .split(',')
+            .map(|level| match level.split_once(':') {
+                Some((logger, level)) => format!("?{}={}", crate::api::escape(logger), crate::api::escape(level)),
+                None => format!("?level={}", crate::api::escape(level)),
+            })
+            .collect(),
+    };
+    let mut text = String::new();
+    for query in &queries {
+        text = admin::page(&api, &pod, Method::POST, &format!("/logging{query}")).await?;
+    }
+    output::emit(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Filters that several tables have.
+pub(super) fn service_filter(name: &clusters::ClusterName, port: Option<u16>, subset: Option<&str>, direction: Option<&str>, fqdn: Option<&str>) -> bool {
+    port.is_none_or(|port| name.port == Some(port))
+        && subset.is_none_or(|subset| name.subset == subset)
+        && direction.is_none_or(|direction| name.direction == direction)
+        && fqdn.is_none_or(|fqdn| name.service == fqdn)
+}
+
+/// An empty object where nothing is.
+fn nothing() -> Value {
+    json!({})
+}

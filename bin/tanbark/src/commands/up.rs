@@ -1,0 +1,156 @@
+//! `tanbark up DIR…`: runs a mesh until somebody stops it.
+//!
+//! This process stays outside of the mesh's namespaces: it starts the runtime, shows how it comes up, then either the live table of who
+//! calls whom (on a terminal) or a line for each thing that happens. Ctrl-C and SIGTERM stop everything within five seconds; a second one
+//! does not wait. `--detach` leaves such a process behind.
+
+mod changes;
+mod detach;
+mod options;
+mod progress;
+pub mod report;
+mod screen;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use machine::Handle;
+use machine::init::Hooks;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::api::Api;
+use crate::output;
+use crate::problems;
+use crate::session::Session;
+
+/// How long pods get to become ready before the summary is shown all the same.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Files and folders of YAML; edits take effect while the mesh runs
+    #[arg(required = true, value_name = "DIR")]
+    sources: Vec<PathBuf>,
+    /// Image map: which local command stands for a container image (default: images.yaml in a DIR, if there is one)
+    #[arg(long, value_name = "FILE")]
+    images: Option<PathBuf>,
+    /// Which proxy stands beside the pods
+    #[arg(long, value_enum, default_value_t = Proxy::Tanbark)]
+    proxy: Proxy,
+    /// Envoy's program, for `--proxy envoy` (default: `envoy` beside tanbark or on PATH)
+    #[arg(long, value_name = "FILE", env = "TANBARK_ENVOY")]
+    envoy: Option<PathBuf>,
+    /// MeshConfig as a file
+    #[arg(long, value_name = "FILE")]
+    mesh_config: Option<PathBuf>,
+    /// The mesh's trust domain
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: String,
+    /// Run in the background; `tanbark down` stops it
+    #[arg(short, long)]
+    detach: bool,
+    /// No live table, only lines
+    #[arg(long)]
+    plain: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Proxy {
+    Tanbark,
+    Envoy,
+}
+
+/// How what happens is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    /// On a terminal, redrawn.
+    Live,
+    /// A line each.
+    Lines,
+}
+
+pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
+    let state = session.state()?;
+    if let Some(pid) = state.holder() {
+        bail!(machine::Error::AlreadyRunning { state: state.root().into(), pid });
+    }
+    let options = options::resolve(&args, &state)?;
+    if args.detach {
+        return detach::run(&args, &state).await;
+    }
+    let show = if output::is_watched() && !args.plain { Show::Live } else { Show::Lines };
+    let mut stop = Stop::listen()?;
+    let handle = tokio::select! {
+        handle = machine::up(options) => handle?,
+        () = stop.asked() => return Ok(ExitCode::SUCCESS),
+    };
+    let api = Api::at(&state);
+    let result = tokio::select! {
+        result = follow(&handle, &api, &args, show) => result,
+        () = stop.asked() => Ok(()),
+    };
+    if result.is_ok() {
+        output::note("stopping; interrupt again to force");
+    }
+    tokio::select! {
+        () = handle.shutdown() => {}
+        // The kernel ends everything inside with this process.
+        () = stop.asked() => return Ok(ExitCode::from(130)),
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Shows the mesh until it ends by itself, which it should not.
+async fn follow(handle: &Handle, api: &Api, args: &Args, show: Show) -> Result<()> {
+    handle.ready().await?;
+    let summary = progress::settle(api, show, PATIENCE).await?;
+    output::emit(&report::text(&summary, output::Colour::of(&std::io::stdout())));
+    let mut ended = handle.ended();
+    let watching = async {
+        let mut changes = changes::Changes::new(&args.sources, &summary);
+        match show {
+            Show::Live => screen::run(api, &mut changes).await,
+            Show::Lines => changes.print_all(api).await,
+        }
+    };
+    tokio::select! {
+        result = watching => result,
+        _ = ended.wait_for(|ended| *ended) => bail!("the runtime ended by itself; its last words are in {}", handle.state().root().join(options::RUNTIME_LOG).display()),
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP.
+struct Stop {
+    signals: [Signal; 3],
+}
+
+impl Stop {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { signals: [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?] })
+    }
+
+    /// Waits for the next one.
+    async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// The inner process: the hidden command `machine-init`.
+pub fn inside() -> ExitCode {
+    // A session of its own, so that Ctrl-C reaches the outer process only, which then ends pods in order.
+    let _ = nix::unistd::setsid();
+    options::log_to_file();
+    let validate = |documents: &[wire_kube::Document]| problems::of_mesh(documents).iter().map(|finding| finding.line(output::Colour::Off)).collect();
+    machine::init::main(Hooks { validate: Some(Arc::new(validate)) })
+}

