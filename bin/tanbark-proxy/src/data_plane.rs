@@ -170,8 +170,8 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
         rng: live.rng.clone(),
         spans,
         spans_dropped: Default::default(),
-        default_tracer: plan.default_tracer.clone(),
         node,
+        variables: env::vars().collect(),
     });
     let identity = plan
         .settings
@@ -206,6 +206,7 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
     let (drain_workers, worker_drain) = drain::channel();
     let settings = proxy::Settings {
         drain_time: plan.drain,
+        default_tracer: plan.default_tracer,
         ..proxy::Settings::default()
     };
     let workers = start_workers(plan.workers, &live, &shared, &settings, &worker_drain)?;

@@ -5,8 +5,12 @@
 
 mod mesh;
 mod programs;
+mod traffic;
 mod wait;
+mod workload;
 
 pub use mesh::{Builder, Mesh, Proxy, Run, User};
 pub use programs::{envoy, programs, root, shared};
+pub use traffic::{Answer, Background, Sample, echo_program, installed};
 pub use wait::{eventually, holds_for};
+pub use workload::{Workload, echo, mesh_settings, namespace, service};

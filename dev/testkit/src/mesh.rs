@@ -50,7 +50,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -105,11 +105,15 @@ impl Mesh {
 
     /// Runs `tanbark ARGUMENTS --state …` as the mesh's user.
     pub fn tanbark(&self, arguments: &[&str]) -> Run {
+        run(self.command(arguments))
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let split = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
         let (own, rest) = arguments.split_at(split);
         let mut command = as_user(self.user, "tanbark");
         command.args(own).arg("--state").arg(self.state()).args(rest);
-        run(command)
+        command
     }
 
     /// Runs a command in a pod or Deployment (`deploy/NAME`, perhaps with `-n NAMESPACE` before it).

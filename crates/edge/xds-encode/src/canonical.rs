@@ -12,7 +12,10 @@ mod tests;
 
 /// Packs a message into an `Any`; the same message always gives the same bytes.
 pub fn packed<M: Message + Name>(message: &M) -> Any {
-    Any { type_url: wire_envoy::type_url::<M>(), value: ordered(&M::full_name(), message.encode_to_vec()) }
+    Any {
+        type_url: wire_envoy::type_url::<M>(),
+        value: ordered(&M::full_name(), message.encode_to_vec()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,29 +40,67 @@ const RULES: &str = "envoy.config.rbac.v3.RBAC";
 fn fields(message: &str) -> &'static [Field] {
     use Holds::{Map, MapTo, Message};
     match message {
-        "envoy.config.cluster.v3.Cluster" => {
-            &[(25, Message(METADATA)), (33, Message("envoy.config.endpoint.v3.ClusterLoadAssignment")), (36, Map), (43, Message("envoy.config.cluster.v3.Cluster.TransportSocketMatch"))]
-        }
+        "envoy.config.cluster.v3.Cluster" => &[
+            (25, Message(METADATA)),
+            (
+                33,
+                Message("envoy.config.endpoint.v3.ClusterLoadAssignment"),
+            ),
+            (36, Map),
+            (
+                43,
+                Message("envoy.config.cluster.v3.Cluster.TransportSocketMatch"),
+            ),
+        ],
         "envoy.config.cluster.v3.Cluster.TransportSocketMatch" => &[(2, Message(STRUCT))],
-        "envoy.config.endpoint.v3.ClusterLoadAssignment" => &[(2, Message("envoy.config.endpoint.v3.LocalityLbEndpoints"))],
-        "envoy.config.endpoint.v3.LocalityLbEndpoints" => &[(2, Message("envoy.config.endpoint.v3.LbEndpoint"))],
+        "envoy.config.endpoint.v3.ClusterLoadAssignment" => {
+            &[(2, Message("envoy.config.endpoint.v3.LocalityLbEndpoints"))]
+        }
+        "envoy.config.endpoint.v3.LocalityLbEndpoints" => {
+            &[(2, Message("envoy.config.endpoint.v3.LbEndpoint"))]
+        }
         "envoy.config.endpoint.v3.LbEndpoint" => &[(3, Message(METADATA))],
         METADATA => &[(1, MapTo(STRUCT)), (2, Map)],
         STRUCT => &[(1, MapTo("google.protobuf.Value"))],
-        "google.protobuf.Value" => &[(5, Message(STRUCT)), (6, Message("google.protobuf.ListValue"))],
+        "google.protobuf.Value" => &[
+            (5, Message(STRUCT)),
+            (6, Message("google.protobuf.ListValue")),
+        ],
         "google.protobuf.ListValue" => &[(1, Message("google.protobuf.Value"))],
-        "envoy.config.listener.v3.Listener" => &[(3, Message(CHAIN)), (6, Message(METADATA)), (25, Message(CHAIN))],
+        "envoy.config.listener.v3.Listener" => &[
+            (3, Message(CHAIN)),
+            (6, Message(METADATA)),
+            (25, Message(CHAIN)),
+        ],
         CHAIN => &[(5, Message(METADATA))],
         ROUTES => &[(2, Message("envoy.config.route.v3.VirtualHost")), (16, Map)],
-        "envoy.config.route.v3.VirtualHost" => &[(3, Message("envoy.config.route.v3.Route")), (15, Map)],
-        "envoy.config.route.v3.Route" => &[(2, Message("envoy.config.route.v3.RouteAction")), (4, Message(METADATA)), (13, Map)],
-        "envoy.config.route.v3.RouteAction" => &[(3, Message("envoy.config.route.v3.WeightedCluster"))],
-        "envoy.config.route.v3.WeightedCluster" => &[(1, Message("envoy.config.route.v3.WeightedCluster.ClusterWeight"))],
+        "envoy.config.route.v3.VirtualHost" => {
+            &[(3, Message("envoy.config.route.v3.Route")), (15, Map)]
+        }
+        "envoy.config.route.v3.Route" => &[
+            (2, Message("envoy.config.route.v3.RouteAction")),
+            (4, Message(METADATA)),
+            (13, Map),
+        ],
+        "envoy.config.route.v3.RouteAction" => {
+            &[(3, Message("envoy.config.route.v3.WeightedCluster"))]
+        }
+        "envoy.config.route.v3.WeightedCluster" => &[(
+            1,
+            Message("envoy.config.route.v3.WeightedCluster.ClusterWeight"),
+        )],
         "envoy.config.route.v3.WeightedCluster.ClusterWeight" => &[(10, Map)],
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => &[(4, Message(ROUTES))],
-        "envoy.extensions.filters.http.rbac.v3.RBAC" | "envoy.extensions.filters.network.rbac.v3.RBAC" => &[(1, Message(RULES)), (2, Message(RULES))],
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+            &[(4, Message(ROUTES))]
+        }
+        "envoy.extensions.filters.http.rbac.v3.RBAC"
+        | "envoy.extensions.filters.network.rbac.v3.RBAC" => {
+            &[(1, Message(RULES)), (2, Message(RULES))]
+        }
         RULES => &[(2, Map)],
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog" => &[(5, Message("envoy.config.core.v3.SubstitutionFormatString"))],
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog" => {
+            &[(5, Message("envoy.config.core.v3.SubstitutionFormatString"))]
+        }
         "envoy.config.core.v3.SubstitutionFormatString" => &[(2, Message(STRUCT))],
         "udpa.type.v1.TypedStruct" => &[(2, Message(STRUCT))],
         _ => &[],
@@ -86,15 +127,28 @@ fn ordered(message: &str, bytes: Vec<u8>) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(part) = parts.get(at) {
-        let holds = known.iter().find(|(number, _)| *number == part.number).map(|(_, holds)| *holds);
+        let holds = known
+            .iter()
+            .find(|(number, _)| *number == part.number)
+            .map(|(_, holds)| *holds);
         match (holds, part.content) {
-            (Some(Holds::Message(inner)), Some(content)) => put(&mut out, part.number, &ordered(inner, content.to_vec())),
+            (Some(Holds::Message(inner)), Some(content)) => {
+                put(&mut out, part.number, &ordered(inner, content.to_vec()))
+            }
             (Some(holds), Some(_)) => {
-                let entries = parts.get(at..).unwrap_or_default().iter().take_while(|other| other.number == part.number);
-                let mut entries: Vec<Vec<u8>> = entries.filter_map(|entry| Some(entry_ordered(holds, entry.content?))).collect();
+                let entries = parts
+                    .get(at..)
+                    .unwrap_or_default()
+                    .iter()
+                    .take_while(|other| other.number == part.number);
+                let mut entries: Vec<Vec<u8>> = entries
+                    .filter_map(|entry| Some(entry_ordered(holds, entry.content?)))
+                    .collect();
                 at += entries.len().max(1) - 1;
                 entries.sort_unstable();
-                entries.iter().for_each(|entry| put(&mut out, part.number, entry));
+                entries
+                    .iter()
+                    .for_each(|entry| put(&mut out, part.number, entry));
             }
             _ => out.extend_from_slice(part.whole),
         }
@@ -111,7 +165,9 @@ fn entry_ordered(holds: Holds, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len());
     for part in parts {
         match part.content {
-            Some(content) if part.number == 2 => put(&mut out, 2, &ordered(value, content.to_vec())),
+            Some(content) if part.number == 2 => {
+                put(&mut out, 2, &ordered(value, content.to_vec()))
+            }
             _ => out.extend_from_slice(part.whole),
         }
     }
@@ -137,14 +193,19 @@ fn parts(bytes: &[u8]) -> Option<Vec<Part<'_>>> {
             1 => rest = rest.get(8..)?,
             5 => rest = rest.get(4..)?,
             2 => {
-                let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
+                let length =
+                    usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
                 content = Some(rest.get(..length)?);
                 rest = rest.get(length..)?;
             }
             _ => return None,
         }
         let whole = start.get(..start.len() - rest.len())?;
-        found.push(Part { number: key >> 3, whole, content });
+        found.push(Part {
+            number: key >> 3,
+            whole,
+            content,
+        });
     }
     Some(found)
 }

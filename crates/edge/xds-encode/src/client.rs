@@ -8,11 +8,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use mesh_model::{
-    Labels,
-    object::Text,
-    workload::Locality,
-};
+use mesh_model::{Labels, object::Text, workload::Locality};
 use wire_envoy::pb::{Struct, ValueKind, core::Node};
 
 use crate::error::InvalidNode;
@@ -78,7 +74,13 @@ impl Client {
     /// Reads a node. Errors: an id that is not `type~address~name.namespace~domain`, or an unknown type.
     pub fn from_node(node: &Node) -> Result<Self, InvalidNode> {
         let mut parts = node.id.split('~');
-        let (Some(kind), Some(address), Some(instance), Some(domain), None) = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(kind), Some(address), Some(instance), Some(domain), None) = (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) else {
             return Err(InvalidNode::Id(node.id.clone()));
         };
         let kind = match kind {
@@ -86,7 +88,9 @@ impl Client {
             "router" => ClientKind::Gateway,
             other => return Err(InvalidNode::Kind(other.to_owned())),
         };
-        let address: IpAddr = address.parse().map_err(|_| InvalidNode::Address(address.to_owned()))?;
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| InvalidNode::Address(address.to_owned()))?;
         let metadata = Metadata(node.metadata.as_ref());
         let (pod, pod_namespace) = instance.rsplit_once('.').unwrap_or((instance, ""));
         let locality = node.locality.clone().unwrap_or_default();
@@ -95,19 +99,29 @@ impl Client {
             id: node.id.as_str().into(),
             cluster: node.cluster.as_str().into(),
             name: metadata.text("NAME").unwrap_or_else(|| pod.into()),
-            namespace: metadata.text("NAMESPACE").unwrap_or_else(|| pod_namespace.into()),
+            namespace: metadata
+                .text("NAMESPACE")
+                .unwrap_or_else(|| pod_namespace.into()),
             workload_name: metadata.text("WORKLOAD_NAME").unwrap_or_else(|| pod.into()),
             labels: metadata.labels(),
-            service_account: metadata.text("SERVICE_ACCOUNT").unwrap_or_else(|| "default".into()),
+            service_account: metadata
+                .text("SERVICE_ACCOUNT")
+                .unwrap_or_else(|| "default".into()),
             addresses: addresses(address, metadata.text("INSTANCE_IPS").as_deref()),
-            locality: Locality { region: filled(&locality.region), zone: filled(&locality.zone), sub_zone: filled(&locality.sub_zone) },
+            locality: Locality {
+                region: filled(&locality.region),
+                zone: filled(&locality.zone),
+                sub_zone: filled(&locality.sub_zone),
+            },
             node_name: metadata.text("NODE_NAME").unwrap_or_default(),
             mesh_id: metadata.text("MESH_ID").unwrap_or_default(),
             cluster_id: metadata.text("CLUSTER_ID").unwrap_or_default(),
             network: metadata.text("NETWORK").unwrap_or_default(),
             dns_domain: domain.into(),
             is_envoy_without_istio_filters: is_stock_envoy(node, &metadata),
-            mark: metadata.text("TANBARK_MARK").and_then(|mark| mark.parse().ok()),
+            mark: metadata
+                .text("TANBARK_MARK")
+                .and_then(|mark| mark.parse().ok()),
             interception: interception(metadata.text("INTERCEPTION_MODE").as_deref()),
             container_ports: container_ports(metadata.text("POD_PORTS").as_deref()),
             unprivileged: metadata.is_true("UNPRIVILEGED_POD"),
@@ -118,7 +132,10 @@ impl Client {
 
     /// The first of the pod's addresses.
     pub fn address(&self) -> IpAddr {
-        self.addresses.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+        self.addresses
+            .first()
+            .copied()
+            .unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
     }
 
     /// The proxy has IPv4 addresses only, or both families; false: IPv6 only.
@@ -133,8 +150,22 @@ impl Client {
 
     /// What Istio calls the canonical service and revision of the workload.
     pub fn canonical(&self) -> (&str, &str) {
-        let service = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"].iter().find_map(|key| self.labels.value(key)).unwrap_or(&self.workload_name);
-        let revision = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"].iter().find_map(|key| self.labels.value(key)).unwrap_or("latest");
+        let service = [
+            "service.istio.io/canonical-name",
+            "app.kubernetes.io/name",
+            "app",
+        ]
+        .iter()
+        .find_map(|key| self.labels.value(key))
+        .unwrap_or(&self.workload_name);
+        let revision = [
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ]
+        .iter()
+        .find_map(|key| self.labels.value(key))
+        .unwrap_or("latest");
         (service, revision)
     }
 }
@@ -144,7 +175,11 @@ fn filled(text: &str) -> Option<Text> {
 }
 
 fn addresses(primary: IpAddr, listed: Option<&str>) -> Arc<[IpAddr]> {
-    let mut all: Vec<IpAddr> = listed.unwrap_or_default().split(',').filter_map(|text| text.trim().parse().ok()).collect();
+    let mut all: Vec<IpAddr> = listed
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|text| text.trim().parse().ok())
+        .collect();
     if !all.contains(&primary) {
         all.insert(0, primary);
     }
@@ -162,12 +197,23 @@ fn interception(mode: Option<&str>) -> Interception {
 /// `[{"containerPort":9080,"protocol":"TCP"}]`; what does not read as such declares nothing.
 fn container_ports(json: Option<&str>) -> Arc<[u16]> {
     let parsed: Option<serde_json::Value> = json.and_then(|text| serde_json::from_str(text).ok());
-    let entries = parsed.as_ref().and_then(|value| value.as_array()).map(Vec::as_slice).unwrap_or_default();
-    entries.iter().filter_map(|entry| u16::try_from(entry.get("containerPort")?.as_u64()?).ok()).collect()
+    let entries = parsed
+        .as_ref()
+        .and_then(|value| value.as_array())
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| u16::try_from(entry.get("containerPort")?.as_u64()?).ok())
+        .collect()
 }
 
 fn is_stock_envoy(node: &Node, metadata: &Metadata<'_>) -> bool {
-    let lists_none_of_istio = !node.extensions.is_empty() && !node.extensions.iter().any(|extension| extension.name.starts_with("istio."));
+    let lists_none_of_istio = !node.extensions.is_empty()
+        && !node
+            .extensions
+            .iter()
+            .any(|extension| extension.name.starts_with("istio."));
     metadata.is_true("TANBARK_STOCK_ENVOY") || lists_none_of_istio
 }
 
@@ -187,16 +233,20 @@ impl Metadata<'_> {
         }
     }
     fn is_true(&self, key: &str) -> bool {
-        self.text(key).is_some_and(|text| &*text == "true" || &*text == "1")
+        self.text(key)
+            .is_some_and(|text| &*text == "true" || &*text == "1")
     }
     fn labels(&self) -> Labels {
         let Some(ValueKind::StructValue(labels)) = self.kind("LABELS") else {
             return Labels::default();
         };
-        let texts = labels.fields.iter().filter_map(|(key, value)| match value.kind.as_ref()? {
-            ValueKind::StringValue(text) => Some((key.as_str(), text.as_str())),
-            _ => None,
-        });
+        let texts = labels
+            .fields
+            .iter()
+            .filter_map(|(key, value)| match value.kind.as_ref()? {
+                ValueKind::StringValue(text) => Some((key.as_str(), text.as_str())),
+                _ => None,
+            });
         texts.collect()
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use mesh_model::{
     DestinationRule, MeshConfig, Service, Sidecar,
+    gateway::ServerTls,
+    object::{Labels, Text},
     peer_authentication::MtlsMode,
     service::{Location, Resolution},
     workload::Endpoint,
-    object::{Labels, Text},
-    gateway::ServerTls,
 };
 use wire_envoy::pb::{self, cluster::Cluster, core};
 
@@ -58,14 +58,33 @@ struct ClusterService {
 
 impl View {
     pub fn cluster_inputs(&self) -> ClusterInputs {
-        let services = self.services.iter().filter(|service| service.alias_of.is_none()).map(|service| self.cluster_service(service)).collect();
+        let services = self
+            .services
+            .iter()
+            .filter(|service| service.alias_of.is_none())
+            .map(|service| self.cluster_service(service))
+            .collect();
         let is_gateway = self.client.kind == ClientKind::Gateway;
-        let forwards_by_sni = is_gateway && self.snapshot.gateways_of(&self.client.labels).iter().any(|gateway| gateway.servers.iter().any(|server| server.tls == ServerTls::AutoPassthrough));
+        let forwards_by_sni = is_gateway
+            && self
+                .snapshot
+                .gateways_of(&self.client.labels)
+                .iter()
+                .any(|gateway| {
+                    gateway
+                        .servers
+                        .iter()
+                        .any(|server| server.tls == ServerTls::AutoPassthrough)
+                });
         ClusterInputs {
             client: self.impersonal_client(),
             mesh: self.snapshot.mesh.clone(),
             services,
-            inbound: if is_gateway { Arc::new([]) } else { self.inbound_ports() },
+            inbound: if is_gateway {
+                Arc::new([])
+            } else {
+                self.inbound_ports()
+            },
             sidecar: self.sidecar.clone(),
             forwards_by_sni,
         }
@@ -74,19 +93,34 @@ impl View {
     fn cluster_service(&self, service: &Arc<Service>) -> ClusterService {
         let endpoints = self.snapshot.endpoints_of(service);
         let by_port = || endpoints.iter().flat_map(|all| all.ports.iter());
-        let ids = by_port().flat_map(|(_, list)| list.iter()).filter_map(|endpoint| endpoint.identity.as_ref());
-        let mut accounts: Vec<Text> = ids.flat_map(|id| with_aliases(id.as_str(), &self.snapshot.mesh)).chain(service.subject_alt_names.iter().cloned()).collect();
+        let ids = by_port()
+            .flat_map(|(_, list)| list.iter())
+            .filter_map(|endpoint| endpoint.identity.as_ref());
+        let mut accounts: Vec<Text> = ids
+            .flat_map(|id| with_aliases(id.as_str(), &self.snapshot.mesh))
+            .chain(service.subject_alt_names.iter().cloned())
+            .collect();
         accounts.sort_unstable();
         accounts.dedup();
-        let mesh_tls = by_port().filter(|(_, list)| !list.is_empty() && list.iter().all(|endpoint| endpoint.mesh_tls)).map(|(port, _)| *port);
-        let is_resolved_by_proxy = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-        let fixed = by_port().filter(|_| is_resolved_by_proxy).map(|(port, list)| (*port, list.clone()));
-        let namespace_mode = self.snapshot.mtls_mode(service.namespace(), &Labels::default(), 0);
+        let mesh_tls = by_port()
+            .filter(|(_, list)| !list.is_empty() && list.iter().all(|endpoint| endpoint.mesh_tls))
+            .map(|(port, _)| *port);
+        let is_resolved_by_proxy = matches!(
+            service.resolution,
+            Resolution::Dns | Resolution::DnsRoundRobin
+        );
+        let fixed = by_port()
+            .filter(|_| is_resolved_by_proxy)
+            .map(|(port, list)| (*port, list.clone()));
+        let namespace_mode = self
+            .snapshot
+            .mtls_mode(service.namespace(), &Labels::default(), 0);
         ClusterService {
             service: service.clone(),
             rule: self.rule_of(service).cloned(),
             accounts: accounts.into(),
-            takes_mtls: service.location == Location::MeshInternal && namespace_mode != MtlsMode::Disable,
+            takes_mtls: service.location == Location::MeshInternal
+                && namespace_mode != MtlsMode::Disable,
             all_mesh_tls: mesh_tls.collect(),
             fixed: fixed.collect(),
         }
@@ -95,26 +129,47 @@ impl View {
 
 /// An id, and the same id in every other trust domain that this mesh calls its own.
 fn with_aliases(id: &str, mesh: &MeshConfig) -> Vec<Text> {
-    let domains: Vec<&str> = std::iter::once(&mesh.trust_domain).chain(mesh.trust_domain_aliases.iter()).map(|domain| domain.as_str()).collect();
-    let split = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    let domains: Vec<&str> = std::iter::once(&mesh.trust_domain)
+        .chain(mesh.trust_domain_aliases.iter())
+        .map(|domain| domain.as_str())
+        .collect();
+    let split = id
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once('/'));
     match split {
-        Some((domain, path)) if domains.contains(&domain) => domains.iter().map(|domain| format!("spiffe://{domain}/{path}").into()).collect(),
+        Some((domain, path)) if domains.contains(&domain) => domains
+            .iter()
+            .map(|domain| format!("spiffe://{domain}/{path}").into())
+            .collect(),
         _ => vec![id.into()],
     }
 }
 
 /// Clusters in a stable order: outbound by host, port and subset; then those without a service.
 pub fn clusters(inputs: &ClusterInputs) -> Vec<Cluster> {
-    let mut found: Vec<Cluster> = inputs.services.iter().flat_map(|service| outbound::clusters(inputs, service)).collect();
+    let mut found: Vec<Cluster> = inputs
+        .services
+        .iter()
+        .flat_map(|service| outbound::clusters(inputs, service))
+        .collect();
     if inputs.forwards_by_sni {
-        found.extend(inputs.services.iter().flat_map(|service| outbound::clusters_by_sni(inputs, service)));
+        found.extend(
+            inputs
+                .services
+                .iter()
+                .flat_map(|service| outbound::clusters_by_sni(inputs, service)),
+        );
     }
     found.push(black_hole(inputs));
     if inputs.client.kind == ClientKind::Sidecar {
         found.push(passthrough(inputs, names::PASSTHROUGH));
         found.extend(inbound::clusters(inputs));
     }
-    if let Some(mark) = inputs.client.mark.filter(|_| inputs.client.is_envoy_without_istio_filters) {
+    if let Some(mark) = inputs
+        .client
+        .mark
+        .filter(|_| inputs.client.is_envoy_without_istio_filters)
+    {
         found.iter_mut().for_each(|cluster| set_mark(cluster, mark));
     }
     found
@@ -125,14 +180,20 @@ fn named(name: String, kind: pb::cluster::cluster::DiscoveryType, mesh: &MeshCon
     Cluster {
         alt_stat_name: names::stat_name(&name),
         name,
-        cluster_discovery_type: Some(pb::cluster::cluster::ClusterDiscoveryType::Type(kind.into())),
+        cluster_discovery_type: Some(pb::cluster::cluster::ClusterDiscoveryType::Type(
+            kind.into(),
+        )),
         connect_timeout: Some(wire::duration(mesh.connect_timeout)),
         ..Default::default()
     }
 }
 
 fn black_hole(inputs: &ClusterInputs) -> Cluster {
-    named(names::BLACK_HOLE.to_owned(), pb::cluster::cluster::DiscoveryType::Static, &inputs.mesh)
+    named(
+        names::BLACK_HOLE.to_owned(),
+        pb::cluster::cluster::DiscoveryType::Static,
+        &inputs.mesh,
+    )
 }
 
 /// Traffic to the connection's own destination.
@@ -144,7 +205,11 @@ fn passthrough(inputs: &ClusterInputs, name: &str) -> Cluster {
         typed_extension_protocol_options: protocol::passthrough(),
         filters: metadata_exchange(&inputs.client),
         upstream_connection_options: policy::keepalive(&Default::default(), &inputs.mesh),
-        ..named(name.to_owned(), pb::cluster::cluster::DiscoveryType::OriginalDst, &inputs.mesh)
+        ..named(
+            name.to_owned(),
+            pb::cluster::cluster::DiscoveryType::OriginalDst,
+            &inputs.mesh,
+        )
     }
 }
 
@@ -154,8 +219,15 @@ fn metadata_exchange(client: &Client) -> Vec<pb::cluster::Filter> {
         return Vec::new();
     }
     let config = serde_json::json!({"enable_discovery": true, "protocol": "istio-peer-exchange"});
-    let typed = wire::typed_struct("envoy.tcp.metadataexchange.config.MetadataExchange", &config);
-    vec![pb::cluster::Filter { name: "istio.metadata_exchange".to_owned(), typed_config: Some(typed), ..Default::default() }]
+    let typed = wire::typed_struct(
+        "envoy.tcp.metadataexchange.config.MetadataExchange",
+        &config,
+    );
+    vec![pb::cluster::Filter {
+        name: "istio.metadata_exchange".to_owned(),
+        typed_config: Some(typed),
+        ..Default::default()
+    }]
 }
 
 fn set_mark(cluster: &mut Cluster, mark: u32) {
@@ -166,5 +238,9 @@ fn set_mark(cluster: &mut Cluster, mark: u32) {
         value: Some(core::socket_option::Value::IntValue(mark.into())),
         ..Default::default()
     };
-    cluster.upstream_bind_config.get_or_insert_default().socket_options.push(option);
+    cluster
+        .upstream_bind_config
+        .get_or_insert_default()
+        .socket_options
+        .push(option);
 }

@@ -25,7 +25,11 @@ pub enum SecretError {
     #[error("there is no Secret {namespace}/{name}")]
     Missing { namespace: String, name: String },
     #[error("Secret {namespace}/{name} holds no {part}")]
-    Part { namespace: String, name: String, part: &'static str },
+    Part {
+        namespace: String,
+        name: String,
+        part: &'static str,
+    },
 }
 
 /// Something in an object that could not be encoded for a client, or that has no effect there.

@@ -17,16 +17,21 @@
 //!
 //! Names follow Istio's (reference 1.9). Deliberately not here: who is sent what and when (`control`), and EnvoyFilter.
 
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod canonical;
 pub mod client;
 pub mod clusters;
 pub mod endpoints;
 mod error;
+mod inbound;
 pub mod listeners;
 pub mod name_table;
-mod inbound;
 mod names;
 mod problems;
 mod rbac;

@@ -15,8 +15,14 @@ use mesh_model::{
 };
 use wire_envoy::pb::{
     core::TrafficDirection,
-    envoy::extensions::filters::listener::{http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector},
-    listener::{Listener, ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter, listener_filter_chain_match_predicate::{MatchSet, Rule}},
+    envoy::extensions::filters::listener::{
+        http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
+        tls_inspector::v3::TlsInspector,
+    },
+    listener::{
+        Listener, ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter,
+        listener_filter_chain_match_predicate::{MatchSet, Rule},
+    },
 };
 
 use crate::{
@@ -105,7 +111,9 @@ struct GatewayInputs {
 
 impl View {
     pub fn listener_inputs(&self) -> ListenerInputs {
-        let policies = self.snapshot.authorization_policies_of(&self.client.namespace, &self.client.labels);
+        let policies = self
+            .snapshot
+            .authorization_policies_of(&self.client.namespace, &self.client.labels);
         let (role, routing) = match self.client.kind {
             ClientKind::Sidecar => self.sidecar_listener_inputs(),
             ClientKind::Gateway => self.gateway_listener_inputs(),
@@ -121,54 +129,123 @@ impl View {
     }
 
     fn sidecar_listener_inputs(&self) -> (Role, Routing) {
-        let is_relevant = |rule: &&Arc<VirtualService>| !rule.tcp.is_empty() || !rule.tls.is_empty();
-        let egress: Arc<[Egress]> = self.egress.iter().map(|scope| Egress {
-            port: scope.port.clone(),
-            bind: scope.bind.clone(),
-            capture: scope.capture,
-            services: scope.services.iter().filter(|service| service.alias_of.is_none()).map(|service| self.reached(service)).collect(),
-            rules: scope.virtual_services.iter().filter(is_relevant).cloned().collect(),
-        }).collect();
+        let is_relevant =
+            |rule: &&Arc<VirtualService>| !rule.tcp.is_empty() || !rule.tls.is_empty();
+        let egress: Arc<[Egress]> = self
+            .egress
+            .iter()
+            .map(|scope| Egress {
+                port: scope.port.clone(),
+                bind: scope.bind.clone(),
+                capture: scope.capture,
+                services: scope
+                    .services
+                    .iter()
+                    .filter(|service| service.alias_of.is_none())
+                    .map(|service| self.reached(service))
+                    .collect(),
+                rules: scope
+                    .virtual_services
+                    .iter()
+                    .filter(is_relevant)
+                    .cloned()
+                    .collect(),
+            })
+            .collect();
         let rules = || egress.iter().flat_map(|scope| scope.rules.iter());
-        let services = egress.iter().flat_map(|scope| scope.services.iter()).map(|reached| &reached.service);
-        let routing = Routing { single_ports: self.single_ports(rules()), rules: self.connection_rules(rules(), services) };
+        let services = egress
+            .iter()
+            .flat_map(|scope| scope.services.iter())
+            .map(|reached| &reached.service);
+        let routing = Routing {
+            single_ports: self.single_ports(rules()),
+            rules: self.connection_rules(rules(), services),
+        };
         let inbound = self.inbound_ports();
         let undeclared = self.undeclared_mtls(&inbound);
-        let inbound = inbound.iter().map(|port| InboundPort { rule: None, connection_pool: None, ..port.clone() }).collect();
-        let role = SidecarInputs { outbound: self.outbound_mode(), egress: egress.clone(), inbound, default_mtls: self.default_mtls(), undeclared };
+        let inbound = inbound
+            .iter()
+            .map(|port| InboundPort {
+                rule: None,
+                connection_pool: None,
+                ..port.clone()
+            })
+            .collect();
+        let role = SidecarInputs {
+            outbound: self.outbound_mode(),
+            egress: egress.clone(),
+            inbound,
+            default_mtls: self.default_mtls(),
+            undeclared,
+        };
         (Role::Sidecar(role), routing)
     }
 
     fn reached(&self, service: &Arc<Service>) -> Reached {
         let mut pods: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
         if service.is_headless() {
-            for (port, endpoints) in self.snapshot.endpoints_of(service).iter().flat_map(|all| all.ports.iter()) {
-                let addresses = endpoints.iter().filter_map(|endpoint| match &endpoint.address {
-                    EndpointAddress::Ip(ip) if !self.client.addresses.contains(ip) => Some(*ip),
-                    _ => None,
-                });
+            for (port, endpoints) in self
+                .snapshot
+                .endpoints_of(service)
+                .iter()
+                .flat_map(|all| all.ports.iter())
+            {
+                let addresses = endpoints
+                    .iter()
+                    .filter_map(|endpoint| match &endpoint.address {
+                        EndpointAddress::Ip(ip) if !self.client.addresses.contains(ip) => Some(*ip),
+                        _ => None,
+                    });
                 let mut addresses: Vec<IpAddr> = addresses.collect();
                 addresses.sort_unstable();
                 addresses.dedup();
                 pods.insert(*port, addresses);
             }
         }
-        Reached { service: service.clone(), pods: Arc::new(pods) }
+        Reached {
+            service: service.clone(),
+            pods: Arc::new(pods),
+        }
     }
 
     fn gateway_listener_inputs(&self) -> (Role, Routing) {
         let servers = self.gateway_servers();
-        let rules: Vec<Arc<VirtualService>> = self.gateway_rules(&servers).into_iter().filter(|rule| !rule.tcp.is_empty() || !rule.tls.is_empty()).collect();
-        let forwards = servers.iter().any(|server| server.server.tls == mesh_model::gateway::ServerTls::AutoPassthrough);
-        let forwarded = if forwards { self.names_by_sni() } else { Vec::new() };
-        let routing = Routing { single_ports: self.single_ports(rules.iter()), rules: self.connection_rules(rules.iter(), std::iter::empty()) };
-        (Role::Gateway(GatewayInputs { servers: servers.into(), rules: rules.into(), forwarded: forwarded.into() }), routing)
+        let rules: Vec<Arc<VirtualService>> = self
+            .gateway_rules(&servers)
+            .into_iter()
+            .filter(|rule| !rule.tcp.is_empty() || !rule.tls.is_empty())
+            .collect();
+        let forwards = servers
+            .iter()
+            .any(|server| server.server.tls == mesh_model::gateway::ServerTls::AutoPassthrough);
+        let forwarded = if forwards {
+            self.names_by_sni()
+        } else {
+            Vec::new()
+        };
+        let routing = Routing {
+            single_ports: self.single_ports(rules.iter()),
+            rules: self.connection_rules(rules.iter(), std::iter::empty()),
+        };
+        (
+            Role::Gateway(GatewayInputs {
+                servers: servers.into(),
+                rules: rules.into(),
+                forwarded: forwarded.into(),
+            }),
+            routing,
+        )
     }
 }
 
 impl ListenerInputs {
     fn reports(&self, side: Side) -> Reports<'_> {
-        Reports { client: &self.client, mesh: &self.mesh, telemetries: &self.telemetries, side }
+        Reports {
+            client: &self.client,
+            mesh: &self.mesh,
+            telemetries: &self.telemetries,
+            side,
+        }
     }
 }
 
@@ -186,46 +263,92 @@ pub fn listeners(inputs: &ListenerInputs) -> Vec<Listener> {
 
 /// A listener at an address.
 fn at(name: String, address: &str, port: u16, direction: TrafficDirection) -> Listener {
-    Listener { name, address: Some(wire::socket_address(address, port)), traffic_direction: direction.into(), ..Default::default() }
+    Listener {
+        name,
+        address: Some(wire::socket_address(address, port)),
+        traffic_direction: direction.into(),
+        ..Default::default()
+    }
 }
 
 /// A listener with a socket: takes one connection at a time, so that workers share them.
 fn with_socket(listener: Listener) -> Listener {
-    Listener { max_connections_to_accept_per_socket_event: Some(wire::number(1)), ..listener }
+    Listener {
+        max_connections_to_accept_per_socket_event: Some(wire::number(1)),
+        ..listener
+    }
 }
 
 /// A listener whose protocol detection ends as MeshConfig says; what is not detected by then is TCP.
 fn detecting(listener: Listener, mesh: &MeshConfig) -> Listener {
-    Listener { listener_filters_timeout: Some(wire::duration(mesh.protocol_detection_timeout.unwrap_or_default())), continue_on_listener_filters_timeout: true, ..listener }
+    Listener {
+        listener_filters_timeout: Some(wire::duration(
+            mesh.protocol_detection_timeout.unwrap_or_default(),
+        )),
+        continue_on_listener_filters_timeout: true,
+        ..listener
+    }
 }
 
 fn original_destination() -> ListenerFilter {
-    listener_filter("envoy.filters.listener.original_dst", packed(&OriginalDst::default()), None)
+    listener_filter(
+        "envoy.filters.listener.original_dst",
+        packed(&OriginalDst::default()),
+        None,
+    )
 }
 
 fn tls_inspector(disabled: Option<ListenerFilterChainMatchPredicate>) -> ListenerFilter {
-    let config = TlsInspector { initial_read_buffer_size: Some(wire::number(HELLO_BYTES)), ..Default::default() };
-    listener_filter("envoy.filters.listener.tls_inspector", packed(&config), disabled)
+    let config = TlsInspector {
+        initial_read_buffer_size: Some(wire::number(HELLO_BYTES)),
+        ..Default::default()
+    };
+    listener_filter(
+        "envoy.filters.listener.tls_inspector",
+        packed(&config),
+        disabled,
+    )
 }
 
 fn http_inspector(disabled: Option<ListenerFilterChainMatchPredicate>) -> ListenerFilter {
-    listener_filter("envoy.filters.listener.http_inspector", packed(&HttpInspector {}), disabled)
+    listener_filter(
+        "envoy.filters.listener.http_inspector",
+        packed(&HttpInspector {}),
+        disabled,
+    )
 }
 
-fn listener_filter(name: &str, config: wire_envoy::pb::Any, filter_disabled: Option<ListenerFilterChainMatchPredicate>) -> ListenerFilter {
-    ListenerFilter { name: name.to_owned(), filter_disabled, config_type: Some(listener_filter::ConfigType::TypedConfig(config)) }
+fn listener_filter(
+    name: &str,
+    config: wire_envoy::pb::Any,
+    filter_disabled: Option<ListenerFilterChainMatchPredicate>,
+) -> ListenerFilter {
+    ListenerFilter {
+        name: name.to_owned(),
+        filter_disabled,
+        config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
+    }
 }
 
 /// Holds for connections to one of these ports; `None` for no ports.
 fn ports_are(ports: &[u16]) -> Option<ListenerFilterChainMatchPredicate> {
     let one = |port: &u16| {
         let start = i32::from(*port);
-        let range = wire_envoy::pb::kind::Int32Range { start, end: start + 1 };
-        ListenerFilterChainMatchPredicate { rule: Some(Rule::DestinationPortRange(range)) }
+        let range = wire_envoy::pb::kind::Int32Range {
+            start,
+            end: start + 1,
+        };
+        ListenerFilterChainMatchPredicate {
+            rule: Some(Rule::DestinationPortRange(range)),
+        }
     };
     match ports {
         [] => None,
         [port] => Some(one(port)),
-        several => Some(ListenerFilterChainMatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules: several.iter().map(one).collect() })) }),
+        several => Some(ListenerFilterChainMatchPredicate {
+            rule: Some(Rule::OrMatch(MatchSet {
+                rules: several.iter().map(one).collect(),
+            })),
+        }),
     }
 }

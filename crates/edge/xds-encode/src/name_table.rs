@@ -35,7 +35,11 @@ impl View {
             return NameTableInputs::default();
         }
         let mut names = BTreeMap::new();
-        for service in self.services.iter().filter(|service| service.alias_of.is_none()) {
+        for service in self
+            .services
+            .iter()
+            .filter(|service| service.alias_of.is_none())
+        {
             let mut addresses: Vec<IpAddr> = service.vips().collect();
             if addresses.is_empty() && service.resolution == Resolution::Passthrough {
                 addresses = self.headless(service, &mut names);
@@ -45,23 +49,38 @@ impl View {
             }
         }
         self.add_aliases(&mut names);
-        NameTableInputs { names: Arc::new(names) }
+        NameTableInputs {
+            names: Arc::new(names),
+        }
     }
 
     /// Addresses of a headless service; its pods' names are added to the table.
     fn headless(&self, service: &Service, names: &mut BTreeMap<Text, Name>) -> Vec<IpAddr> {
         let all = self.snapshot.endpoints_of(service);
-        let endpoints = all.iter().flat_map(|all| all.ports.values()).flat_map(|list| list.iter());
+        let endpoints = all
+            .iter()
+            .flat_map(|all| all.ports.values())
+            .flat_map(|list| list.iter());
         let mut addresses = Vec::new();
-        for endpoint in endpoints.filter(|endpoint| endpoint.ready == Readiness::Ready || service.publish_not_ready) {
-            let EndpointAddress::Ip(ip) = endpoint.address else { continue };
+        for endpoint in endpoints
+            .filter(|endpoint| endpoint.ready == Readiness::Ready || service.publish_not_ready)
+        {
+            let EndpointAddress::Ip(ip) = endpoint.address else {
+                continue;
+            };
             if !addresses.contains(&ip) {
                 addresses.push(ip);
             }
             if let Some(pod) = &endpoint.hostname {
                 let full: Text = format!("{pod}.{}", service.host).into();
                 let short = format!("{pod}.{}", service.name).into();
-                names.insert(full, Name { short, ..name(service, vec![ip]) });
+                names.insert(
+                    full,
+                    Name {
+                        short,
+                        ..name(service, vec![ip])
+                    },
+                );
             }
         }
         addresses
@@ -69,7 +88,11 @@ impl View {
 
     fn add_aliases(&self, names: &mut BTreeMap<Text, Name>) {
         for service in self.services.iter() {
-            let target = service.alias_of.as_ref().and_then(|target| names.get(target.as_str())).map(|target| target.addresses.clone());
+            let target = service
+                .alias_of
+                .as_ref()
+                .and_then(|target| names.get(target.as_str()))
+                .map(|target| target.addresses.clone());
             if let Some(addresses) = target {
                 names.insert(service.host.shared(), name(service, addresses));
             }
@@ -81,9 +104,21 @@ fn name(service: &Service, addresses: Vec<IpAddr>) -> Name {
     let is_kubernetes = &*service.meta.object.kind == "Service";
     Name {
         addresses,
-        registry: if is_kubernetes { "Kubernetes" } else { "External" },
-        short: if is_kubernetes { service.name.clone() } else { "".into() },
-        namespace: if is_kubernetes { service.meta.object.namespace.clone() } else { "".into() },
+        registry: if is_kubernetes {
+            "Kubernetes"
+        } else {
+            "External"
+        },
+        short: if is_kubernetes {
+            service.name.clone()
+        } else {
+            "".into()
+        },
+        namespace: if is_kubernetes {
+            service.meta.object.namespace.clone()
+        } else {
+            "".into()
+        },
     }
 }
 
@@ -96,5 +131,12 @@ pub fn name_table(inputs: &NameTableInputs) -> NameTable {
         namespace: name.namespace.to_string(),
         ..Default::default()
     };
-    NameTable { table: inputs.names.iter().map(|(host, name)| (host.to_string(), info(name))).collect(), ..Default::default() }
+    NameTable {
+        table: inputs
+            .names
+            .iter()
+            .map(|(host, name)| (host.to_string(), info(name)))
+            .collect(),
+        ..Default::default()
+    }
 }

@@ -19,7 +19,11 @@ pub struct OutboundName {
 
 impl OutboundName {
     pub fn new(host: &str, subset: Option<&str>, port: u16) -> Self {
-        Self { port, subset: subset.unwrap_or_default().into(), host: host.into() }
+        Self {
+            port,
+            subset: subset.unwrap_or_default().into(),
+            host: host.into(),
+        }
     }
 
     /// Reads both forms; the flag says that it was the SNI form.
@@ -30,7 +34,14 @@ impl OutboundName {
         };
         let (port, rest) = rest.split_once(separator)?;
         let (subset, host) = rest.split_once(separator)?;
-        Some((Self { port: port.parse().ok()?, subset: subset.into(), host: host.into() }, dotted))
+        Some((
+            Self {
+                port: port.parse().ok()?,
+                subset: subset.into(),
+                host: host.into(),
+            },
+            dotted,
+        ))
     }
 
     /// Form that is a DNS name.

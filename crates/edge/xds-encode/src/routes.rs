@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_model::{MeshConfig, Service, VirtualService, object::Text, port::Protocol, sidecar::OutboundMode};
+use mesh_model::{
+    MeshConfig, Service, VirtualService, object::Text, port::Protocol, sidecar::OutboundMode,
+};
 use wire_envoy::pb::{
     matcher::StringMatcher,
     route::{HeaderMatcher, RouteConfiguration, header_matcher::HeaderMatchSpecifier},
@@ -19,7 +21,9 @@ use crate::{
 
 pub(crate) mod actions;
 mod gateway;
+mod hashing;
 mod matches;
+mod retries;
 mod sidecar;
 mod virtual_service;
 
@@ -68,13 +72,27 @@ impl View {
     }
 
     fn gateway_route_inputs(&self, name: &str) -> Option<RouteInputs> {
-        let servers: Vec<GatewayServer> = self.gateway_servers().into_iter().filter(|server| server.route_name().as_deref() == Some(name)).collect();
+        let servers: Vec<GatewayServer> = self
+            .gateway_servers()
+            .into_iter()
+            .filter(|server| server.route_name().as_deref() == Some(name))
+            .collect();
         if servers.is_empty() {
             return None;
         }
         let rules = self.gateway_rules(&servers);
-        let rules: Arc<[Arc<VirtualService>]> = rules.into_iter().filter(|rule| !rule.http.is_empty()).collect();
-        Some(self.inputs(name, rules, Arc::new([]), Role::Gateway { servers: servers.into() }))
+        let rules: Arc<[Arc<VirtualService>]> = rules
+            .into_iter()
+            .filter(|rule| !rule.http.is_empty())
+            .collect();
+        Some(self.inputs(
+            name,
+            rules,
+            Arc::new([]),
+            Role::Gateway {
+                servers: servers.into(),
+            },
+        ))
     }
 
     fn sidecar_route_inputs(&self, name: &str) -> Option<RouteInputs> {
@@ -83,36 +101,82 @@ impl View {
             None => (None, name.parse::<u16>().ok()?),
         };
         let scope = self.scope_of(host, port)?;
-        let is_http = |service: &Service| service.port(port).is_some_and(|port| port.port.protocol.is_http() || port.port.protocol.is_auto());
-        let wanted = |service: &&Arc<Service>| service.alias_of.is_none() && is_http(service) && host.is_none_or(|host| service.host.as_str() == host);
+        let is_http = |service: &Service| {
+            service
+                .port(port)
+                .is_some_and(|port| port.port.protocol.is_http() || port.port.protocol.is_auto())
+        };
+        let wanted = |service: &&Arc<Service>| {
+            service.alias_of.is_none()
+                && is_http(service)
+                && host.is_none_or(|host| service.host.as_str() == host)
+        };
         let services: Vec<Arc<Service>> = scope.services.iter().filter(wanted).cloned().collect();
         if services.is_empty() {
             return None;
         }
         let mut aliases: BTreeMap<Text, Vec<Text>> = BTreeMap::new();
         for alias in scope.services.iter().filter(|_| host.is_none()) {
-            if let Some(target) = alias.alias_of.as_ref().filter(|target| services.iter().any(|service| service.host == **target)) {
-                aliases.entry(target.shared()).or_default().push(alias.host.shared());
+            if let Some(target) = alias
+                .alias_of
+                .as_ref()
+                .filter(|target| services.iter().any(|service| service.host == **target))
+            {
+                aliases
+                    .entry(target.shared())
+                    .or_default()
+                    .push(alias.host.shared());
             }
         }
         // On port 80 rules without a service count too; elsewhere only those of services with the port.
         let relevant = |rule: &&Arc<VirtualService>| {
-            let has_service = || rule.hosts.iter().any(|wanted| services.iter().any(|service| wanted.covers(service.host.as_str())));
+            let has_service = || {
+                rule.hosts.iter().any(|wanted| {
+                    services
+                        .iter()
+                        .any(|service| wanted.covers(service.host.as_str()))
+                })
+            };
             !rule.http.is_empty() && ((port == 80 && host.is_none()) || has_service())
         };
-        let rules: Arc<[Arc<VirtualService>]> = scope.virtual_services.iter().filter(relevant).cloned().collect();
+        let rules: Arc<[Arc<VirtualService>]> = scope
+            .virtual_services
+            .iter()
+            .filter(relevant)
+            .cloned()
+            .collect();
         let services: Arc<[Arc<Service>]> = services.into();
-        let role = Role::Sidecar { port, services: services.clone(), aliases: Arc::new(aliases), is_for_one_service: host.is_some(), outbound: self.outbound_mode() };
+        let role = Role::Sidecar {
+            port,
+            services: services.clone(),
+            aliases: Arc::new(aliases),
+            is_for_one_service: host.is_some(),
+            outbound: self.outbound_mode(),
+        };
         Some(self.inputs(name, rules, services, role))
     }
 
-    fn inputs(&self, name: &str, rules: Arc<[Arc<VirtualService>]>, services: Arc<[Arc<Service>]>, role: Role) -> RouteInputs {
+    fn inputs(
+        &self,
+        name: &str,
+        rules: Arc<[Arc<VirtualService>]>,
+        services: Arc<[Arc<Service>]>,
+        role: Role,
+    ) -> RouteInputs {
         let is_gateway = self.client.kind == ClientKind::Gateway;
         RouteInputs {
             name: name.into(),
-            client: Arc::new(Client { addresses: Arc::new([]), container_ports: Arc::new([]), ..(*self.impersonal_client()).clone() }),
+            client: Arc::new(Client {
+                addresses: Arc::new([]),
+                container_ports: Arc::new([]),
+                ..(*self.impersonal_client()).clone()
+            }),
             mesh: self.snapshot.mesh.clone(),
-            single_ports: if is_gateway { self.single_ports(rules.iter()) } else { SinglePorts::default() },
+            single_ports: if is_gateway {
+                self.single_ports(rules.iter())
+            } else {
+                SinglePorts::default()
+            },
             hash_rules: self.hash_rules(rules.iter(), services.iter()),
             virtual_services: rules,
             role,
@@ -121,9 +185,22 @@ impl View {
 
     /// The egress listener that serves a port: its own, else the catch-all.
     fn scope_of(&self, host: Option<&str>, port: u16) -> Option<&EgressScope> {
-        let has_service = |scope: &&EgressScope| host.is_none_or(|host| scope.services.iter().any(|service| service.host.as_str() == host));
-        let own = self.egress.iter().find(|scope| scope.port.as_ref().is_some_and(|own| own.number == port) && has_service(scope));
-        own.or_else(|| self.egress.iter().find(|scope| scope.port.is_none() && has_service(scope)))
+        let has_service = |scope: &&EgressScope| {
+            host.is_none_or(|host| {
+                scope
+                    .services
+                    .iter()
+                    .any(|service| service.host.as_str() == host)
+            })
+        };
+        let own = self.egress.iter().find(|scope| {
+            scope.port.as_ref().is_some_and(|own| own.number == port) && has_service(scope)
+        });
+        own.or_else(|| {
+            self.egress
+                .iter()
+                .find(|scope| scope.port.is_none() && has_service(scope))
+        })
     }
 }
 
@@ -145,10 +222,18 @@ pub fn routes(inputs: &RouteInputs) -> RouteConfiguration {
 
 /// A header whose value matches.
 pub(crate) fn header_is(name: &str, matcher: StringMatcher) -> HeaderMatcher {
-    HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(matcher)), ..Default::default() }
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(matcher)),
+        ..Default::default()
+    }
 }
 
 /// The name of a sidecar's table for a port of a service: shared by all services of the port where the protocol is declared.
 pub(crate) fn sidecar_table(service: &Service, port: u16, protocol: Protocol) -> String {
-    if protocol.is_auto() { format!("{}:{port}", service.host) } else { port.to_string() }
+    if protocol.is_auto() {
+        format!("{}:{port}", service.host)
+    } else {
+        port.to_string()
+    }
 }

@@ -46,10 +46,17 @@ pub(crate) struct Reports<'a> {
 
 /// A provider by name. Istio has `envoy` and `prometheus` even where MeshConfig does not list them.
 pub(crate) fn provider(mesh: &MeshConfig, name: &str) -> Option<ProviderKind> {
-    let listed = mesh.extension_providers.iter().find(|provider: &&ExtensionProvider| &*provider.name == name);
+    let listed = mesh
+        .extension_providers
+        .iter()
+        .find(|provider: &&ExtensionProvider| &*provider.name == name);
     match (listed, name) {
         (Some(provider), _) => Some(provider.kind.clone()),
-        (None, "envoy") => Some(ProviderKind::FileAccessLog { path: "/dev/stdout".into(), format: mesh.access_log.as_ref().and_then(|log| log.format.clone()), omit_empty_values: false }),
+        (None, "envoy") => Some(ProviderKind::FileAccessLog {
+            path: "/dev/stdout".into(),
+            format: mesh.access_log.as_ref().and_then(|log| log.format.clone()),
+            omit_empty_values: false,
+        }),
         (None, "prometheus") => Some(ProviderKind::Prometheus),
         (None, _) => None,
     }

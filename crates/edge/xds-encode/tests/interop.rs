@@ -3,88 +3,90 @@
 //! `known_differences.txt` lists what differs and why: patterns for scenario, client, type, resource and field. A difference that is not
 //! listed fails the test, and so does a line that no difference fits any more.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use mesh_model::Snapshot;
 use serde_json::Value as Json;
-use wire_envoy::{Descriptors, Names, Unknown, pb};
-use xds_encode::{Client, View, clusters, endpoints, listeners, name_table, packed, routes, secret};
+use wire_envoy::{Descriptors, Names};
+use xds_encode::{
+    Client, View, clusters, endpoints, listeners, name_table, packed, routes, secret,
+};
 
-/// EnvoyFilter, the Gateway API and proxyless gRPC are not served; what they change would only hide other differences.
-const NOT_SERVED: [&str; 3] = ["15-envoyfilter", "16-gateway-api", "18-grpc-xds"];
+#[path = "shared/scenario.rs"]
+mod scenario;
+use scenario::{client, interop, own_or_shared, scenarios, snapshot};
+
 const KNOWN: &str = include_str!("known_differences.txt");
 
 type ByName = BTreeMap<String, Json>;
 
-fn interop() -> Option<PathBuf> {
-    let shared = std::env::var_os("TANBARK_SHARED").map(PathBuf::from).unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared"));
-    let place = shared.join("interop");
-    if !place.is_dir() {
-        println!("skipped: no shared data (set TANBARK_SHARED)");
-        return None;
-    }
-    Some(place)
-}
-
-/// A scenario's own file, else the one that all share.
-fn own_or_shared(root: &Path, scenario: &Path, name: &str) -> PathBuf {
-    let own = scenario.join(name);
-    if own.is_file() { own } else { root.join(name) }
-}
-
-fn documents(file: &Path) -> Vec<Arc<Json>> {
-    let text = fs::read_to_string(file).expect("input");
-    let documents = wire_kube::manifest::load(&file.display().to_string(), &text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    documents.into_iter().map(|document| Arc::new(document.object)).collect()
-}
-
-fn snapshot(root: &Path, scenario: &Path) -> Arc<Snapshot> {
-    let mesh = documents(&own_or_shared(root, scenario, "mesh.yaml"));
-    let (mesh, _) = ingest::parse_mesh(mesh.first().expect("a mesh configuration"));
-    let mut store = ingest::Store::new(mesh.expect("a good mesh configuration"));
-    for file in [root.join("base.yaml"), scenario.join("input.yaml")] {
-        for object in documents(&file) {
-            store.apply(object);
-        }
-    }
-    store.build()
-}
-
-fn client(descriptors: &Descriptors, file: &Path) -> Arc<Client> {
-    let json: Json = serde_json::from_str(&fs::read_to_string(file).expect("node")).expect("JSON");
-    let node: pb::core::Node = descriptors.from_json(json, Unknown::Deny).expect("a node");
-    Arc::new(Client::from_node(&node).expect("a client"))
-}
-
 fn captured(file: &Path) -> Option<ByName> {
     let json: Json = serde_json::from_str(&fs::read_to_string(file).ok()?).expect("JSON");
     let resources = json["resources"].as_array().cloned().unwrap_or_default();
-    Some(resources.into_iter().map(|resource| (name_of(&resource), resource)).collect())
+    Some(
+        resources
+            .into_iter()
+            .map(|resource| (name_of(&resource), resource))
+            .collect(),
+    )
 }
 
 fn name_of(resource: &Json) -> String {
-    let name = resource.get("name").or_else(|| resource.get("clusterName")).and_then(Json::as_str);
+    let name = resource
+        .get("name")
+        .or_else(|| resource.get("clusterName"))
+        .and_then(Json::as_str);
     name.unwrap_or_default().to_owned()
 }
 
-fn by_name<M: prost::Message + prost::Name>(descriptors: &Descriptors, messages: impl IntoIterator<Item = M>) -> ByName {
-    let json = |message: M| descriptors.any_to_json(&packed(&message), Names::Camel).expect("JSON");
-    messages.into_iter().map(json).map(|json| (name_of(&json), json)).collect()
+fn by_name<M: prost::Message + prost::Name>(
+    descriptors: &Descriptors,
+    messages: impl IntoIterator<Item = M>,
+) -> ByName {
+    let json = |message: M| {
+        descriptors
+            .any_to_json(&packed(&message), Names::Camel)
+            .expect("JSON")
+    };
+    messages
+        .into_iter()
+        .map(json)
+        .map(|json| (name_of(&json), json))
+        .collect()
 }
 
 /// What we would send in place of a captured answer.
-fn ours(descriptors: &Descriptors, view: &View, snapshot: &Snapshot, client: &Client, kind: &str, names: &ByName) -> ByName {
+fn ours(
+    descriptors: &Descriptors,
+    view: &View,
+    snapshot: &Snapshot,
+    client: &Client,
+    kind: &str,
+    names: &ByName,
+) -> ByName {
     match kind {
         "cds" => by_name(descriptors, clusters(&view.cluster_inputs())),
         "lds" => by_name(descriptors, listeners(&view.listener_inputs())),
-        "rds" => by_name(descriptors, names.keys().filter_map(|name| view.route_inputs(name)).map(|inputs| routes(&inputs))),
-        "eds" => by_name(descriptors, names.keys().filter_map(|name| view.endpoint_inputs(name)).map(|inputs| endpoints(&inputs))),
-        "sds" => by_name(descriptors, names.keys().filter_map(|name| secret(name, snapshot, client).ok())),
+        "rds" => by_name(
+            descriptors,
+            names
+                .keys()
+                .filter_map(|name| view.route_inputs(name))
+                .map(|inputs| routes(&inputs)),
+        ),
+        "eds" => by_name(
+            descriptors,
+            names
+                .keys()
+                .filter_map(|name| view.endpoint_inputs(name))
+                .map(|inputs| endpoints(&inputs)),
+        ),
+        "sds" => by_name(
+            descriptors,
+            names
+                .keys()
+                .filter_map(|name| secret(name, snapshot, client).ok()),
+        ),
         _ => by_name(descriptors, [name_table(&view.name_table_inputs())]),
     }
 }
@@ -103,7 +105,11 @@ impl Difference {
         let [scenario, who, kind, name] = &self.place;
         let fields = [scenario, who, kind, name, &self.path];
         let patterns: Vec<&str> = rule.split_whitespace().collect();
-        patterns.len() == fields.len() && patterns.iter().zip(fields).all(|(pattern, field)| fits(pattern, field))
+        patterns.len() == fields.len()
+            && patterns
+                .iter()
+                .zip(fields)
+                .all(|(pattern, field)| fits(pattern, field))
     }
 }
 
@@ -116,7 +122,10 @@ impl std::fmt::Display for Difference {
 fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| rest.is_empty() || (0..=tail.len()).any(|at| tail.is_char_boundary(at) && fits(rest, &tail[at..]))),
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
+            rest.is_empty()
+                || (0..=tail.len()).any(|at| tail.is_char_boundary(at) && fits(rest, &tail[at..]))
+        }),
     }
 }
 
@@ -125,7 +134,12 @@ fn differences(path: &str, ours: &Json, theirs: &Json, found: &mut Vec<(String, 
         (Json::Object(a), Json::Object(b)) => {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
-                differences(&format!("{path}.{key}"), a.get(key).unwrap_or(&Json::Null), b.get(key).unwrap_or(&Json::Null), found);
+                differences(
+                    &format!("{path}.{key}"),
+                    a.get(key).unwrap_or(&Json::Null),
+                    b.get(key).unwrap_or(&Json::Null),
+                    found,
+                );
             }
         }
         (Json::Array(a), Json::Array(b)) if a.len() == b.len() => {
@@ -157,18 +171,35 @@ fn short(value: &Json) -> String {
     }
 }
 
-fn scenario_differences(descriptors: &Descriptors, root: &Path, scenario: &Path) -> (Vec<Difference>, usize) {
-    let title = scenario.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').next()).expect("a numbered scenario");
+fn scenario_differences(
+    descriptors: &Descriptors,
+    root: &Path,
+    scenario: &Path,
+) -> (Vec<Difference>, usize) {
+    let title = scenario
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.split('-').next())
+        .expect("a numbered scenario");
     let snapshot = snapshot(root, scenario);
     let mut found = Vec::new();
     let mut equal = 0;
     for who in ["sidecar", "gateway"] {
-        let client = client(descriptors, &own_or_shared(root, scenario, &format!("node-{who}.json")));
+        let client = client(
+            descriptors,
+            &own_or_shared(root, scenario, &format!("node-{who}.json")),
+        );
         let view = View::new(&snapshot, &client);
         for kind in ["cds", "eds", "lds", "rds", "sds", "nds"] {
-            let Some(theirs) = captured(&scenario.join(format!("{who}.{kind}.json"))) else { continue };
+            let Some(theirs) = captured(&scenario.join(format!("{who}.{kind}.json"))) else {
+                continue;
+            };
             let ours = ours(descriptors, &view, &snapshot, &client, kind, &theirs);
-            for name in ours.keys().chain(theirs.keys()).collect::<std::collections::BTreeSet<_>>() {
+            for name in ours
+                .keys()
+                .chain(theirs.keys())
+                .collect::<std::collections::BTreeSet<_>>()
+            {
                 let mut here = Vec::new();
                 match (ours.get(name), theirs.get(name)) {
                     (Some(ours), Some(theirs)) => differences("", ours, theirs, &mut here),
@@ -177,7 +208,11 @@ fn scenario_differences(descriptors: &Descriptors, root: &Path, scenario: &Path)
                 }
                 equal += usize::from(here.is_empty());
                 let place = [title, who, kind, name].map(str::to_owned);
-                found.extend(here.into_iter().map(|(path, values)| Difference { place: place.clone(), path, values }));
+                found.extend(here.into_iter().map(|(path, values)| Difference {
+                    place: place.clone(),
+                    path,
+                    values,
+                }));
             }
         }
     }
@@ -188,25 +223,44 @@ fn scenario_differences(descriptors: &Descriptors, root: &Path, scenario: &Path)
 fn istiod_would_have_sent_the_same() {
     let Some(root) = interop() else { return };
     let descriptors = Descriptors::load().expect("built-in");
-    let mut scenarios: Vec<PathBuf> = fs::read_dir(&root).expect("interop").map(|entry| entry.expect("entry").path()).filter(|path| path.join("input.yaml").is_file()).collect();
-    scenarios.sort();
     let mut found = Vec::new();
     let mut equal = 0;
-    for scenario in scenarios.iter().filter(|path| !NOT_SERVED.iter().any(|name| path.ends_with(name))) {
-        let (differences, same) = scenario_differences(&descriptors, &root, scenario);
+    for scenario in scenarios(&root) {
+        let (differences, same) = scenario_differences(&descriptors, &root, &scenario);
         found.extend(differences);
         equal += same;
     }
     println!("{equal} resources equal, {} fields differ", found.len());
-    let rules: Vec<&str> = KNOWN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let new: Vec<String> = found.iter().filter(|found| !rules.iter().any(|rule| found.is_meant_by(rule))).map(Difference::to_string).collect();
-    let gone: Vec<&&str> = rules.iter().filter(|rule| !found.iter().any(|found| found.is_meant_by(rule))).collect();
-    assert!(new.is_empty() && gone.is_empty(), "{} new differences:\n{}\n{} lines that are no longer true:\n{}", new.len(), list(&new), gone.len(), list(&gone));
+    let rules: Vec<&str> = KNOWN
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let new: Vec<String> = found
+        .iter()
+        .filter(|found| !rules.iter().any(|rule| found.is_meant_by(rule)))
+        .map(Difference::to_string)
+        .collect();
+    let gone: Vec<&&str> = rules
+        .iter()
+        .filter(|rule| !found.iter().any(|found| found.is_meant_by(rule)))
+        .collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "{} new differences:\n{}\n{} lines that are no longer true:\n{}",
+        new.len(),
+        list(&new),
+        gone.len(),
+        list(&gone)
+    );
     assert!(equal > 1200, "only {equal} resources are equal");
 }
 
 fn list<T: AsRef<str>>(lines: &[T]) -> String {
-    lines.iter().take(100).map(|line| format!("  {}\n", line.as_ref())).collect()
+    lines
+        .iter()
+        .take(100)
+        .map(|line| format!("  {}\n", line.as_ref()))
+        .collect()
 }
 
 /// Equal inputs give equal bytes, whatever order the maps of the messages have.
@@ -219,10 +273,24 @@ fn the_same_input_gives_the_same_bytes() {
         let bytes = || {
             let snapshot = snapshot(&root, &root.join(number));
             let view = View::new(&snapshot, &client);
-            let clusters = clusters(&view.cluster_inputs()).iter().map(packed).collect::<Vec<_>>();
-            let listeners = listeners(&view.listener_inputs()).iter().map(packed).collect::<Vec<_>>();
-            let routes = view.route_inputs("9080").map(|inputs| packed(&routes(&inputs)));
-            (clusters, listeners, routes, view.cluster_inputs(), view.listener_inputs())
+            let clusters = clusters(&view.cluster_inputs())
+                .iter()
+                .map(packed)
+                .collect::<Vec<_>>();
+            let listeners = listeners(&view.listener_inputs())
+                .iter()
+                .map(packed)
+                .collect::<Vec<_>>();
+            let routes = view
+                .route_inputs("9080")
+                .map(|inputs| packed(&routes(&inputs)));
+            (
+                clusters,
+                listeners,
+                routes,
+                view.cluster_inputs(),
+                view.listener_inputs(),
+            )
         };
         assert_eq!(bytes(), bytes());
     }

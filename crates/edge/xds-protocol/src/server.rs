@@ -284,33 +284,8 @@ impl Watch {
                 );
             }
         }
-        for name in resource_names_subscribe {
-            changed = true;
-            if name == "*" {
-                self.wildcard = true;
-                continue;
-            }
-            // What is subscribed again is sent again; on the first request the client has just said what it holds.
-            if !first {
-                self.sent.remove(name.as_str());
-            }
-            self.told_absent.remove(&name);
-            self.names.insert(name);
-        }
-        for name in resource_names_unsubscribe {
-            changed = true;
-            if name == "*" {
-                self.wildcard = false;
-                let names = &self.names;
-                self.sent.retain(|name, _| names.contains(&**name));
-                continue;
-            }
-            self.names.remove(&name);
-            self.told_absent.remove(&name);
-            if !self.wildcard {
-                self.sent.remove(name.as_str());
-            }
-        }
+        changed |= self.subscribe(resource_names_subscribe, first);
+        changed |= self.unsubscribe(resource_names_unsubscribe);
         if self.names.len() > MAX_NAMES {
             return Err(ProtocolError::TooManyNames {
                 type_url,
@@ -324,6 +299,43 @@ impl Watch {
             subscription_changed: changed,
             acknowledged,
         })
+    }
+
+    /// Whether anything was asked for.
+    fn subscribe(&mut self, names: Vec<String>, first: bool) -> bool {
+        let any = !names.is_empty();
+        for name in names {
+            if name == "*" {
+                self.wildcard = true;
+                continue;
+            }
+            // What is subscribed again is sent again; on the first request the client has just said what it holds.
+            if !first {
+                self.sent.remove(name.as_str());
+            }
+            self.told_absent.remove(&name);
+            self.names.insert(name);
+        }
+        any
+    }
+
+    /// Whether anything was given up.
+    fn unsubscribe(&mut self, names: Vec<String>) -> bool {
+        let any = !names.is_empty();
+        for name in names {
+            if name == "*" {
+                self.wildcard = false;
+                let kept = &self.names;
+                self.sent.retain(|name, _| kept.contains(&**name));
+                continue;
+            }
+            self.names.remove(&name);
+            self.told_absent.remove(&name);
+            if !self.wildcard {
+                self.sent.remove(name.as_str());
+            }
+        }
+        any
     }
 
     fn world_request(

@@ -90,6 +90,14 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
                 known.remove(&(namespace.clone(), name.clone()));
                 changes.send(Change::Deleted { kind: info.id, namespace, name }).await
             }
+            Err(error) if is_not_served(&error) => {
+                // No objects of a kind that the API does not know (yet): the listing need not wait for it.
+                tracing::debug!(kind = info.kind, "the API does not serve this kind; asked again later");
+                if std::mem::take(&mut first_list) {
+                    let _ = listed.send(()).await;
+                }
+                Ok(())
+            }
             Err(error) => {
                 tracing::warn!(kind = info.kind, %error, "the watch broke and is taken up again");
                 Ok(())
@@ -99,6 +107,15 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
             return;
         }
     }
+}
+
+/// 404 for a whole kind: its definition is not installed.
+fn is_not_served(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        _ => return false,
+    };
+    status.code == 404
 }
 
 fn key_of(object: &DynamicObject) -> (String, String) {

@@ -4,6 +4,7 @@
 //! 15090 (metrics). Served on the control runtime, never on a worker. Answers are made on demand; nothing is kept between requests.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,6 +19,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use identity::IdentityHandle;
+use parking_lot::Mutex;
 use proxy::Live;
 use telemetry::{istio_metrics::IstioMetrics, stats::Query};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -28,6 +30,9 @@ use crate::Status;
 mod application;
 mod clusters;
 mod listeners;
+mod server;
+#[cfg(test)]
+mod tests;
 
 pub use application::Application;
 
@@ -60,6 +65,9 @@ pub struct Admin {
     pub commands: tokio::sync::mpsc::Sender<Command>,
     /// Sets the log level; `None`: it is not a level.
     pub set_log_level: Box<dyn Fn(&str) -> Option<()> + Send + Sync>,
+    pub workers: usize,
+    /// Update counters as they were last shown; start with none.
+    pub shown_updates: Mutex<HashMap<String, u64>>,
     /// `/healthcheck/fail` was called.
     pub failing: AtomicBool,
     /// The application's own metrics, merged into 15020.
@@ -111,8 +119,13 @@ impl Admin {
     ) -> Result<Page, std::convert::Infallible> {
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
-        let local = peer.ip().to_canonical().is_loopback();
         let changes = request.method() == Method::POST;
+        if !may_ask(door, path, peer) {
+            return Ok(text(
+                StatusCode::FORBIDDEN,
+                "only requests from localhost are allowed\n",
+            ));
+        }
         Ok(match (door, path) {
             (Door::Health | Door::Agent, "/healthz/ready") => self.ready(),
             (Door::Metrics, "/stats/prometheus" | "/metrics") => prometheus(self.proxy_metrics()),
@@ -120,11 +133,7 @@ impl Admin {
                 prometheus(self.merged_metrics().await)
             }
             (Door::Agent, "/drain") if changes => self.command(Command::Drain).await,
-            (Door::Agent, "/quitquitquit") if changes && local => self.command(Command::Quit).await,
-            (Door::Agent, "/quitquitquit") if changes => text(
-                StatusCode::FORBIDDEN,
-                "only requests from localhost are allowed\n",
-            ),
+            (Door::Agent, "/quitquitquit") if changes => self.command(Command::Quit).await,
             (Door::Agent, "/drain" | "/quitquitquit") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "POST is required\n")
             }
@@ -209,6 +218,7 @@ impl Admin {
     fn stats(&self, query: &str) -> Page {
         match Query::parse(query) {
             Ok(query) => {
+                self.refresh();
                 let body = self.live.stats.render(&query);
                 if body.starts_with('{') {
                     with_type("application/json", body)
@@ -221,6 +231,7 @@ impl Admin {
     }
 
     fn proxy_metrics(&self) -> String {
+        self.refresh();
         let mut body = self.live.stats.prometheus();
         self.metrics.prometheus(&mut body);
         body
@@ -316,6 +327,13 @@ impl Admin {
     }
 }
 
+/// The agent's port is open to all of the cluster, but only the pod itself may end or drain its proxy. Port 15000 is bound to loopback
+/// unless the operator says otherwise.
+fn may_ask(door: Door, path: &str, peer: SocketAddr) -> bool {
+    let changes = door == Door::Agent && matches!(path, "/drain" | "/quitquitquit");
+    !changes || peer.ip().to_canonical().is_loopback()
+}
+
 const HELP: &str = "\
 admin commands are:
   /: this list
@@ -336,19 +354,32 @@ admin commands are:
   /stats/prometheus: statistics for Prometheus
 ";
 
-fn memory() -> serde_json::Value {
+struct MemoryBytes {
+    resident: u64,
+    data: u64,
+}
+
+/// From the kernel; zeros where it tells nothing.
+fn memory_bytes() -> MemoryBytes {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = |key: &str| {
-        status.lines().find_map(|line| {
-            line.strip_prefix(key)?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<u64>()
-                .ok()
-        })
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
     };
-    let bytes = |key: &str| (kib(key).unwrap_or(0) * 1024).to_string();
-    serde_json::json!({"allocated": bytes("VmRSS:"), "heap_size": bytes("VmData:"), "total_physical_bytes": bytes("VmRSS:")})
+    let bytes = |key: &str| kib(key).unwrap_or(0) * 1024;
+    MemoryBytes {
+        resident: bytes("VmRSS:"),
+        data: bytes("VmData:"),
+    }
+}
+
+fn memory() -> serde_json::Value {
+    let MemoryBytes { resident, data } = memory_bytes();
+    serde_json::json!({
+        "allocated": resident.to_string(),
+        "heap_size": data.to_string(),
+        "total_physical_bytes": resident.to_string(),
+    })
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -29,9 +29,13 @@ mod dial;
 mod dump;
 pub mod environment;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod resolve;
 mod session;
 pub mod settings;
+pub mod spans;
+pub mod statistics;
 mod status;
 mod stream;
 pub mod warm;

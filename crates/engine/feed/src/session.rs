@@ -282,35 +282,7 @@ impl Feed {
         // Lives for one delivery: what it may have to load is large.
         let mut decoder = xds_decode::Decoder::new(self.settings.environment.clone());
         for resource in set {
-            let Some(body) = resource.body else { continue };
-            match decode(&mut decoder, &body) {
-                Ok(change) => {
-                    self.warming.set(change, now);
-                    let state = ResourceState {
-                        version: resource.version,
-                        updated: wall,
-                        body,
-                        error: None,
-                    };
-                    self.status.with_type(&type_url, |t| {
-                        t.resources.insert(resource.name, state);
-                    });
-                }
-                Err(why) => {
-                    tracing::warn!(
-                        type_url,
-                        name = resource.name,
-                        why,
-                        "a resource was refused"
-                    );
-                    self.status
-                        .with_type(&type_url, |t| t.refused(&resource.name, &why));
-                    rejected.push(Rejection {
-                        name: resource.name,
-                        why,
-                    });
-                }
-            }
+            rejected.extend(self.take(&type_url, &mut decoder, resource).err());
         }
         if let Some(kind) = kind_of(&type_url) {
             removed
@@ -339,6 +311,28 @@ impl Feed {
             .into_iter()
             .filter_map(to_send)
             .collect()
+    }
+
+    /// Applies one resource; the last good version stays when it cannot be used.
+    fn take(&mut self, type_url: &str, decoder: &mut xds_decode::Decoder, resource: xds_protocol::Received) -> Result<(), Rejection> {
+        let xds_protocol::Received { name, version, body } = resource;
+        let Some(body) = body else { return Ok(()) };
+        match decode(decoder, &body) {
+            Ok(change) => {
+                self.warming.set(change, self.live.clock.now());
+                let updated = self.live.clock.wall();
+                let state = ResourceState { version, updated, body, error: None };
+                self.status.with_type(type_url, |t| {
+                    t.resources.insert(name, state);
+                });
+                Ok(())
+            }
+            Err(why) => {
+                tracing::warn!(type_url, name, why, "a resource was refused");
+                self.status.with_type(type_url, |t| t.refused(&name, &why));
+                Err(Rejection { name, why })
+            }
+        }
     }
 
     fn resolved(&mut self, answer: Answer) {

@@ -64,7 +64,7 @@ async fn run(state: PathBuf, mut rest: Vec<String>) -> machine::Result<()> {
     let mut ended = handle.ended();
     tokio::select! {
         summary = handle.settled(Duration::from_secs(20)) => eprintln!("settled after {:?}\n{:#}", begun.elapsed(), summary?),
-        _ = terminate.recv() => {}
+        _ = terminate.recv() => return Ok(handle.shutdown().await),
     }
     tokio::select! {
         _ = terminate.recv() => {}

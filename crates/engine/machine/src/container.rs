@@ -102,6 +102,9 @@ pub struct Mount {
 pub fn exec_main() -> ExitCode {
     // SAFETY: the launcher opened both for us and nothing else uses these numbers.
     let (spec, status) = unsafe { (File::from_raw_fd(SPEC_DESCRIPTOR), File::from_raw_fd(STATUS_DESCRIPTOR)) };
+    // The command's start closes it: its end without a word says that all went well.
+    // SAFETY: sets a flag of an open descriptor.
+    unsafe { libc::fcntl(STATUS_DESCRIPTOR, libc::F_SETFD, libc::FD_CLOEXEC) };
     let entry: Entry = match serde_json::from_reader(spec) {
         Ok(entry) => entry,
         Err(error) => return refuse(status, &Error::Peer(format!("the container's specification: {error}"))),

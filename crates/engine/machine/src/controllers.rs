@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod garbage;
 pub mod job;
 pub mod namespace;
+pub mod rehearse;
 pub mod replica_set;
 pub mod stateful_set;
 

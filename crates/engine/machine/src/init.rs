@@ -164,16 +164,19 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     let mut source = Source::new(context.options.sources.clone(), context.options.images.clone(), hooks.validate);
     source.synchronise_images(&context, &images);
     source.synchronise(&context);
-    tokio::spawn(controllers::run(store.clone()));
-    tokio::spawn(kubelet::run(context.clone()));
-    tokio::spawn(services::run(context.clone()));
-    tokio::spawn(publish::run(context.clone(), broker.clone()));
-    tokio::spawn(api::serve(listener, context.clone()));
-    tokio::spawn(source.follow(context.clone(), images));
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(controllers::run(store.clone()));
+    tasks.spawn(kubelet::run(context.clone()));
+    tasks.spawn(services::run(context.clone()));
+    tasks.spawn(publish::run(context.clone(), broker.clone()));
+    tasks.spawn(api::serve(listener, context.clone()));
+    tasks.spawn(source.follow(context.clone(), images));
     broker.tell_started();
     tracing::info!("the runtime is up");
     let _ = broker.stop().wait_for(|stop| *stop).await;
     tracing::info!("the runtime stops");
+    // First whatever would start pods again.
+    tasks.shutdown().await;
     let _ = tokio::time::timeout(STOP_TIMEOUT, context.stop_all()).await;
     context.state.clean();
     Ok(())

@@ -4,26 +4,33 @@
 //! facts about the request and random numbers come in, a host comes out. It runs for every attempt, so nothing in it allocates.
 //! Follows Envoy's load balancing documentation.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use foldhash::fast::RandomState;
 use proxy_config::{
     Cluster, Endpoints,
+    cluster::Balancer,
     endpoint::EndpointAddress,
     metadata::Metadata,
 };
 use stdx::Rng;
 
-use crate::publish::{HostState, LiveEndpoint};
+use crate::{
+    publish::{HostState, LiveCluster, LiveEndpoint},
+    upstream::metrics::Count,
+};
 
+mod edf;
+mod group;
 pub mod hash;
+mod level;
+mod load;
+mod maglev;
+mod ring;
+mod subset;
+
+use level::{Levels, Picked, Rules};
+use subset::{Found, Subsets};
 
 /// One view of a cluster's endpoints.
 #[derive(Default)]
@@ -31,9 +38,9 @@ pub struct Hosts {
     /// All of them, usable or not, in the order received.
     pub all: Arc<[Arc<LiveEndpoint>]>,
     by_address: HashMap<EndpointAddress, usize, RandomState>,
-    /// Usable hosts by priority; the first that is not empty is used.
-    levels: Vec<Vec<Arc<LiveEndpoint>>>,
-    cursor: AtomicUsize,
+    whole: Levels,
+    subsets: Option<Subsets>,
+    is_warming: bool,
 }
 
 /// What a pick may depend on.
@@ -57,13 +64,21 @@ pub enum Pick {
 
 impl Hosts {
     /// Prepares a view. `all` are the endpoints of `endpoints` in order; `now` is for slow start.
-    pub fn build(_cluster: &Cluster, endpoints: Option<&Endpoints>, all: Arc<[Arc<LiveEndpoint>]>, _now: Instant) -> Self {
-        let highest = endpoints.iter().flat_map(|e| e.localities.iter()).map(|l| l.priority).max().unwrap_or(0);
-        let levels = (0..=highest)
-            .map(|level| all.iter().filter(|host| host.priority == level && host.is_available()).cloned().collect())
-            .collect();
+    pub fn build(cluster: &Cluster, endpoints: Option<&Endpoints>, all: Arc<[Arc<LiveEndpoint>]>, now: Instant) -> Self {
         let by_address = all.iter().enumerate().map(|(at, host)| (host.address().clone(), at)).collect();
-        Self { all, by_address, levels, cursor: AtomicUsize::default() }
+        let rules = Rules { cluster, endpoints, now };
+        Self {
+            by_address,
+            whole: Levels::new(rules, &all),
+            subsets: cluster.subsets.as_ref().map(|config| Subsets::new(config, rules, &all)),
+            is_warming: all.iter().any(|host| group::is_warming(&cluster.balancer, host.state.added, now)),
+            all,
+        }
+    }
+
+    /// Whether the weight of a host grows with time, so that the view must be made anew now and then.
+    pub fn is_warming(&self) -> bool {
+        self.is_warming
     }
 
     /// The state of the host with this address, to hand on to the next view.
@@ -77,20 +92,62 @@ impl Hosts {
     }
 }
 
-/// Chooses a host.
-pub fn pick(cluster: &Cluster, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn Rng) -> Pick {
-    let mut chosen = pick_once(cluster, hosts, facts, rng);
-    for _ in 0..facts.selection_attempts {
-        match &chosen {
-            Some(host) if facts.tried.contains(&host.state.id) => chosen = pick_once(cluster, hosts, facts, rng),
-            _ => break,
-        }
-    }
-    chosen.map_or(Pick::NoHealthyHost, Pick::Host)
+/// How a host was found, for statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Circumstances {
+    panics: bool,
+    subset: bool,
+    fallback: bool,
 }
 
-fn pick_once(_cluster: &Cluster, hosts: &Hosts, _facts: &PickFacts<'_>, _rng: &dyn Rng) -> Option<Arc<LiveEndpoint>> {
-    let level = hosts.levels.iter().find(|level| !level.is_empty())?;
-    let at = hosts.cursor.fetch_add(1, Ordering::Relaxed) % level.len();
-    level.get(at).cloned()
+/// Chooses a host of a live cluster, and counts what was special about it.
+pub fn pick_of(cluster: &LiveCluster, facts: &PickFacts<'_>, rng: &dyn Rng) -> Pick {
+    let hosts = cluster.hosts();
+    let (pick, circumstances) = choose(&cluster.config.balancer, &hosts, facts, rng);
+    let counts = [
+        (circumstances.panics, Count::LbHealthyPanic),
+        (circumstances.subset, Count::LbSubsetsSelected),
+        (circumstances.fallback, Count::LbSubsetsFallback),
+    ];
+    counts.into_iter().filter(|(holds, _)| *holds).for_each(|(_, count)| cluster.metrics.count(count));
+    pick
 }
+
+/// Chooses a host.
+pub fn pick(cluster: &Cluster, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn Rng) -> Pick {
+    choose(&cluster.balancer, hosts, facts, rng).0
+}
+
+fn choose(balancer: &Balancer, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn Rng) -> (Pick, Circumstances) {
+    let mut seen = Circumstances::default();
+    let levels = match hosts.subsets.as_ref().map(|subsets| subsets.find(facts.metadata_match)) {
+        None => &hosts.whole,
+        Some(Found::Subset(levels)) => {
+            seen.subset = true;
+            levels
+        }
+        Some(Found::Fallback(levels)) => {
+            seen.fallback = true;
+            levels.unwrap_or(&hosts.whole)
+        }
+        Some(Found::Nothing) => return (Pick::NoHealthyHost, seen),
+    };
+    // Consistent hashing keeps its number over all tries; others draw anew.
+    let is_hashed = matches!(balancer, Balancer::RingHash { .. } | Balancer::Maglev { .. });
+    let hash = facts.hash.filter(|_| is_hashed);
+    let fixed = hash.unwrap_or_else(|| rng.u64());
+    let mut chosen = None;
+    for attempt in 0..=facts.selection_attempts {
+        let number = if is_hashed || attempt == 0 { fixed } else { rng.u64() };
+        let Some(Picked { host, panics }) = levels.pick(balancer, number, attempt, rng) else { break };
+        seen.panics |= panics;
+        chosen = Some(host);
+        if !facts.tried.contains(&host.state.id) {
+            break;
+        }
+    }
+    (chosen.map_or(Pick::NoHealthyHost, |host| Pick::Host(host.clone())), seen)
+}
+
+#[cfg(test)]
+mod tests;

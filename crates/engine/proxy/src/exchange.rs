@@ -19,16 +19,19 @@ use telemetry::record::{Protocol, Record};
 
 use crate::{
     connection::Connection,
+    headers::trace::Trace,
     publish::{Config, LiveCluster, LiveHttp},
     report,
     route::{Matched, RouteFacts, split_path},
     worker::Worker,
 };
 
+pub mod attempt;
 pub mod body;
 pub mod forward;
 pub mod grpc;
 pub mod mirror;
+pub mod refusal;
 pub mod reply;
 
 use body::RequestSource;
@@ -48,6 +51,8 @@ pub struct Exchange {
     pub body: RequestSource,
     /// A WebSocket or other upgrade, or CONNECT, that the connection manager lets pass.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// `websocket` and the like; `None` for a plain CONNECT and where nothing is upgraded.
+    pub upgrade_kind: Option<Arc<str>>,
     pub route: Option<Matched>,
     pub cluster: Option<Arc<LiveCluster>>,
     /// Position of the weighted cluster that was drawn.
@@ -61,7 +66,10 @@ pub struct Exchange {
     pub random: u64,
     /// `grpc-timeout`, `x-envoy-…` and the route's timeout, once known.
     pub timeout: Option<Duration>,
+    /// When it must have ended, whatever the upstream does.
+    pub longest: Option<Instant>,
     pub record: Record,
+    pub trace: Trace,
     reported: bool,
 }
 
@@ -90,6 +98,7 @@ impl Exchange {
             scheme: "http",
             body,
             upgrade,
+            upgrade_kind: None,
             route: None,
             cluster: None,
             weighted: None,
@@ -98,7 +107,9 @@ impl Exchange {
             is_grpc,
             random,
             timeout: None,
+            longest: None,
             record,
+            trace: Trace::default(),
             reported: false,
         })
     }

@@ -20,7 +20,7 @@ use proxy_config::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use stdx::Drain;
-use telemetry::record::{Kind, ResponseFlags};
+use telemetry::record::{Kind, Record, ResponseFlags};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -35,7 +35,10 @@ use crate::{
     filters::network::{self, Verdict},
     inspect,
     publish::{Config, LiveChain, LiveListener, LiveTerminal},
-    report::{self, Finished},
+    report::{
+        self, Finished,
+        downstream::{ListenerCount, OpenConnection},
+    },
     tcp,
     tls::{self, Secured, Stream},
     upstream::connect::original_destination,
@@ -80,6 +83,7 @@ fn keep_house(worker: &Worker) {
         current && (cluster.endpoints_name().is_none() || cluster.hosts().find(endpoint.address()).is_some())
     });
     config.clusters.values().for_each(|cluster| cluster.ad_hoc.sweep());
+    worker.live.tend();
 }
 
 /// The open sockets, each with the task that accepts from it.
@@ -179,6 +183,7 @@ async fn handle(mut stream: TcpStream, listener: Arc<LiveListener>, config: Arc<
     let original = wants_original_destination(&listener).then(|| original_destination(&stream)).flatten();
     let destination = original.unwrap_or(direct_local);
     let listener = hand_over(&config, listener, direct_local, destination);
+    let _open = OpenConnection::new(&listener);
     let mut facts = ConnectionFacts {
         destination,
         source: direct_source,
@@ -233,7 +238,10 @@ async fn secure(stream: TcpStream, connection: &mut Connection) -> io::Result<St
     let chain = connection.chain.clone();
     let Some(context) = &chain.tls else { return Ok(Stream::Tcp(stream)) };
     let limit = chain.config.transport_socket_connect_timeout;
-    let (stream, secured): (Stream, Secured) = inspect::within(limit, tls::accept(context, stream)).await?;
+    let accepted: io::Result<(Stream, Secured)> = inspect::within(limit, tls::accept(context, stream)).await;
+    let metrics = &connection.listener.metrics;
+    metrics.count(if accepted.is_ok() { ListenerCount::Handshakes } else { ListenerCount::HandshakeErrors });
+    let (stream, secured) = accepted?;
     connection.tls = Some(secured);
     Ok(stream)
 }
@@ -242,7 +250,11 @@ async fn terminal(stream: Stream, connection: Arc<Connection>, worker: Arc<Worke
     let chain: Arc<LiveChain> = connection.chain.clone();
     match &chain.terminal {
         LiveTerminal::Http(http) => {
-            let is_http2 = speaks_http2(&stream, &connection, http.config.codec).await?;
+            let is_http2 = match (speaks_http2(&stream, &connection, http.config.codec), &stream) {
+                (Some(told), _) => told,
+                (None, Stream::Tcp(tcp)) => inspect::is_http2(tcp).await?,
+                (None, _) => false,
+            };
             codec::server::run(stream, is_http2, worker, connection, http.clone()).await;
         }
         LiveTerminal::Tcp(terminal) => tcp::run(stream, worker, connection, terminal.clone()).await,
@@ -251,16 +263,16 @@ async fn terminal(stream: Stream, connection: Arc<Connection>, worker: Arc<Worke
     Ok(())
 }
 
-/// By the codec that is asked for, else by ALPN, else by the first bytes.
-async fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> io::Result<bool> {
+/// Whether it speaks HTTP/2, by the codec that is asked for, else by ALPN; `None`: only the first bytes tell.
+fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> Option<bool> {
     let alpn = connection.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
     match (codec, alpn, stream) {
-        (CodecType::Http1, ..) => Ok(false),
-        (CodecType::Http2, ..) => Ok(true),
-        (CodecType::Auto, Some(alpn), _) => Ok(alpn == "h2"),
-        (CodecType::Auto, None, Stream::Tcp(tcp)) => inspect::is_http2(tcp).await,
+        (CodecType::Http1, ..) => Some(false),
+        (CodecType::Http2, ..) => Some(true),
+        (CodecType::Auto, Some(alpn), _) => Some(alpn == "h2"),
+        (CodecType::Auto, None, Stream::Tcp(_)) => None,
         // Behind TLS a client must say by ALPN that it speaks HTTP/2 (RFC 9113 §3.2).
-        (CodecType::Auto, None, _) => Ok(false),
+        (CodecType::Auto, None, _) => Some(false),
     }
 }
 
@@ -276,6 +288,7 @@ fn no_chain(worker: &Worker, listener: Arc<LiveListener>, facts: ConnectionFacts
         tls: None,
         accepted: worker.live.clock.now(),
     };
+    connection.listener.metrics.count(ListenerCount::NoChain);
     refused(worker, &connection, config, ResponseFlags::NO_ROUTE_FOUND, |record| {
         record.response_code_details = Some("filter_chain_not_found".into());
     });
@@ -291,10 +304,16 @@ fn refused(worker: &Worker, connection: &Connection, config: &Config, flags: Res
         record: &record,
         connection,
         http: None,
-        access_logs: &connection.listener.config.access_logs,
+        access_logs: match &connection.chain.terminal {
+            // The TCP proxy was there already, only it was not asked.
+            LiveTerminal::Tcp(tcp) => &tcp.proxy.access_logs,
+            LiveTerminal::Http(_) | LiveTerminal::Close => &connection.listener.config.access_logs,
+        },
         config,
         route: None,
         cluster: None,
         metadata: &report::NO_METADATA,
+        trace: None,
+        is_counted: false,
     });
 }

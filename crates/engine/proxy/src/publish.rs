@@ -15,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -26,12 +27,23 @@ use telemetry::stats::{Options, Store};
 use tokio::sync::watch;
 
 mod cluster;
+mod counts;
 mod listener;
 
 pub use cluster::{HostState, LiveCluster, LiveEndpoint};
 pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTerminal};
 
-use crate::{filters::{local_rate_limit::Registry, peer_metadata::Own}, route::LiveRouteTable, tls};
+use counts::PublishCounts;
+
+use crate::{
+    filters::{local_rate_limit::Registry, peer_metadata::Own},
+    route::LiveRouteTable,
+    tls,
+    upstream::outlier,
+};
+
+/// How often ejections are looked at.
+const TEND_INTERVAL: Duration = Duration::from_millis(900);
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -126,6 +138,9 @@ pub struct Live {
     /// Token buckets, shared by all workers.
     pub(crate) rate_limits: Registry,
     pub(crate) ids: Ids,
+    counts: PublishCounts,
+    /// When [`Live::tend`] last did something.
+    tended: Mutex<Option<Instant>>,
 }
 
 /// The writer's book-keeping: what was published but is not reachable from `Config`.
@@ -153,6 +168,7 @@ impl Default for Live {
 impl Live {
     /// An empty configuration.
     pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>, stats: Store, own: Own) -> Self {
+        let counts = PublishCounts::new(&stats);
         Self {
             config: ArcSwap::default(),
             versions: watch::Sender::new(0),
@@ -164,6 +180,8 @@ impl Live {
             own,
             rate_limits: Registry::default(),
             ids: Ids::default(),
+            counts,
+            tended: Mutex::default(),
         }
     }
 
@@ -175,6 +193,23 @@ impl Live {
     /// Resolves after each publication that changed listeners, routes or clusters.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.versions.subscribe()
+    }
+
+    /// Ends ejections whose time is over. Every worker calls it about once a second; one of them does it.
+    pub fn tend(&self) {
+        let now = self.clock.now();
+        {
+            let Some(mut tended) = self.tended.try_lock() else { return };
+            if tended.is_some_and(|last| now.saturating_duration_since(last) < TEND_INTERVAL) {
+                return;
+            }
+            *tended = Some(now);
+        }
+        for cluster in self.config.load().clusters.values() {
+            if outlier::tick(cluster, now) {
+                cluster.refresh(now);
+            }
+        }
     }
 
     /// Applies an update. Returns what in it is unusable; an item with a problem is published in a form that refuses traffic
@@ -204,6 +239,7 @@ impl Live {
         });
         let by_address = listeners.values().flat_map(|l| l.addresses().map(|address| (address, l.clone()))).collect();
         let config = Arc::new(Config { version: old.version + 1, listeners, routes, clusters, by_address });
+        self.counts.changed(&old, &config);
         self.config.store(config.clone());
         self.versions.send_replace(config.version);
         for (name, listener) in &old.listeners {

@@ -10,14 +10,20 @@ use telemetry::record::{Kind, Record, ResponseFlags};
 use crate::{
     exchange::{Exchange, protocol},
     connection::Connection,
+    headers::trace::Trace,
     publish::{Config, LiveCluster, LiveHttp},
     route::Matched,
     worker::Worker,
 };
 
+pub mod downstream;
 pub mod edges;
+pub mod gauges;
 pub mod log_files;
+pub mod opened;
 pub mod reports;
+
+use opened::Opened;
 
 /// What is handed over with a finished record.
 pub struct Finished<'a> {
@@ -31,11 +37,20 @@ pub struct Finished<'a> {
     pub cluster: Option<&'a LiveCluster>,
     /// Dynamic metadata that filters set.
     pub metadata: &'a proxy_config::metadata::Metadata,
+    /// `None`: TCP.
+    pub trace: Option<&'a Trace>,
+    /// A TCP connection that [`Reporter::opened`] counts.
+    pub is_counted: bool,
 }
 
 /// Takes finished records: access logs, metrics, spans. Called on the worker's thread, so it must not block.
 pub trait Reporter: Send + Sync {
     fn report(&self, finished: Finished<'_>);
+
+    /// A TCP connection reached its upstream. Returns what counts it while it is open; `report` still follows.
+    fn opened(&self, _: Finished<'_>) -> Option<Opened> {
+        None
+    }
 }
 
 /// Drops every record.
@@ -46,10 +61,14 @@ impl Reporter for NoReporter {
 }
 
 /// The record of a request whose head was read.
-pub fn begin(worker: &Worker, connection: &Connection, _http: &LiveHttp, head: &Parts) -> Record {
+pub fn begin(worker: &Worker, connection: &Connection, http: &LiveHttp, head: &Parts) -> Record {
     let mut record = connection.record(worker);
     record.kind = Kind::Http;
-    record.protocol = Some(protocol(head.version));
+    let protocol = protocol(head.version);
+    record.protocol = Some(protocol);
+    let line = head.method.as_str().len() + head.uri.path_and_query().map_or(0, |path| path.as_str().len()) + REQUEST_LINE_BYTES;
+    record.bytes.downstream_header_received = head_bytes(&head.headers, line);
+    http.metrics.began(protocol);
     record
 }
 
@@ -61,6 +80,8 @@ pub fn finish(x: &mut Exchange) {
     record.timings.total = Some(now.saturating_duration_since(x.started));
     record.timings.last_downstream_rx = ended.map(|ended| ended.saturating_duration_since(x.started));
     record.bytes.received += x.body.bytes();
+    record.bytes.downstream_wire_received = record.bytes.downstream_header_received + record.bytes.received;
+    record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
     record.is_grpc = x.is_grpc;
     record.request_messages = x.body.messages();
     if let Some(matched) = &x.route {
@@ -72,6 +93,7 @@ pub fn finish(x: &mut Exchange) {
         record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
     }
     record.request_headers = Some(std::mem::take(&mut x.head.headers));
+    x.http.metrics.ended(&x.record);
     x.worker.reporter.report(Finished {
         record: &x.record,
         connection: &x.connection,
@@ -81,7 +103,20 @@ pub fn finish(x: &mut Exchange) {
         route: x.route.as_ref(),
         cluster: x.cluster.as_deref(),
         metadata: &x.metadata,
+        trace: Some(&x.trace),
+        is_counted: false,
     });
+}
+
+/// Method, path and these: ` `, ` HTTP/1.1`, two line ends.
+const REQUEST_LINE_BYTES: usize = 14;
+/// `HTTP/1.1 200 OK` and two line ends.
+pub(crate) const STATUS_LINE_BYTES: usize = 19;
+
+/// The length of a head as HTTP/1 writes it; what HTTP/2 compresses is counted uncompressed.
+pub(crate) fn head_bytes(headers: &http::HeaderMap, line: usize) -> u64 {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (bytes + line) as u64
 }
 
 /// Marks the record of a request whose downstream went away.

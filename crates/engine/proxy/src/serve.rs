@@ -20,7 +20,7 @@ use crate::{
         reply::{Reply, ReplyBody},
     },
     filters::{self, Flow},
-    headers::{admit::admit, operations, text},
+    headers::{admit::admit, operations, text, trace},
     redirect,
     route::{choose_cluster, match_route},
 };
@@ -31,6 +31,7 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
         Err(refusal) => refusal,
         Ok(()) => {
             choose_route(&mut x);
+            trace::begin(&mut x);
             match filters::on_request(&mut x).await {
                 Flow::Respond(reply) => reply, // not an error
                 Flow::Continue => answer(&mut x).await,
@@ -38,6 +39,7 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
         }
     };
     filters::on_response(&mut x, &mut reply);
+    trace::on_response(&mut x, &reply);
     reply.into_response(x)
 }
 

@@ -15,7 +15,7 @@ use proxy_config::{
     cluster::Discovery,
     filter::{NetworkFilter, TcpTerminal},
     metadata::Metadata,
-    tcp_proxy::WeightedTcpCluster,
+    tcp_proxy::{Tunnel, WeightedTcpCluster},
 };
 use telemetry::record::{Kind, Record, ResponseFlags};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,7 +26,7 @@ use crate::{
     connection::Connection,
     filters::{network, peer_metadata},
     publish::{Config, LiveCluster, LiveEndpoint},
-    report::{self, Finished},
+    report::{self, Finished, opened::Opened},
     upstream::{
         breaker::{Guard, Resource},
         connect::{ConnectOptions, Connected, connect},
@@ -38,6 +38,7 @@ use crate::{
 
 pub mod copy;
 pub mod metadata_exchange;
+mod tunnel;
 
 /// The state of one proxied connection.
 struct Session {
@@ -49,6 +50,8 @@ struct Session {
     cluster: Option<Arc<LiveCluster>>,
     started: Instant,
     record: Record,
+    /// What counts it, once it is open.
+    opened: Option<Opened>,
 }
 
 /// A connection to an upstream, with what counts it.
@@ -67,7 +70,7 @@ where
     let mut record = connection.record(&worker);
     record.kind = Kind::Tcp;
     let (config, started) = (worker.live.config(), worker.live.clock.now());
-    let mut session = Session { worker, connection, terminal, config, cluster: None, started, record };
+    let mut session = Session { worker, connection, terminal, config, cluster: None, started, record, opened: None };
     if session.exchange_metadata(&mut stream).await.is_ok()
         && let Some(upstream) = session.connect().await
     {
@@ -96,6 +99,8 @@ impl Session {
             self.record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return None;
         };
+        self.record.upstream_cluster = Some(cluster.config.name.shared());
+        self.record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
         self.cluster = Some(cluster.clone());
         let mut tried = Vec::new();
         for attempt in 1..=self.terminal.proxy.max_connect_attempts.max(1) {
@@ -111,7 +116,11 @@ impl Session {
                 self.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 return None;
             };
-            if let Some(connected) = self.attempt(&cluster, &host).await {
+            let connected = match &self.terminal.proxy.tunnel {
+                None => self.attempt(&cluster, &host).await,
+                Some(tunnel) => self.tunnel(tunnel.clone(), &cluster, &host).await,
+            };
+            if let Some(connected) = connected {
                 return Some(Upstream { connected, host, cluster, _place: place });
             }
         }
@@ -157,12 +166,7 @@ impl Session {
         if outlier::observe(cluster, host, outcome, now) {
             cluster.refresh(now);
         }
-        use proxy_config::endpoint::EndpointAddress;
-        use telemetry::record::Address;
-        self.record.upstream_host = Some(match host.address() {
-            EndpointAddress::Socket(address) => Address::Socket(*address),
-            EndpointAddress::Pipe(path) => Address::Pipe(path.clone()),
-        });
+        self.record.upstream_host = host.record_address();
         self.record.upstream_peer = peer_metadata::of_endpoint(&host.config.metadata);
         match result {
             Ok(mut connected) => {
@@ -178,6 +182,22 @@ impl Session {
                 metrics.count(Count::CxConnectFail);
                 self.record.upstream_transport_failure_reason = Some(error.reason.clone()).filter(|reason| !reason.is_empty());
                 self.record.flags.insert(ResetReason::from(error).flag());
+                None
+            }
+        }
+    }
+
+    /// A connection through another proxy, which is asked by CONNECT.
+    async fn tunnel(&mut self, tunnel: Tunnel, cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>) -> Option<Connected> {
+        match tunnel::open(&self.worker, &tunnel, cluster, host).await {
+            Ok(connected) => {
+                self.record.upstream_host = host.record_address();
+                self.record.upstream_remote = connected.remote.map(Into::into);
+                Some(connected)
+            }
+            Err(reason) => {
+                self.record.upstream_transport_failure_reason = Some(reason);
+                self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 None
             }
         }
@@ -211,6 +231,8 @@ impl Session {
             self.connection.chain.draining().await;
             tokio::time::sleep(self.worker.settings.drain_time).await;
         };
+        self.opened = self.worker.reporter.opened(self.finished(false));
+        let counted = count_while_open(self.opened.as_mut(), &counts);
         tokio::select! {
             end = copy::both(stream, connected.stream, &counts, &limits) => match end {
                 copy::End::UpstreamFailed => self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
@@ -218,6 +240,7 @@ impl Session {
                 copy::End::Complete | copy::End::Idle | copy::End::TooLong => {}
             },
             () = drained => {}
+            () = counted => {}
         }
         host.state.active_requests.fetch_sub(1, Ordering::Relaxed);
         host.state.active_connections.fetch_sub(1, Ordering::Relaxed);
@@ -226,6 +249,8 @@ impl Session {
         cluster.metrics.add(Count::CxRxBytes, counts.sent());
         self.record.bytes.received = counts.received();
         self.record.bytes.sent = counts.sent();
+        self.record.bytes.downstream_wire_received = counts.received();
+        self.record.bytes.downstream_wire_sent = counts.sent();
     }
 
     fn elapsed(&self) -> std::time::Duration {
@@ -234,11 +259,15 @@ impl Session {
 
     fn report(mut self) {
         self.record.timings.total = Some(self.elapsed());
-        if let Some(cluster) = &self.cluster {
-            self.record.upstream_cluster = Some(cluster.config.name.shared());
-            self.record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
+        let opened = self.opened.take();
+        self.worker.reporter.report(self.finished(opened.is_some()));
+        if let Some(opened) = opened {
+            opened.closed(self.record.bytes.sent, self.record.bytes.received);
         }
-        self.worker.reporter.report(Finished {
+    }
+
+    fn finished(&self, is_counted: bool) -> Finished<'_> {
+        Finished {
             record: &self.record,
             connection: &self.connection,
             http: None,
@@ -247,7 +276,18 @@ impl Session {
             route: None,
             cluster: self.cluster.as_deref(),
             metadata: &report::NO_METADATA,
-        });
+            trace: None,
+            is_counted,
+        }
+    }
+}
+
+/// Counts bytes at the interval that statistics want; never ends.
+async fn count_while_open(opened: Option<&mut Opened>, counts: &copy::Counts) {
+    let Some(opened) = opened else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(opened.interval()).await;
+        opened.passed(counts.sent(), counts.received());
     }
 }
 

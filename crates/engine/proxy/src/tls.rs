@@ -12,6 +12,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use identity::{ConnectionInfo, tls::ClientConfig};
 use proxy_config::cluster::ProxyProtocolVersion;
 use telemetry::record::TlsInfo;
@@ -60,6 +62,8 @@ pub enum Stream {
     Unix(UnixStream),
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// What follows a CONNECT through another proxy.
+    Tunnel(Box<TokioIo<Upgraded>>),
 }
 
 impl Stream {
@@ -67,7 +71,7 @@ impl Stream {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Tunnel(_) => None,
             Self::Server(tls) => Some(tls.get_ref().0),
             Self::Client(tls) => Some(tls.get_ref().0),
         }
@@ -139,6 +143,7 @@ impl AsyncRead for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -150,6 +155,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Server(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Client(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
 
@@ -159,6 +165,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Self::Server(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Self::Client(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write_vectored(cx, data),
         }
     }
 
@@ -168,6 +175,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Server(stream) => stream.is_write_vectored(),
             Self::Client(stream) => stream.is_write_vectored(),
+            Self::Tunnel(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -177,6 +185,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Server(stream) => Pin::new(stream).poll_flush(cx),
             Self::Client(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -186,6 +195,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod connect;
+pub mod dynamic_forward;
 pub mod metrics;
 pub mod original_destination;
 pub mod outlier;

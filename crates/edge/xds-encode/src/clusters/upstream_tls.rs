@@ -8,7 +8,6 @@
 
 use mesh_model::destination_rule::{ClientTls, ClientTlsMode, ProxyProtocolVersion};
 use wire_envoy::pb::{
-    Struct,
     cluster::{Cluster, cluster::TransportSocketMatch},
     core, matcher,
     tls::{CommonTlsContext, SdsSecretConfig, UpstreamTlsContext},
@@ -33,18 +32,26 @@ pub(super) fn names_itself(target: &Target<'_>) -> bool {
 
 /// The certificate must be for the host of the request, because nothing else says whom to expect.
 pub(super) fn verifies_host(target: &Target<'_>) -> bool {
-    outside_tls(target).is_some_and(|settings| !settings.insecure_skip_verify && names(target, settings).is_empty())
+    outside_tls(target).is_some_and(|settings| {
+        !settings.insecure_skip_verify && names(target, settings).is_empty()
+    })
 }
 
 fn outside_tls<'a>(target: &'a Target<'_>) -> Option<&'a ClientTls> {
-    target.policy.tls.as_ref().filter(|settings| matches!(settings.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual))
+    target
+        .policy
+        .tls
+        .as_ref()
+        .filter(|settings| matches!(settings.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual))
 }
 
 pub(super) fn apply(target: &Target<'_>, cluster: &mut Cluster) {
     let socket = match &target.policy.tls {
         Some(settings) => match settings.mode {
             ClientTlsMode::Disable => None,
-            ClientTlsMode::Simple | ClientTlsMode::Mutual => Some(tls_socket(&outside(target, settings))),
+            ClientTlsMode::Simple | ClientTlsMode::Mutual => {
+                Some(tls_socket(&outside(target, settings)))
+            }
             ClientTlsMode::IstioMutual => Some(tls_socket(&mesh_context(target, Some(settings)))),
         },
         None if !target.inputs.mesh.auto_mtls || !target.of.takes_mtls => None,
@@ -56,15 +63,26 @@ pub(super) fn apply(target: &Target<'_>, cluster: &mut Cluster) {
             let version = target.policy.proxy_protocol;
             let on = with_proxy_protocol(version, Some(tls_socket(&mesh_context(target, None))));
             let off = with_proxy_protocol(version, Some(raw("envoy.transport_sockets.raw_buffer")));
-            cluster.transport_socket_matches = vec![matching("tlsMode-istio", serde_json::json!({"tlsMode": "istio"}), on), matching("tlsMode-disabled", serde_json::json!({}), off)];
+            cluster.transport_socket_matches = vec![
+                matching("tlsMode-istio", serde_json::json!({"tlsMode": "istio"}), on),
+                matching("tlsMode-disabled", serde_json::json!({}), off),
+            ];
             return;
         }
     };
     cluster.transport_socket = with_proxy_protocol(target.policy.proxy_protocol, socket);
 }
 
-fn matching(name: &str, labels: serde_json::Value, socket: Option<core::TransportSocket>) -> TransportSocketMatch {
-    TransportSocketMatch { name: name.to_owned(), r#match: Some(wire_envoy::structs::from_json(&labels).unwrap_or(Struct::default())), transport_socket: socket }
+fn matching(
+    name: &str,
+    labels: serde_json::Value,
+    socket: Option<core::TransportSocket>,
+) -> TransportSocketMatch {
+    TransportSocketMatch {
+        name: name.to_owned(),
+        r#match: Some(wire_envoy::structs::from_json(&labels).unwrap_or_default()),
+        transport_socket: socket,
+    }
 }
 
 fn tls_socket(context: &UpstreamTlsContext) -> core::TransportSocket {
@@ -76,7 +94,10 @@ fn raw(name: &str) -> core::TransportSocket {
 }
 
 /// Puts a PROXY header before what a socket sends.
-fn with_proxy_protocol(version: Option<ProxyProtocolVersion>, socket: Option<core::TransportSocket>) -> Option<core::TransportSocket> {
+fn with_proxy_protocol(
+    version: Option<ProxyProtocolVersion>,
+    socket: Option<core::TransportSocket>,
+) -> Option<core::TransportSocket> {
     use transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
     let Some(version) = version else {
         return socket;
@@ -86,22 +107,41 @@ fn with_proxy_protocol(version: Option<ProxyProtocolVersion>, socket: Option<cor
         ProxyProtocolVersion::V2 => core::proxy_protocol_config::Version::V2,
     };
     let transport = ProxyProtocolUpstreamTransport {
-        config: Some(core::ProxyProtocolConfig { version: version.into(), ..Default::default() }),
+        config: Some(core::ProxyProtocolConfig {
+            version: version.into(),
+            ..Default::default()
+        }),
         transport_socket: Some(socket.unwrap_or_else(|| raw("raw_buffer"))),
         ..Default::default()
     };
     let config = core::transport_socket::ConfigType::TypedConfig(packed(&transport));
-    Some(core::TransportSocket { name: "envoy.transport_sockets.upstream_proxy_protocol".to_owned(), config_type: Some(config) })
+    Some(core::TransportSocket {
+        name: "envoy.transport_sockets.upstream_proxy_protocol".to_owned(),
+        config_type: Some(config),
+    })
 }
 
 /// Mutual TLS with the workload's certificate.
 fn mesh_context(target: &Target<'_>, settings: Option<&ClientTls>) -> UpstreamTlsContext {
-    let named = settings.map(|settings| settings.subject_alt_names.as_ref()).unwrap_or_default();
-    let accounts = if named.is_empty() { &target.of.accounts } else { named };
-    let peers: Vec<matcher::StringMatcher> = accounts.iter().map(|name| wire::exact(&**name)).collect();
-    let sni = settings.and_then(|settings| settings.sni.as_deref()).map_or_else(|| target.name.sni(), str::to_owned);
+    let named = settings
+        .map(|settings| settings.subject_alt_names.as_ref())
+        .unwrap_or_default();
+    let accounts = if named.is_empty() {
+        &target.of.accounts
+    } else {
+        named
+    };
+    let peers: Vec<matcher::StringMatcher> =
+        accounts.iter().map(|name| wire::exact(&**name)).collect();
+    let sni = settings
+        .and_then(|settings| settings.sni.as_deref())
+        .map_or_else(|| target.name.sni(), str::to_owned);
     let context = tls::workload_context(offered(target), peers);
-    UpstreamTlsContext { common_tls_context: Some(context), sni, ..Default::default() }
+    UpstreamTlsContext {
+        common_tls_context: Some(context),
+        sni,
+        ..Default::default()
+    }
 }
 
 /// ALPN towards the mesh.
@@ -110,7 +150,9 @@ fn offered(target: &Target<'_>) -> Vec<String> {
     if target.inputs.client.is_envoy_without_istio_filters {
         return match version {
             Version::Http2 => tls::alpn(&["istio-h2", "istio", "h2"]),
-            Version::Http1 if target.port.protocol.is_http() => tls::alpn(&["istio-http/1.1", "istio", "http/1.1"]),
+            Version::Http1 if target.port.protocol.is_http() => {
+                tls::alpn(&["istio-http/1.1", "istio", "http/1.1"])
+            }
             _ => tls::alpn(&["istio"]),
         };
     }
@@ -124,25 +166,41 @@ fn offered(target: &Target<'_>) -> Vec<String> {
 fn outside(target: &Target<'_>, settings: &ClientTls) -> UpstreamTlsContext {
     let is_gateway = target.inputs.client.kind == ClientKind::Gateway;
     let credential = settings.credential_name.as_deref().filter(|_| is_gateway);
-    let mut context = CommonTlsContext { tls_params: Some(tls::client_parameters()), ..Default::default() };
+    let mut context = CommonTlsContext {
+        tls_params: Some(tls::client_parameters()),
+        ..Default::default()
+    };
     if settings.mode == ClientTlsMode::Mutual {
-        context.tls_certificate_sds_secret_configs = client_certificate(settings, credential).into_iter().collect();
+        context.tls_certificate_sds_secret_configs = client_certificate(settings, credential)
+            .into_iter()
+            .collect();
     }
     if !settings.insecure_skip_verify {
         let roots = match credential {
             Some(name) => tls::control_plane_secret(&format!("kubernetes://{name}-cacert")),
-            None => tls::file_roots(settings.ca_certificates.as_deref().unwrap_or("system"), settings.ca_crl.as_ref()),
+            None => tls::file_roots(
+                settings.ca_certificates.as_deref().unwrap_or("system"),
+                settings.ca_crl.as_ref(),
+            ),
         };
         context.validation_context_type = Some(tls::validation(roots, names(target, settings)));
     }
     if protocol::version(target) == Version::Http2 {
         context.alpn_protocols = tls::alpn(&["h2"]);
     }
-    UpstreamTlsContext { common_tls_context: Some(context), sni: settings.sni.as_deref().unwrap_or_default().to_owned(), ..Default::default() }
+    UpstreamTlsContext {
+        common_tls_context: Some(context),
+        sni: settings.sni.as_deref().unwrap_or_default().to_owned(),
+        ..Default::default()
+    }
 }
 
 fn client_certificate(settings: &ClientTls, credential: Option<&str>) -> Option<SdsSecretConfig> {
-    match (credential, &settings.client_certificate, &settings.private_key) {
+    match (
+        credential,
+        &settings.client_certificate,
+        &settings.private_key,
+    ) {
         (Some(name), _, _) => Some(tls::control_plane_secret(&format!("kubernetes://{name}"))),
         (None, Some(certificate), Some(key)) => Some(tls::file_certificate(certificate, key)),
         _ => None,
@@ -152,6 +210,10 @@ fn client_certificate(settings: &ClientTls, credential: Option<&str>) -> Option<
 /// Names that the server's certificate must have one of: the rule's, else the service's.
 fn names(target: &Target<'_>, settings: &ClientTls) -> Vec<matcher::StringMatcher> {
     let own = &settings.subject_alt_names;
-    let wanted = if own.is_empty() { &target.of.service.subject_alt_names } else { own };
+    let wanted = if own.is_empty() {
+        &target.of.service.subject_alt_names
+    } else {
+        own
+    };
     wanted.iter().map(|name| wire::exact(&**name)).collect()
 }

@@ -19,7 +19,8 @@ type Hosts<'a> = Vec<(&'a Endpoint, LbEndpoint)>;
 
 /// `region/zone/sub-zone` without empty ends.
 pub(super) fn text(locality: &Locality) -> String {
-    let parts = [&locality.region, &locality.zone, &locality.sub_zone].map(|part| part.as_deref().unwrap_or_default());
+    let parts = [&locality.region, &locality.zone, &locality.sub_zone]
+        .map(|part| part.as_deref().unwrap_or_default());
     parts.join("/").trim_end_matches('/').to_owned()
 }
 
@@ -41,12 +42,19 @@ pub(super) fn balanced(balancing: &Balancing, groups: Vec<Hosts<'_>>) -> Vec<Loc
 }
 
 fn locality_of(hosts: &Hosts<'_>) -> Locality {
-    hosts.first().map(|(endpoint, _)| endpoint.locality.clone()).unwrap_or_default()
+    hosts
+        .first()
+        .map(|(endpoint, _)| endpoint.locality.clone())
+        .unwrap_or_default()
 }
 
 fn sent(hosts: Hosts<'_>, priority: u32) -> LocalityLbEndpoints {
     let locality = locality_of(&hosts);
-    group(&locality, hosts.into_iter().map(|(_, host)| host).collect(), priority)
+    group(
+        &locality,
+        hosts.into_iter().map(|(_, host)| host).collect(),
+        priority,
+    )
 }
 
 fn plain(groups: Vec<Hosts<'_>>) -> Vec<LocalityLbEndpoints> {
@@ -68,21 +76,40 @@ fn matches(pattern: &str, locality: &Locality) -> bool {
 }
 
 /// Shares of the first rule for the client's locality; what it does not name gets nothing. Without such a rule: no change.
-fn distributed(balancing: &Balancing, rules: &[Distribute], groups: Vec<Hosts<'_>>) -> Vec<LocalityLbEndpoints> {
+fn distributed(
+    balancing: &Balancing,
+    rules: &[Distribute],
+    groups: Vec<Hosts<'_>>,
+) -> Vec<LocalityLbEndpoints> {
     let mut sent = plain(groups);
-    let Some(rule) = rules.iter().find(|rule| matches(&rule.from, &balancing.from)) else {
+    let Some(rule) = rules
+        .iter()
+        .find(|rule| matches(&rule.from, &balancing.from))
+    else {
         return sent;
     };
     let localities: Vec<Locality> = sent.iter().map(model_locality).collect();
     let natural: Vec<u32> = sent.iter().map(weight).collect();
     let mut shares = vec![0_u32; sent.len()];
     for (pattern, share) in rule.to.iter() {
-        let named = |at: usize| localities.get(at).is_some_and(|locality| matches(pattern, locality)) && shares.get(at) == Some(&0);
+        let named = |at: usize| {
+            localities
+                .get(at)
+                .is_some_and(|locality| matches(pattern, locality))
+                && shares.get(at) == Some(&0)
+        };
         let chosen: Vec<usize> = (0..natural.len()).filter(|at| named(*at)).collect();
-        let total: u64 = chosen.iter().filter_map(|at| natural.get(*at)).map(|weight| u64::from(*weight)).sum();
+        let total: u64 = chosen
+            .iter()
+            .filter_map(|at| natural.get(*at))
+            .map(|weight| u64::from(*weight))
+            .sum();
         for at in chosen {
             let own = natural.get(at).copied().map(u64::from).unwrap_or_default();
-            let part = (own * u64::from(*share)).checked_div(total.max(1)).unwrap_or_default().max(u64::from(*share > 0));
+            let part = (own * u64::from(*share))
+                .checked_div(total.max(1))
+                .unwrap_or_default()
+                .max(u64::from(*share > 0));
             if let Some(slot) = shares.get_mut(at) {
                 *slot = u32::try_from(part).unwrap_or(u32::MAX);
             }
@@ -99,17 +126,33 @@ fn distributed(balancing: &Balancing, rules: &[Distribute], groups: Vec<Hosts<'_
 }
 
 fn weight(group: &LocalityLbEndpoints) -> u32 {
-    group.load_balancing_weight.as_ref().map(|weight| weight.value).unwrap_or_default()
+    group
+        .load_balancing_weight
+        .as_ref()
+        .map(|weight| weight.value)
+        .unwrap_or_default()
 }
 
 fn model_locality(group: &LocalityLbEndpoints) -> Locality {
     let part = |text: &str| (!text.is_empty()).then(|| Text::from(text));
     let locality = group.locality.clone().unwrap_or_default();
-    Locality { region: part(&locality.region), zone: part(&locality.zone), sub_zone: part(&locality.sub_zone) }
+    Locality {
+        region: part(&locality.region),
+        zone: part(&locality.zone),
+        sub_zone: part(&locality.sub_zone),
+    }
 }
 
-fn by_distance(balancing: &Balancing, setting: &LocalityLb, groups: Vec<Hosts<'_>>) -> Vec<LocalityLbEndpoints> {
-    let own_failover = setting.failover.iter().find(|(from, _)| Some(from) == balancing.from.region.as_ref()).map(|(_, to)| to);
+fn by_distance(
+    balancing: &Balancing,
+    setting: &LocalityLb,
+    groups: Vec<Hosts<'_>>,
+) -> Vec<LocalityLbEndpoints> {
+    let own_failover = setting
+        .failover
+        .iter()
+        .find(|(from, _)| Some(from) == balancing.from.region.as_ref())
+        .map(|(_, to)| to);
     let mut sent = plain(groups);
     for group in &mut sent {
         let there = model_locality(group);
@@ -122,7 +165,11 @@ fn by_distance(balancing: &Balancing, setting: &LocalityLb, groups: Vec<Hosts<'_
 }
 
 fn distance(from: &Locality, to: &Locality) -> u32 {
-    match (from.region == to.region, from.zone == to.zone, from.sub_zone == to.sub_zone) {
+    match (
+        from.region == to.region,
+        from.zone == to.zone,
+        from.sub_zone == to.sub_zone,
+    ) {
         (true, true, true) => 0,
         (true, true, false) => 1,
         (true, false, _) => 2,
@@ -131,12 +178,23 @@ fn distance(from: &Locality, to: &Locality) -> u32 {
 }
 
 /// Each host's priority is how many of the wanted labels it lacks, counted from the first that differs.
-fn by_labels(balancing: &Balancing, wanted: &[Text], groups: Vec<Hosts<'_>>) -> Vec<LocalityLbEndpoints> {
+fn by_labels(
+    balancing: &Balancing,
+    wanted: &[Text],
+    groups: Vec<Hosts<'_>>,
+) -> Vec<LocalityLbEndpoints> {
     let mut found = Vec::new();
     for hosts in groups {
-        let priorities: BTreeSet<u32> = hosts.iter().map(|(endpoint, _)| lacking(balancing, wanted, endpoint)).collect();
+        let priorities: BTreeSet<u32> = hosts
+            .iter()
+            .map(|(endpoint, _)| lacking(balancing, wanted, endpoint))
+            .collect();
         for priority in priorities {
-            let chosen: Hosts<'_> = hosts.iter().filter(|(endpoint, _)| lacking(balancing, wanted, endpoint) == priority).map(|(endpoint, host)| (*endpoint, host.clone())).collect();
+            let chosen: Hosts<'_> = hosts
+                .iter()
+                .filter(|(endpoint, _)| lacking(balancing, wanted, endpoint) == priority)
+                .map(|(endpoint, host)| (*endpoint, host.clone()))
+                .collect();
             found.push(sent(chosen, priority));
         }
     }
@@ -178,7 +236,12 @@ fn client_label<'a>(balancing: &'a Balancing, key: &str) -> Option<&'a str> {
 fn without_gaps(mut groups: Vec<LocalityLbEndpoints>) -> Vec<LocalityLbEndpoints> {
     let used: BTreeSet<u32> = groups.iter().map(|group| group.priority).collect();
     for group in &mut groups {
-        group.priority = u32::try_from(used.iter().take_while(|priority| **priority < group.priority).count()).unwrap_or_default();
+        group.priority = u32::try_from(
+            used.iter()
+                .take_while(|priority| **priority < group.priority)
+                .count(),
+        )
+        .unwrap_or_default();
     }
     groups
 }

@@ -7,14 +7,19 @@ use wire_envoy::pb::{
     Any, core,
     envoy::extensions::{
         filters::{
-            http::{cors::v3::Cors, fault::v3::HttpFault, grpc_stats::v3 as grpc_stats, grpc_web::v3::GrpcWeb, router::v3::Router},
+            http::{
+                cors::v3::Cors, fault::v3::HttpFault, grpc_stats::v3 as grpc_stats,
+                grpc_web::v3::GrpcWeb, router::v3::Router,
+            },
             network::http_connection_manager::v3::http_connection_manager::PathWithEscapedSlashesAction,
         },
         request_id::uuid::v3::UuidRequestIdConfig,
     },
     hcm::{
         HttpConnectionManager, HttpFilter, Rds, RequestIdExtension,
-        http_connection_manager::{ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig},
+        http_connection_manager::{
+            ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
+        },
         http_filter,
     },
     istio::alpn,
@@ -45,15 +50,26 @@ pub(super) fn network_filter<M: Message + Name>(name: &str, config: &M) -> Filte
 }
 
 pub(super) fn network_filter_of(name: &str, config: Any) -> Filter {
-    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+    Filter {
+        name: name.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(config)),
+    }
 }
 
 /// The network filter.
 pub(super) fn connection_manager(inputs: &ListenerInputs, manager: Manager) -> Filter {
     let reports = inputs.reports(manager.side);
     let http_filters = http_filters(inputs, &manager);
-    let Manager { side, stat_prefix, table, .. } = manager;
-    let request_id = UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(wire::boolean(reports.samples_by_request_id())), ..Default::default() };
+    let Manager {
+        side,
+        stat_prefix,
+        table,
+        ..
+    } = manager;
+    let request_id = UuidRequestIdConfig {
+        use_request_id_for_trace_sampling: Some(wire::boolean(reports.samples_by_request_id())),
+        ..Default::default()
+    };
     let mut config = HttpConnectionManager {
         stat_prefix: crate::names::stat_name(&stat_prefix),
         http_filters,
@@ -62,10 +78,18 @@ pub(super) fn connection_manager(inputs: &ListenerInputs, manager: Manager) -> F
         stream_idle_timeout: Some(Default::default()),
         use_remote_address: Some(wire::boolean(side == Side::Gateway)),
         proxy_100_continue: true,
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
-        request_id_extension: Some(RequestIdExtension { typed_config: Some(packed(&request_id)) }),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
+        request_id_extension: Some(RequestIdExtension {
+            typed_config: Some(packed(&request_id)),
+        }),
         route_specifier: Some(match table {
-            Table::Named(route_config_name) => RouteSpecifier::Rds(Rds { config_source: Some(wire::ads()), route_config_name }),
+            Table::Named(route_config_name) => RouteSpecifier::Rds(Rds {
+                config_source: Some(wire::ads()),
+                route_config_name,
+            }),
             Table::Inline(config) => RouteSpecifier::RouteConfig(*config),
         }),
         ..Default::default()
@@ -84,18 +108,32 @@ pub(super) fn connection_manager(inputs: &ListenerInputs, manager: Manager) -> F
 }
 
 /// What the side that answers does: its name, and what it says upstream about the client's certificate.
-fn serve(details: ForwardClientCertDetails, with_certificate: bool, config: &mut HttpConnectionManager) {
+fn serve(
+    details: ForwardClientCertDetails,
+    with_certificate: bool,
+    config: &mut HttpConnectionManager,
+) {
     config.server_name = "istio-envoy".to_owned();
     config.forward_client_cert_details = details.into();
-    config.set_current_client_cert_details =
-        Some(SetCurrentClientCertDetails { subject: Some(wire::boolean(true)), cert: with_certificate, dns: true, uri: true, ..Default::default() });
+    config.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
+        subject: Some(wire::boolean(true)),
+        cert: with_certificate,
+        dns: true,
+        uri: true,
+        ..Default::default()
+    });
 }
 
 fn normalize_paths(how: PathNormalization, config: &mut HttpConnectionManager) {
     config.normalize_path = Some(wire::boolean(how != PathNormalization::None));
-    config.merge_slashes = matches!(how, PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes);
+    config.merge_slashes = matches!(
+        how,
+        PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes
+    );
     let escaped = match how {
-        PathNormalization::DecodeAndMergeSlashes => PathWithEscapedSlashesAction::UnescapeAndForward,
+        PathNormalization::DecodeAndMergeSlashes => {
+            PathWithEscapedSlashesAction::UnescapeAndForward
+        }
         _ => PathWithEscapedSlashesAction::KeepUnchanged,
     };
     config.path_with_escaped_slashes_action = escaped.into();
@@ -106,7 +144,10 @@ fn http_filters(inputs: &ListenerInputs, manager: &Manager) -> Vec<HttpFilter> {
     let is_served = manager.side != Side::Outbound;
     let mut found = Vec::new();
     if has_istio_filters {
-        found.push(http_filter_of("istio.metadata_exchange", metadata_exchange(manager.side)));
+        found.push(http_filter_of(
+            "istio.metadata_exchange",
+            metadata_exchange(manager.side),
+        ));
     }
     if is_served {
         found.extend(rbac::http_filters(&inputs.policies, &inputs.mesh));
@@ -118,9 +159,17 @@ fn http_filters(inputs: &ListenerInputs, manager: &Manager) -> Vec<HttpFilter> {
     if has_istio_filters && manager.side != Side::Inbound {
         found.push(http_filter("istio.alpn", &alpn_override()));
     }
-    found.push(http_filter("envoy.filters.http.fault", &HttpFault::default()));
+    found.push(http_filter(
+        "envoy.filters.http.fault",
+        &HttpFault::default(),
+    ));
     found.push(http_filter("envoy.filters.http.cors", &Cors {}));
-    found.extend(inputs.reports(manager.side).metrics().map(|config| http_filter("istio.stats", &config)));
+    found.extend(
+        inputs
+            .reports(manager.side)
+            .metrics()
+            .map(|config| http_filter("istio.stats", &config)),
+    );
     found.push(http_filter("envoy.filters.http.router", &Router::default()));
     found
 }
@@ -130,7 +179,11 @@ fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
 }
 
 fn http_filter_of(name: &str, config: Any) -> HttpFilter {
-    HttpFilter { name: name.to_owned(), config_type: Some(http_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
 }
 
 /// Tells the other side who speaks, and learns it from the other side.
@@ -138,8 +191,12 @@ fn metadata_exchange(side: Side) -> Any {
     let discovery = json!([{"istio_headers": {}}, {"workload_discovery": {}}]);
     let propagation = json!([{"istio_headers": {}}]);
     let config = match side {
-        Side::Inbound => json!({"downstream_discovery": discovery, "downstream_propagation": propagation}),
-        Side::Outbound | Side::Gateway => json!({"upstream_discovery": discovery, "upstream_propagation": propagation}),
+        Side::Inbound => {
+            json!({"downstream_discovery": discovery, "downstream_propagation": propagation})
+        }
+        Side::Outbound | Side::Gateway => {
+            json!({"upstream_discovery": discovery, "upstream_propagation": propagation})
+        }
     };
     wire::typed_struct("io.istio.http.peer_metadata.Config", &config)
 }
@@ -147,7 +204,11 @@ fn metadata_exchange(side: Side) -> Any {
 fn grpc_statistics() -> HttpFilter {
     let config = grpc_stats::FilterConfig {
         emit_filter_state: true,
-        per_method_stat_specifier: Some(grpc_stats::filter_config::PerMethodStatSpecifier::StatsForAllMethods(wire::boolean(false))),
+        per_method_stat_specifier: Some(
+            grpc_stats::filter_config::PerMethodStatSpecifier::StatsForAllMethods(wire::boolean(
+                false,
+            )),
+        ),
         ..Default::default()
     };
     http_filter("envoy.filters.http.grpc_stats", &config)
@@ -156,7 +217,10 @@ fn grpc_statistics() -> HttpFilter {
 /// Replaces the ALPN of mutual TLS by the HTTP version of the request, which selects the HTTP chain at the other side.
 fn alpn_override() -> alpn::FilterConfig {
     use alpn::filter_config::{AlpnOverride, Protocol};
-    let entry = |protocol: Protocol, names: [&str; 3]| AlpnOverride { upstream_protocol: protocol.into(), alpn_override: names.map(str::to_owned).to_vec() };
+    let entry = |protocol: Protocol, names: [&str; 3]| AlpnOverride {
+        upstream_protocol: protocol.into(),
+        alpn_override: names.map(str::to_owned).to_vec(),
+    };
     alpn::FilterConfig {
         alpn_override: vec![
             entry(Protocol::Http10, ["istio-http/1.0", "istio", "http/1.0"]),

@@ -9,11 +9,17 @@ use mesh_model::{peer_authentication::MtlsMode, port::Protocol};
 use serde_json::json;
 use wire_envoy::pb::{
     core::TrafficDirection,
-    listener::{Filter, FilterChain, FilterChainMatch, Listener, ListenerFilterChainMatchPredicate, listener_filter_chain_match_predicate::Rule},
+    listener::{
+        Filter, FilterChain, FilterChainMatch, Listener, ListenerFilterChainMatchPredicate,
+        listener_filter_chain_match_predicate::Rule,
+    },
     route::RouteConfiguration,
 };
 
-use super::{ListenerInputs, SidecarInputs, at, detecting, http, http_inspector, original_destination, ports_are, tcp, tls_inspector, with_socket};
+use super::{
+    ListenerInputs, SidecarInputs, at, detecting, http, http_inspector, original_destination,
+    ports_are, tcp, tls_inspector, with_socket,
+};
 use crate::{
     Interception,
     inbound::InboundPort,
@@ -42,15 +48,32 @@ struct Way {
     mutual: bool,
 }
 
-const fn way(transport: &'static str, alpn: &'static [&'static str], content: Content, mutual: bool) -> Way {
-    Way { transport, alpn, content, mutual }
+const fn way(
+    transport: &'static str,
+    alpn: &'static [&'static str],
+    content: Content,
+    mutual: bool,
+) -> Way {
+    Way {
+        transport,
+        alpn,
+        content,
+        mutual,
+    }
 }
 
 /// Chains of a port, in the order in which Istio lists them.
 fn ways(mode: MtlsMode, protocol: Protocol) -> &'static [Way] {
     use Content::{Bytes, Http};
-    const PERMISSIVE_HTTP: [Way; 2] = [way("tls", &ALL_ISTIO_ALPN, Http, true), way("raw_buffer", &[], Http, false)];
-    const PERMISSIVE_TCP: [Way; 3] = [way("tls", &ALL_ISTIO_ALPN, Bytes, true), way("tls", &[], Bytes, false), way("raw_buffer", &[], Bytes, false)];
+    const PERMISSIVE_HTTP: [Way; 2] = [
+        way("tls", &ALL_ISTIO_ALPN, Http, true),
+        way("raw_buffer", &[], Http, false),
+    ];
+    const PERMISSIVE_TCP: [Way; 3] = [
+        way("tls", &ALL_ISTIO_ALPN, Bytes, true),
+        way("tls", &[], Bytes, false),
+        way("raw_buffer", &[], Bytes, false),
+    ];
     const PERMISSIVE_AUTO: [Way; 5] = [
         way("tls", &HTTP_ISTIO_ALPN, Http, true),
         way("raw_buffer", &PLAIN_HTTP, Http, false),
@@ -60,10 +83,16 @@ fn ways(mode: MtlsMode, protocol: Protocol) -> &'static [Way] {
     ];
     const STRICT_HTTP: [Way; 1] = [way("tls", &[], Http, true)];
     const STRICT_TCP: [Way; 1] = [way("tls", &[], Bytes, true)];
-    const STRICT_AUTO: [Way; 2] = [way("tls", &HTTP_ISTIO_ALPN, Http, true), way("tls", &[], Bytes, true)];
+    const STRICT_AUTO: [Way; 2] = [
+        way("tls", &HTTP_ISTIO_ALPN, Http, true),
+        way("tls", &[], Bytes, true),
+    ];
     const DISABLE_HTTP: [Way; 1] = [way("raw_buffer", &[], Http, false)];
     const DISABLE_TCP: [Way; 1] = [way("raw_buffer", &[], Bytes, false)];
-    const DISABLE_AUTO: [Way; 2] = [way("raw_buffer", &PLAIN_HTTP, Http, false), way("raw_buffer", &[], Bytes, false)];
+    const DISABLE_AUTO: [Way; 2] = [
+        way("raw_buffer", &PLAIN_HTTP, Http, false),
+        way("raw_buffer", &[], Bytes, false),
+    ];
     match (mode, protocol.is_http(), protocol.is_auto()) {
         (MtlsMode::Permissive, true, _) => &PERMISSIVE_HTTP,
         (MtlsMode::Permissive, _, true) => &PERMISSIVE_AUTO,
@@ -98,7 +127,11 @@ struct Place<'a> {
 }
 
 pub(super) fn listeners(inputs: &ListenerInputs, sidecar: &SidecarInputs) -> Vec<Listener> {
-    let (own, redirected): (Vec<_>, Vec<_>) = sidecar.inbound.iter().partition(|port| port.ingress.as_ref().is_some_and(|ingress| ingress.has_socket));
+    let (own, redirected): (Vec<_>, Vec<_>) = sidecar.inbound.iter().partition(|port| {
+        port.ingress
+            .as_ref()
+            .is_some_and(|ingress| ingress.has_socket)
+    });
     let mut found = Vec::new();
     if inputs.client.interception != Interception::None {
         found.push(virtual_inbound(inputs, sidecar, &redirected));
@@ -107,45 +140,88 @@ pub(super) fn listeners(inputs: &ListenerInputs, sidecar: &SidecarInputs) -> Vec
     found
 }
 
-fn virtual_inbound(inputs: &ListenerInputs, sidecar: &SidecarInputs, ports: &[&InboundPort]) -> Listener {
+fn virtual_inbound(
+    inputs: &ListenerInputs,
+    sidecar: &SidecarInputs,
+    ports: &[&InboundPort],
+) -> Listener {
     let listen_port = inputs.mesh.proxy_inbound_listen_port;
     let mut places = vec![undeclared(None, sidecar.default_mtls)];
-    places.extend(sidecar.undeclared.iter().map(|(port, mode)| undeclared(Some(*port), *mode)));
+    places.extend(
+        sidecar
+            .undeclared
+            .iter()
+            .map(|(port, mode)| undeclared(Some(*port), *mode)),
+    );
     places.extend(ports.iter().map(|port| declared(inputs, port)));
     let mut chains = vec![loops(inputs, listen_port)];
     chains.extend(places.iter().flat_map(|place| filter_chains(inputs, place)));
-    let listener = with_socket(at("virtualInbound".to_owned(), inputs.client.wildcard(), listen_port, TrafficDirection::Inbound));
+    let listener = with_socket(at(
+        "virtualInbound".to_owned(),
+        inputs.client.wildcard(),
+        listen_port,
+        TrafficDirection::Inbound,
+    ));
     Listener {
         filter_chains: chains,
         listener_filters: inspectors(sidecar, &places, listen_port),
-        transparent: (inputs.client.interception == Interception::Tproxy).then(|| wire::boolean(true)),
+        transparent: (inputs.client.interception == Interception::Tproxy)
+            .then(|| wire::boolean(true)),
         access_log: inputs.reports(Side::Inbound).listener_logs(),
         ..detecting(listener, &inputs.mesh)
     }
 }
 
 /// Inspectors read only where a chain needs what they find; elsewhere a server may speak first.
-fn inspectors(sidecar: &SidecarInputs, places: &[Place<'_>], listen_port: u16) -> Vec<wire_envoy::pb::listener::ListenerFilter> {
+fn inspectors(
+    sidecar: &SidecarInputs,
+    places: &[Place<'_>],
+    listen_port: u16,
+) -> Vec<wire_envoy::pb::listener::ListenerFilter> {
     let ports = |wanted: &dyn Fn(&Place<'_>) -> bool| {
-        let ports: BTreeSet<u16> = places.iter().filter(|place| wanted(place)).filter_map(|place| place.port).chain([listen_port]).collect();
+        let ports: BTreeSet<u16> = places
+            .iter()
+            .filter(|place| wanted(place))
+            .filter_map(|place| place.port)
+            .chain([listen_port])
+            .collect();
         ports_are(&ports.into_iter().collect::<Vec<_>>())
     };
     let mut found = vec![original_destination()];
-    let takes_tls = sidecar.default_mtls != MtlsMode::Disable || places.iter().any(|place| place.mtls != MtlsMode::Disable);
+    let takes_tls = sidecar.default_mtls != MtlsMode::Disable
+        || places.iter().any(|place| place.mtls != MtlsMode::Disable);
     if takes_tls {
-        found.push(tls_inspector(ports(&|place| place.mtls == MtlsMode::Disable)));
+        found.push(tls_inspector(ports(&|place| {
+            place.mtls == MtlsMode::Disable
+        })));
     }
-    if places.iter().any(|place| detects_http(place.mtls, place.protocol)) {
-        found.push(http_inspector(ports(&|place| !detects_http(place.mtls, place.protocol))));
+    if places
+        .iter()
+        .any(|place| detects_http(place.mtls, place.protocol))
+    {
+        found.push(http_inspector(ports(&|place| {
+            !detects_http(place.mtls, place.protocol)
+        })));
     }
     found
 }
 
 /// Connections to the listener's own port would come back for ever.
 fn loops(inputs: &ListenerInputs, port: u16) -> FilterChain {
-    let own = FilterChainMatch { destination_port: Some(wire::number(port.into())), ..Default::default() };
-    let filters = tcp::metadata_exchange(inputs).into_iter().chain(tcp::to_black_hole(inputs, Side::Inbound)).collect();
-    FilterChain { filter_chain_match: Some(own), filters, name: "virtualInbound-blackhole".to_owned(), ..Default::default() }
+    let own = FilterChainMatch {
+        destination_port: Some(wire::number(port.into())),
+        ..Default::default()
+    };
+    let filters = tcp::metadata_exchange(inputs)
+        .into_iter()
+        .chain(tcp::to_black_hole(inputs, Side::Inbound))
+        .collect();
+    FilterChain {
+        filter_chain_match: Some(own),
+        filters,
+        name: "virtualInbound-blackhole".to_owned(),
+        ..Default::default()
+    }
 }
 
 fn undeclared(port: Option<u16>, mtls: MtlsMode) -> Place<'static> {
@@ -154,7 +230,10 @@ fn undeclared(port: Option<u16>, mtls: MtlsMode) -> Place<'static> {
         protocol: Protocol::Auto,
         mtls,
         cluster: names::INBOUND_PASSTHROUGH.to_owned(),
-        names: ("virtualInbound-catchall-http".to_owned(), "virtualInbound".to_owned()),
+        names: (
+            "virtualInbound-catchall-http".to_owned(),
+            "virtualInbound".to_owned(),
+        ),
         http_stat_prefix: names::INBOUND_PASSTHROUGH.to_owned(),
         service_port: 0,
         operation_host: String::new(),
@@ -163,7 +242,10 @@ fn undeclared(port: Option<u16>, mtls: MtlsMode) -> Place<'static> {
 }
 
 fn declared<'a>(inputs: &ListenerInputs, port: &'a InboundPort) -> Place<'a> {
-    let address = port.ingress.as_ref().map_or(inputs.client.wildcard(), |ingress| &ingress.address);
+    let address = port
+        .ingress
+        .as_ref()
+        .map_or(inputs.client.wildcard(), |ingress| &ingress.address);
     let name = format!("{address}_{}", port.number);
     let operation_host = match (&port.ingress, port.services.first()) {
         (Some(ingress), _) => format!("{}.{}", ingress.sidecar.name(), ingress.sidecar.namespace()),
@@ -184,7 +266,10 @@ fn declared<'a>(inputs: &ListenerInputs, port: &'a InboundPort) -> Place<'a> {
 }
 
 fn filter_chains(inputs: &ListenerInputs, place: &Place<'_>) -> Vec<FilterChain> {
-    ways(place.mtls, place.protocol).iter().map(|way| filter_chain(inputs, place, way)).collect()
+    ways(place.mtls, place.protocol)
+        .iter()
+        .map(|way| filter_chain(inputs, place, way))
+        .collect()
 }
 
 fn filter_chain(inputs: &ListenerInputs, place: &Place<'_>, way: &Way) -> FilterChain {
@@ -201,9 +286,19 @@ fn filter_chain(inputs: &ListenerInputs, place: &Place<'_>, way: &Way) -> Filter
     let ingress = place.declared.and_then(|port| port.ingress.as_ref());
     FilterChain {
         filter_chain_match: Some(matching),
-        filters: tcp::metadata_exchange(inputs).into_iter().chain(filters).collect(),
-        transport_socket: way.mutual.then(|| tls::inbound_socket(&inputs.mesh, offered(inputs, way.content))),
-        metadata: ingress.map(|ingress| wire::metadata([("istio", json!({"config": wire::config_path(&ingress.sidecar)}))])),
+        filters: tcp::metadata_exchange(inputs)
+            .into_iter()
+            .chain(filters)
+            .collect(),
+        transport_socket: way
+            .mutual
+            .then(|| tls::inbound_socket(&inputs.mesh, offered(inputs, way.content))),
+        metadata: ingress.map(|ingress| {
+            wire::metadata([(
+                "istio",
+                json!({"config": wire::config_path(&ingress.sidecar)}),
+            )])
+        }),
         name: name.clone(),
         ..Default::default()
     }
@@ -211,7 +306,9 @@ fn filter_chain(inputs: &ListenerInputs, place: &Place<'_>, way: &Way) -> Filter
 
 fn offered(inputs: &ListenerInputs, content: Content) -> &'static [&'static str] {
     match content {
-        Content::Bytes if !inputs.client.is_envoy_without_istio_filters => &["istio-peer-exchange", "h2", "http/1.1"],
+        Content::Bytes if !inputs.client.is_envoy_without_istio_filters => {
+            &["istio-peer-exchange", "h2", "http/1.1"]
+        }
         Content::Bytes | Content::Http => &["h2", "http/1.1"],
     }
 }
@@ -231,16 +328,31 @@ fn http_manager(inputs: &ListenerInputs, place: &Place<'_>) -> Filter {
         routes: vec![route],
         ..Default::default()
     };
-    let table = RouteConfiguration { name: place.cluster.clone(), virtual_hosts: vec![host], validate_clusters: Some(wire::boolean(false)), ..Default::default() };
-    let manager = http::Manager { side: Side::Inbound, stat_prefix: place.http_stat_prefix.clone(), table: http::Table::Inline(Box::new(table)), protocol: place.protocol };
+    let table = RouteConfiguration {
+        name: place.cluster.clone(),
+        virtual_hosts: vec![host],
+        validate_clusters: Some(wire::boolean(false)),
+        ..Default::default()
+    };
+    let manager = http::Manager {
+        side: Side::Inbound,
+        stat_prefix: place.http_stat_prefix.clone(),
+        table: http::Table::Inline(Box::new(table)),
+        protocol: place.protocol,
+    };
     http::connection_manager(inputs, manager)
 }
 
 /// A Sidecar's `ingress` with a socket of its own.
 fn socket(inputs: &ListenerInputs, port: &InboundPort) -> Listener {
     let place = declared(inputs, port);
-    let address = port.ingress.as_ref().map_or(inputs.client.wildcard(), |ingress| &ingress.address);
-    let elsewhere = ports_are(&[port.number]).map(|here| ListenerFilterChainMatchPredicate { rule: Some(Rule::NotMatch(Box::new(here))) });
+    let address = port
+        .ingress
+        .as_ref()
+        .map_or(inputs.client.wildcard(), |ingress| &ingress.address);
+    let elsewhere = ports_are(&[port.number]).map(|here| ListenerFilterChainMatchPredicate {
+        rule: Some(Rule::NotMatch(Box::new(here))),
+    });
     let mut filters = Vec::new();
     if port.mtls != MtlsMode::Disable {
         filters.push(tls_inspector(elsewhere.clone()));
@@ -248,6 +360,16 @@ fn socket(inputs: &ListenerInputs, port: &InboundPort) -> Listener {
     if detects_http(port.mtls, port.protocol) {
         filters.push(http_inspector(elsewhere));
     }
-    let listener = with_socket(at(place.names.0.clone(), address, port.number, TrafficDirection::Inbound));
-    Listener { filter_chains: filter_chains(inputs, &place), listener_filters: filters, access_log: inputs.reports(Side::Inbound).listener_logs(), ..detecting(listener, &inputs.mesh) }
+    let listener = with_socket(at(
+        place.names.0.clone(),
+        address,
+        port.number,
+        TrafficDirection::Inbound,
+    ));
+    Listener {
+        filter_chains: filter_chains(inputs, &place),
+        listener_filters: filters,
+        access_log: inputs.reports(Side::Inbound).listener_logs(),
+        ..detecting(listener, &inputs.mesh)
+    }
 }

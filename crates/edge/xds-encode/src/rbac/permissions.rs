@@ -1,5 +1,8 @@
 //! The `to` part of a rule and the conditions about the destination: what may be done.
-#![allow(deprecated, reason = "metadata matchers in the form that every proxy of the field reads")]
+#![allow(
+    deprecated,
+    reason = "metadata matchers in the form that every proxy of the field reads"
+)]
 
 use mesh_model::authorization_policy::{Condition, ConditionKey, Operation, ValuePattern, Values};
 use wire_envoy::pb::{
@@ -36,19 +39,51 @@ fn both(wanted: Vec<Permission>, unwanted: Vec<Permission>) -> Vec<Permission> {
 }
 
 fn values(values: &Values, matcher: impl Fn(&ValuePattern) -> Permission) -> Vec<Permission> {
-    both(values.any_of.iter().map(&matcher).collect(), values.none_of.iter().map(&matcher).collect())
+    both(
+        values.any_of.iter().map(&matcher).collect(),
+        values.none_of.iter().map(&matcher).collect(),
+    )
 }
 
 impl Scope<'_> {
     /// `None`: matches nothing on this traffic.
-    pub(super) fn permission(&self, to: Option<&Operation>, when: &[Condition]) -> Option<Permission> {
+    pub(super) fn permission(
+        &self,
+        to: Option<&Operation>,
+        when: &[Condition],
+    ) -> Option<Permission> {
         let mut parts = Vec::new();
-        if let Some(Operation { hosts, ports, methods, paths }) = to {
-            parts.extend(values(hosts, host).into_iter().map(|part| self.http_only(part)));
-            parts.extend(values(methods, |method| header(":method", method)).into_iter().map(|part| self.http_only(part)));
-            parts.extend(values(paths, path).into_iter().map(|part| self.http_only(part)));
+        if let Some(Operation {
+            hosts,
+            ports,
+            methods,
+            paths,
+        }) = to
+        {
+            parts.extend(
+                values(hosts, host)
+                    .into_iter()
+                    .map(|part| self.http_only(part)),
+            );
+            parts.extend(
+                values(methods, |method| header(":method", method))
+                    .into_iter()
+                    .map(|part| self.http_only(part)),
+            );
+            parts.extend(
+                values(paths, path)
+                    .into_iter()
+                    .map(|part| self.http_only(part)),
+            );
             let port = |port: &u16| of(permission::Rule::DestinationPort((*port).into()));
-            parts.extend(both(ports.any_of.iter().map(port).collect(), ports.none_of.iter().map(port).collect()).into_iter().map(Part::Is));
+            parts.extend(
+                both(
+                    ports.any_of.iter().map(port).collect(),
+                    ports.none_of.iter().map(port).collect(),
+                )
+                .into_iter()
+                .map(Part::Is),
+            );
         }
         parts.extend(when.iter().flat_map(condition).map(Part::Is));
         let mut rules = self.applicable(parts)?;
@@ -64,7 +99,9 @@ fn condition(condition: &Condition) -> Vec<Permission> {
     match &condition.key {
         ConditionKey::DestinationIp => addresses(&condition.values),
         ConditionKey::DestinationPort => ports(&condition.values),
-        ConditionKey::ConnectionSni => values(&condition.values, |name| of(permission::Rule::RequestedServerName(matchers::text(name)))),
+        ConditionKey::ConnectionSni => values(&condition.values, |name| {
+            of(permission::Rule::RequestedServerName(matchers::text(name)))
+        }),
         ConditionKey::EnvoyFilterMetadata { filter, path } => {
             let path: Vec<&str> = path.iter().map(|key| &**key).collect();
             filter_metadata(filter, &path, &condition.values)
@@ -74,29 +111,45 @@ fn condition(condition: &Condition) -> Vec<Permission> {
 }
 
 fn addresses(wanted: &Values) -> Vec<Permission> {
-    let range = |value: &ValuePattern| super::principals::range(value).map(|range| of(permission::Rule::DestinationIp(range)));
-    both(wanted.any_of.iter().filter_map(range).collect(), wanted.none_of.iter().filter_map(range).collect())
+    let range = |value: &ValuePattern| {
+        super::principals::range(value).map(|range| of(permission::Rule::DestinationIp(range)))
+    };
+    both(
+        wanted.any_of.iter().filter_map(range).collect(),
+        wanted.none_of.iter().filter_map(range).collect(),
+    )
 }
 
 fn ports(wanted: &Values) -> Vec<Permission> {
     let port = |value: &ValuePattern| match value {
-        ValuePattern::Exact(text) => text.parse::<u16>().ok().map(|port| of(permission::Rule::DestinationPort(port.into()))),
+        ValuePattern::Exact(text) => text
+            .parse::<u16>()
+            .ok()
+            .map(|port| of(permission::Rule::DestinationPort(port.into()))),
         _ => None,
     };
-    both(wanted.any_of.iter().filter_map(port).collect(), wanted.none_of.iter().filter_map(port).collect())
+    both(
+        wanted.any_of.iter().filter_map(port).collect(),
+        wanted.none_of.iter().filter_map(port).collect(),
+    )
 }
 
 /// `[value]` means a list that has the value.
 fn filter_metadata(filter: &str, path: &[&str], wanted: &Values) -> Vec<Permission> {
     let entry = |value: &ValuePattern| {
         let matcher = match value {
-            ValuePattern::Exact(text) => match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+            ValuePattern::Exact(text) => match text
+                .strip_prefix('[')
+                .and_then(|text| text.strip_suffix(']'))
+            {
                 Some(inner) => matchers::list_value(wire::exact(inner)),
                 None => matchers::string_value(wire::exact(&**text)),
             },
             other => matchers::string_value(matchers::text(other)),
         };
-        of(permission::Rule::Metadata(matchers::metadata(filter, path, matcher)))
+        of(permission::Rule::Metadata(matchers::metadata(
+            filter, path, matcher,
+        )))
     };
     let list = |patterns: &[ValuePattern]| match patterns {
         [] => None,
@@ -122,15 +175,26 @@ fn header(name: &str, value: &ValuePattern) -> Permission {
 /// A header's value; `*` only asks for the header.
 pub(super) fn header_matcher(name: &str, value: &ValuePattern) -> HeaderMatcher {
     match value {
-        ValuePattern::Present => HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)), ..Default::default() },
+        ValuePattern::Present => HeaderMatcher {
+            name: name.to_owned(),
+            header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+            ..Default::default()
+        },
         value => header_is(name, matchers::text(value)),
     }
 }
 
 fn path(value: &ValuePattern) -> Permission {
     if let ValuePattern::Template(template) = value {
-        let config = UriTemplateMatchConfig { path_template: template.replace("{**}", "**").replace("{*}", "*") };
-        return of(permission::Rule::UriTemplate(wire::typed_extension("uri-template", &config)));
+        let config = UriTemplateMatchConfig {
+            path_template: template.replace("{**}", "**").replace("{*}", "*"),
+        };
+        return of(permission::Rule::UriTemplate(wire::typed_extension(
+            "uri-template",
+            &config,
+        )));
     }
-    of(permission::Rule::UrlPath(PathMatcher { rule: Some(path_matcher::Rule::Path(matchers::text(value))) }))
+    of(permission::Rule::UrlPath(PathMatcher {
+        rule: Some(path_matcher::Rule::Path(matchers::text(value))),
+    }))
 }

@@ -1,5 +1,8 @@
 //! The `from` part of a rule and the conditions about the source: who may.
-#![allow(deprecated, reason = "metadata matchers in the form that every proxy of the field reads")]
+#![allow(
+    deprecated,
+    reason = "metadata matchers in the form that every proxy of the field reads"
+)]
 
 use ipnet::IpNet;
 use mesh_model::{
@@ -15,12 +18,19 @@ use wire_envoy::pb::{
 use super::{Part, Scope, matchers, permissions};
 use crate::wire;
 
+/// In policies it stands for the mesh's own trust domain, whatever that is.
+const DEFAULT_DOMAIN: &str = "cluster.local";
+
+type Rebuild = fn(Text) -> ValuePattern;
+
 pub(super) fn any() -> Principal {
     of(principal::Identifier::Any(true))
 }
 
 fn of(identifier: principal::Identifier) -> Principal {
-    Principal { identifier: Some(identifier) }
+    Principal {
+        identifier: Some(identifier),
+    }
 }
 
 fn one_of(ids: Vec<Principal>) -> Principal {
@@ -42,7 +52,10 @@ fn both(wanted: Vec<Principal>, unwanted: Vec<Principal>) -> Vec<Principal> {
 }
 
 fn values(values: &Values, matcher: impl Fn(&ValuePattern) -> Vec<Principal>) -> Vec<Principal> {
-    both(values.any_of.iter().flat_map(&matcher).collect(), values.none_of.iter().flat_map(&matcher).collect())
+    both(
+        values.any_of.iter().flat_map(&matcher).collect(),
+        values.none_of.iter().flat_map(&matcher).collect(),
+    )
 }
 
 /// As `values`, but a single alternative stands by itself: what Istio does for parts of a token.
@@ -52,7 +65,10 @@ fn token(values: &Values, matcher: impl Fn(&ValuePattern) -> Principal) -> Vec<P
         [single] => Some(matcher(single)),
         several => Some(one_of(several.iter().map(&matcher).collect())),
     };
-    list(&values.any_of).into_iter().chain(list(&values.none_of).map(not)).collect()
+    list(&values.any_of)
+        .into_iter()
+        .chain(list(&values.none_of).map(not))
+        .collect()
 }
 
 impl Scope<'_> {
@@ -60,16 +76,60 @@ impl Scope<'_> {
     pub(super) fn principal(&self, from: Option<&Source>, when: &[Condition]) -> Option<Principal> {
         let mut parts = Vec::new();
         if let Some(source) = from {
-            let Source { principals, request_principals, namespaces, service_accounts, trust_domains, ip_blocks, remote_ip_blocks } = source;
-            parts.extend(values(service_accounts, |account| vec![self.service_account(account)]).into_iter().map(Part::Is));
-            parts.extend(values(principals, |name| self.peer(name)).into_iter().map(Part::Is));
-            parts.extend(token(request_principals, request_principal).into_iter().map(|part| self.http_only(part)));
-            parts.extend(values(namespaces, |name| vec![namespace(name)]).into_iter().map(Part::Is));
-            parts.extend(values(trust_domains, |name| vec![trust_domain(name)]).into_iter().map(Part::Is));
+            let Source {
+                principals,
+                request_principals,
+                namespaces,
+                service_accounts,
+                trust_domains,
+                ip_blocks,
+                remote_ip_blocks,
+            } = source;
+            parts.extend(
+                values(service_accounts, |account| {
+                    vec![self.service_account(account)]
+                })
+                .into_iter()
+                .map(Part::Is),
+            );
+            parts.extend(
+                values(principals, |name| self.peer(name))
+                    .into_iter()
+                    .map(Part::Is),
+            );
+            parts.extend(
+                token(request_principals, request_principal)
+                    .into_iter()
+                    .map(|part| self.http_only(part)),
+            );
+            parts.extend(
+                values(namespaces, |name| vec![namespace(name)])
+                    .into_iter()
+                    .map(Part::Is),
+            );
+            parts.extend(
+                values(trust_domains, |name| vec![trust_domain(name)])
+                    .into_iter()
+                    .map(Part::Is),
+            );
             let remote = |net: &IpNet| of(principal::Identifier::RemoteIp(wire::range(net)));
             let direct = |net: &IpNet| of(principal::Identifier::DirectRemoteIp(wire::range(net)));
-            parts.extend(both(remote_ip_blocks.any_of.iter().map(remote).collect(), remote_ip_blocks.none_of.iter().map(remote).collect()).into_iter().map(Part::Is));
-            parts.extend(both(ip_blocks.any_of.iter().map(direct).collect(), ip_blocks.none_of.iter().map(direct).collect()).into_iter().map(Part::Is));
+            parts.extend(
+                both(
+                    remote_ip_blocks.any_of.iter().map(remote).collect(),
+                    remote_ip_blocks.none_of.iter().map(remote).collect(),
+                )
+                .into_iter()
+                .map(Part::Is),
+            );
+            parts.extend(
+                both(
+                    ip_blocks.any_of.iter().map(direct).collect(),
+                    ip_blocks.none_of.iter().map(direct).collect(),
+                )
+                .into_iter()
+                .map(Part::Is),
+            );
         }
         parts.extend(when.iter().flat_map(|condition| self.condition(condition)));
         let mut ids = self.applicable(parts)?;
@@ -82,47 +142,77 @@ impl Scope<'_> {
     /// Conditions about the source; those about the destination are permissions.
     fn condition(&self, condition: &Condition) -> Vec<Part<Principal>> {
         let wanted = &condition.values;
-        let http = |parts: Vec<Principal>| parts.into_iter().map(|part| self.http_only(part)).collect();
+        let http =
+            |parts: Vec<Principal>| parts.into_iter().map(|part| self.http_only(part)).collect();
         let every = |parts: Vec<Principal>| parts.into_iter().map(Part::Is).collect();
         match &condition.key {
-            ConditionKey::RequestHeader(name) => http(values(wanted, |value| vec![of(principal::Identifier::Header(permissions::header_matcher(name, value)))])),
-            ConditionKey::SourceIp => every(values(wanted, |value| range(value).map(|range| of(principal::Identifier::DirectRemoteIp(range))).into_iter().collect())),
-            ConditionKey::RemoteIp => every(values(wanted, |value| range(value).map(|range| of(principal::Identifier::RemoteIp(range))).into_iter().collect())),
+            ConditionKey::RequestHeader(name) => http(values(wanted, |value| {
+                vec![of(principal::Identifier::Header(
+                    permissions::header_matcher(name, value),
+                ))]
+            })),
+            ConditionKey::SourceIp => every(values(wanted, |value| {
+                range(value)
+                    .map(|range| of(principal::Identifier::DirectRemoteIp(range)))
+                    .into_iter()
+                    .collect()
+            })),
+            ConditionKey::RemoteIp => every(values(wanted, |value| {
+                range(value)
+                    .map(|range| of(principal::Identifier::RemoteIp(range)))
+                    .into_iter()
+                    .collect()
+            })),
             ConditionKey::SourceNamespace => every(values(wanted, |name| vec![namespace(name)])),
-            ConditionKey::SourceServiceAccount => every(values(wanted, |account| vec![self.service_account(account)])),
-            ConditionKey::SourceTrustDomain => every(values(wanted, |name| vec![trust_domain(name)])),
+            ConditionKey::SourceServiceAccount => every(values(wanted, |account| {
+                vec![self.service_account(account)]
+            })),
+            ConditionKey::SourceTrustDomain => {
+                every(values(wanted, |name| vec![trust_domain(name)]))
+            }
             ConditionKey::SourcePrincipal => every(values(wanted, |name| self.peer(name))),
             ConditionKey::RequestPrincipal => http(token(wanted, request_principal)),
-            ConditionKey::RequestAudiences => http(token(wanted, |value| claim(&["aud".into()], value))),
-            ConditionKey::RequestPresenter => http(token(wanted, |value| claim(&["azp".into()], value))),
+            ConditionKey::RequestAudiences => {
+                http(token(wanted, |value| claim(&["aud".into()], value)))
+            }
+            ConditionKey::RequestPresenter => {
+                http(token(wanted, |value| claim(&["azp".into()], value)))
+            }
             ConditionKey::RequestClaim(path) => http(token(wanted, |value| claim(path, value))),
-            ConditionKey::DestinationIp | ConditionKey::DestinationPort | ConditionKey::ConnectionSni | ConditionKey::EnvoyFilterMetadata { .. } => Vec::new(),
+            ConditionKey::DestinationIp
+            | ConditionKey::DestinationPort
+            | ConditionKey::ConnectionSni
+            | ConditionKey::EnvoyFilterMetadata { .. } => Vec::new(),
         }
     }
 
     /// A certificate's SPIFFE id without its scheme; the mesh's own trust domain stands for its aliases too (row SEC-053).
     fn peer(&self, name: &ValuePattern) -> Vec<Principal> {
-        self.in_every_domain(name).iter().map(|name| authenticated(match name {
-            ValuePattern::Present => matchers::something(),
-            name => matchers::text_with_prefix(name, "spiffe://"),
-        })).collect()
+        self.in_every_domain(name)
+            .iter()
+            .map(|name| {
+                authenticated(match name {
+                    ValuePattern::Present => matchers::something(),
+                    name => matchers::text_with_prefix(name, "spiffe://"),
+                })
+            })
+            .collect()
     }
 
     fn in_every_domain(&self, name: &ValuePattern) -> Vec<ValuePattern> {
-        let rebuilt: Option<(&Text, fn(Text) -> ValuePattern)> = match name {
-            ValuePattern::Exact(text) => Some((text, ValuePattern::Exact)),
-            ValuePattern::Prefix(text) => Some((text, ValuePattern::Prefix)),
-            _ => None,
+        let (text, rebuild): (&Text, Rebuild) = match name {
+            ValuePattern::Exact(text) => (text, ValuePattern::Exact),
+            ValuePattern::Prefix(text) => (text, ValuePattern::Prefix),
+            _ => return vec![name.clone()],
         };
-        let domains: Vec<&str> = std::iter::once(&self.mesh.trust_domain).chain(self.mesh.trust_domain_aliases.iter()).map(|domain| domain.as_str()).collect();
-        let split = rebuilt.and_then(|(text, rebuild)| text.split_once('/').map(|(domain, path)| (domain, path, rebuild)));
-        match split {
-            Some((domain, path, rebuild)) if domain == "cluster.local" || domains.contains(&domain) => {
-                let mut all: Vec<&str> = domains;
-                if !all.contains(&domain) {
-                    all.push(domain);
-                }
-                all.iter().map(|domain| rebuild(format!("{domain}/{path}").into())).collect()
+        let domains: Vec<&str> = std::iter::once(&self.mesh.trust_domain)
+            .chain(self.mesh.trust_domain_aliases.iter())
+            .map(|domain| domain.as_str())
+            .collect();
+        match text.split_once('/') {
+            Some((domain, path)) if domain == DEFAULT_DOMAIN || domains.contains(&domain) => {
+                let everywhere = domains.iter().map(|domain| format!("{domain}/{path}"));
+                everywhere.map(|id| rebuild(id.into())).collect()
             }
             _ => vec![name.clone()],
         }
@@ -131,33 +221,53 @@ impl Scope<'_> {
     /// `namespace/name`, or a name in the policy's own namespace.
     fn service_account(&self, account: &ValuePattern) -> Principal {
         let ValuePattern::Exact(text) = account else {
-            return authenticated(wire::pattern(format!("spiffe://.+/ns/.+/(.+/|)sa/{}(/.+)?", matchers::expression(account))));
+            return authenticated(wire::pattern(format!(
+                "spiffe://.+/ns/.+/(.+/|)sa/{}(/.+)?",
+                matchers::expression(account)
+            )));
         };
         let (namespace, name) = text.split_once('/').unwrap_or((self.namespace, text));
         let (namespace, name) = (matchers::escaped(namespace), matchers::escaped(name));
-        authenticated(wire::pattern(format!("spiffe://.+/ns/{namespace}/(.+/|)sa/{name}(/.+)?")))
+        authenticated(wire::pattern(format!(
+            "spiffe://.+/ns/{namespace}/(.+/|)sa/{name}(/.+)?"
+        )))
     }
 }
 
 fn authenticated(name: StringMatcher) -> Principal {
-    of(principal::Identifier::Authenticated(principal::Authenticated { principal_name: Some(name) }))
+    of(principal::Identifier::Authenticated(
+        principal::Authenticated {
+            principal_name: Some(name),
+        },
+    ))
 }
 
 fn namespace(name: &ValuePattern) -> Principal {
-    authenticated(wire::pattern(format!(".*/ns/{}/.*", matchers::expression(name))))
+    authenticated(wire::pattern(format!(
+        ".*/ns/{}/.*",
+        matchers::expression(name)
+    )))
 }
 
 fn trust_domain(name: &ValuePattern) -> Principal {
     authenticated(match name {
         ValuePattern::Exact(domain) => wire::prefix(format!("spiffe://{domain}/")),
-        other => wire::pattern(format!("spiffe://{}/.*", matchers::expression(other).replace(".*", "[^/]*"))),
+        other => wire::pattern(format!(
+            "spiffe://{}/.*",
+            matchers::expression(other).replace(".*", "[^/]*")
+        )),
     })
 }
 
 /// `issuer/subject` of a verified token.
 fn request_principal(value: &ValuePattern) -> Principal {
     let claims = |issuer: StringMatcher, subject: StringMatcher| {
-        let claim = |name: &str, matcher| of(principal::Identifier::Metadata(matchers::claim(&[name.into()], matchers::string_value(matcher))));
+        let claim = |name: &str, matcher| {
+            of(principal::Identifier::Metadata(matchers::claim(
+                &[name.into()],
+                matchers::string_value(matcher),
+            )))
+        };
         all_of(vec![claim("iss", issuer), claim("sub", subject)])
     };
     match value {
@@ -167,7 +277,14 @@ fn request_principal(value: &ValuePattern) -> Principal {
             claims(wire::exact(issuer), wire::exact(subject))
         }
         ValuePattern::Prefix(text) => match text.rsplit_once('/') {
-            Some((issuer, subject)) => claims(wire::exact(issuer), if subject.is_empty() { matchers::something() } else { wire::prefix(subject) }),
+            Some((issuer, subject)) => claims(
+                wire::exact(issuer),
+                if subject.is_empty() {
+                    matchers::something()
+                } else {
+                    wire::prefix(subject)
+                },
+            ),
             None => claims(wire::prefix(&**text), matchers::something()),
         },
         ValuePattern::Suffix(text) => match text.rsplit_once('/') {
@@ -178,7 +295,10 @@ fn request_principal(value: &ValuePattern) -> Principal {
 }
 
 fn claim(path: &[Text], value: &ValuePattern) -> Principal {
-    of(principal::Identifier::Metadata(matchers::claim(path, matchers::list_or_string(matchers::text(value)))))
+    of(principal::Identifier::Metadata(matchers::claim(
+        path,
+        matchers::list_or_string(matchers::text(value)),
+    )))
 }
 
 /// An address or range written as text.
@@ -186,6 +306,9 @@ pub(super) fn range(value: &ValuePattern) -> Option<CidrRange> {
     let ValuePattern::Exact(text) = value else {
         return None;
     };
-    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
+    let net = text
+        .parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
     Some(wire::range(&net))
 }

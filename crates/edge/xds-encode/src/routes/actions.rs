@@ -3,47 +3,60 @@
 use std::sync::Arc;
 
 use mesh_model::{
-    MeshConfig, VirtualService,
-    destination_rule::{Algorithm, HashKey},
+    VirtualService,
     matching::Millionths,
     object::Text,
-    virtual_service::{AbortStatus, CorsPolicy, Destination, FaultInjection, HeaderChanges, HttpDestination, HttpRedirect, HttpRoute, RedirectPort, Retries},
+    virtual_service::{
+        AbortStatus, CorsPolicy, Destination, FaultInjection, HeaderChanges, Headers,
+        HttpDestination, HttpRedirect, HttpRoute, RedirectPort,
+    },
 };
 use serde_json::json;
 use wire_envoy::pb::{
     self, Any, core,
-    envoy::extensions::filters::{common::fault::v3 as common_fault, http::{cors::v3 as cors, fault::v3 as fault}},
-    envoy::extensions::retry::{host::previous_hosts::v3::PreviousHostsPredicate, priority::previous_priorities::v3::PreviousPrioritiesConfig},
+    envoy::extensions::filters::{
+        common::fault::v3 as common_fault,
+        http::{cors::v3 as cors, fault::v3 as fault},
+    },
     matcher::RegexMatchAndSubstitute,
     route::{
-        Decorator, DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, RouteMatch, VirtualHost, WeightedCluster,
+        Decorator, DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch,
+        VirtualHost, WeightedCluster,
         redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
-        retry_policy::{RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority},
         route::Action,
-        route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, RequestMirrorPolicy, hash_policy},
+        route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, RequestMirrorPolicy},
         route_match::PathSpecifier,
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
 };
 
-use super::{RouteInputs, matches, virtual_service::Scope};
-use crate::{clusters, names::OutboundName, packed, wire};
-
-const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
-const DEFAULT_RETRIES: u32 = 2;
-/// Hosts to look at for one that was not tried yet.
-const HOST_ATTEMPTS: i64 = 5;
+use super::{hashing::hash_policies, matches, retries, virtual_service::Scope};
+use crate::{names::OutboundName, packed, wire};
 
 pub(super) fn named(name: &str, matching: RouteMatch, action: Action) -> Route {
-    Route { name: name.to_owned(), r#match: Some(matching), action: Some(action), ..Default::default() }
+    Route {
+        name: name.to_owned(),
+        r#match: Some(matching),
+        action: Some(action),
+        ..Default::default()
+    }
 }
 
 pub(super) fn virtual_host(name: String, domains: Vec<String>, routes: Vec<Route>) -> VirtualHost {
-    VirtualHost { name, domains, routes, include_request_attempt_count: true, ..Default::default() }
+    VirtualHost {
+        name,
+        domains,
+        routes,
+        include_request_attempt_count: true,
+        ..Default::default()
+    }
 }
 
 pub(super) fn decorator(operation: String) -> Decorator {
-    Decorator { operation, ..Default::default() }
+    Decorator {
+        operation,
+        ..Default::default()
+    }
 }
 
 /// Istio sets no timeout unless a rule does.
@@ -52,67 +65,140 @@ pub(super) fn without_timeout() -> RouteAction {
 }
 
 fn with_timeout(timeout: std::time::Duration) -> RouteAction {
-    #[allow(deprecated, reason = "the limit that gRPC deadlines have in every proxy")]
-    RouteAction { timeout: Some(wire::duration(timeout)), max_grpc_timeout: Some(wire::duration(timeout)), ..Default::default() }
+    #[allow(
+        deprecated,
+        reason = "the limit that gRPC deadlines have in every proxy"
+    )]
+    RouteAction {
+        timeout: Some(wire::duration(timeout)),
+        max_grpc_timeout: Some(wire::duration(timeout)),
+        ..Default::default()
+    }
 }
 
 /// Forwards to one cluster, or to several by weight.
-pub(super) fn forward(scope: &Scope<'_>, rule: &HttpRoute, destinations: &Arc<[HttpDestination]>, route: &mut Route) {
+pub(super) fn forward(
+    scope: &Scope<'_>,
+    rule: &HttpRoute,
+    destinations: &Arc<[HttpDestination]>,
+    route: &mut Route,
+) {
     let inputs = scope.inputs;
-    let hashes: Vec<HashPolicy> = destinations.iter().flat_map(|to| destination_hashes(scope, &to.destination)).collect();
+    let hashes: Vec<HashPolicy> = destinations
+        .iter()
+        .flat_map(|to| destination_hashes(scope, &to.destination))
+        .collect();
     let mut action = with_timeout(rule.timeout.unwrap_or_default());
     action.retry_policy = match &rule.retries {
-        Some(own) => retries(own, !hashes.is_empty()),
-        None => default_retries(&inputs.mesh, !hashes.is_empty()),
+        Some(own) => retries::of_rule(own, !hashes.is_empty()),
+        None => retries::default_retries(&inputs.mesh, !hashes.is_empty()),
     };
     action.hash_policy = hashes;
-    action.request_mirror_policies = rule.mirrors.iter().map(|mirror| mirrored(scope, &mirror.destination, mirror.share)).collect();
+    action.request_mirror_policies = rule
+        .mirrors
+        .iter()
+        .map(|mirror| mirrored(scope, &mirror.destination, mirror.share))
+        .collect();
     let mut authority = host_of(&rule.headers.request);
-    change_headers(&rule.headers.request, &mut route.request_headers_to_add, &mut route.request_headers_to_remove);
-    change_headers(&rule.headers.response, &mut route.response_headers_to_add, &mut route.response_headers_to_remove);
+    change_route(&rule.headers, route);
     match destinations.as_ref() {
         [single] => {
-            action.cluster_specifier = Some(ClusterSpecifier::Cluster(cluster(scope, &single.destination)));
+            action.cluster_specifier = Some(ClusterSpecifier::Cluster(cluster(
+                scope,
+                &single.destination,
+            )));
             authority = host_of(&single.headers.request).or(authority);
-            change_headers(&single.headers.request, &mut route.request_headers_to_add, &mut route.request_headers_to_remove);
-            change_headers(&single.headers.response, &mut route.response_headers_to_add, &mut route.response_headers_to_remove);
+            change_route(&single.headers, route);
         }
         several => {
             let clusters = several.iter().map(|to| weighted(scope, to)).collect();
-            action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() }));
+            action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
+                clusters,
+                ..Default::default()
+            }));
         }
     }
     if let Some(rewrite) = &rule.rewrite {
         authority = rewrite.authority.clone().or(authority);
         action.prefix_rewrite = rewrite.uri.as_deref().unwrap_or_default().to_owned();
-        action.regex_rewrite = rewrite.uri_regex.as_ref().map(|(pattern, substitution)| RegexMatchAndSubstitute { pattern: Some(wire::regex(&**pattern)), substitution: substitution.to_string() });
+        action.regex_rewrite =
+            rewrite
+                .uri_regex
+                .as_ref()
+                .map(|(pattern, substitution)| RegexMatchAndSubstitute {
+                    pattern: Some(wire::regex(&**pattern)),
+                    substitution: substitution.to_string(),
+                });
     }
-    action.host_rewrite_specifier = authority.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_string()));
+    action.host_rewrite_specifier =
+        authority.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_string()));
     route.action = Some(Action::Route(action));
+}
+
+/// Adds changes of both directions to those that a route has.
+fn change_route(headers: &Headers, route: &mut Route) {
+    let Headers { request, response } = headers;
+    change_headers(
+        request,
+        &mut route.request_headers_to_add,
+        &mut route.request_headers_to_remove,
+    );
+    change_headers(
+        response,
+        &mut route.response_headers_to_add,
+        &mut route.response_headers_to_remove,
+    );
 }
 
 /// The cluster of a destination; without a port, the service's only one or the one that the request came for.
 fn cluster(scope: &Scope<'_>, to: &Destination) -> String {
-    OutboundName::new(to.host.as_str(), to.subset.as_deref(), destination_port(scope, to)).to_string()
+    OutboundName::new(
+        to.host.as_str(),
+        to.subset.as_deref(),
+        destination_port(scope, to),
+    )
+    .to_string()
 }
 
 fn destination_port(scope: &Scope<'_>, to: &Destination) -> u16 {
-    to.port.or_else(|| scope.inputs.single_ports.get(to.host.as_str()).copied()).unwrap_or(scope.port)
+    to.port
+        .or_else(|| scope.inputs.single_ports.get(to.host.as_str()).copied())
+        .unwrap_or(scope.port)
 }
 
 fn weighted(scope: &Scope<'_>, to: &HttpDestination) -> ClusterWeight {
-    let mut weight = ClusterWeight { name: cluster(scope, &to.destination), weight: Some(wire::number(to.weight)), ..Default::default() };
-    change_headers(&to.headers.request, &mut weight.request_headers_to_add, &mut weight.request_headers_to_remove);
-    change_headers(&to.headers.response, &mut weight.response_headers_to_add, &mut weight.response_headers_to_remove);
-    weight.host_rewrite_specifier = host_of(&to.headers.request).map(|host| cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.to_string()));
+    let mut weight = ClusterWeight {
+        name: cluster(scope, &to.destination),
+        weight: Some(wire::number(to.weight)),
+        ..Default::default()
+    };
+    change_headers(
+        &to.headers.request,
+        &mut weight.request_headers_to_add,
+        &mut weight.request_headers_to_remove,
+    );
+    change_headers(
+        &to.headers.response,
+        &mut weight.response_headers_to_add,
+        &mut weight.response_headers_to_remove,
+    );
+    weight.host_rewrite_specifier = host_of(&to.headers.request)
+        .map(|host| cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.to_string()));
     weight
 }
 
 fn mirrored(scope: &Scope<'_>, to: &Destination, share: Millionths) -> RequestMirrorPolicy {
-    let fraction = if share == Millionths::ALL { wire::always() } else { wire::millionths(share) };
+    let fraction = if share == Millionths::ALL {
+        wire::always()
+    } else {
+        wire::millionths(share)
+    };
     RequestMirrorPolicy {
         cluster: cluster(scope, to),
-        runtime_fraction: Some(core::RuntimeFractionalPercent { default_value: Some(fraction), ..Default::default() }),
+        runtime_fraction: Some(core::RuntimeFractionalPercent {
+            default_value: Some(fraction),
+            ..Default::default()
+        }),
         trace_sampled: Some(wire::boolean(false)),
         disable_shadow_host_suffix_append: true,
         ..Default::default()
@@ -125,115 +211,53 @@ fn is_host(name: &str) -> bool {
 
 /// The Host that header changes ask for; setting wins over adding.
 fn host_of(changes: &HeaderChanges) -> Option<Text> {
-    changes.set.iter().chain(changes.add.iter()).find(|(name, _)| is_host(name)).map(|(_, value)| value.clone())
+    changes
+        .set
+        .iter()
+        .chain(changes.add.iter())
+        .find(|(name, _)| is_host(name))
+        .map(|(_, value)| value.clone())
 }
 
-fn change_headers(changes: &HeaderChanges, add: &mut Vec<core::HeaderValueOption>, remove: &mut Vec<String>) {
-    use core::header_value_option::HeaderAppendAction::{AppendIfExistsOrAdd, OverwriteIfExistsOrAdd};
-    for (list, action) in [(&changes.set, OverwriteIfExistsOrAdd), (&changes.add, AppendIfExistsOrAdd)] {
-        let mut sorted: Vec<&(Text, Text)> = list.iter().filter(|(name, _)| !is_host(name)).collect();
+fn change_headers(
+    changes: &HeaderChanges,
+    add: &mut Vec<core::HeaderValueOption>,
+    remove: &mut Vec<String>,
+) {
+    use core::header_value_option::HeaderAppendAction::{
+        AppendIfExistsOrAdd, OverwriteIfExistsOrAdd,
+    };
+    for (list, action) in [
+        (&changes.set, OverwriteIfExistsOrAdd),
+        (&changes.add, AppendIfExistsOrAdd),
+    ] {
+        let mut sorted: Vec<&(Text, Text)> =
+            list.iter().filter(|(name, _)| !is_host(name)).collect();
         sorted.sort_by_key(|(name, _)| name.clone());
-        add.extend(sorted.into_iter().map(|(name, value)| core::HeaderValueOption {
-            header: Some(core::HeaderValue { key: name.to_string(), value: value.to_string(), ..Default::default() }),
-            append_action: action.into(),
-            ..Default::default()
-        }));
+        add.extend(
+            sorted
+                .into_iter()
+                .map(|(name, value)| core::HeaderValueOption {
+                    header: Some(core::HeaderValue {
+                        key: name.to_string(),
+                        value: value.to_string(),
+                        ..Default::default()
+                    }),
+                    append_action: action.into(),
+                    ..Default::default()
+                }),
+        );
     }
     remove.extend(changes.remove.iter().map(Text::to_string));
 }
 
-/// Retries where a rule says nothing about them: MeshConfig's, else Istio's two.
-pub(super) fn default_retries(mesh: &MeshConfig, hashes: bool) -> Option<RetryPolicy> {
-    match &mesh.default_http_retry {
-        Some(own) => retries(own, hashes),
-        None => Some(RetryPolicy {
-            retry_on: DEFAULT_RETRY_ON.to_owned(),
-            num_retries: Some(wire::number(DEFAULT_RETRIES)),
-            retry_host_predicate: if hashes { Vec::new() } else { vec![other_host()] },
-            host_selection_retry_max_attempts: HOST_ATTEMPTS,
-            ..Default::default()
-        }),
-    }
-}
-
-/// Where a request was hashed to a host, a retry goes to the same one.
-fn retries(own: &Retries, hashes: bool) -> Option<RetryPolicy> {
-    if own.attempts == 0 {
-        return None;
-    }
-    let (retry_on, codes) = conditions(own.retry_on.as_deref());
-    let avoids_tried = own.ignore_previous_hosts && !hashes;
-    Some(RetryPolicy {
-        retry_on,
-        retriable_status_codes: codes,
-        num_retries: Some(wire::number(own.attempts)),
-        per_try_timeout: own.per_try_timeout.map(wire::duration),
-        retry_host_predicate: if avoids_tried { vec![other_host()] } else { Vec::new() },
-        retry_priority: own.remote_localities.then(other_priority),
-        host_selection_retry_max_attempts: HOST_ATTEMPTS,
-        retry_back_off: own.back_off.map(|base| RetryBackOff { base_interval: Some(wire::duration(base)), ..Default::default() }),
-        ..Default::default()
-    })
-}
-
-/// Words stay; numbers become statuses, for which the word that enables them is added.
-fn conditions(written: Option<&str>) -> (String, Vec<u32>) {
-    let Some(written) = written else {
-        return (DEFAULT_RETRY_ON.to_owned(), Vec::new());
-    };
-    let (mut words, mut codes) = (Vec::new(), Vec::new());
-    for part in written.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        match part.parse::<u32>() {
-            Ok(code) => codes.push(code),
-            Err(_) => words.push(part),
-        }
-    }
-    if !codes.is_empty() && !words.contains(&"retriable-status-codes") {
-        words.push("retriable-status-codes");
-    }
-    (words.join(","), codes)
-}
-
-fn other_host() -> RetryHostPredicate {
-    let config = retry_host_predicate::ConfigType::TypedConfig(packed(&PreviousHostsPredicate {}));
-    RetryHostPredicate { name: "envoy.retry_host_predicates.previous_hosts".to_owned(), config_type: Some(config) }
-}
-
-fn other_priority() -> RetryPriority {
-    let config = retry_priority::ConfigType::TypedConfig(packed(&PreviousPrioritiesConfig { update_frequency: 2 }));
-    RetryPriority { name: "envoy.retry_priorities.previous_priorities".to_owned(), config_type: Some(config) }
-}
-
 fn destination_hashes(scope: &Scope<'_>, to: &Destination) -> Vec<HashPolicy> {
-    hash_policies(scope.inputs, to.host.as_str(), to.subset.as_deref(), destination_port(scope, to))
-}
-
-/// What requests to a host are hashed by, as its DestinationRule says.
-pub(super) fn hash_policies(inputs: &RouteInputs, host: &str, subset: Option<&str>, port: u16) -> Vec<HashPolicy> {
-    let Some(rule) = inputs.hash_rules.get(host) else {
-        return Vec::new();
-    };
-    let own = subset.and_then(|name| rule.subsets.iter().find(|subset| &*subset.name == name));
-    let policy = own.map_or_else(|| rule.policy.for_port(port), |own| clusters::of_subset(&rule.policy, &own.policy, port));
-    match policy.load_balancer.map(|balancer| balancer.algorithm) {
-        Some(Algorithm::ConsistentHash { key, .. }) => vec![HashPolicy { policy_specifier: Some(hashed_by(&key)), ..Default::default() }],
-        _ => Vec::new(),
-    }
-}
-
-fn hashed_by(key: &HashKey) -> hash_policy::PolicySpecifier {
-    use hash_policy::{ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter};
-    match key {
-        HashKey::Header(name) => PolicySpecifier::Header(Header { header_name: name.to_string(), ..Default::default() }),
-        HashKey::Cookie { name, path, ttl, attributes } => PolicySpecifier::Cookie(Cookie {
-            name: name.to_string(),
-            ttl: ttl.map(wire::duration),
-            path: path.as_deref().unwrap_or_default().to_owned(),
-            attributes: attributes.iter().map(|(name, value)| CookieAttribute { name: name.to_string(), value: value.to_string() }).collect(),
-        }),
-        HashKey::SourceIp => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
-        HashKey::QueryParameter(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() }),
-    }
+    hash_policies(
+        scope.inputs,
+        to.host.as_str(),
+        to.subset.as_deref(),
+        destination_port(scope, to),
+    )
 }
 
 pub(super) fn redirect(scope: &Scope<'_>, redirect: &HttpRedirect, route: &mut Route) {
@@ -265,47 +289,85 @@ pub(super) fn redirect(scope: &Scope<'_>, redirect: &HttpRedirect, route: &mut R
         host_redirect: redirect.authority.as_deref().unwrap_or_default().to_owned(),
         port_redirect: port.into(),
         response_code: code.into(),
-        scheme_rewrite_specifier: redirect.scheme.as_ref().map(|scheme| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_string())),
+        scheme_rewrite_specifier: redirect
+            .scheme
+            .as_ref()
+            .map(|scheme| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_string())),
         path_rewrite_specifier: path,
         ..Default::default()
     }));
 }
 
 pub(super) fn respond(status: u16, body: &[u8], route: &mut Route) {
-    let is_readable = |text: &&str| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+    let is_readable = |text: &&str| {
+        !text
+            .chars()
+            .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+    };
     let source = match std::str::from_utf8(body).ok().filter(is_readable) {
         Some(text) => core::data_source::Specifier::InlineString(text.to_owned()),
         None => core::data_source::Specifier::InlineBytes(body.to_vec()),
     };
-    let body = (!body.is_empty()).then(|| core::DataSource { specifier: Some(source), ..Default::default() });
-    route.action = Some(Action::DirectResponse(DirectResponseAction { status: status.into(), body, ..Default::default() }));
+    let body = (!body.is_empty()).then(|| core::DataSource {
+        specifier: Some(source),
+        ..Default::default()
+    });
+    route.action = Some(Action::DirectResponse(DirectResponseAction {
+        status: status.into(),
+        body,
+        ..Default::default()
+    }));
 }
 
 /// What routes of every action have: where they are from, their operation's name, faults and CORS.
-pub(super) fn finish(scope: &Scope<'_>, rule: &VirtualService, http: &HttpRoute, route: &mut Route) {
+pub(super) fn finish(
+    scope: &Scope<'_>,
+    rule: &VirtualService,
+    http: &HttpRoute,
+    route: &mut Route,
+) {
     if !matches!(route.action, Some(Action::Route(_))) {
-        change_headers(&http.headers.response, &mut route.response_headers_to_add, &mut route.response_headers_to_remove);
+        change_headers(
+            &http.headers.response,
+            &mut route.response_headers_to_add,
+            &mut route.response_headers_to_remove,
+        );
     }
-    route.metadata = Some(wire::metadata([("istio", json!({"config": wire::config_path(&rule.meta)}))]));
+    route.metadata = Some(wire::metadata([(
+        "istio",
+        json!({"config": wire::config_path(&rule.meta)}),
+    )]));
     route.decorator = Some(decorator(operation(route, rule.meta.name(), scope.port)));
     if let Some(injection) = &http.fault {
-        route.typed_per_filter_config.insert("envoy.filters.http.fault".to_owned(), fault_config(injection));
+        route.typed_per_filter_config.insert(
+            "envoy.filters.http.fault".to_owned(),
+            fault_config(injection),
+        );
     }
     if let Some(policy) = &http.cors {
-        route.typed_per_filter_config.insert("envoy.filters.http.cors".to_owned(), cors_config(policy));
+        route
+            .typed_per_filter_config
+            .insert("envoy.filters.http.cors".to_owned(), cors_config(policy));
     }
 }
 
 /// `host:port/path*`, with the rule's name for the host where there are several destinations or none.
 fn operation(route: &Route, rule: &str, port: u16) -> String {
-    let path = match route.r#match.as_ref().and_then(|matching| matching.path_specifier.as_ref()) {
+    let path = match route
+        .r#match
+        .as_ref()
+        .and_then(|matching| matching.path_specifier.as_ref())
+    {
         Some(PathSpecifier::Prefix(prefix)) => format!("{prefix}*"),
         Some(PathSpecifier::Path(path)) => path.clone(),
         Some(PathSpecifier::SafeRegex(regex)) => regex.regex.clone(),
         _ => "/*".to_owned(),
     };
     let single = match &route.action {
-        Some(Action::Route(RouteAction { cluster_specifier: Some(ClusterSpecifier::Cluster(name)), .. })) => OutboundName::parse(name),
+        Some(Action::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(name)),
+            ..
+        })) => OutboundName::parse(name),
         _ => None,
     };
     match single {
@@ -315,11 +377,14 @@ fn operation(route: &Route, rule: &str, port: u16) -> String {
 }
 
 fn fault_config(injection: &FaultInjection) -> Any {
-    let delay = injection.delay.map(|(delay, share)| common_fault::FaultDelay {
-        percentage: Some(wire::millionths(share)),
-        fault_delay_secifier: Some(common_fault::fault_delay::FaultDelaySecifier::FixedDelay(wire::duration(delay))),
-        ..Default::default()
-    });
+    let delay = injection
+        .delay
+        .map(|(delay, share)| common_fault::FaultDelay {
+            percentage: Some(wire::millionths(share)),
+            fault_delay_secifier: Some(common_fault::fault_delay::FaultDelaySecifier::FixedDelay(
+                wire::duration(delay),
+            )),
+        });
     let abort = injection.abort.map(|(status, share)| fault::FaultAbort {
         percentage: Some(wire::millionths(share)),
         error_type: Some(match status {
@@ -328,27 +393,36 @@ fn fault_config(injection: &FaultInjection) -> Any {
         }),
         ..Default::default()
     });
-    packed(&fault::HttpFault { delay, abort, ..Default::default() })
+    packed(&fault::HttpFault {
+        delay,
+        abort,
+        ..Default::default()
+    })
 }
 
 fn cors_config(policy: &CorsPolicy) -> Any {
     let joined = |list: &[Text]| list.join(",");
     packed(&cors::CorsPolicy {
-        allow_origin_string_match: policy.allow_origins.iter().map(|origin| matches::string(origin).unwrap_or_else(|| wire::pattern(".*"))).collect(),
+        allow_origin_string_match: policy
+            .allow_origins
+            .iter()
+            .map(|origin| matches::string(origin).unwrap_or_else(|| wire::pattern(".*")))
+            .collect(),
         allow_methods: joined(&policy.allow_methods),
         allow_headers: joined(&policy.allow_headers),
         expose_headers: joined(&policy.expose_headers),
-        max_age: policy.max_age.map(|age| age.as_secs().to_string()).unwrap_or_default(),
+        max_age: policy
+            .max_age
+            .map(|age| age.as_secs().to_string())
+            .unwrap_or_default(),
         allow_credentials: policy.allow_credentials.map(wire::boolean),
-        filter_enabled: Some(core::RuntimeFractionalPercent { default_value: Some(wire::always()), ..Default::default() }),
+        filter_enabled: Some(core::RuntimeFractionalPercent {
+            default_value: Some(wire::always()),
+            ..Default::default()
+        }),
         forward_not_matching_preflights: Some(wire::boolean(policy.forward_unmatched_preflights)),
         ..Default::default()
     })
-}
-
-/// Retries of requests that did not reach the application: only for its own sidecar, never for gRPC (row TM-011).
-pub(crate) fn inbound_retries() -> RetryPolicy {
-    RetryPolicy { retry_on: "reset-before-request".to_owned(), num_retries: Some(wire::number(DEFAULT_RETRIES)), ..Default::default() }
 }
 
 /// The route of an inbound port: everything to one cluster.
@@ -361,10 +435,16 @@ pub(crate) fn inbound(cluster: &str, operation: String, is_grpc: bool) -> Route 
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         timeout: Some(pb::Duration::default()),
-        retry_policy: (!is_grpc).then(inbound_retries),
+        retry_policy: (!is_grpc).then(retries::inbound_retries),
         max_stream_duration: Some(limits),
         ..Default::default()
     };
-    let everything = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() };
-    Route { decorator: Some(decorator(operation)), ..named("default", everything, Action::Route(action)) }
+    let everything = RouteMatch {
+        path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+        ..Default::default()
+    };
+    Route {
+        decorator: Some(decorator(operation)),
+        ..named("default", everything, Action::Route(action))
+    }
 }

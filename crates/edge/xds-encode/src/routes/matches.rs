@@ -2,8 +2,15 @@
 
 use mesh_model::{matching::StringMatch, object::Text, virtual_service::HttpMatch};
 use wire_envoy::pb::{
-    matcher::{ListMatcher, MetadataMatcher, OrMatcher, StringMatcher, ValueMatcher, list_matcher, metadata_matcher::PathSegment, metadata_matcher::path_segment::Segment, value_matcher::MatchPattern},
-    route::{HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier, query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier},
+    matcher::{
+        ListMatcher, MetadataMatcher, OrMatcher, StringMatcher, ValueMatcher, list_matcher,
+        metadata_matcher::PathSegment, metadata_matcher::path_segment::Segment,
+        value_matcher::MatchPattern,
+    },
+    route::{
+        HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
+        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
+    },
 };
 
 use super::header_is;
@@ -16,7 +23,10 @@ const CLAIMS: &str = "@request.auth.claims";
 pub(super) fn encode(matching: Option<&HttpMatch>) -> RouteMatch {
     let everything = || PathSpecifier::Prefix("/".to_owned());
     let Some(matching) = matching else {
-        return RouteMatch { path_specifier: Some(everything()), ..Default::default() };
+        return RouteMatch {
+            path_specifier: Some(everything()),
+            ..Default::default()
+        };
     };
     let path = match &matching.uri {
         None | Some(StringMatch::Present) => everything(),
@@ -28,7 +38,10 @@ pub(super) fn encode(matching: Option<&HttpMatch>) -> RouteMatch {
         path_specifier: Some(path),
         case_sensitive: Some(wire::boolean(!matching.ignore_uri_case)),
         headers: headers(matching),
-        query_parameters: sorted(&matching.query).into_iter().map(|(name, value)| query(name, value)).collect(),
+        query_parameters: sorted(&matching.query)
+            .into_iter()
+            .map(|(name, value)| query(name, value))
+            .collect(),
         dynamic_metadata: claims(matching),
         ..Default::default()
     }
@@ -42,17 +55,37 @@ pub(super) fn takes_all(matching: &HttpMatch) -> bool {
         Some(StringMatch::Regex(path)) => &**path == ".*" || &**path == "/.*",
         Some(StringMatch::Exact(_)) => false,
     };
-    let parts = [&matching.headers, &matching.without_headers, &matching.query];
-    any_path && parts.iter().all(|part| part.is_empty()) && matching.method.is_none() && matching.authority.is_none() && matching.scheme.is_none()
+    let parts = [
+        &matching.headers,
+        &matching.without_headers,
+        &matching.query,
+    ];
+    any_path
+        && parts.iter().all(|part| part.is_empty())
+        && matching.method.is_none()
+        && matching.authority.is_none()
+        && matching.scheme.is_none()
 }
 
 /// In the order of names: wanted, unwanted, then those that are no headers to the user.
 fn headers(matching: &HttpMatch) -> Vec<HeaderMatcher> {
     let plain = |(name, _): &(&Text, &StringMatch)| !name.starts_with(CLAIMS);
-    let wanted = sorted(&matching.headers).into_iter().filter(plain).map(|(name, value)| header(name, value));
-    let unwanted = sorted(&matching.without_headers).into_iter().filter(plain).map(|(name, value)| without(header(name, value)));
-    let special = [(":method", &matching.method), (":authority", &matching.authority), (":scheme", &matching.scheme)];
-    let special = special.into_iter().filter_map(|(name, value)| Some(header(name, value.as_ref()?)));
+    let wanted = sorted(&matching.headers)
+        .into_iter()
+        .filter(plain)
+        .map(|(name, value)| header(name, value));
+    let unwanted = sorted(&matching.without_headers)
+        .into_iter()
+        .filter(plain)
+        .map(|(name, value)| without(header(name, value)));
+    let special = [
+        (":method", &matching.method),
+        (":authority", &matching.authority),
+        (":scheme", &matching.scheme),
+    ];
+    let special = special
+        .into_iter()
+        .filter_map(|(name, value)| Some(header(name, value.as_ref()?)));
     wanted.chain(unwanted).chain(special).collect()
 }
 
@@ -64,20 +97,37 @@ fn sorted(list: &[(Text, StringMatch)]) -> Vec<(&Text, &StringMatch)> {
 
 fn header(name: &str, value: &StringMatch) -> HeaderMatcher {
     match string(value) {
-        None => HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)), ..Default::default() },
+        None => HeaderMatcher {
+            name: name.to_owned(),
+            header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+            ..Default::default()
+        },
         Some(matcher) => header_is(name, matcher),
     }
 }
 
 /// A missing header counts as an empty one, unless only its presence was asked for.
 fn without(matcher: HeaderMatcher) -> HeaderMatcher {
-    let by_value = matches!(matcher.header_match_specifier, Some(HeaderMatchSpecifier::StringMatch(_)));
-    HeaderMatcher { invert_match: true, treat_missing_header_as_empty: by_value, ..matcher }
+    let by_value = matches!(
+        matcher.header_match_specifier,
+        Some(HeaderMatchSpecifier::StringMatch(_))
+    );
+    HeaderMatcher {
+        invert_match: true,
+        treat_missing_header_as_empty: by_value,
+        ..matcher
+    }
 }
 
 fn query(name: &str, value: &StringMatch) -> QueryParameterMatcher {
-    let specifier = string(value).map_or(QueryParameterMatchSpecifier::PresentMatch(true), QueryParameterMatchSpecifier::StringMatch);
-    QueryParameterMatcher { name: name.to_owned(), query_parameter_match_specifier: Some(specifier) }
+    let specifier = string(value).map_or(
+        QueryParameterMatchSpecifier::PresentMatch(true),
+        QueryParameterMatchSpecifier::StringMatch,
+    );
+    QueryParameterMatcher {
+        name: name.to_owned(),
+        query_parameter_match_specifier: Some(specifier),
+    }
 }
 
 /// `None`: only has to be there.
@@ -93,7 +143,12 @@ pub(super) fn string(value: &StringMatch) -> Option<StringMatcher> {
 
 /// `@request.auth.claims.group`, `@request.auth.claims[nested][role]`: what the JWT filter wrote about the token.
 fn claims(matching: &HttpMatch) -> Vec<MetadataMatcher> {
-    let of = |list: &[(Text, StringMatch)], invert: bool| sorted(list).into_iter().filter_map(|(name, value)| claim(name, value, invert)).collect::<Vec<_>>();
+    let of = |list: &[(Text, StringMatch)], invert: bool| {
+        sorted(list)
+            .into_iter()
+            .filter_map(|(name, value)| claim(name, value, invert))
+            .collect::<Vec<_>>()
+    };
     let mut found = of(&matching.headers, false);
     found.extend(of(&matching.without_headers, true));
     found
@@ -103,18 +158,37 @@ fn claim(name: &str, value: &StringMatch, invert: bool) -> Option<MetadataMatche
     let path = name.strip_prefix(CLAIMS)?;
     let keys: Vec<&str> = match path.strip_prefix('.') {
         Some(dotted) => dotted.split('.').collect(),
-        None => path.split(['[', ']']).filter(|key| !key.is_empty()).collect(),
+        None => path
+            .split(['[', ']'])
+            .filter(|key| !key.is_empty())
+            .collect(),
     };
-    let pattern = |pattern| ValueMatcher { match_pattern: Some(pattern) };
+    let pattern = |pattern| ValueMatcher {
+        match_pattern: Some(pattern),
+    };
     let value = match string(value) {
         None => pattern(MatchPattern::PresentMatch(true)),
         Some(matcher) => {
             let text = pattern(MatchPattern::StringMatch(matcher));
             let one = list_matcher::MatchPattern::OneOf(Box::new(text.clone()));
-            let list = pattern(MatchPattern::ListMatch(Box::new(ListMatcher { match_pattern: Some(one) })));
-            pattern(MatchPattern::OrMatch(OrMatcher { value_matchers: vec![list, text] }))
+            let list = pattern(MatchPattern::ListMatch(Box::new(ListMatcher {
+                match_pattern: Some(one),
+            })));
+            pattern(MatchPattern::OrMatch(OrMatcher {
+                value_matchers: vec![list, text],
+            }))
         }
     };
-    let path = std::iter::once("payload").chain(keys).map(|key| PathSegment { segment: Some(Segment::Key(key.to_owned())) }).collect();
-    Some(MetadataMatcher { filter: "envoy.filters.http.jwt_authn".to_owned(), path, value: Some(value), invert })
+    let path = std::iter::once("payload")
+        .chain(keys)
+        .map(|key| PathSegment {
+            segment: Some(Segment::Key(key.to_owned())),
+        })
+        .collect();
+    Some(MetadataMatcher {
+        filter: "envoy.filters.http.jwt_authn".to_owned(),
+        path,
+        value: Some(value),
+        invert,
+    })
 }

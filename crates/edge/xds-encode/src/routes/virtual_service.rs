@@ -31,7 +31,11 @@ pub(super) fn http_routes(scope: &Scope<'_>, rule: &Arc<VirtualService>) -> Vec<
             break;
         }
         let mut takes_all = false;
-        for matching in route.matches.iter().filter(|matching| applies(scope, matching)) {
+        for matching in route
+            .matches
+            .iter()
+            .filter(|matching| applies(scope, matching))
+        {
             found.extend(encode(scope, rule, route, Some(matching)));
             takes_all = takes_all || matches::takes_all(matching);
         }
@@ -44,22 +48,50 @@ pub(super) fn http_routes(scope: &Scope<'_>, rule: &Arc<VirtualService>) -> Vec<
 
 fn applies(scope: &Scope<'_>, matching: &HttpMatch) -> bool {
     let client = &scope.inputs.client;
-    let gateways = matching.gateways.is_empty() || matching.gateways.iter().any(|gateway| scope.gateways.contains(gateway));
+    let gateways = matching.gateways.is_empty()
+        || matching
+            .gateways
+            .iter()
+            .any(|gateway| scope.gateways.contains(gateway));
     let port = matching.port.is_none_or(|port| port == scope.port);
-    gateways && port && has_labels(&matching.source_labels, &client.labels) && matching.source_namespace.as_ref().is_none_or(|wanted| *wanted == client.namespace)
+    gateways
+        && port
+        && has_labels(&matching.source_labels, &client.labels)
+        && matching
+            .source_namespace
+            .as_ref()
+            .is_none_or(|wanted| *wanted == client.namespace)
 }
 
 pub(crate) fn has_labels(wanted: &Labels, labels: &Labels) -> bool {
-    wanted.iter().all(|(key, value)| labels.value(key) == Some(value))
+    wanted
+        .iter()
+        .all(|(key, value)| labels.value(key) == Some(value))
 }
 
-fn encode(scope: &Scope<'_>, rule: &VirtualService, route: &HttpRoute, matching: Option<&HttpMatch>) -> Option<Route> {
-    let mut encoded = Route { name: name(route, matching), r#match: Some(matches::encode(matching)), ..Default::default() };
-    encoded.stat_prefix = matching.and_then(|matching| matching.stat_prefix.as_deref()).unwrap_or_default().to_owned();
+fn encode(
+    scope: &Scope<'_>,
+    rule: &VirtualService,
+    route: &HttpRoute,
+    matching: Option<&HttpMatch>,
+) -> Option<Route> {
+    let mut encoded = Route {
+        name: name(route, matching),
+        r#match: Some(matches::encode(matching)),
+        ..Default::default()
+    };
+    encoded.stat_prefix = matching
+        .and_then(|matching| matching.stat_prefix.as_deref())
+        .unwrap_or_default()
+        .to_owned();
     match &route.action {
-        HttpAction::Route(destinations) => actions::forward(scope, route, destinations, &mut encoded),
+        HttpAction::Route(destinations) => {
+            actions::forward(scope, route, destinations, &mut encoded)
+        }
         HttpAction::Redirect(redirect) => actions::redirect(scope, redirect, &mut encoded),
-        HttpAction::DirectResponse { status, body } => actions::respond(*status, body, &mut encoded),
+        HttpAction::DirectResponse { status, body } => {
+            actions::respond(*status, body, &mut encoded)
+        }
         HttpAction::Delegate { .. } => return None,
     }
     actions::finish(scope, rule, route, &mut encoded);

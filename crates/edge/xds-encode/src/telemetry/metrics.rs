@@ -46,12 +46,20 @@ impl Reports<'_> {
         let mut interval: Option<Duration> = None;
         let mut order: Vec<&str> = Vec::new();
         let mut changes: BTreeMap<&str, Changes> = BTreeMap::new();
-        for block in self.telemetries.iter().flat_map(|telemetry| telemetry.metrics.iter()) {
+        for block in self
+            .telemetries
+            .iter()
+            .flat_map(|telemetry| telemetry.metrics.iter())
+        {
             if !block.providers.is_empty() {
                 providers = block.providers.to_vec();
             }
             interval = block.reporting_interval.or(interval);
-            for change in block.overrides.iter().filter(|change| self.side.takes(change.mode)) {
+            for change in block
+                .overrides
+                .iter()
+                .filter(|change| self.side.takes(change.mode))
+            {
                 for metric in about(change) {
                     if !order.contains(&metric) {
                         order.push(metric);
@@ -60,9 +68,20 @@ impl Reports<'_> {
                 }
             }
         }
-        providers.iter().any(|name| provider(self.mesh, name) == Some(ProviderKind::Prometheus)).then_some(())?;
-        let metrics = order.iter().filter_map(|name| metric(name, changes.get(name)?)).collect();
-        Some(PluginConfig { disable_host_header_fallback: self.side != Side::Outbound, tcp_reporting_duration: interval.map(wire::duration), metrics, ..Default::default() })
+        providers
+            .iter()
+            .any(|name| provider(self.mesh, name) == Some(ProviderKind::Prometheus))
+            .then_some(())?;
+        let metrics = order
+            .iter()
+            .filter_map(|name| metric(name, changes.get(name)?))
+            .collect();
+        Some(PluginConfig {
+            disable_host_header_fallback: self.side != Side::Outbound,
+            tcp_reporting_duration: interval.map(wire::duration),
+            metrics,
+            ..Default::default()
+        })
     }
 }
 
@@ -81,7 +100,9 @@ fn apply(known: &mut Changes, change: &MetricOverride) {
         known.added.remove(tag);
         match tag_override {
             TagOverride::Remove => known.removed.push(tag.clone()),
-            TagOverride::Upsert(expression) => drop(known.added.insert(tag.clone(), expression.clone())),
+            TagOverride::Upsert(expression) => {
+                drop(known.added.insert(tag.clone(), expression.clone()))
+            }
         }
     }
     known.removed.sort_unstable();
@@ -89,12 +110,20 @@ fn apply(known: &mut Changes, change: &MetricOverride) {
 
 fn metric(name: &str, changes: &Changes) -> Option<MetricConfig> {
     if changes.dropped {
-        return Some(MetricConfig { name: name.to_owned(), drop: true, ..Default::default() });
+        return Some(MetricConfig {
+            name: name.to_owned(),
+            drop: true,
+            ..Default::default()
+        });
     }
     let changed = !changes.added.is_empty() || !changes.removed.is_empty();
     changed.then(|| MetricConfig {
         name: name.to_owned(),
-        dimensions: changes.added.iter().map(|(tag, expression)| (tag.to_string(), expression.to_string())).collect(),
+        dimensions: changes
+            .added
+            .iter()
+            .map(|(tag, expression)| (tag.to_string(), expression.to_string()))
+            .collect(),
         tags_to_remove: changes.removed.iter().map(Text::to_string).collect(),
         ..Default::default()
     })

@@ -1,5 +1,7 @@
 //! Resources are made by decoding wire messages, as they come in real life.
 
+mod interop;
+
 use wire_envoy::{
     any,
     pb::{self, cluster, core, endpoint, route, tls},

@@ -63,7 +63,7 @@ pub async fn enter(context: &Arc<Context>, pod: &Pod, container: &str, arguments
         launch_entry(&worker, &entry, 0, &numbers, standard)
     })
     .await?;
-    let message = read_status(status).await?;
+    let message = read_status(status).await.unwrap_or_else(|error| error.to_string());
     if message.is_empty() {
         return Ok(Entered { pid, ended });
     }

@@ -405,7 +405,7 @@ impl Job {
             super::blocking(move || launch_container(&context, &spec, &scratch, &network, &out_write, &error_write)).await?;
         tokio::spawn(log.clone().copy("stdout", out_read));
         tokio::spawn(log.clone().copy("stderr", error_read));
-        let message = read_status(status).await?;
+        let message = read_status(status).await.unwrap_or_else(|error| error.to_string());
         if message.is_empty() {
             return Ok(Started { pid, ended, log });
         }

@@ -110,10 +110,17 @@ kinds! {
     HTTP_ROUTES: "gateway.networking.k8s.io" ["v1", "v1beta1"] "HTTPRoute" "httproutes" [] Namespaced Obeyed;
     GRPC_ROUTES: "gateway.networking.k8s.io" ["v1"] "GRPCRoute" "grpcroutes" [] Namespaced Obeyed;
     TLS_ROUTES: "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" "tlsroutes" [] Namespaced Obeyed;
-    TCP_ROUTES: "gateway.networking.k8s.io" ["v1alpha2"] "TCPRoute" "tcproutes" [] Namespaced Obeyed;
-    UDP_ROUTES: "gateway.networking.k8s.io" ["v1alpha2"] "UDPRoute" "udproutes" [] Namespaced Obeyed;
+    TCP_ROUTES: "gateway.networking.k8s.io" ["v1", "v1alpha2"] "TCPRoute" "tcproutes" [] Namespaced Obeyed;
+    UDP_ROUTES: "gateway.networking.k8s.io" ["v1", "v1alpha2"] "UDPRoute" "udproutes" [] Namespaced Obeyed;
     REFERENCE_GRANTS: "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" "referencegrants" ["refgrant"] Namespaced Obeyed;
     BACKEND_TLS_POLICIES: "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" "backendtlspolicies" ["btlspolicy"] Namespaced Obeyed;
+    LISTENER_SETS: "gateway.networking.k8s.io" ["v1"] "ListenerSet" "listenersets" ["lset"] Namespaced Obeyed;
+    BACKEND_TRAFFIC_POLICIES: "gateway.networking.x-k8s.io" ["v1alpha1"] "XBackendTrafficPolicy" "xbackendtrafficpolicies" [] Namespaced Obeyed;
+    BACKENDS: "gateway.networking.x-k8s.io" ["v1alpha1"] "XBackend" "xbackends" [] Namespaced Obeyed;
+    MESHES: "gateway.networking.x-k8s.io" ["v1alpha1"] "XMesh" "xmeshes" [] Cluster Obeyed;
+    INFERENCE_POOLS: "inference.networking.k8s.io" ["v1"] "InferencePool" "inferencepools" [] Namespaced Obeyed;
+    SERVICE_EXPORTS: "multicluster.x-k8s.io" ["v1alpha1"] "ServiceExport" "serviceexports" [] Namespaced Obeyed;
+    SERVICE_IMPORTS: "multicluster.x-k8s.io" ["v1alpha1"] "ServiceImport" "serviceimports" [] Namespaced Obeyed;
 }
 
 impl Kind {

@@ -13,13 +13,17 @@ use std::{
 use hyper::{Request, body::Incoming, server::conn::{http1, http2}, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proxy_config::HttpConnectionManager;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 
 use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::{
     connection::Connection,
     exchange::{Exchange, body::RequestSource, is_grpc},
     publish::LiveHttp,
+    report::downstream::OpenHttp,
     serve::serve,
     worker::Worker,
 };
@@ -37,6 +41,8 @@ struct Session {
     /// Requests that began, and those that have ended; both only grow.
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Told when the connection has had as many requests as it may.
+    full: Notify,
 }
 
 /// Serves requests until the connection ends.
@@ -45,7 +51,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = http.config.clone();
-    let session = Arc::new(Session { worker, connection, http, begun: AtomicU64::new(0), ended: AtomicU64::new(0) });
+    let _open = OpenHttp::new(&http, is_http2);
+    let session = Arc::new(Session { worker, connection, http, begun: AtomicU64::new(0), ended: AtomicU64::new(0), full: Notify::new() });
     let service = {
         let session = session.clone();
         service_fn(move |request| one(session.clone(), request))
@@ -64,7 +71,10 @@ where
 
 /// One request as the codec gives it.
 async fn one(session: Arc<Session>, mut request: Request<Incoming>) -> Result<hyper::Response<crate::exchange::reply::ReplyBody>, Infallible> {
-    session.begun.fetch_add(1, Ordering::Relaxed);
+    let begun = session.begun.fetch_add(1, Ordering::Relaxed) + 1;
+    if session.http.config.max_requests_per_connection.is_some_and(|limit| begun >= u64::from(limit)) {
+        session.full.notify_one();
+    }
     let _ended = Ended(session.clone());
     let upgrades = request.headers().contains_key(http::header::UPGRADE) || request.method() == http::Method::CONNECT;
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
@@ -100,6 +110,7 @@ where
             biased;
             _ = connection.as_mut() => return,
             () = &mut draining => break session.worker.settings.drain_time,
+            () = session.full.notified() => break session.worker.settings.drain_time,
             () = &mut old => break timeouts.drain.unwrap_or(session.worker.settings.drain_time),
             () = &mut idle => {
                 let (begun, ended) = (session.begun.load(Ordering::Relaxed), session.ended.load(Ordering::Relaxed));

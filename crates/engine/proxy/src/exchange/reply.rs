@@ -26,6 +26,7 @@ use super::{Exchange, body::BodyError, grpc};
 use crate::{
     codec::{reset_reason, upgrade},
     headers::{self, names::*},
+    report::{STATUS_LINE_BYTES, head_bytes},
     upstream::pool::Lease,
 };
 
@@ -99,7 +100,8 @@ impl Reply {
         head.version = http::Version::HTTP_11;
         x.record.status = Some(head.status.as_u16());
         x.record.grpc_status = x.record.grpc_status.or_else(|| grpc::status_in(&head.headers));
-        x.record.response_headers = Some(head.headers.clone());
+        x.record.response_headers = x.http.needs.keep_response(&head.headers);
+        x.record.bytes.downstream_header_sent = head_bytes(&head.headers, STATUS_LINE_BYTES);
         x.record.timings.first_downstream_tx = Some(x.elapsed());
         let mut body = ReplyBody { x: None, content: Passing::Empty, complete: true, timer: None, messages: grpc::Messages::default() };
         match content {
@@ -150,31 +152,43 @@ struct Timer {
     /// From the request's end; the sleep exists once that is known.
     route: Option<(Duration, Option<Pin<Box<Sleep>>>)>,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    longest: Option<Pin<Box<Sleep>>>,
     seen_bytes: u64,
+}
+
+/// Why a response was cut short.
+enum TimeOver {
+    Route,
+    Idle,
+    Longest,
 }
 
 impl Timer {
     fn new(x: &Exchange) -> Option<Box<Self>> {
         let idle = x.stream_idle_timeout();
-        if x.timeout.is_none() && idle.is_none() {
+        if x.timeout.is_none() && idle.is_none() && x.longest.is_none() {
             return None;
         }
         Some(Box::new(Self {
             route: x.timeout.map(|limit| (limit, None)),
             idle: idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
+            longest: x.longest.map(|instant| Box::pin(tokio::time::sleep_until(instant.into()))),
             seen_bytes: x.body.bytes(),
         }))
     }
 
-    /// Ready when time is up: `true` for the route's timeout, `false` for the idle timeout.
-    fn poll(&mut self, x: &Exchange, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready when time is up.
+    fn poll(&mut self, x: &Exchange, cx: &mut Context<'_>) -> Poll<TimeOver> {
+        if self.longest.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(TimeOver::Longest);
+        }
         if let Some((limit, sleep)) = &mut self.route {
             if sleep.is_none() && x.body.poll_complete(cx).is_ready() {
                 let ended = x.body.ended(x.started).unwrap_or(x.started);
                 *sleep = Some(Box::pin(tokio::time::sleep_until((ended + *limit).into())));
             }
             if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(true);
+                return Poll::Ready(TimeOver::Route);
             }
         }
         let Some((limit, sleep)) = &mut self.idle else { return Poll::Pending };
@@ -182,7 +196,7 @@ impl Timer {
             // Bytes that go up keep a stream from being idle, too.
             let bytes = x.body.bytes();
             if bytes == std::mem::replace(&mut self.seen_bytes, bytes) {
-                return Poll::Ready(false);
+                return Poll::Ready(TimeOver::Idle);
             }
             sleep.as_mut().reset(tokio::time::Instant::now() + *limit);
         }
@@ -243,7 +257,7 @@ impl ReplyBody {
         }
         if let Some(trailers) = frame.trailers_ref() {
             x.record.grpc_status = grpc::status_in(trailers).or(x.record.grpc_status);
-            x.record.response_trailers = Some(trailers.clone());
+            x.record.response_trailers = x.http.needs.keep_trailers(trailers);
         }
         if let Some(timer) = &mut self.timer {
             timer.active();
@@ -252,11 +266,14 @@ impl ReplyBody {
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let (Some(timer), Some(x)) = (&mut self.timer, &self.x) else { return Poll::Pending };
-        match timer.poll(x, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(true) => Poll::Ready(self.fail(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout".to_owned())),
-            Poll::Ready(false) => Poll::Ready(self.fail(ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout".to_owned())),
-        }
+        timer.poll(x, cx).map(|over| {
+            let (flag, details) = match over {
+                TimeOver::Route => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+                TimeOver::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+                TimeOver::Longest => (ResponseFlags::DURATION_TIMEOUT, "max_duration_timeout"),
+            };
+            self.fail(flag, details.to_owned())
+        })
     }
 }
 
@@ -328,12 +345,7 @@ impl Drop for ReplyBody {
 
 /// The host of the record for an endpoint.
 pub fn record_host(x: &mut Exchange, host: &Arc<crate::publish::LiveEndpoint>) {
-    use proxy_config::endpoint::EndpointAddress;
-    use telemetry::record::Address;
-    x.record.upstream_host = Some(match host.address() {
-        EndpointAddress::Socket(address) => Address::Socket(*address),
-        EndpointAddress::Pipe(path) => Address::Pipe(path.clone()),
-    });
+    x.record.upstream_host = host.record_address();
     x.record.upstream_host_name = Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
     x.record.upstream_peer = crate::filters::peer_metadata::of_endpoint(&host.config.metadata);
 }

@@ -79,11 +79,16 @@ impl State {
     pub fn new(stats: &Store, prefix: &str, config: &Rbac) -> Self {
         let scope = stats.scope(&format!("{prefix}rbac."));
         let (own, shadow) = (&*config.rules_stat_prefix, &*config.shadow_rules_stat_prefix);
+        // Envoy puts a dot between prefix and name here, but none into the metadata's keys.
+        let counter = |prefix: &str, name: &str| match prefix.trim_end_matches('.') {
+            "" => scope.counter(name),
+            prefix => scope.counter(&format!("{prefix}.{name}")),
+        };
         Self {
-            allowed: scope.counter(&format!("{own}allowed")),
-            denied: scope.counter(&format!("{own}denied")),
-            shadow_allowed: scope.counter(&format!("{shadow}shadow_allowed")),
-            shadow_denied: scope.counter(&format!("{shadow}shadow_denied")),
+            allowed: counter(own, "allowed"),
+            denied: counter(own, "denied"),
+            shadow_allowed: counter(shadow, "shadow_allowed"),
+            shadow_denied: counter(shadow, "shadow_denied"),
             enforced: Keys::new(&format!("{own}enforced")),
             shadow: Keys::new(&format!("{shadow}shadow")),
             _scope: scope,
@@ -102,7 +107,9 @@ impl State {
         if rules.action == Action::Log {
             notes.log_hint = Some(decision.policy.is_some());
         }
-        notes.decision(&self.enforced, &decision);
+        if notes.tell_enforced {
+            notes.decision(&self.enforced, &decision);
+        }
         if decision.allowed {
             self.allowed.inc();
             Ok(())
@@ -136,6 +143,8 @@ impl Keys {
 #[derive(Default)]
 struct Notes {
     fields: Vec<(Arc<str>, Value)>,
+    /// The HTTP filter tells about both rule sets, the network filter only about the shadow rules.
+    tell_enforced: bool,
     /// `envoy.common: access_log_hint`, from LOG rules.
     log_hint: Option<bool>,
 }
@@ -167,7 +176,7 @@ pub fn on_request(name: &str, config: &Rbac, state: &State, x: &mut Exchange) ->
         _ => None,
     };
     let config = of_route.as_deref().unwrap_or(config);
-    let mut notes = Notes::default();
+    let mut notes = Notes { tell_enforced: true, ..Notes::default() };
     let verdict = state.judge(config, &facts(x), &mut notes);
     notes.write(HTTP_NAMESPACE, &mut x.metadata);
     match verdict {

@@ -12,7 +12,7 @@ use http::{
 use proxy_config::http_connection_manager::{HttpConnectionManager, StripPort, UnderscoresAction};
 use telemetry::trace::new_request_id;
 
-use super::{client_certificate, names::*, path, text, trace};
+use super::{client_certificate, names::*, path, text};
 use crate::{
     exchange::{Exchange, protocol, reply::Reply},
     route::without_port,
@@ -72,7 +72,6 @@ pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
         }
     }
     request_id(x, &http);
-    trace::begin(x);
     client_certificate::apply(&mut x.head.headers, x.connection.tls.as_ref(), http.forward_client_cert, http.client_cert_details);
     Ok(())
 }
@@ -114,7 +113,9 @@ fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), 
 
 fn strip_hop_by_hop(x: &mut Exchange) {
     let headers = &mut x.head.headers;
-    if x.upgrade.is_none() || x.head.method == Method::CONNECT {
+    let wants = headers.get(CONNECTION).is_some_and(|c| c.to_str().is_ok_and(|c| c.to_ascii_lowercase().contains("upgrade")));
+    let upgrades = x.upgrade.is_some() && wants && headers.contains_key(UPGRADE);
+    if !upgrades {
         remove_nominated(headers);
         headers.remove(CONNECTION);
         headers.remove(UPGRADE);

@@ -1,53 +1,122 @@
-//! The trace decision and the context that goes upstream.
+//! A request's place in a trace: what it brought, whether it is sampled, and what the upstream is told.
 //!
-//! Decided once for a request, from its id and what its caller decided; written into the request id (so that later hops decide alike) and, when
-//! there is a collector to speak of, as the propagation headers of its kind. The span itself is made by the report.
+//! [`begin`] runs once the route is known: the decision is packed into `x-request-id`, the caller's context is read, ours is written into the
+//! request's headers. Which headers those are is the collector's affair: B3 for Zipkin, W3C for OpenTelemetry. Without a collector the
+//! headers pass untouched, as in Envoy. The operation's name travels in `x-envoy-decorator-operation` between the two sidecars of a hop.
+//! Follows Envoy's tracing architecture overview and `envoy.config.trace.v3`.
 
-use http::HeaderName;
-use proxy_config::{listener::TrafficDirection, tracing::TracingProvider};
-use telemetry::trace::{RequestIdPolicy, Sampling, SamplingInput, SpanContext, Style, extract, inject};
+use std::sync::Arc;
 
-use super::{names::X_REQUEST_ID, text};
-use crate::exchange::Exchange;
+use http::{HeaderName, HeaderValue};
+use proxy_config::{
+    listener::TrafficDirection,
+    tracing::{Tracing, TracingProvider},
+};
+use telemetry::trace::{Reason, RequestIdPolicy, Sampling, SamplingInput, SpanContext, Style, extract, inject};
+
+use crate::{
+    exchange::{Exchange, reply::Reply},
+    headers::names::{X_ENVOY_DECORATOR_OPERATION, X_ENVOY_FORCE_TRACE, X_REQUEST_ID},
+};
 
 const X_CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
 
-/// Decides, and prepares the headers that go upstream.
+/// What the end of the request needs to know for its spans. The span's own identity is `Record::trace`.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// `None`: no collector, so no span.
+    pub provider: Option<Arc<TracingProvider>>,
+    /// From the route's decorator or from the sidecar on the other side.
+    pub operation: Option<Arc<str>>,
+    /// The span of the call to the upstream, where it is one of its own (gateways).
+    pub upstream: Option<SpanContext>,
+}
+
+/// Decides, reads, writes. Once for each request, whatever becomes of it.
 pub fn begin(x: &mut Exchange) {
     let Some(tracing) = x.http.config.tracing.clone() else { return };
-    let rng = x.worker.live.rng.clone();
-    let rules = x.http.config.request_id;
-    let policy = RequestIdPolicy { pack_trace_reason: rules.pack_trace_reason, use_for_sampling: rules.use_for_sampling };
-    let sampling = Sampling { client: tracing.client_sampling, random: tracing.random_sampling, overall: tracing.overall_sampling };
-    let headers = &mut x.head.headers;
-    let input = SamplingInput {
-        request_id: headers.get(X_REQUEST_ID).map(http::HeaderValue::as_bytes).unwrap_or_default(),
-        client_trace_id: headers.contains_key(X_CLIENT_TRACE_ID),
-        // Taken out before, as no caller is trusted with it.
-        force_trace: false,
+    let reason = decide(x, &tracing);
+    x.record.traced = reason.is_traced() && !x.record.health_check;
+    let is_egress = x.connection.listener.config.direction == TrafficDirection::Outbound;
+    pass_operation(x, is_egress);
+    let Some(provider) = tracing.provider.clone().or_else(|| x.worker.settings.default_tracer.clone()) else { return };
+    let style = style(&provider);
+    let incoming = extract(style, &x.head.headers);
+    let rng = &x.worker.live.rng;
+    let mut own = match &incoming.parent {
+        None => SpanContext::root(rng, has_wide_ids(&provider), false),
+        Some(parent) if !is_egress && shares_spans(&provider) => parent.clone(),
+        Some(parent) => parent.child(rng),
     };
-    let (reason, new_id) = sampling.decide(policy, input, &rng);
-    if let Some(id) = new_id.map(|id| text(&id)) {
-        headers.insert(X_REQUEST_ID, id.clone());
+    own.sampled = incoming.sampled.unwrap_or(x.record.traced);
+    let upstream = tracing.spawn_upstream_span.then(|| own.child(rng));
+    inject(style, upstream.as_ref().unwrap_or(&own), &mut x.head.headers);
+    x.record.trace = Some(own);
+    x.trace.upstream = upstream;
+    x.trace.provider = Some(provider);
+}
+
+/// The other side's sidecar may know better what the operation is called.
+pub fn on_response(x: &mut Exchange, reply: &Reply) {
+    if x.connection.listener.config.direction == TrafficDirection::Outbound
+        && let Some(told) = reply.head.headers.get(X_ENVOY_DECORATOR_OPERATION).and_then(|value| value.to_str().ok())
+        && x.http.config.tracing.is_some()
+    {
+        x.trace.operation = Some(told.into());
+    }
+}
+
+fn decide(x: &mut Exchange, tracing: &Tracing) -> Reason {
+    let ids = x.http.config.request_id;
+    let policy = RequestIdPolicy { pack_trace_reason: ids.pack_trace_reason, use_for_sampling: ids.use_for_sampling };
+    let sampling = Sampling { client: tracing.client_sampling, random: tracing.random_sampling, overall: tracing.overall_sampling };
+    let headers = &x.head.headers;
+    let input = SamplingInput {
+        request_id: headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).unwrap_or_default(),
+        client_trace_id: headers.contains_key(X_CLIENT_TRACE_ID),
+        force_trace: headers.contains_key(X_ENVOY_FORCE_TRACE),
+    };
+    let (reason, marked) = sampling.decide(policy, input, &x.worker.live.rng);
+    if let Some(id) = marked.and_then(|id| HeaderValue::try_from(id).ok()) {
+        x.head.headers.insert(X_REQUEST_ID, id.clone());
         x.record.request_id = Some(id);
     }
-    x.record.traced = reason.is_traced();
-    let Some(provider) = tracing.provider.as_ref().or(x.worker.settings.default_tracer.as_ref()) else { return };
-    let (style, wide, shared) = match &**provider {
-        TracingProvider::Zipkin { trace_id_128bit, shared_span_context, w3c_too, .. } => {
-            (if *w3c_too { Style::B3WithW3c } else { Style::B3 }, *trace_id_128bit, *shared_span_context)
+    reason
+}
+
+/// The route's name for the operation goes with the request; what came with it is used here and goes no further.
+fn pass_operation(x: &mut Exchange, is_egress: bool) {
+    let route = x.route.as_ref().map(|matched| &matched.route);
+    let decorator = route.and_then(|route| route.decorator.clone()).filter(|operation| !operation.is_empty());
+    let propagates = route.is_some_and(|route| route.decorator_propagate);
+    x.trace.operation = decorator.clone();
+    if is_egress {
+        if let Some(value) = decorator.filter(|_| propagates).and_then(|operation| HeaderValue::from_str(&operation).ok()) {
+            x.head.headers.insert(X_ENVOY_DECORATOR_OPERATION, value);
         }
-        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => (Style::W3c, true, false),
-    };
-    let incoming = extract(style, headers);
-    let sampled = incoming.sampled.unwrap_or(reason.is_traced());
-    let joins = shared && x.connection.listener.config.direction == TrafficDirection::Inbound;
-    let context = match incoming.parent {
-        // Zipkin's shared spans: the server's half has the client's id.
-        Some(parent) if joins => SpanContext { sampled, ..parent },
-        Some(parent) => SpanContext { sampled, ..parent.child(&rng) },
-        None => SpanContext::root(&rng, wide, sampled),
-    };
-    inject(style, &context, headers);
-    x.record.trace = Some(context);
+    } else if let Some(told) = x.head.headers.remove(X_ENVOY_DECORATOR_OPERATION)
+        && let Ok(told) = told.to_str()
+    {
+        x.trace.operation = Some(told.into());
+    }
+}
+
+fn style(provider: &TracingProvider) -> Style {
+    match provider {
+        TracingProvider::Zipkin { w3c_too: true, .. } => Style::B3WithW3c,
+        TracingProvider::Zipkin { .. } => Style::B3,
+        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => Style::W3c,
+    }
+}
+
+fn has_wide_ids(provider: &TracingProvider) -> bool {
+    match provider {
+        TracingProvider::Zipkin { trace_id_128bit, .. } => *trace_id_128bit,
+        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => true,
+    }
+}
+
+/// Zipkin's server spans may have the id of the client's.
+fn shares_spans(provider: &TracingProvider) -> bool {
+    matches!(provider, TracingProvider::Zipkin { shared_span_context: true, .. })
 }

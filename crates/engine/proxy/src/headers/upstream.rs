@@ -41,11 +41,7 @@ fn expected_timeout(x: &mut Exchange, timeout: Duration) {
 
 /// Whether the router must not add `x-envoy-…` headers.
 pub fn suppresses_envoy_headers(x: &Exchange) -> bool {
-    x.http.config.suppress_envoy_headers
-        || x.http.config.filters.iter().any(|filter| match &filter.kind {
-            proxy_config::filter::HttpFilterKind::Router(router) => router.suppress_envoy_headers,
-            _ => false,
-        })
+    x.http.suppresses_envoy_headers
 }
 
 fn rewrite_host(x: &mut Exchange, forward: &Forward) {

@@ -15,12 +15,13 @@ use proxy_config::{
 };
 
 use stdx::Clock;
+use telemetry::record::Address;
 
 use super::{Live, PublishProblem};
 use crate::{
     balance::Hosts,
     tls::LiveTransport,
-    upstream::{breaker::Breaker, metrics::ClusterMetrics, original_destination::AdHocHosts, outlier},
+    upstream::{breaker::Breaker, dynamic_forward::Names, metrics::{ClusterMetrics, Level}, original_destination::AdHocHosts, outlier},
 };
 
 /// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever its endpoints do.
@@ -34,6 +35,8 @@ pub struct LiveCluster {
     pub metrics: ClusterMetrics,
     /// Hosts of an original-destination cluster, which are in no list.
     pub ad_hoc: AdHocHosts,
+    /// Names that a dynamic forward cluster resolved.
+    pub(crate) names: Names,
     pub(crate) clock: Arc<dyn Clock>,
     /// The default transport, then one for each of `transport_matches`.
     transports: Box<[Arc<LiveTransport>]>,
@@ -64,9 +67,23 @@ pub struct HostState {
     pub added: Option<std::time::Instant>,
 }
 
+impl std::fmt::Debug for LiveEndpoint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "LiveEndpoint({:?})", self.config.address)
+    }
+}
+
 impl LiveEndpoint {
     pub fn address(&self) -> &EndpointAddress {
         &self.config.address
+    }
+
+    /// Its address, as records have it.
+    pub fn record_address(&self) -> Option<Address> {
+        Some(match &self.config.address {
+            EndpointAddress::Socket(address) => Address::Socket(*address),
+            EndpointAddress::Pipe(path) => Address::Pipe(path.clone()),
+        })
     }
 
     /// Whether traffic may go there: healthy or degraded by discovery and not ejected.
@@ -102,6 +119,7 @@ impl LiveCluster {
             outlier: outlier::ClusterState::default(),
             metrics: ClusterMetrics::new(&live.stats, &config),
             ad_hoc: AdHocHosts::default(),
+            names: Names::default(),
             clock: live.clock.clone(),
             transports,
             hosts: ArcSwap::default(),
@@ -158,15 +176,21 @@ impl LiveCluster {
                 })
             })
             .collect();
-        self.hosts.store(Arc::new(Hosts::build(&self.config, endpoints.as_deref(), all, now)));
+        self.store(Hosts::build(&self.config, endpoints.as_deref(), all, now));
         *current = endpoints;
+    }
+
+    fn store(&self, hosts: Hosts) {
+        self.metrics.set(Level::MembershipTotal, hosts.all.len() as u64);
+        self.metrics.set(Level::MembershipHealthy, hosts.all.iter().filter(|host| host.is_available()).count() as u64);
+        self.hosts.store(Arc::new(hosts));
     }
 
     /// Recomputes which hosts are usable, after an ejection or its end, or as slow start goes on.
     pub fn refresh(&self, now: std::time::Instant) {
         let current = self.endpoints.lock();
         let hosts = self.hosts.load_full();
-        self.hosts.store(Arc::new(Hosts::build(&self.config, current.as_deref(), hosts.all.clone(), now)));
+        self.store(Hosts::build(&self.config, current.as_deref(), hosts.all.clone(), now));
     }
 
     /// An endpoint that is not in any list: the original destination of a connection, a name resolved for one request.

@@ -8,16 +8,20 @@ use std::{
 use parking_lot::Mutex;
 use proxy_config::{
     FilterChain, HttpConnectionManager, Listener,
-    filter::TcpTerminal,
+    access_log::AccessLogSink,
+    filter::{HttpFilterKind, TcpTerminal, alpn::Alpn},
     http_connection_manager::RouteSource,
     listener::{ChainMatch, ListenAddress, Terminal},
     metadata::Metadata,
+    tracing::CustomTagValue,
 };
 use stdx::{Drain, DrainTrigger, drain};
+use telemetry::access_log::Needs;
 
 use super::{Live, PublishProblem};
 use crate::{
     filters::{LiveFilters, network::LiveNetworkFilters},
+    report::downstream::{HttpMetrics, ListenerMetrics},
     route::LiveRouteTable,
     tls::LiveServerTls,
 };
@@ -29,6 +33,7 @@ pub struct LiveListener {
     /// In the order of the configuration.
     pub chains: Box<[Arc<LiveChain>]>,
     pub default_chain: Option<Arc<LiveChain>>,
+    pub metrics: ListenerMetrics,
 }
 
 /// One filter chain. Connections hold the chain that took them; when no listener has it any more, it drains.
@@ -54,6 +59,13 @@ pub struct LiveHttp {
     /// `None`: the routes are found by name in `Config::routes`.
     pub inline_routes: Option<Arc<LiveRouteTable>>,
     pub filters: LiveFilters,
+    pub metrics: HttpMetrics,
+    /// Headers of responses and trailers that logs and the like read, so that no others are kept.
+    pub needs: Needs,
+    /// The router must not add `x-envoy-…` headers.
+    pub suppresses_envoy_headers: bool,
+    /// Istio's ALPN override, when the manager has one.
+    pub alpn: Option<Arc<Alpn>>,
 }
 
 impl LiveListener {
@@ -72,7 +84,7 @@ impl LiveListener {
         };
         let chains: Box<[_]> = config.chains.iter().map(&mut chain).collect();
         let default_chain = config.default_chain.as_ref().map(&mut chain);
-        Self { id: live.ids.next(), chains, default_chain, config }
+        Self { id: live.ids.next(), chains, default_chain, metrics: ListenerMetrics::new(&live.stats, &config), config }
     }
 
     /// Tells the connections to finish, but for those of chains that `successor` took over.
@@ -162,6 +174,39 @@ impl LiveHttp {
             RouteSource::Named(_) => None,
         };
         let filters = LiveFilters::new(&config, &live.stats);
-        Self { config, inline_routes, filters }
+        let alpn = config.filters.iter().find_map(|filter| match &filter.kind {
+            HttpFilterKind::Alpn(alpn) if !filter.disabled => Some(alpn.clone()),
+            _ => None,
+        });
+        let router_suppresses =
+            config.filters.iter().any(|filter| matches!(&filter.kind, HttpFilterKind::Router(router) if router.suppress_envoy_headers));
+        Self {
+            metrics: HttpMetrics::new(&live.stats, &config),
+            inline_routes,
+            filters,
+            needs: needs(&config),
+            suppresses_envoy_headers: config.suppress_envoy_headers || router_suppresses,
+            alpn,
+            config,
+        }
     }
+}
+
+fn needs(config: &HttpConnectionManager) -> Needs {
+    let mut needs = Needs::default();
+    for log in config.access_logs.iter() {
+        match &log.sink {
+            AccessLogSink::File { format, .. } => needs.merge(&format.needs()),
+            AccessLogSink::OpenTelemetry { body, .. } => body.iter().for_each(|body| needs.merge(&body.needs())),
+        }
+        log.filter.iter().for_each(|filter| filter.add_needs(&mut needs));
+    }
+    // Expressions of metrics and formats of spans' tags may read any header.
+    let has_expressions = config.filters.iter().any(|filter| match &filter.kind {
+        HttpFilterKind::IstioStats(stats) => stats.overrides.iter().any(|change| !change.dimensions.is_empty()),
+        _ => false,
+    });
+    let mut tags = config.tracing.iter().flat_map(|tracing| tracing.custom_tags.iter());
+    needs.all_headers |= has_expressions || tags.any(|tag| matches!(tag.value, CustomTagValue::Format(_)));
+    needs
 }

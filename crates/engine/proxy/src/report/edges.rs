@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -23,11 +24,13 @@ use telemetry::{
     record::{Kind, Peer, Record},
 };
 
-use super::Finished;
+use super::{Finished, opened::Opened};
 
 /// Edges and plans that a worker remembers; beyond that it starts anew.
 const CACHED_EDGES: usize = 4096;
 const CACHED_PLANS: usize = 256;
+/// How often bytes of open TCP connections are counted where the configuration says nothing.
+const TCP_INTERVAL: Duration = Duration::from_secs(5);
 
 pub struct Edges {
     metrics: IstioMetrics,
@@ -69,6 +72,7 @@ impl Edges {
                     self.shard.messages(&plan, &edge, record, record.request_messages, record.response_messages);
                 }
             }
+            Kind::Tcp if finished.is_counted => {}
             Kind::Tcp => {
                 let series = self.shard.tcp(&plan, &edge, record);
                 series.opened();
@@ -76,6 +80,13 @@ impl Edges {
                 series.closed();
             }
         }
+    }
+
+    /// Counts a TCP connection as opened, if its chain has the statistics filter.
+    pub fn opened(&self, finished: &Finished<'_>) -> Option<Opened> {
+        let config = stats_filter(finished)?;
+        let series = self.shard.tcp(&self.plan(&config), &self.edge(&config, finished), finished.record);
+        Some(Opened::new(series, config.tcp_reporting_interval.filter(|interval| !interval.is_zero()).unwrap_or(TCP_INTERVAL)))
     }
 
     fn plan(&self, config: &Arc<IstioStats>) -> Arc<Plan> {

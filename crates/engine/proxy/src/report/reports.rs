@@ -4,6 +4,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,19 +15,21 @@ use parking_lot::Mutex;
 use proxy_config::{
     access_log::{AccessLog, AccessLogSink},
     bootstrap::Node,
+    listener::TrafficDirection,
     metadata::{Metadata, Value},
     tracing::{CustomTag, CustomTagValue, Tracing, TracingProvider},
 };
 use stdx::Rng;
 use telemetry::{
+    access_log::Format,
     istio_metrics::IstioMetrics,
     record::{Peer, Record},
-    trace::{self, CustomTagSource, Span, SpanKind, SpanSettings},
+    trace::{self, CustomTagSource, Span, SpanContext, SpanKind, SpanSettings},
 };
 
 use tokio::sync::mpsc;
 
-use super::{Finished, Reporter, edges::Edges, log_files::LogFiles};
+use super::{Finished, Reporter, edges::Edges, log_files::LogFiles, opened::Opened};
 
 /// A span on its way to a collector.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ pub struct ExportedSpan {
     pub span: Span,
 }
 
+/// A tag whose value is an access-log format.
+type FormatTag = (Arc<str>, Arc<Format>);
+
 /// What all workers' reporters share.
 pub struct Shared {
     pub files: LogFiles,
@@ -42,16 +48,16 @@ pub struct Shared {
     pub rng: Arc<dyn Rng>,
     pub spans: mpsc::Sender<ExportedSpan>,
     pub spans_dropped: AtomicU64,
-    /// The bootstrap's tracer, used where a connection manager names none.
-    pub default_tracer: Option<Arc<TracingProvider>>,
     pub node: Node,
+    /// What `environment` tags may show.
+    pub variables: HashMap<String, String>,
 }
 
 pub struct Reports {
     shared: Arc<Shared>,
     edges: Edges,
     /// Settings of the connection manager's tracing that was used last, which nearly always is the next one too.
-    settings: Mutex<Option<(Arc<Tracing>, Arc<SpanSettings>)>>,
+    settings: Mutex<Option<(Arc<Tracing>, Arc<(SpanSettings, Vec<FormatTag>)>)>>,
     local: Arc<Peer>,
 }
 
@@ -78,26 +84,45 @@ impl Reports {
     }
 
     fn trace(&self, finished: &Finished<'_>, record: &Record) {
-        let Some(tracing) = finished.http.and_then(|http| http.tracing.as_ref()) else { return };
-        let Some(provider) = tracing.provider.as_ref().or(self.shared.default_tracer.as_ref()) else { return };
-        if !record.trace.as_ref().is_some_and(|context| context.sampled) {
+        let (Some(tracing), Some(trace)) = (finished.http.and_then(|http| http.tracing.as_ref()), finished.trace) else { return };
+        let (Some(provider), Some(context)) = (&trace.provider, &record.trace) else { return };
+        if !context.sampled || record.health_check {
             return;
         }
-        let kind = match finished.connection.listener.config.direction {
-            proxy_config::listener::TrafficDirection::Outbound => SpanKind::Client,
-            _ => SpanKind::Server,
-        };
-        let operation = finished.route.and_then(|matched| matched.route.decorator.as_deref());
-        let settings = self.span_settings(tracing);
-        if let Some(span) = Span::of(record, kind, operation, &settings) {
-            let exported = ExportedSpan { provider: provider.clone(), span };
-            if self.shared.spans.try_send(exported).is_err() {
-                self.shared.spans_dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        let is_egress = finished.connection.listener.config.direction == TrafficDirection::Outbound;
+        // Where the call upstream has a span of its own, this one is the server's half.
+        let kind = if is_egress && trace.upstream.is_none() { SpanKind::Client } else { SpanKind::Server };
+        let settings = self.span_settings(tracing, provider);
+        if let Some(span) = Span::of(record, kind, trace.operation.as_deref(), &settings.0) {
+            self.export(provider, with_formats(span, &settings.1, record));
+        }
+        if let Some(upstream) = trace.upstream.as_ref().filter(|_| record.attempts > 0) {
+            self.upstream_span(provider, upstream, record, &settings.0);
         }
     }
 
-    fn span_settings(&self, tracing: &Arc<Tracing>) -> Arc<SpanSettings> {
+    /// The span of the call to the upstream, from the first connection to the last byte.
+    fn upstream_span(&self, provider: &Arc<TracingProvider>, context: &SpanContext, record: &Record, settings: &SpanSettings) {
+        let cluster = record.upstream_cluster_observed.as_deref().or(record.upstream_cluster.as_deref()).unwrap_or_default();
+        let name = format!("router {cluster} egress");
+        let record = Record { trace: Some(context.clone()), ..record.clone() };
+        let settings = SpanSettings { custom_tags: Vec::new(), ..settings.clone() };
+        let Some(mut span) = Span::of(&record, SpanKind::Client, Some(&name), &settings) else { return };
+        let times = &record.timings;
+        let begun = times.upstream_connect_start.or(times.first_upstream_tx).unwrap_or_default();
+        let ended = times.last_upstream_rx.or(times.total).unwrap_or_default();
+        span.start += begun;
+        span.duration = ended.saturating_sub(begun);
+        self.export(provider, span);
+    }
+
+    fn export(&self, provider: &Arc<TracingProvider>, span: Span) {
+        if self.shared.spans.try_send(ExportedSpan { provider: provider.clone(), span }).is_err() {
+            self.shared.spans_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn span_settings(&self, tracing: &Arc<Tracing>, provider: &TracingProvider) -> Arc<(SpanSettings, Vec<FormatTag>)> {
         let mut kept = self.settings.lock();
         if let Some((of, settings)) = kept.as_ref()
             && Arc::ptr_eq(of, tracing)
@@ -105,14 +130,23 @@ impl Reports {
             return settings.clone();
         }
         let node = &self.shared.node;
-        let settings = Arc::new(SpanSettings {
-            node_id: node.id.clone(),
-            service_name: node.cluster.clone(),
-            zone: node.cluster.clone(),
-            fixed_tags: Vec::new(),
-            custom_tags: tracing.custom_tags.iter().filter_map(custom_tag).collect(),
-            max_path_length: usize::try_from(tracing.max_path_tag_length).unwrap_or(256),
+        let service_name = match provider {
+            TracingProvider::Zipkin { .. } => node.cluster.clone(),
+            TracingProvider::OpenTelemetryGrpc { service_name, .. } | TracingProvider::OpenTelemetryHttp { service_name, .. } => service_name.clone(),
+        };
+        let formats = tracing.custom_tags.iter().filter_map(|tag| match &tag.value {
+            CustomTagValue::Format(format) => Some((tag.name.clone(), format.clone())),
+            _ => None,
         });
+        let spans = SpanSettings {
+            node_id: node.id.clone(),
+            service_name,
+            zone: node.locality.zone.clone(),
+            fixed_tags: Vec::new(),
+            custom_tags: tracing.custom_tags.iter().filter_map(|tag| custom_tag(tag, &self.shared.variables)).collect(),
+            max_path_length: usize::try_from(tracing.max_path_tag_length).unwrap_or(256),
+        };
+        let settings = Arc::new((spans, formats.collect()));
         *kept = Some((tracing.clone(), settings.clone()));
         settings
     }
@@ -132,6 +166,19 @@ impl Reporter for Reports {
         self.edges.count(&finished);
         self.trace(&finished, &record);
     }
+
+    fn opened(&self, finished: Finished<'_>) -> Option<Opened> {
+        self.edges.opened(&finished)
+    }
+}
+
+fn with_formats(mut span: Span, formats: &[FormatTag], record: &Record) -> Span {
+    for (name, format) in formats {
+        let mut value = String::new();
+        format.write(record, &mut value);
+        span.tags.push((Cow::Owned(name.to_string()), value));
+    }
+    span
 }
 
 /// The record with what filters told, when they told something.
@@ -155,18 +202,21 @@ fn json(value: &Value) -> serde_json::Value {
     }
 }
 
-fn custom_tag(tag: &CustomTag) -> Option<trace::CustomTag> {
+fn custom_tag(tag: &CustomTag, variables: &HashMap<String, String>) -> Option<trace::CustomTag> {
     let optional = |text: &Arc<str>| (!text.is_empty()).then(|| text.to_string());
     let source = match &tag.value {
         CustomTagValue::Literal(text) => CustomTagSource::Literal(text.to_string()),
-        // The decoder resolved what the environment has.
-        CustomTagValue::Environment { default, .. } => CustomTagSource::Literal(optional(default)?),
+        CustomTagValue::Environment { name, default } => {
+            let set = variables.get(&**name).filter(|value| !value.is_empty()).cloned();
+            CustomTagSource::Literal(set.or_else(|| optional(default))?)
+        }
         CustomTagValue::RequestHeader { name, default } => CustomTagSource::RequestHeader { name: name.to_string(), default: optional(default) },
         CustomTagValue::RequestMetadata { filter, path, default } => CustomTagSource::Metadata {
             filter: filter.to_string(),
             path: path.iter().map(|part| part.to_string()).collect(),
             default: optional(default),
         },
+        // Written by the format itself.
         CustomTagValue::Format(_) => return None,
     };
     Some(trace::CustomTag { tag: tag.name.to_string(), source })

@@ -1,7 +1,8 @@
 //! What is counted about a cluster, under Envoy's names (`cluster.<name>.…`).
 
 use proxy_config::Cluster;
-use telemetry::stats::{Counters, Gauges, Scope, Store};
+use parking_lot::RwLock;
+use telemetry::stats::{Counter, Counters, Gauges, Scope, Store};
 
 use super::connect::ConnectErrorKind;
 
@@ -69,20 +70,65 @@ block! {
     }
 }
 
+/// Gauges of one circuit breaker; the positions in both lists below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BreakerLevel {
+    CxOpen,
+    RqPendingOpen,
+    RqOpen,
+    RqRetryOpen,
+    RemainingCx,
+    RemainingPending,
+    RemainingRq,
+    RemainingRetries,
+}
+
+const DEFAULT_BREAKER: &[&str] = &[
+    "circuit_breakers.default.cx_open",
+    "circuit_breakers.default.rq_pending_open",
+    "circuit_breakers.default.rq_open",
+    "circuit_breakers.default.rq_retry_open",
+    "circuit_breakers.default.remaining_cx",
+    "circuit_breakers.default.remaining_pending",
+    "circuit_breakers.default.remaining_rq",
+    "circuit_breakers.default.remaining_retries",
+];
+const HIGH_BREAKER: &[&str] = &[
+    "circuit_breakers.high.cx_open",
+    "circuit_breakers.high.rq_pending_open",
+    "circuit_breakers.high.rq_open",
+    "circuit_breakers.high.rq_retry_open",
+    "circuit_breakers.high.remaining_cx",
+    "circuit_breakers.high.remaining_pending",
+    "circuit_breakers.high.remaining_rq",
+    "circuit_breakers.high.remaining_retries",
+];
+
 /// Counters and gauges of one cluster; the same series whenever a cluster of this name is made.
 pub struct ClusterMetrics {
     counters: Counters,
     gauges: Gauges,
+    default_breaker: Gauges,
+    high_breaker: Gauges,
+    /// `upstream_rq_<status>` of the statuses that came.
+    statuses: RwLock<Vec<(u16, Counter)>>,
     /// Keeps the series alive.
-    _scope: Scope,
+    scope: Scope,
 }
 
 impl ClusterMetrics {
     pub fn new(stats: &Store, cluster: &Cluster) -> Self {
         let name = cluster.alt_stat_name.as_deref().unwrap_or(cluster.name.as_str());
-        // Istio ends the name with `;` to mark where it ends for Envoy's tag rules; it is no part of it.
-        let scope = stats.scope(&format!("cluster.{}.", name.trim_end_matches(';')));
-        Self { counters: scope.counters(COUNTERS), gauges: scope.gauges(GAUGES), _scope: scope }
+        // Istio ends the name with `;`, by which its tag rules find where it ends.
+        let scope = stats.scope(&format!("cluster.{name}."));
+        Self {
+            counters: scope.counters(COUNTERS),
+            gauges: scope.gauges(GAUGES),
+            default_breaker: scope.gauges(DEFAULT_BREAKER),
+            high_breaker: scope.gauges(HIGH_BREAKER),
+            statuses: RwLock::default(),
+            scope,
+        }
     }
 
     pub fn count(&self, what: Count) {
@@ -116,6 +162,7 @@ impl ClusterMetrics {
     /// Counts a final answer by its class.
     pub fn answered(&self, status: u16) {
         self.count(Count::RqCompleted);
+        self.status(status).inc();
         match status / 100 {
             1 => self.count(Count::Rq1xx),
             2 => self.count(Count::Rq2xx),
@@ -123,6 +170,20 @@ impl ClusterMetrics {
             4 => self.count(Count::Rq4xx),
             _ => self.count(Count::Rq5xx),
         }
+    }
+
+    fn status(&self, status: u16) -> Counter {
+        if let Some((_, counter)) = self.statuses.read().iter().find(|(known, _)| *known == status) {
+            return counter.clone();
+        }
+        let counter = self.scope.counter(&format!("upstream_rq_{status}"));
+        self.statuses.write().push((status, counter.clone()));
+        counter
+    }
+
+    pub(crate) fn set_breaker(&self, is_high: bool, what: BreakerLevel, value: u64) {
+        let gauges = if is_high { &self.high_breaker } else { &self.default_breaker };
+        gauges.set(what as usize, value);
     }
 
     pub(super) fn connection_started(&self) {

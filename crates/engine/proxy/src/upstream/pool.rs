@@ -25,11 +25,11 @@ use tokio::sync::oneshot;
 use super::{
     breaker::{Breaker, Guard, Resource},
     connect::{ConnectError, ConnectOptions, connect},
-    metrics::Count,
+    metrics::{Count, Level},
 };
 use crate::{
     codec::{self, ResetReason},
-    exchange::{body::RequestBody, forward::InFlight},
+    exchange::{attempt::InFlight, body::RequestBody},
     publish::{LiveCluster, LiveEndpoint},
 };
 
@@ -114,6 +114,18 @@ pub struct Lease {
     sender: Sender,
     /// What counts the request as under way; goes with the lease.
     in_flight: Option<InFlight>,
+}
+
+/// Counts a request that waits.
+struct Waiting {
+    cluster: Arc<LiveCluster>,
+    _place: Guard,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.cluster.metrics.lower(Level::RqPendingActive);
+    }
 }
 
 enum Sender {
@@ -203,6 +215,7 @@ impl Pool {
 
     /// Lends a connection: one that is free, or the first that becomes so.
     pub async fn acquire(self: &Arc<Self>) -> Result<Lease, AcquireError> {
+        let metrics = &self.cluster.metrics;
         let (waiting, _pending) = {
             let mut state = self.state.lock();
             if let Some(lease) = self.free(&mut state) {
@@ -211,8 +224,10 @@ impl Pool {
             let pending = self.breaker.enter(Resource::PendingRequests).ok_or(AcquireError::Overflow)?;
             let (sender, receiver) = oneshot::channel();
             state.waiting.push_back(sender);
+            metrics.count(Count::RqPendingTotal);
+            metrics.raise(Level::RqPendingActive);
             self.grow(&mut state);
-            (receiver, pending)
+            (receiver, Waiting { cluster: self.cluster.clone(), _place: pending })
         };
         match waiting.await {
             Ok(result) => Ok(result?),
@@ -255,7 +270,10 @@ impl Pool {
             let place = match self.breaker.enter(Resource::Connections) {
                 Some(place) => place,
                 None if state.open + state.connecting == 0 => self.breaker.enter_beyond_limit(Resource::Connections),
-                None => break,
+                None => {
+                    self.cluster.metrics.count(Count::CxOverflow);
+                    break;
+                }
             };
             state.connecting += 1;
             self.cluster.metrics.connection_started();

@@ -170,3 +170,57 @@ async fn an_upstream_that_breaks_off_in_the_body_breaks_the_downstream() {
     assert_eq!(record.flags.to_string(), "UC");
     assert_eq!(record.response_code_details.as_deref(), Some("upstream_reset_after_response_started{connection_termination}"));
 }
+
+#[tokio::test]
+async fn a_request_that_takes_longer_than_any_may_is_408_dt() {
+    let backend = backend::serve(|_, _| async {
+        std::future::pending::<()>().await;
+        backend::text("")
+    })
+    .await;
+    let route = to_with("b", |rules| rules.max_stream_duration.max = Some(Duration::from_millis(50)));
+    let (status, body, record, _) = one(vec![route], vec![cluster("b", &[backend.address])]).await;
+    assert_eq!((status, &*body), (StatusCode::REQUEST_TIMEOUT, "downstream duration timeout"));
+    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("DT".into(), Some("max_duration_timeout")));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_503_df_and_one_that_does_is_reached() {
+    use proxy_config::cluster::{Discovery, DnsFamily, DnsRefresh};
+    let backend = backend::echo().await;
+    let refresh = DnsRefresh { rate: Duration::from_secs(60), respect_ttl: false, family: DnsFamily::V4Preferred };
+    let cluster = cluster_with("b", &[], |c| c.discovery = Discovery::DynamicForward { refresh });
+    let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster]).await;
+    for (authority, expected) in [(format!("localhost:{}", backend.address.port()), 200), ("nowhere.invalid".to_owned(), 503)] {
+        let request = http::Request::get("/").header("host", &authority).body(client::Body::default()).unwrap();
+        let (head, _) = client::send(proxy.address("in"), request).await;
+        assert_eq!(head.status().as_u16(), expected, "{authority}");
+    }
+    assert_eq!(proxy.record(1).await.flags.to_string(), "DF");
+}
+
+#[tokio::test]
+async fn a_response_that_stops_is_cut_off_by_the_routes_timeout() {
+    let address = backend::raw(|mut stream| {
+        tokio::spawn(async move {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+            std::future::pending::<()>().await;
+        });
+    })
+    .await;
+    for (timeout, idle, flags) in [(Some(50), None, "UT"), (None, Some(50), "SI")] {
+        let route = to_with("b", |rules| {
+            rules.timeout = timeout.map(Duration::from_millis);
+            rules.idle_timeout = idle.map(Duration::from_millis);
+        });
+        let proxy = Proxy::start(vec![http_listener("in", vec![route])], vec![cluster("b", &[address])]).await;
+        let mut stream = tokio::net::TcpStream::connect(proxy.address("in")).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+        assert!(String::from_utf8_lossy(&all).ends_with("only this"));
+        assert_eq!(proxy.record(0).await.flags.to_string(), flags);
+    }
+}

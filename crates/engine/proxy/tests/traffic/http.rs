@@ -236,3 +236,24 @@ async fn a_body_waits_for_the_upstreams_continue() {
         text += &String::from_utf8_lossy(&rest[..length]);
     }
 }
+
+#[tokio::test]
+async fn a_connection_ends_after_the_requests_it_may_have() {
+    let backend = backend::echo().await;
+    let mut manager = http(proxy_config::http_connection_manager::RouteSource::Inline(Arc::new(table(
+        "inline",
+        vec![host(&["*"], vec![to("b")])],
+    ))));
+    manager.max_requests_per_connection = Some(2);
+    let entry = listener("in", proxy_config::listener::Terminal::Http(Arc::new(manager)));
+    let one_each = cluster_with("b", &[backend.address], |c| c.http.max_requests_per_connection = Some(1));
+    let proxy = Proxy::start(vec![entry], vec![one_each]).await;
+    let mut connection = client::http1(proxy.address("in")).await;
+    for _ in 0..2 {
+        connection.ready().await.unwrap();
+        let (head, _) = client::read(connection.send_request(client::request("GET", "/")).await.unwrap()).await;
+        assert_eq!(head.status(), StatusCode::OK);
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(5), connection.ready()).await.unwrap().is_err());
+    assert_eq!(backend.connections(), 2, "upstream connections take one request each");
+}

@@ -7,7 +7,7 @@ use std::{
 
 use http::StatusCode;
 use identity::{CertificateAuthority, ServiceAccountName, SpiffeId, TrustDomain};
-use proxy::Live;
+use proxy::{Live, filters::peer_metadata::Own};
 use proxy_config::{
     HttpFilter, SecretName,
     cluster::{Transport, TransportMatch, UpstreamProtocol},
@@ -30,7 +30,16 @@ use crate::{
 fn live(authority: &CertificateAuthority, account: &str) -> Live {
     let domain = TrustDomain::parse("cluster.local").unwrap();
     let id = SpiffeId::workload(&domain, &ServiceAccountName::new("default", account).unwrap());
-    let live = Live::default();
+    let text = |text: &str| Value::String(text.into());
+    let fields = [("NAMESPACE", text("default")), ("WORKLOAD_NAME", text(account)), ("CLUSTER_ID", text("Kubernetes"))];
+    let node = proxy_config::bootstrap::Node {
+        id: format!("sidecar~10.0.0.1~{account}.default~default.svc.cluster.local").into(),
+        cluster: account.into(),
+        metadata: Value::Struct(Arc::new(fields.into_iter().map(|(key, value)| (Arc::from(key), value)).collect())),
+        locality: Default::default(),
+    };
+    let stats = telemetry::stats::Store::new(telemetry::stats::Options::default());
+    let live = Live::new(Arc::new(stdx::SystemClock), Arc::new(stdx::SystemRng), stats, Own::new(&node));
     live.tls.identity.publish(authority.issue_workload(&id, Duration::from_secs(3600), SystemTime::now()).unwrap());
     live
 }
@@ -117,7 +126,9 @@ async fn pair(protocol: UpstreamProtocol, expected_server: &str, ca: (&Certifica
         http11: Arc::from(["istio-http/1.1".into(), "istio".into(), "http/1.1".into()]),
         http2: Arc::from(["istio-h2".into(), "istio".into(), "h2".into()]),
     };
-    let terminal = with_filters(vec![to("server")], vec![filter("alpn", HttpFilterKind::Alpn(Arc::new(alpn)))], false);
+    let tell = PeerMetadata { discover_upstream: true, propagate_upstream: true, ..PeerMetadata::default() };
+    let filters = vec![filter("mx", HttpFilterKind::PeerMetadata(Arc::new(tell))), filter("alpn", HttpFilterKind::Alpn(Arc::new(alpn)))];
+    let terminal = with_filters(vec![to("server")], filters, false);
     let upstream = cluster_with("server", &[server.address("inbound")], |c| {
         c.transport = Transport::Plaintext;
         c.http.protocol = protocol;
@@ -155,9 +166,12 @@ async fn a_request_passes_two_sidecars_with_both_identities_known() {
             let xfcc = body.lines().find(|line| line.starts_with("x-forwarded-client-cert: ")).expect("XFCC");
             assert!(xfcc.contains("By=spiffe://cluster.local/ns/default/sa/server;Hash="), "{xfcc}");
             assert!(xfcc.contains(";URI=spiffe://cluster.local/ns/default/sa/client"), "{xfcc}");
+            assert!(!body.contains("x-envoy-peer-metadata") && !head.headers().contains_key("x-envoy-peer-metadata"), "{body}");
         }
         assert_eq!(pair.backend.connections(), 1);
         let (outbound, inbound) = (pair.client.record(0).await, pair.server.record(0).await);
+        assert_eq!(&*outbound.upstream_peer.as_ref().unwrap().workload, "server");
+        assert_eq!(&*inbound.downstream_peer.as_ref().unwrap().workload, "client");
         assert_eq!(outbound.upstream_principal(), Some("spiffe://cluster.local/ns/default/sa/server"));
         assert_eq!(inbound.downstream_principal(), Some("spiffe://cluster.local/ns/default/sa/client"));
         assert_eq!(inbound.downstream_own_principal(), Some("spiffe://cluster.local/ns/default/sa/server"));
@@ -251,6 +265,6 @@ async fn tcp_passes_with_metadata_exchanged() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer, "ping");
-    assert!(server.record(0).await.downstream_peer.is_some());
-    assert!(client.record(0).await.upstream_peer.is_some());
+    assert_eq!(&*server.record(0).await.downstream_peer.unwrap().workload, "client");
+    assert_eq!(&*client.record(0).await.upstream_peer.unwrap().workload, "server");
 }

@@ -1,0 +1,76 @@
+//! What a real istiod sends becomes usable without waiting for anything that was not sent.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use wire_envoy::pb::discovery::DiscoveryResponse;
+
+use super::*;
+
+fn shared() -> Option<PathBuf> {
+    let named = std::env::var_os("TANBARK_SHARED").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared");
+    let folder = named.unwrap_or(beside).join("interop");
+    if !folder.is_dir() {
+        eprintln!("no captures at {}: set TANBARK_SHARED to run this test", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+#[test]
+fn a_real_control_planes_configuration_warms_completely() {
+    let Some(folder) = shared() else { return };
+    let mut scenarios: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    scenarios.sort();
+    let mut warmed = 0;
+    for scenario in scenarios {
+        for proxy in ["sidecar", "gateway"] {
+            warmed += usize::from(warm(&scenario, proxy));
+        }
+    }
+    assert!(warmed > 20, "only {warmed} proxies' captures were found");
+}
+
+fn warm(scenario: &Path, proxy: &str) -> bool {
+    let Some(clusters) = resources(scenario, proxy, "cds") else { return false };
+    let mut decoder = xds_decode::Decoder::default();
+    let mut world = World::new();
+    let mut refused = 0;
+    let kinds = ["lds", "rds", "sds", "eds"].map(|kind| resources(scenario, proxy, kind).unwrap_or_default());
+    for body in clusters.iter().chain(kinds.iter().flatten()) {
+        match crate::decode::decode(&mut decoder, body) {
+            Ok(change) => world.warming.set(change, world.now),
+            Err(why) => {
+                eprintln!("{} {proxy}: {why}", scenario.display());
+                refused += 1;
+            }
+        }
+    }
+    // Names are resolved elsewhere, and files are not part of the captures.
+    for cluster in world.warming.wanted().resolved {
+        world.warming.remove(Kind::Endpoints, cluster.name.as_str(), world.now);
+    }
+    for name in world.warming.wanted().secrets {
+        if name.starts_with("file-") || name.starts_with("configmap://") {
+            world.warming.remove(Kind::Secret, &name, world.now);
+        }
+    }
+    let published = world.settle();
+    let listeners = !kinds[0].is_empty();
+    assert_eq!(published.iter().any(|word| word.starts_with("+listener ")), listeners, "{} {proxy}", scenario.display());
+    assert!(
+        world.warming.waiting() <= refused,
+        "{} {proxy}: {} of {} resources wait: {:?}",
+        scenario.display(),
+        world.warming.waiting(),
+        published.len(),
+        world.warming.wanted().secrets,
+    );
+    true
+}
+
+fn resources(scenario: &Path, proxy: &str, kind: &str) -> Option<Vec<pb::Any>> {
+    let bytes = std::fs::read(scenario.join(format!("{proxy}.{kind}.pb"))).ok()?;
+    Some(DiscoveryResponse::decode(bytes.as_slice()).unwrap().resources)
+}

@@ -1,0 +1,315 @@
+//! One attempt at an upstream: a connection, the request, the response's head.
+//!
+//! Time limits run from the end of the downstream's request, as in Envoy. An upgrade is translated where the two sides speak different
+//! versions of HTTP: `upgrade` in HTTP/1 is extended CONNECT in HTTP/2 (RFC 8441).
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Method, StatusCode, Uri, header, uri::Scheme};
+use hyper::body::Incoming;
+use proxy_config::{
+    cluster::{Transport, UpstreamProtocol},
+    metadata::Value,
+};
+use telemetry::record::Protocol;
+
+use super::{
+    Exchange,
+    body::{Gate, RequestBody, RequestSource},
+    forward::Plan,
+    reply::{Content, Reply},
+};
+use crate::{
+    codec::ResetReason,
+    headers::text,
+    publish::{LiveCluster, LiveEndpoint},
+    route::without_port,
+    upstream::{
+        breaker::{Guard, Resource},
+        metrics::{Count, Level},
+        pool::{AcquireError, HttpVersion, Lease, PoolKey},
+    },
+};
+
+/// How long an upstream may let a client wait that asked `expect: 100-continue`.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// How an attempt failed.
+pub(super) enum Failure {
+    /// `request_sent`: the head had been written.
+    Reset { reason: ResetReason, request_sent: bool },
+    PerTryTimeout,
+    /// The route's time is over: no retry.
+    RouteTimeout,
+    /// The request took longer than any may.
+    TooLong,
+    /// The downstream broke off in its body: nobody waits for an answer.
+    Downstream,
+}
+
+/// One attempt: a connection, the request, the response's head.
+pub(super) async fn attempt(x: &mut Exchange, plan: &Plan, host: &Arc<LiveEndpoint>) -> Result<Reply, Failure> {
+    let metrics = &plan.cluster.metrics;
+    let overflow = Failure::Reset { reason: ResetReason::Overflow, request_sent: false };
+    let Some(place) = plan.cluster.breaker(plan.rules.high_priority).enter(Resource::Requests) else {
+        metrics.count(Count::RqPendingOverflow);
+        return Err(overflow);
+    };
+    metrics.count(Count::RqTotal);
+    let in_flight = InFlight::new(&plan.cluster, host, place);
+    let per_try = plan.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+    let (body, started, limit) = (x.body.clone(), x.worker.live.clock.now(), x.timeout);
+    let (begun, longest) = (x.started, x.longest);
+    tokio::select! {
+        biased;
+        result = converse(x, plan, host, in_flight) => result,
+        () = time_is_up(&body, begun, limit) => {
+            metrics.count(Count::RqTimeout);
+            Err(Failure::RouteTimeout)
+        }
+        () = time_is_up(&body, started, per_try) => {
+            metrics.count(Count::RqPerTryTimeout);
+            Err(Failure::PerTryTimeout)
+        }
+        () = until(longest) => Err(Failure::TooLong),
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when `limit` has passed since the request was read whole, but not before `from`; never without a limit.
+pub(super) async fn time_is_up(body: &RequestSource, from: std::time::Instant, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    body.complete().await;
+    let ended = body.ended(from).map_or(from, |ended| ended.max(from));
+    tokio::time::sleep_until((ended + limit).into()).await;
+}
+
+async fn converse(x: &mut Exchange, plan: &Plan, host: &Arc<LiveEndpoint>, in_flight: InFlight) -> Result<Reply, Failure> {
+    let pool = x.worker.pools.pool(&plan.cluster, host, pool_key(x, plan, host));
+    let gate = gate(x);
+    // A connection that closes just as it is lent gives the request back unsent; each such round uses up one idle connection.
+    loop {
+        let mut lease = pool.acquire().await.map_err(|error| match error {
+            AcquireError::Overflow => {
+                plan.cluster.metrics.count(Count::RqPendingOverflow);
+                Failure::Reset { reason: ResetReason::Overflow, request_sent: false }
+            }
+            AcquireError::Connect(error) => {
+                x.record.upstream_transport_failure_reason = Some(error.reason.clone()).filter(|reason| !reason.is_empty());
+                Failure::Reset { reason: error.into(), request_sent: false }
+            }
+        })?;
+        record_connection(x, &lease);
+        let request = request(x, &lease, x.body.attempt(gate.clone()));
+        let sent = lease.send(watch_continue(request, gate.as_ref()));
+        let result = match &gate {
+            None => sent.await,
+            Some(gate) => with_patience(sent, gate).await,
+        };
+        match result {
+            Ok(response) => {
+                x.record.timings.first_upstream_rx = Some(x.elapsed());
+                lease.hold(in_flight);
+                return Ok(received(x, response, lease));
+            }
+            Err(_) if x.body.has_failed() => return Err(Failure::Downstream),
+            Err(error) if error.unsent.is_some() && x.body.is_replayable() => continue,
+            Err(error) => {
+                plan.cluster.metrics.count(Count::RqRxReset);
+                return Err(Failure::Reset { reason: error.reset, request_sent: error.unsent.is_none() });
+            }
+        }
+    }
+}
+
+/// The answer; one that switches protocols takes its connection along, in the words of the downstream's HTTP version.
+fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) -> Reply {
+    let status = response.status();
+    let wanted = x.upgrade.is_some();
+    let switches = match lease.connection.protocol {
+        Protocol::Http2 | Protocol::Http3 => wanted && status.is_success(),
+        Protocol::Http10 | Protocol::Http11 => {
+            status == StatusCode::SWITCHING_PROTOCOLS || (x.head.method == Method::CONNECT && !is_extended_connect(x) && status.is_success())
+        }
+    };
+    if !switches {
+        return Reply::upstream(response, lease);
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    match (&x.upgrade_kind, x.protocol()) {
+        (Some(_), Protocol::Http2 | Protocol::Http3) => {
+            head.status = StatusCode::OK;
+            head.headers.remove(header::CONNECTION);
+            head.headers.remove(header::UPGRADE);
+        }
+        (Some(kind), Protocol::Http10 | Protocol::Http11) => {
+            head.status = StatusCode::SWITCHING_PROTOCOLS;
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(header::UPGRADE, text(kind));
+        }
+        (None, _) => {}
+    }
+    Reply { head, content: Content::Tunnel { upstream, lease } }
+}
+
+fn is_extended_connect(x: &Exchange) -> bool {
+    x.head.extensions.get::<hyper::ext::Protocol>().is_some()
+}
+
+/// Lets the body pass when the upstream asks for it, answers, or says nothing for a while.
+async fn with_patience<T>(sent: impl Future<Output = T>, gate: &Gate) -> T {
+    tokio::pin!(sent);
+    tokio::select! {
+        biased;
+        result = &mut sent => {
+            gate.open();
+            return result;
+        }
+        () = tokio::time::sleep(CONTINUE_WAIT) => gate.open(),
+    }
+    sent.await
+}
+
+fn gate(x: &mut Exchange) -> Option<Gate> {
+    let expects = x.head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if !expects || x.body.is_empty() {
+        return None;
+    }
+    if !x.http.config.proxy_100_continue {
+        // We answer for the upstream: hyper does when the body is first read.
+        x.head.headers.remove(header::EXPECT);
+        return None;
+    }
+    Some(Gate::default())
+}
+
+fn watch_continue(mut request: http::Request<RequestBody>, gate: Option<&Gate>) -> http::Request<RequestBody> {
+    if let Some(gate) = gate.cloned() {
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                gate.open();
+            }
+        });
+    }
+    request
+}
+
+/// The head for this connection's HTTP version.
+fn request(x: &Exchange, lease: &Lease, body: RequestBody) -> http::Request<RequestBody> {
+    let mut request = http::Request::new(body);
+    *request.method_mut() = x.head.method.clone();
+    *request.headers_mut() = x.head.headers.clone();
+    if lease.connection.protocol == Protocol::Http2 {
+        http2_request(x, &mut request);
+    } else {
+        http1_request(x, &mut request);
+    }
+    request
+}
+
+fn http1_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
+    *request.uri_mut() = x.head.uri.clone();
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, x.authority.clone());
+    if let (Some(kind), true) = (&x.upgrade_kind, is_extended_connect(x)) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, text(kind));
+        *request.method_mut() = Method::GET;
+    }
+}
+
+fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
+    let plain_connect = x.head.method == Method::CONNECT && !is_extended_connect(x);
+    let mut parts = http::uri::Parts::default();
+    parts.authority = x.authority.to_str().ok().and_then(|authority| authority.parse().ok());
+    if !plain_connect {
+        parts.scheme = Some(if x.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.path_and_query = x.head.uri.path_and_query().cloned();
+    }
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| x.head.uri.clone());
+    *request.version_mut() = http::Version::HTTP_2;
+    let Some(kind) = &x.upgrade_kind else { return };
+    request.headers_mut().remove(header::CONNECTION);
+    request.headers_mut().remove(header::UPGRADE);
+    request.extensions_mut().insert(hyper::ext::Protocol::from(&**kind));
+    *request.method_mut() = Method::CONNECT;
+}
+
+fn record_connection(x: &mut Exchange, lease: &Lease) {
+    let connection = &lease.connection;
+    x.record.upstream_connection_id = connection.id;
+    x.record.upstream_local = connection.local.map(Into::into);
+    x.record.upstream_remote = connection.remote.map(Into::into);
+    x.record.upstream_tls = connection.tls.clone();
+    x.record.upstream_protocol = Some(connection.protocol);
+    x.record.upstream_transport_failure_reason = None;
+    x.record.timings.first_upstream_tx = Some(x.elapsed());
+}
+
+fn pool_key(x: &Exchange, plan: &Plan, host: &LiveEndpoint) -> PoolKey {
+    let config = &plan.cluster.config;
+    let version = match config.http.protocol {
+        UpstreamProtocol::Http1 => HttpVersion::Http1,
+        UpstreamProtocol::Http2 => HttpVersion::Http2,
+        UpstreamProtocol::Downstream if x.protocol() == Protocol::Http2 => HttpVersion::Http2,
+        UpstreamProtocol::Downstream => HttpVersion::Http1,
+        UpstreamProtocol::Alpn => HttpVersion::Negotiated,
+    };
+    let tls = host.transport.tls();
+    let auto_sni = tls.is_some_and(|tls| tls.config().auto_sni || config.http.auto_sni);
+    PoolKey {
+        version,
+        alpn: tls.and_then(|_| alpn_override(x, &plan.cluster, version)),
+        server_name: auto_sni.then(|| Arc::from(without_port(x.authority.to_str().unwrap_or_default()))),
+        high_priority: plan.rules.high_priority,
+        downstream: matches!(config.transport, Transport::ProxyProtocol { .. })
+            .then_some((x.connection.facts.source, x.connection.facts.destination)),
+    }
+}
+
+/// What Istio's ALPN filter offers to an upstream that speaks this version.
+fn alpn_override(x: &Exchange, cluster: &LiveCluster, version: HttpVersion) -> Option<Arc<[Arc<str>]>> {
+    if cluster.config.metadata.lookup("istio", &["alpn_override"]).and_then(Value::as_str) == Some("false") {
+        return None;
+    }
+    let alpn = x.http.alpn.as_ref()?;
+    let offered = match version {
+        HttpVersion::Http1 if x.protocol() == Protocol::Http10 => &alpn.http10,
+        HttpVersion::Http1 => &alpn.http11,
+        HttpVersion::Http2 => &alpn.http2,
+        HttpVersion::Negotiated => return None,
+    };
+    (!offered.is_empty()).then(|| offered.clone())
+}
+
+/// A request under way at a host, until its response has ended.
+pub(crate) struct InFlight {
+    cluster: Arc<LiveCluster>,
+    host: Arc<LiveEndpoint>,
+    _place: Guard,
+}
+
+impl InFlight {
+    pub(crate) fn new(cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>, place: Guard) -> Self {
+        cluster.metrics.raise(Level::RqActive);
+        host.state.active_requests.fetch_add(1, Ordering::Relaxed);
+        Self { cluster: cluster.clone(), host: host.clone(), _place: place }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.cluster.metrics.lower(Level::RqActive);
+        self.host.state.active_requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
