@@ -15,6 +15,8 @@ use feed::{
     Environment, Feed, Role, Settings,
     admin::{Admin, Application, Command, Door},
     bootstrap::{self, Static},
+    spans::Exporter,
+    statistics::Shown,
 };
 use proxy::{
     Live, Worker,
@@ -25,7 +27,7 @@ use proxy::{
     },
 };
 use proxy_config::tracing::TracingProvider;
-use stdx::{Drain, SystemClock, SystemRng, drain};
+use stdx::{Drain, DrainTrigger, SystemClock, SystemRng, drain};
 use telemetry::{
     istio_metrics::{self, IstioMetrics},
     stats::{self, Store, WorkerSlot},
@@ -44,6 +46,8 @@ const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
 const LAME_DUCK: Duration = Duration::from_millis(1500);
 /// For what is queued for log files when the process ends.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
+/// Series of Istio's metrics that nothing touched for so long (at most twice) are forgotten.
+const SILENT_SERIES: Duration = Duration::from_secs(3600);
 /// Spans that may wait for their collector.
 const WAITING_SPANS: usize = 4096;
 
@@ -57,6 +61,7 @@ struct Plan {
     termination_drain: Duration,
     application: Option<Application>,
     default_tracer: Option<Arc<TracingProvider>>,
+    shown: Shown,
 }
 
 pub fn run(role: Role, file: Option<&Path>, levels: Levels) -> anyhow::Result<ExitCode> {
@@ -102,6 +107,7 @@ fn from_environment(role: Role) -> anyhow::Result<Plan> {
             .unwrap_or(TERMINATION_DRAIN),
         application: application(&environment),
         default_tracer: None,
+        shown: environment.shown(),
     })
 }
 
@@ -121,6 +127,7 @@ fn from_file(file: &Path) -> anyhow::Result<Plan> {
         drain: DRAIN,
         termination_drain: TERMINATION_DRAIN,
         application: None,
+        shown: Shown::of_bootstrap(&read.bootstrap.stats),
         default_tracer: read.bootstrap.tracing,
     })
 }
@@ -149,21 +156,63 @@ fn application(environment: &Environment) -> Option<Application> {
     })
 }
 
+/// Everything that runs, and how to end it.
+struct Running {
+    admin: Arc<Admin>,
+    commanded: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    drain_workers: DrainTrigger,
+    /// Ends feed and exporter.
+    stop: DrainTrigger,
+    _tasks: JoinSet<()>,
+}
+
 async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
     let mut signals = Terminate::new()?;
+    let termination_drain = plan.termination_drain;
+    let mut running = start(plan, levels).await?;
+    let mut lame_duck = LAME_DUCK.min(termination_drain / 2);
+    loop {
+        tokio::select! {
+            () = signals.wait() => break,
+            command = running.commanded.recv() => match command {
+                Some(Command::Drain) => {
+                    running.drain_workers.start();
+                    lame_duck = Duration::ZERO;
+                }
+                Some(Command::Quit) | None => break,
+            },
+        }
+    }
+    tracing::info!("ending: connections drain");
+    running.admin.failing.store(true, Ordering::Relaxed);
+    let deadline = tokio::time::Instant::now() + termination_drain;
+    tokio::time::sleep(lame_duck).await;
+    running.drain_workers.start();
+    let ended = tokio::time::timeout_at(deadline, joined(running.workers)?).await;
+    if ended.is_err() {
+        tracing::info!("connections that have not ended in time are closed");
+    }
+    running.stop.start();
+    running.shared.files.flush(LOG_FLUSH);
+    Ok(())
+}
+
+async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
     let node = bootstrap::node(&plan.settings.node)?;
-    let stats = Store::new(stats::Options {
-        workers: plan.workers,
-        ..stats::Options::default()
-    });
     let live = Arc::new(Live::new(
         Arc::new(SystemClock),
         Arc::new(SystemRng),
-        stats,
+        store(&plan),
         Own::new(&node),
     ));
-    let metrics = IstioMetrics::new(istio_metrics::Options::default());
-    let (spans, _exported) = mpsc::channel(WAITING_SPANS);
+    let metrics = IstioMetrics::new(istio_metrics::Options {
+        version: env::var("ISTIO_META_ISTIO_VERSION").unwrap_or_default(),
+        buckets: plan.shown.buckets.clone(),
+        ..istio_metrics::Options::default()
+    });
+    let (spans, exported) = mpsc::channel(WAITING_SPANS);
     let shared = Arc::new(Shared {
         files: LogFiles::default(),
         metrics: metrics.clone(),
@@ -178,19 +227,21 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
         .certificates
         .is_some()
         .then(|| live.tls.identity.clone());
-    let pb_node = plan.settings.node.clone();
+    let wire_node = plan.settings.node.clone();
     let feed = Feed::new(plan.settings, plan.fixed, live.clone());
-    let (commands, mut commanded) = mpsc::channel(4);
+    let (commands, commanded) = mpsc::channel(4);
     let admin = Arc::new(Admin {
         live: live.clone(),
         status: feed.status(),
         metrics,
-        node: pb_node,
+        node: wire_node,
         identity,
         started: Instant::now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commands,
         set_log_level: Box::new(move |level| levels.set(level)),
+        workers: plan.workers,
+        shown_updates: Default::default(),
         failing: AtomicBool::new(false),
         application: plan.application,
     });
@@ -201,8 +252,10 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
             .with_context(|| format!("port {address}"))?;
         tasks.spawn(admin.clone().serve(listener, door));
     }
-    let (stop_feed, feed_drain) = drain::channel();
-    tasks.spawn(feed.run(feed_drain));
+    tasks.spawn(admin.clone().keep_house(SILENT_SERIES));
+    let (stop, stopping) = drain::channel();
+    tasks.spawn(feed.run(stopping.clone()));
+    tasks.spawn(Exporter::new(live.clone(), exported).run(stopping));
     let (drain_workers, worker_drain) = drain::channel();
     let settings = proxy::Settings {
         drain_time: plan.drain,
@@ -210,34 +263,27 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
         ..proxy::Settings::default()
     };
     let workers = start_workers(plan.workers, &live, &shared, &settings, &worker_drain)?;
+    Ok(Running {
+        admin,
+        commanded,
+        shared,
+        workers,
+        drain_workers,
+        stop,
+        _tasks: tasks,
+    })
+}
 
-    let mut lame_duck = LAME_DUCK.min(plan.termination_drain / 2);
-    loop {
-        tokio::select! {
-            () = signals.wait() => break,
-            command = commanded.recv() => match command {
-                Some(Command::Drain) => {
-                    drain_workers.start();
-                    lame_duck = Duration::ZERO;
-                }
-                Some(Command::Quit) | None => break,
-            },
-        }
+fn store(plan: &Plan) -> Store {
+    for problem in &plan.shown.problems {
+        tracing::warn!(problem, "which statistics are shown");
     }
-    tracing::info!("ending: connections drain");
-    admin.failing.store(true, Ordering::Relaxed);
-    let deadline = tokio::time::Instant::now() + plan.termination_drain;
-    tokio::time::sleep(lame_duck).await;
-    drain_workers.start();
-    if tokio::time::timeout_at(deadline, joined(workers)?)
-        .await
-        .is_err()
-    {
-        tracing::info!("connections that have not ended in time are closed");
-    }
-    stop_feed.start();
-    shared.files.flush(LOG_FLUSH);
-    Ok(())
+    Store::new(stats::Options {
+        workers: plan.workers,
+        matcher: plan.shown.matcher.clone(),
+        buckets: plan.shown.buckets.clone(),
+        ..stats::Options::default()
+    })
 }
 
 /// Resolves when all workers have ended. Those that have not end with the process.

@@ -1,6 +1,6 @@
 //! What proxies and the control plane say about themselves, asked through the runtime.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use http::Method;
 use serde_json::Value;
 
@@ -23,7 +23,10 @@ const CONTROL_PLANE: &str = "app=istiod";
 pub async fn page(api: &Api, pod: &Value, method: Method, path: &str) -> Result<String> {
     let (namespace, name) = (object::namespace(pod), object::name(pod));
     let to = Port { namespace, pod: name, port: ADMIN };
-    let bytes = api.pod(method, to, path).await.with_context(|| format!("the proxy of {name}.{namespace} does not answer{}", if object::has_proxy(pod) { "" } else { " (the pod has no proxy)" }))?;
+    let bytes = api.pod(method, to, path).await.map_err(|error| match object::has_proxy(pod) {
+        true => anyhow!("the proxy of {name}.{namespace}: {error}"),
+        false => anyhow!("pod {name}.{namespace} has no proxy"),
+    })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -43,6 +46,6 @@ pub async fn control_page(api: &Api, path: &str) -> Result<Value> {
     let pods = control_plane(api).await?;
     let pod = pods.iter().find(|pod| object::ready(pod)).or(pods.first()).context("no control plane runs in this mesh")?;
     let to = Port { namespace: SYSTEM_NAMESPACE, pod: object::name(pod), port: MONITORING };
-    let bytes = api.pod(Method::GET, to, path).await.context("the control plane does not answer")?;
+    let bytes = api.pod(Method::GET, to, path).await.map_err(|error| anyhow!("the control plane: {error}"))?;
     serde_json::from_slice(&bytes).with_context(|| format!("{path} of the control plane is not JSON"))
 }

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     run(Cli::parse()).unwrap_or_else(|error| {
         // What the API refuses is told in kubectl's words.
         match error.downcast_ref::<machine::Error>() {
-            Some(machine::Error::Api { reason, message, .. }) => output::note(&format!("Error from server ({reason}): {message}")),
+            Some(machine::Error::Api { reason, message, .. }) if !reason.is_empty() => output::note(&format!("Error from server ({reason}): {message}")),
             _ => output::note(&format!("error: {error:#}")),
         }
         ExitCode::FAILURE

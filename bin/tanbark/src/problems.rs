@@ -8,6 +8,9 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use ingest::{Key, Severity, Store};
+use machine::ProxyKind;
+use machine::controllers::rehearse::rehearse;
+use machine::inject::Injection;
 use machine::store::kinds::{self, Effect};
 use serde_json::{Value, json};
 use wire_kube::manifest::Document;
@@ -27,6 +30,8 @@ pub struct Finding {
     /// Path of the field in the object.
     pub path: String,
     pub message: String,
+    /// True when the object is wrong whatever else there is; false when it does not fit to other objects.
+    pub by_itself: bool,
 }
 
 impl Finding {
@@ -43,33 +48,61 @@ impl Finding {
     }
 
     pub fn json(&self) -> Value {
-        let Self { severity, code, place, subject, path, message } = self;
+        let Self { severity, code, place, subject, path, message, by_itself: _ } = self;
         json!({"level": severity.as_str(), "code": code, "place": place, "object": subject, "path": path, "message": message})
     }
 }
 
-/// What is wrong with these documents, in the order of their places.
+/// What is wrong with these documents, in the order of their places. What would come of them on a machine (pods, endpoints) is known too.
 pub fn check(documents: &[Document]) -> Vec<Finding> {
+    check_among(documents, &rehearsed(documents))
+}
+
+/// As [`check`], among other objects that are there.
+pub fn check_among(documents: &[Document], others: &[Arc<Value>]) -> Vec<Finding> {
     let mut findings = of_runtime(documents);
-    findings.extend(of_mesh(documents));
+    findings.extend(of_mesh(documents, others));
     let order = order_of(documents);
     findings.sort_by_key(|finding| place_key(&finding.place, &order));
     findings
 }
 
+/// For the runtime, which tells of its own problems by itself: what the mesh has to say about its files, a line each; nothing that
+/// only informs.
+pub fn lines_for_runtime(documents: &[Document]) -> Vec<String> {
+    let findings = of_mesh(documents, &rehearsed(documents));
+    findings.iter().filter(|finding| finding.severity != Severity::Info).map(|finding| finding.line(Colour::Off)).collect()
+}
+
+/// Everything that a machine would make of these documents.
+fn rehearsed(documents: &[Document]) -> Vec<Arc<Value>> {
+    let given: Vec<Value> = documents.iter().map(|document| document.object.clone()).collect();
+    rehearse(&given, Injection { proxy: ProxyKind::Tanbark, trust_domain: "cluster.local".into() }).objects
+}
+
 /// What the mesh has to say: objects by themselves, then together. The first of several objects of one name counts.
-pub fn of_mesh(documents: &[Document]) -> Vec<Finding> {
+fn of_mesh(documents: &[Document], others: &[Arc<Value>]) -> Vec<Finding> {
     let mut store = Store::new(ingest::default_mesh());
-    let mut places: BTreeMap<Key, &Document> = BTreeMap::new();
+    let mut places: BTreeMap<Key, (&Document, Vec<ingest::Problem>)> = BTreeMap::new();
     for document in documents {
         let Ok(key) = Key::of(&document.object) else { continue };
         if let Entry::Vacant(place) = places.entry(key) {
-            store.apply(Arc::new(document.object.clone()));
-            place.insert(document);
+            let applied = store.apply(Arc::new(document.object.clone()));
+            place.insert((document, applied.problems));
+        }
+    }
+    for object in others {
+        if Key::of(object).is_ok_and(|key| !places.contains_key(&key)) {
+            store.apply(object.clone());
         }
     }
     store.build();
-    let placed = store.problems().filter_map(|(key, problem)| Some(place(places.get(key)?, &key.to_string(), problem.clone())));
+    let placed = store.problems().filter_map(|(key, problem)| {
+        let (document, own) = places.get(key)?;
+        let mut finding = place(document, &key.to_string(), problem.clone());
+        finding.by_itself = own.contains(problem);
+        Some(finding)
+    });
     placed.collect()
 }
 
@@ -94,14 +127,14 @@ fn of_runtime(documents: &[Document]) -> Vec<Finding> {
     findings
 }
 
-/// Does one of these keep its object from being used?
+/// Does one of these keep its object from being used, whatever else there is?
 pub fn has_errors(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.severity == Severity::Error)
+    findings.iter().any(|finding| finding.severity == Severity::Error && finding.by_itself)
 }
 
 fn place(document: &Document, subject: &str, problem: ingest::Problem) -> Finding {
     let ingest::Problem { severity, code, path, message } = problem;
-    Finding { severity, code: code.into(), place: document.place(&path), subject: subject.into(), path, message }
+    Finding { severity, code: code.into(), place: document.place(&path), subject: subject.into(), path, message, by_itself: true }
 }
 
 fn subject_of(document: &Document) -> String {
@@ -136,6 +169,7 @@ fn inert(document: &Document) -> Option<Finding> {
         subject: subject_of(document),
         path: "kind".into(),
         message: format!("{kind} has no effect on one machine"),
+        by_itself: true,
     })
 }
 
@@ -147,6 +181,7 @@ fn duplicate(document: &Document, first: &Document, key: &Key) -> Finding {
         subject: key.to_string(),
         path: "metadata.name".into(),
         message: format!("the same object stands at {} already: give one of them another name", first.place("")),
+        by_itself: true,
     }
 }
 
@@ -183,6 +218,28 @@ mod tests {
     fn a_problem_has_file_line_column_and_object() {
         let found = findings(WEIGHT);
         assert!(found.iter().any(|line| line.starts_with("f.yaml:12:7: VirtualService default/reviews: ")), "{found:#?}");
+    }
+
+    #[test]
+    fn pods_that_would_be_there_are_known() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selector: {app: a}, ports: [{port: 80, name: http}]}\n---\n\
+            apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a, version: v1}}, spec: {containers: [{name: c, image: i}]}}}\n---\n\
+            apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}\n";
+        let found = findings(text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains("subset v2"), "{found:#?}");
+    }
+
+    #[test]
+    fn only_what_is_wrong_by_itself_forbids_to_apply() {
+        let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {hosts: [a], http: [{route: [{destination: {host: a}}]}]}\n";
+        let documents = wire_kube::manifest::load("f.yaml", route).expect("parses");
+        let alone = check_among(&documents, &[]);
+        assert!(!alone.is_empty() && !has_errors(&alone), "{alone:#?}");
+        let service = serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80, "name": "http"}]}});
+        assert_eq!(check_among(&documents, &[Arc::new(service)]), []);
+        let documents = wire_kube::manifest::load("f.yaml", WEIGHT).expect("parses");
+        assert!(has_errors(&check_among(&documents, &[])));
     }
 
     #[test]

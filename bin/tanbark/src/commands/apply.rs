@@ -7,10 +7,12 @@ pub mod merge;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use http::Method;
 use serde_json::Value;
+use wire_kube::kinds::Support;
 
 use crate::api::{Api, Payload, is_status};
 use crate::kind::Kind;
@@ -47,7 +49,7 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
     let read = manifests::read(&args.files)?;
     let mut documents = read.documents;
-    let findings = problems::check(&documents);
+    let findings = problems::check_among(&documents, &live(&api).await?);
     for line in &read.broken {
         output::note(line);
     }
@@ -85,6 +87,14 @@ fn report(args: &Args, kind: &Kind, object: &Value, done: Done) -> Result<()> {
         Some(Format::Wide) | None => output::say(&format!("{}/{} {word}", kind.singular(), object::name(object))),
     }
     Ok(())
+}
+
+/// What the mesh consists of now, so that a route to a service that runs already is no mistake.
+async fn live(api: &Api) -> Result<Vec<Arc<Value>>> {
+    let meant = |kind: &&&machine::store::kinds::Kind| wire_kube::kinds::find(&kind.api_version(kind.preferred()), kind.kind).is_some_and(|info| info.support == Support::Supported);
+    let kinds: Vec<Kind> = machine::store::kinds::ALL.iter().filter(meant).map(|kind| Kind::from(*kind)).collect();
+    let lists = futures_util::future::try_join_all(kinds.iter().map(|kind| api.list(kind, None, None))).await?;
+    Ok(lists.into_iter().flatten().map(Arc::new).collect())
 }
 
 async fn apply(api: &Api, written: &Value, namespace: &str) -> Result<(Kind, Value, Done)> {

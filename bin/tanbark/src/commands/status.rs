@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::proxy_status::{self, ProxyRow};
 use crate::admin;
 use crate::api::Api;
+use crate::commands::up::pages::{self, Page};
 use crate::commands::up::report;
 use crate::kind::Kind;
 use crate::object::{self, list, text};
@@ -28,6 +29,7 @@ struct Status {
     /// Name and readiness of each of its pods.
     control_plane: Vec<(String, bool)>,
     summary: Value,
+    pages: Vec<Page>,
     proxies: Result<Vec<ProxyRow>>,
     /// Pods with a proxy that is not connected.
     disconnected: Vec<String>,
@@ -66,6 +68,7 @@ async fn gather(api: &Api) -> Result<Status> {
         control_plane: control.iter().map(|pod| (object::name(pod).to_owned(), object::ready(pod))).collect(),
         disconnected,
         complaints: complaints(api, &summary).await?,
+        pages: pages::find(api, &summary).await?,
         summary,
         proxies,
     })
@@ -81,7 +84,7 @@ async fn complaints(api: &Api, summary: &Value) -> Result<Vec<Complaint>> {
             let subject = format!("{} {}/{}", kind.kind, object::namespace(&each), object::name(&each));
             for message in list(&each, "/status/validationMessages") {
                 let words = text(message, "/message");
-                if !placed.iter().any(|problem| problem.contains(&subject) && problem.contains(words)) {
+                if text(message, "/level") != "INFO" && !placed.iter().any(|problem| problem.contains(&subject) && problem.contains(words)) {
                     complaints.push(Complaint { subject: subject.clone(), level: text(message, "/level").into(), message: words.into() });
                 }
             }
@@ -95,9 +98,9 @@ impl Status {
         let count = |pointer: &str| self.summary.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
         self.control_plane.iter().all(|(_, ready)| *ready)
             && count("/pods/ready") == count("/pods/total")
-            && list(&self.summary, "/problems").is_empty()
+            && !list(&self.summary, "/problems").iter().filter_map(Value::as_str).any(report::is_error)
             && self.disconnected.is_empty()
-            && self.complaints.iter().all(|complaint| complaint.level == "INFO")
+            && self.complaints.iter().all(|complaint| complaint.level != "ERROR")
             && self.proxies.as_ref().is_ok_and(|rows| rows.iter().all(ProxyRow::is_good))
     }
 
@@ -110,7 +113,7 @@ impl Status {
         };
         json!({
             "good": self.is_good(), "controlPlane": control, "pods": self.summary.get("pods"), "notReady": self.summary.get("notReady"),
-            "urls": report::urls(&self.summary).into_iter().map(|(service, url)| json!({"service": service, "url": url})).collect::<Vec<_>>(),
+            "urls": self.pages.iter().map(|page| json!({"url": page.url, "what": page.what})).collect::<Vec<_>>(),
             "proxies": proxies, "proxiesError": error, "disconnected": self.disconnected,
             "problems": self.summary.get("problems"), "objects": complaints,
         })
@@ -125,13 +128,14 @@ impl Status {
             let (word, tone) = if *ready { ("ready", Tone::Good) } else { ("not ready", Tone::Bad) };
             output::say(&format!("control plane: {name} {}", colour.paint(word, tone)));
         }
-        output::emit(&report::text(&self.summary, colour));
+        output::emit(&report::text(&self.summary, &self.pages, colour));
         match &self.proxies {
             Err(error) => output::say(&format!("proxies: {}", colour.paint(&format!("{error:#}"), Tone::Bad))),
             Ok(rows) => self.print_proxies(rows, colour),
         }
         for complaint in &self.complaints {
-            output::say(&format!("{} {}: {}", colour.paint("problem:", Tone::Bad), complaint.subject, complaint.message));
+            let (word, tone) = if complaint.level == "ERROR" { ("problem:", Tone::Bad) } else { ("warning:", Tone::Doubtful) };
+            output::say(&format!("{} {}: {}", colour.paint(word, tone), complaint.subject, complaint.message));
         }
     }
 

@@ -7,6 +7,7 @@
 mod changes;
 mod detach;
 mod options;
+pub mod pages;
 mod progress;
 pub mod report;
 mod screen;
@@ -109,7 +110,7 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
 async fn follow(handle: &Handle, api: &Api, args: &Args, show: Show) -> Result<()> {
     handle.ready().await?;
     let summary = progress::settle(api, show, PATIENCE).await?;
-    output::emit(&report::text(&summary, output::Colour::of(&std::io::stdout())));
+    output::emit(&report::text(&summary, &pages::find(api, &summary).await?, output::Colour::of(&std::io::stdout())));
     let mut ended = handle.ended();
     let watching = async {
         let mut changes = changes::Changes::new(&args.sources, &summary);
@@ -151,6 +152,5 @@ pub fn inside() -> ExitCode {
     // A session of its own, so that Ctrl-C reaches the outer process only, which then ends pods in order.
     let _ = nix::unistd::setsid();
     options::log_to_file();
-    let validate = |documents: &[wire_kube::Document]| problems::of_mesh(documents).iter().map(|finding| finding.line(output::Colour::Off)).collect();
-    machine::init::main(Hooks { validate: Some(Arc::new(validate)) })
+    machine::init::main(Hooks { validate: Some(Arc::new(problems::lines_for_runtime)) })
 }

@@ -165,11 +165,7 @@ pub fn clusters(inputs: &ClusterInputs) -> Vec<Cluster> {
         found.push(passthrough(inputs, names::PASSTHROUGH));
         found.extend(inbound::clusters(inputs));
     }
-    if let Some(mark) = inputs
-        .client
-        .mark
-        .filter(|_| inputs.client.is_envoy_without_istio_filters)
-    {
+    if let Some(mark) = inputs.client.mark {
         found.iter_mut().for_each(|cluster| set_mark(cluster, mark));
     }
     found

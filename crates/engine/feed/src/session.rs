@@ -314,14 +314,28 @@ impl Feed {
     }
 
     /// Applies one resource; the last good version stays when it cannot be used.
-    fn take(&mut self, type_url: &str, decoder: &mut xds_decode::Decoder, resource: xds_protocol::Received) -> Result<(), Rejection> {
-        let xds_protocol::Received { name, version, body } = resource;
+    fn take(
+        &mut self,
+        type_url: &str,
+        decoder: &mut xds_decode::Decoder,
+        resource: xds_protocol::Received,
+    ) -> Result<(), Rejection> {
+        let xds_protocol::Received {
+            name,
+            version,
+            body,
+        } = resource;
         let Some(body) = body else { return Ok(()) };
         match decode(decoder, &body) {
             Ok(change) => {
                 self.warming.set(change, self.live.clock.now());
                 let updated = self.live.clock.wall();
-                let state = ResourceState { version, updated, body, error: None };
+                let state = ResourceState {
+                    version,
+                    updated,
+                    body,
+                    error: None,
+                };
                 self.status.with_type(type_url, |t| {
                     t.resources.insert(name, state);
                 });

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(std::io::stderr);
     match arguments.next().as_deref() {
         Some("machine-init") => {
             log.init();
@@ -55,12 +57,15 @@ async fn run(state: PathBuf, mut rest: Vec<String>) -> machine::Result<()> {
     if let Ok(program) = std::env::var("TANBARK_PROXY_PROGRAM") {
         options.proxy_program = program.into();
     }
-    options.resolvers = machine::options::resolvers_of(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    options.resolvers = machine::options::resolvers_of(
+        &std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+    );
     let begun = std::time::Instant::now();
     let handle = machine::up(options).await?;
     handle.ready().await?;
     eprintln!("up after {:?}", begun.elapsed());
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
     let mut ended = handle.ended();
     tokio::select! {
         summary = handle.settled(Duration::from_secs(20)) => eprintln!("settled after {:?}\n{:#}", begun.elapsed(), summary?),
@@ -80,7 +85,9 @@ async fn run(state: PathBuf, mut rest: Vec<String>) -> machine::Result<()> {
 /// `get STATE PATH`
 async fn get(rest: Vec<String>) -> machine::Result<()> {
     let client = machine::Client::new(PathBuf::from(&rest[0]).join("api.sock"));
-    let object = client.request(http::Method::GET, &rest[1], "application/json", None).await?;
+    let object = client
+        .request(http::Method::GET, &rest[1], "application/json", None)
+        .await?;
     println!("{object:#}");
     Ok(())
 }
@@ -90,8 +97,16 @@ async fn exec(rest: Vec<String>) -> machine::Result<()> {
     use machine::client::{ExecOptions, ExecOutput};
     use std::io::Write;
     let client = machine::Client::new(PathBuf::from(&rest[0]).join("api.sock"));
-    let (pod, container) = rest[2].split_once('/').map_or((rest[2].as_str(), None), |(pod, container)| (pod, Some(container.to_string())));
-    let options = ExecOptions { container, command: rest[3..].to_vec(), ..ExecOptions::default() };
+    let (pod, container) = rest[2]
+        .split_once('/')
+        .map_or((rest[2].as_str(), None), |(pod, container)| {
+            (pod, Some(container.to_string()))
+        });
+    let options = ExecOptions {
+        container,
+        command: rest[3..].to_vec(),
+        ..ExecOptions::default()
+    };
     let mut session = client.exec(&rest[1], pod, &options).await?;
     while let Some(output) = session.next().await {
         match output {

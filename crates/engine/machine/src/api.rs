@@ -50,7 +50,8 @@ pub type Answer = std::result::Result<Response<Body>, Refusal>;
 pub fn listen(path: &Path) -> Result<UnixListener> {
     let _ = fs::remove_file(path);
     let listener = UnixListener::bind(path).context(|| format!("open {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context(|| format!("restrict {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .context(|| format!("restrict {}", path.display()))?;
     Ok(listener)
 }
 
@@ -59,12 +60,14 @@ pub async fn serve(listener: UnixListener, context: Arc<Context>) {
     let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let owner = nix::unistd::geteuid().as_raw();
     loop {
-        let Ok(permit) = limit.clone().acquire_owned().await else { return };
+        let Ok(permit) = limit.clone().acquire_owned().await else {
+            return;
+        };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
-        if stream.peer_cred().map(|peer| peer.uid()) .ok() != Some(owner) {
+        if stream.peer_cred().map(|peer| peer.uid()).ok() != Some(owner) {
             tracing::warn!("a process of another user was refused at the local API");
             continue;
         }
@@ -81,7 +84,9 @@ async fn serve_connection(stream: UnixStream, context: Arc<Context>) {
         let context = context.clone();
         async move { Ok::<_, Infallible>(answer(context, request).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection of the local API ended");
     }
@@ -93,7 +98,8 @@ async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Response<B
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(%refusal, what, "refused");
-            let code = StatusCode::from_u16(refusal.status().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let code = StatusCode::from_u16(refusal.status().0)
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             json(code, &status_object(&refusal))
         }
     }
@@ -101,7 +107,10 @@ async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Response<B
 
 async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_string();
-    let nothing = || Refusal::NotFound { kind: "path".into(), name: path.clone() };
+    let nothing = || Refusal::NotFound {
+        kind: "path".into(),
+        name: path.clone(),
+    };
     let ok = |value: Value| Ok(json(StatusCode::OK, &value));
     match route::parse(&path).ok_or_else(nothing)? {
         Route::Version => ok(discovery::version()),
@@ -109,10 +118,14 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
         Route::CoreVersions => ok(discovery::core_versions()),
         Route::Groups => ok(discovery::groups()),
         Route::Group(group) => ok(discovery::group(&group).ok_or_else(nothing)?),
-        Route::Resources(group, version) => ok(discovery::resources(&group, &version).ok_or_else(nothing)?),
+        Route::Resources(group, version) => {
+            ok(discovery::resources(&group, &version).ok_or_else(nothing)?)
+        }
         Route::KeySet => ok(context.signer.key_set()),
         Route::Summary => ok(summary::summary(&context)),
-        Route::TokenReview if request.method() == Method::POST => review::token_review(&context, &read_body(request).await?),
+        Route::TokenReview if request.method() == Method::POST => {
+            review::token_review(&context, &read_body(request).await?)
+        }
         Route::TokenReview => Err(Refusal::NotAllowed("tokenreviews are created".into())),
         Route::Resource(target) => resource::handle(context, target, request).await,
     }
@@ -120,15 +133,22 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
 
 /// A request's body as an object; JSON is YAML too.
 pub async fn read_body(request: Request<Incoming>) -> std::result::Result<Value, Refusal> {
-    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|_| Refusal::TooLarge)?.to_bytes();
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES)
+        .collect()
+        .await
+        .map_err(|_| Refusal::TooLarge)?
+        .to_bytes();
     if body.is_empty() {
         return Ok(Value::Null);
     }
     match serde_json::from_slice(&body) {
         Ok(value) => Ok(value),
         Err(_) => {
-            let text = std::str::from_utf8(&body).map_err(|_| Refusal::BadRequest("the body is neither JSON nor YAML".into()))?;
-            serde_saphyr::from_str(text).map_err(|error| Refusal::BadRequest(format!("the body is neither JSON nor YAML: {error}")))
+            let text = std::str::from_utf8(&body)
+                .map_err(|_| Refusal::BadRequest("the body is neither JSON nor YAML".into()))?;
+            serde_saphyr::from_str(text).map_err(|error| {
+                Refusal::BadRequest(format!("the body is neither JSON nor YAML: {error}"))
+            })
         }
     }
 }
@@ -137,14 +157,20 @@ pub async fn read_body(request: Request<Incoming>) -> std::result::Result<Value,
 pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(whole(value.to_string()));
     *response.status_mut() = code;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
 /// A response with a text.
 pub fn text(content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(whole(content));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain"),
+    );
     response
 }
 

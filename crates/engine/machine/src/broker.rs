@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -82,8 +83,13 @@ pub enum Progress {
 
 /// The two ends: (outer, inner).
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .context(|| "make the broker's socket pair".into())
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .context(|| "make the broker's socket pair".into())
 }
 
 /// The outer process's end.
@@ -127,7 +133,10 @@ fn serve_requests(socket: &Arc<OwnedFd>, tell: &watch::Sender<Progress>) {
             ToHost::Failed { message } => {
                 let _ = tell.send(Progress::Failed(message));
             }
-            ToHost::Open { id, socket: HostSocket::Connect { address } } => {
+            ToHost::Open {
+                id,
+                socket: HostSocket::Connect { address },
+            } => {
                 connect_aside(socket.clone(), pending.clone(), id, address);
             }
             ToHost::Open { id, socket: wanted } => answer(socket, id, open(wanted)),
@@ -150,10 +159,16 @@ fn connect_aside(socket: Arc<OwnedFd>, pending: Arc<AtomicUsize>, id: u64, addre
     }
     let counter = pending.clone();
     let reply = socket.clone();
-    let started = std::thread::Builder::new().name("broker-connect".into()).spawn(move || {
-        answer(&reply, id, TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(OwnedFd::from));
-        counter.fetch_sub(1, Ordering::SeqCst);
-    });
+    let started = std::thread::Builder::new()
+        .name("broker-connect".into())
+        .spawn(move || {
+            answer(
+                &reply,
+                id,
+                TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(OwnedFd::from),
+            );
+            counter.fetch_sub(1, Ordering::SeqCst);
+        });
     if let Err(error) = started {
         pending.fetch_sub(1, Ordering::SeqCst);
         answer(&socket, id, Err(error));
@@ -165,7 +180,9 @@ fn open(wanted: HostSocket) -> io::Result<OwnedFd> {
         HostSocket::Listen { port } => {
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(OwnedFd::from)
         }
-        HostSocket::Connect { address } => TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(OwnedFd::from),
+        HostSocket::Connect { address } => {
+            TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(OwnedFd::from)
+        }
         HostSocket::Datagram { address } => {
             let any: SocketAddr = match address {
                 SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -180,7 +197,11 @@ fn open(wanted: HostSocket) -> io::Result<OwnedFd> {
 
 fn answer(socket: &OwnedFd, id: u64, result: io::Result<OwnedFd>) {
     let sent = match result {
-        Ok(descriptor) => send(socket, &ToMachine::Opened { id }, Some(descriptor.as_raw_fd())),
+        Ok(descriptor) => send(
+            socket,
+            &ToMachine::Opened { id },
+            Some(descriptor.as_raw_fd()),
+        ),
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             send(socket, &ToMachine::Refused { id, errno }, None)
@@ -208,7 +229,11 @@ struct Waiting {
 impl Broker {
     /// Takes the inherited end and reads answers on a thread of its own.
     pub fn start(socket: OwnedFd) -> Result<Arc<Self>> {
-        let broker = Arc::new(Self { socket, waiting: Mutex::default(), stop: watch::channel(false).0 });
+        let broker = Arc::new(Self {
+            socket,
+            waiting: Mutex::default(),
+            stop: watch::channel(false).0,
+        });
         let reader = broker.clone();
         std::thread::Builder::new()
             .name("broker".into())
@@ -229,7 +254,13 @@ impl Broker {
 
     /// Tells the outer process why there will be no start.
     pub fn tell_failed(&self, error: &Error) {
-        let _ = send(&self.socket, &ToHost::Failed { message: error.to_string() }, None);
+        let _ = send(
+            &self.socket,
+            &ToHost::Failed {
+                message: error.to_string(),
+            },
+            None,
+        );
     }
 
     /// Opens a socket in the machine's own network.
@@ -249,7 +280,9 @@ impl Broker {
             self.waiting.lock().answers.remove(&id);
             return Err(error);
         }
-        receiver.await.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EPIPE)))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EPIPE)))
     }
 
     fn read_answers(&self) {
@@ -260,8 +293,12 @@ impl Broker {
                     continue;
                 }
                 (ToMachine::Opened { id }, Some(descriptor)) => (id, Ok(descriptor)),
-                (ToMachine::Opened { id }, None) => (id, Err(io::Error::from_raw_os_error(libc::EMFILE))),
-                (ToMachine::Refused { id, errno }, _) => (id, Err(io::Error::from_raw_os_error(errno))),
+                (ToMachine::Opened { id }, None) => {
+                    (id, Err(io::Error::from_raw_os_error(libc::EMFILE)))
+                }
+                (ToMachine::Refused { id, errno }, _) => {
+                    (id, Err(io::Error::from_raw_os_error(errno)))
+                }
             };
             if let Some(sender) = self.waiting.lock().answers.remove(&id) {
                 let _ = sender.send(result);
@@ -276,19 +313,36 @@ fn send(socket: &OwnedFd, message: &impl Serialize, descriptor: Option<RawFd>) -
     let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
     let descriptors: Vec<RawFd> = descriptor.into_iter().collect();
     let rights = [ControlMessage::ScmRights(&descriptors)];
-    let control = if descriptors.is_empty() { &[] } else { &rights[..] };
+    let control = if descriptors.is_empty() {
+        &[]
+    } else {
+        &rights[..]
+    };
     let parts = [io::IoSlice::new(&bytes)];
-    sendmsg::<()>(socket.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)?;
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &parts,
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
     Ok(())
 }
 
 /// `None` at the end of the pair; a message that does not parse is an error.
-fn receive<T: for<'de> Deserialize<'de>>(socket: &OwnedFd) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+fn receive<T: for<'de> Deserialize<'de>>(
+    socket: &OwnedFd,
+) -> io::Result<Option<(T, Option<OwnedFd>)>> {
     let mut bytes = vec![0_u8; MAX_PACKET_BYTES];
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let (length, descriptor) = loop {
         let mut parts = [io::IoSliceMut::new(&mut bytes)];
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+        match recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
             Ok(message) => {
@@ -296,7 +350,9 @@ fn receive<T: for<'de> Deserialize<'de>>(socket: &OwnedFd) -> io::Result<Option<
                 for part in message.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(raw) = part {
                         // SAFETY: the kernel has just made these descriptors for us; each is owned exactly once.
-                        let owned = raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+                        let owned = raw
+                            .into_iter()
+                            .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
                         descriptor = owned.last();
                     }
                 }
@@ -307,7 +363,8 @@ fn receive<T: for<'de> Deserialize<'de>>(socket: &OwnedFd) -> io::Result<Option<
     if length == 0 {
         return Ok(None);
     }
-    let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default()).map_err(io::Error::other)?;
+    let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())
+        .map_err(io::Error::other)?;
     Ok(Some((message, descriptor)))
 }
 
@@ -320,20 +377,37 @@ mod tests {
         let (outer, inner) = pair().expect("a pair");
         let host = Host::serve(outer).expect("the host's end");
         let broker = Broker::start(inner).expect("the machine's end");
-        let first = broker.open(HostSocket::Listen { port: 0 }).await.expect("a listener");
+        let first = broker
+            .open(HostSocket::Listen { port: 0 })
+            .await
+            .expect("a listener");
         let listener = std::net::TcpListener::from(first);
         let port = listener.local_addr().expect("its address").port();
-        let second = broker.open(HostSocket::Listen { port }).await.expect_err("the port is in use");
+        let second = broker
+            .open(HostSocket::Listen { port })
+            .await
+            .expect_err("the port is in use");
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
 
         let address = listener.local_addr().expect("its address");
-        let connection = broker.open(HostSocket::Connect { address }).await.expect("a connection");
+        let connection = broker
+            .open(HostSocket::Connect { address })
+            .await
+            .expect("a connection");
         let (_, peer) = listener.accept().expect("the other end");
-        assert_eq!(TcpStream::from(connection).local_addr().expect("its address"), peer);
+        assert_eq!(
+            TcpStream::from(connection)
+                .local_addr()
+                .expect("its address"),
+            peer
+        );
 
         broker.tell_started();
         let mut progress = host.progress();
-        progress.wait_for(|progress| *progress == Progress::Started).await.expect("progress");
+        progress
+            .wait_for(|progress| *progress == Progress::Started)
+            .await
+            .expect("progress");
         host.stop();
         broker.stop().wait_for(|stop| *stop).await.expect("stop");
     }

@@ -84,23 +84,37 @@ pub struct Exec {
 impl Client {
     /// A client of the API at this socket.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self {
+            socket: socket.into(),
+        }
     }
 
     async fn connect(&self) -> Result<UnixStream> {
-        UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                Error::NotRunning { state: self.socket.parent().map(PathBuf::from).unwrap_or_default() }
-            }
-            _ => Error::system(format!("connect to {}", self.socket.display()), error),
-        })
+        UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                    Error::NotRunning {
+                        state: self.socket.parent().map(PathBuf::from).unwrap_or_default(),
+                    }
+                }
+                _ => Error::system(format!("connect to {}", self.socket.display()), error),
+            })
     }
 
     /// Sends any request; a refusal is an error.
-    pub async fn send(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>> {
         let stream = self.connect().await?;
         let peer = |error: hyper::Error| Error::Peer(format!("the local API: {error}"));
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(peer)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(peer)?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -114,78 +128,190 @@ impl Client {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(peer)?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(peer)?
+            .to_bytes();
         let refusal: Value = serde_json::from_slice(&body).unwrap_or_default();
         let message = match object::text(&refusal, "/message") {
             "" => String::from_utf8_lossy(&body).into_owned(),
             message => message.to_string(),
         };
-        Err(Error::Api { status, reason: object::text(&refusal, "/reason").into(), message })
+        Err(Error::Api {
+            status,
+            reason: object::text(&refusal, "/reason").into(),
+            message,
+        })
     }
 
     /// Sends a request with an object, and reads one.
-    pub async fn request(&self, method: Method, path: &str, content_type: &str, body: Option<&Value>) -> Result<Value> {
-        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Value> {
+        let body = body
+            .map(|body| body.to_string().into_bytes())
+            .unwrap_or_default();
         let response = self.send(method, path, content_type, body).await?;
-        let bytes = response.into_body().collect().await.map_err(|error| Error::Peer(error.to_string()))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|error| Error::Peer(format!("the local API's answer: {error}")))
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| Error::Peer(error.to_string()))?
+            .to_bytes();
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Peer(format!("the local API's answer: {error}")))
     }
 
     /// One object.
     pub async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value> {
-        self.request(Method::GET, &kind.path(Some(namespace), Some(name)), "application/json", None).await
+        self.request(
+            Method::GET,
+            &kind.path(Some(namespace), Some(name)),
+            "application/json",
+            None,
+        )
+        .await
     }
 
     /// A list object; `selector` is a label selector.
-    pub async fn list(&self, kind: &Kind, namespace: Option<&str>, selector: &str) -> Result<Value> {
-        let query = if selector.is_empty() { String::new() } else { format!("?labelSelector={}", encode(selector)) };
-        self.request(Method::GET, &format!("{}{query}", kind.path(namespace, None)), "application/json", None).await
+    pub async fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Value> {
+        let query = if selector.is_empty() {
+            String::new()
+        } else {
+            format!("?labelSelector={}", encode(selector))
+        };
+        self.request(
+            Method::GET,
+            &format!("{}{query}", kind.path(namespace, None)),
+            "application/json",
+            None,
+        )
+        .await
     }
 
     /// What is there and every change after it, as `{"type", "object"}`.
-    pub async fn watch(&self, kind: &Kind, namespace: Option<&str>, selector: &str) -> Result<Watch> {
-        let path = format!("{}?watch=true&resourceVersion=0&labelSelector={}", kind.path(namespace, None), encode(selector));
-        let response = self.send(Method::GET, &path, "application/json", Vec::new()).await?;
-        Ok(Watch { body: response.into_body(), pending: Vec::new() })
+    pub async fn watch(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Watch> {
+        let path = format!(
+            "{}?watch=true&resourceVersion=0&labelSelector={}",
+            kind.path(namespace, None),
+            encode(selector)
+        );
+        let response = self
+            .send(Method::GET, &path, "application/json", Vec::new())
+            .await?;
+        Ok(Watch {
+            body: response.into_body(),
+            pending: Vec::new(),
+        })
     }
 
     /// Adds an object.
     pub async fn create(&self, kind: &Kind, object: &Value) -> Result<Value> {
         let namespace = namespace_of(object);
-        self.request(Method::POST, &kind.path(Some(namespace), None), "application/json", Some(object)).await
+        self.request(
+            Method::POST,
+            &kind.path(Some(namespace), None),
+            "application/json",
+            Some(object),
+        )
+        .await
     }
 
     /// Creates an object or merges it into the present one; the object as it is then.
     pub async fn apply(&self, kind: &Kind, object: &Value) -> Result<Value> {
         let path = kind.path(Some(namespace_of(object)), Some(object::name(object)));
-        self.request(Method::PATCH, &path, "application/apply-patch+yaml", Some(object)).await
+        self.request(
+            Method::PATCH,
+            &path,
+            "application/apply-patch+yaml",
+            Some(object),
+        )
+        .await
     }
 
     /// Merges a patch (RFC 7386) into an object.
-    pub async fn merge(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> Result<Value> {
-        self.request(Method::PATCH, &kind.path(Some(namespace), Some(name)), "application/merge-patch+json", Some(patch)).await
+    pub async fn merge(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Value> {
+        self.request(
+            Method::PATCH,
+            &kind.path(Some(namespace), Some(name)),
+            "application/merge-patch+json",
+            Some(patch),
+        )
+        .await
     }
 
     /// Sets the number of replicas.
-    pub async fn scale(&self, kind: &Kind, namespace: &str, name: &str, replicas: u32) -> Result<Value> {
+    pub async fn scale(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        replicas: u32,
+    ) -> Result<Value> {
         let path = format!("{}/scale", kind.path(Some(namespace), Some(name)));
-        self.request(Method::PATCH, &path, "application/merge-patch+json", Some(&serde_json::json!({"spec": {"replicas": replicas}}))).await
+        self.request(
+            Method::PATCH,
+            &path,
+            "application/merge-patch+json",
+            Some(&serde_json::json!({"spec": {"replicas": replicas}})),
+        )
+        .await
     }
 
     /// Deletes an object.
-    pub async fn delete(&self, kind: &Kind, namespace: &str, name: &str, grace_seconds: Option<u64>) -> Result<Value> {
-        let query = grace_seconds.map(|seconds| format!("?gracePeriodSeconds={seconds}")).unwrap_or_default();
-        self.request(Method::DELETE, &format!("{}{query}", kind.path(Some(namespace), Some(name))), "application/json", None).await
+    pub async fn delete(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        grace_seconds: Option<u64>,
+    ) -> Result<Value> {
+        let query = grace_seconds
+            .map(|seconds| format!("?gracePeriodSeconds={seconds}"))
+            .unwrap_or_default();
+        self.request(
+            Method::DELETE,
+            &format!("{}{query}", kind.path(Some(namespace), Some(name))),
+            "application/json",
+            None,
+        )
+        .await
     }
 
     /// The machine at a glance.
     pub async fn summary(&self) -> Result<Value> {
-        self.request(Method::GET, "/tanbark/v1/summary", "application/json", None).await
+        self.request(Method::GET, "/tanbark/v1/summary", "application/json", None)
+            .await
     }
 
     /// A container's output, as a body to be read piece by piece.
     pub async fn log(&self, namespace: &str, pod: &str, options: &LogOptions) -> Result<Incoming> {
-        let mut query = format!("follow={}&previous={}&timestamps={}", options.follow, options.previous, options.timestamps);
+        let mut query = format!(
+            "follow={}&previous={}&timestamps={}",
+            options.follow, options.previous, options.timestamps
+        );
         if let Some(container) = &options.container {
             query.push_str(&format!("&container={}", encode(container)));
         }
@@ -196,34 +322,65 @@ impl Client {
             query.push_str(&format!("&sinceSeconds={seconds}"));
         }
         let path = format!("{}/log?{query}", PODS.path(Some(namespace), Some(pod)));
-        Ok(self.send(Method::GET, &path, "application/json", Vec::new()).await?.into_body())
+        Ok(self
+            .send(Method::GET, &path, "application/json", Vec::new())
+            .await?
+            .into_body())
     }
 
     /// Sends a GET request to a pod's port (15000 is the proxy's admin port on 127.0.0.1); its body.
-    pub async fn pod_get(&self, namespace: &str, pod: &str, port: u16, path: &str) -> Result<Bytes> {
+    pub async fn pod_get(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        path: &str,
+    ) -> Result<Bytes> {
         let name = format!("{pod}:{port}");
         let path = format!("{}/proxy{path}", PODS.path(Some(namespace), Some(&name)));
-        let response = self.send(Method::GET, &path, "application/json", Vec::new()).await?;
-        Ok(response.into_body().collect().await.map_err(|error| Error::Peer(error.to_string()))?.to_bytes())
+        let response = self
+            .send(Method::GET, &path, "application/json", Vec::new())
+            .await?;
+        Ok(response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| Error::Peer(error.to_string()))?
+            .to_bytes())
     }
 
     /// Starts a command in a container.
     pub async fn exec(&self, namespace: &str, pod: &str, options: &ExecOptions) -> Result<Exec> {
-        let mut query = format!("stdin={}&stdout=true&stderr={}&tty={}", options.stdin, !options.terminal, options.terminal);
+        let mut query = format!(
+            "stdin={}&stdout=true&stderr={}&tty={}",
+            options.stdin, !options.terminal, options.terminal
+        );
         for word in &options.command {
             query.push_str(&format!("&command={}", encode(word)));
         }
         if let Some(container) = &options.container {
             query.push_str(&format!("&container={}", encode(container)));
         }
-        let uri = format!("ws://tanbark{}/exec?{query}", PODS.path(Some(namespace), Some(pod)));
-        let mut request = uri.into_client_request().map_err(|error| Error::Configuration(error.to_string()))?;
-        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, header::HeaderValue::from_static("v5.channel.k8s.io"));
+        let uri = format!(
+            "ws://tanbark{}/exec?{query}",
+            PODS.path(Some(namespace), Some(pod))
+        );
+        let mut request = uri
+            .into_client_request()
+            .map_err(|error| Error::Configuration(error.to_string()))?;
+        request.headers_mut().insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            header::HeaderValue::from_static("v5.channel.k8s.io"),
+        );
         let stream = self.connect().await?;
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(Exec { socket }),
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
-                let refusal: Value = response.body().as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+                let refusal: Value = response
+                    .body()
+                    .as_deref()
+                    .and_then(|body| serde_json::from_slice(body).ok())
+                    .unwrap_or_default();
                 Err(Error::Api {
                     status: response.status().as_u16(),
                     reason: object::text(&refusal, "/reason").into(),
@@ -274,19 +431,31 @@ impl Exec {
 
     /// Tells the terminal's size.
     pub async fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
-        self.send(4, serde_json::json!({"Width": columns, "Height": rows}).to_string().as_bytes()).await
+        self.send(
+            4,
+            serde_json::json!({"Width": columns, "Height": rows})
+                .to_string()
+                .as_bytes(),
+        )
+        .await
     }
 
     async fn send(&mut self, channel: u8, data: &[u8]) -> Result<()> {
         let mut bytes = vec![channel];
         bytes.extend_from_slice(data);
-        self.socket.send(Message::Binary(bytes.into())).await.map_err(std::io::Error::other).context(|| "send to the command".into())
+        self.socket
+            .send(Message::Binary(bytes.into()))
+            .await
+            .map_err(std::io::Error::other)
+            .context(|| "send to the command".into())
     }
 
     /// The next piece; `None` after the end.
     pub async fn next(&mut self) -> Option<ExecOutput> {
         while let Some(Ok(message)) = self.socket.next().await {
-            let Message::Binary(bytes) = message else { continue };
+            let Message::Binary(bytes) = message else {
+                continue;
+            };
             match bytes.first() {
                 Some(1) => return Some(ExecOutput::Output(bytes.slice(1..))),
                 Some(2) => return Some(ExecOutput::Errors(bytes.slice(1..))),
@@ -304,6 +473,11 @@ fn ended(status: &[u8]) -> ExecOutput {
         return ExecOutput::Ended(0);
     }
     let mut causes = object::list(&status, "/details/causes").iter();
-    let code = causes.find(|cause| object::text(cause, "/reason") == "ExitCode").and_then(|cause| object::text(cause, "/message").parse().ok());
-    code.map_or_else(|| ExecOutput::Failed(object::text(&status, "/message").into()), ExecOutput::Ended)
+    let code = causes
+        .find(|cause| object::text(cause, "/reason") == "ExitCode")
+        .and_then(|cause| object::text(cause, "/message").parse().ok());
+    code.map_or_else(
+        || ExecOutput::Failed(object::text(&status, "/message").into()),
+        ExecOutput::Ended,
+    )
 }

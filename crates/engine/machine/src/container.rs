@@ -101,13 +101,23 @@ pub struct Mount {
 /// Must be called before the program starts threads.
 pub fn exec_main() -> ExitCode {
     // SAFETY: the launcher opened both for us and nothing else uses these numbers.
-    let (spec, status) = unsafe { (File::from_raw_fd(SPEC_DESCRIPTOR), File::from_raw_fd(STATUS_DESCRIPTOR)) };
+    let (spec, status) = unsafe {
+        (
+            File::from_raw_fd(SPEC_DESCRIPTOR),
+            File::from_raw_fd(STATUS_DESCRIPTOR),
+        )
+    };
     // The command's start closes it: its end without a word says that all went well.
     // SAFETY: sets a flag of an open descriptor.
     unsafe { libc::fcntl(STATUS_DESCRIPTOR, libc::F_SETFD, libc::FD_CLOEXEC) };
     let entry: Entry = match serde_json::from_reader(spec) {
         Ok(entry) => entry,
-        Err(error) => return refuse(status, &Error::Peer(format!("the container's specification: {error}"))),
+        Err(error) => {
+            return refuse(
+                status,
+                &Error::Peer(format!("the container's specification: {error}")),
+            );
+        }
     };
     let child = match &entry {
         Entry::Start(spec) => start(spec, &status),
@@ -130,16 +140,23 @@ fn refuse(mut status: File, error: &Error) -> ExitCode {
 fn start(spec: &StartSpec, status: &File) -> Result<Pid> {
     enter_namespace(NAMESPACE_DESCRIPTOR, CloneFlags::CLONE_NEWNET)?;
     nix::unistd::sethostname(&spec.hostname).context(|| "set the host name".into())?;
+    // A volume may hide the folder that the program is in (the machine's /tmp, say): it is opened while its path still leads there.
+    let outside = confine::find_program(&spec.command).ok();
     root::build(spec)?;
-    run(&spec.command, status, || Ok(()))
+    run(&spec.command, outside, status, || Ok(()))
 }
 
 fn enter(spec: &EnterSpec, status: &File) -> Result<Pid> {
-    let order = [CloneFlags::CLONE_NEWNET, CloneFlags::CLONE_NEWUTS, CloneFlags::CLONE_NEWNS, CloneFlags::CLONE_NEWPID];
+    let order = [
+        CloneFlags::CLONE_NEWNET,
+        CloneFlags::CLONE_NEWUTS,
+        CloneFlags::CLONE_NEWNS,
+        CloneFlags::CLONE_NEWPID,
+    ];
     for (descriptor, kind) in (NAMESPACE_DESCRIPTOR..).zip(order) {
         enter_namespace(descriptor, kind)?;
     }
-    run(&spec.command, status, || {
+    run(&spec.command, None, status, || {
         // SAFETY: plain system calls about this process.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -159,9 +176,14 @@ fn enter_namespace(descriptor: RawFd, kind: CloneFlags) -> Result<()> {
 }
 
 /// Forks; the child prepares itself and becomes the command. The caller stays as its init.
-fn run(command: &Command, status: &File, prepare: impl FnOnce() -> Result<()>) -> Result<Pid> {
+fn run(
+    command: &Command,
+    outside: Option<confine::Program>,
+    status: &File,
+    prepare: impl FnOnce() -> Result<()>,
+) -> Result<Pid> {
     first::block_signals()?;
-    let program = confine::find_program(command)?;
+    let program = confine::find_program(command).or_else(|missing| outside.ok_or(missing))?;
     // SAFETY: this process has one thread.
     match unsafe { fork() }.context(|| "fork".into())? {
         ForkResult::Parent { child } => Ok(child),

@@ -37,7 +37,12 @@ pub enum Action {
 impl Action {
     /// The deletion of this very object.
     pub fn delete(kind: &'static Kind, object: &Value) -> Self {
-        Action::Delete(kind, object::namespace(object).into(), object::name(object).into(), object::uid(object).into())
+        Action::Delete(
+            kind,
+            object::namespace(object).into(),
+            object::name(object).into(),
+            object::uid(object).into(),
+        )
     }
 
     /// An object with another status; `None` when it has this one already.
@@ -56,9 +61,17 @@ pub fn carry_out(store: &Store, action: Action) {
     let described = format!("{action:.80?}");
     let result = match action {
         Action::Create(kind, object) => store.create(kind, object).map(drop),
-        Action::Delete(kind, namespace, name, uid) => {
-            store.delete(kind, &namespace, &name, &Deletion { uid: Some(uid), ..Deletion::default() }).map(drop)
-        }
+        Action::Delete(kind, namespace, name, uid) => store
+            .delete(
+                kind,
+                &namespace,
+                &name,
+                &Deletion {
+                    uid: Some(uid),
+                    ..Deletion::default()
+                },
+            )
+            .map(drop),
         Action::Update(kind, object) => store.update(kind, object, Part::Main).map(drop),
         Action::Status(kind, object) => store.update(kind, object, Part::Status).map(drop),
     };
@@ -88,12 +101,25 @@ fn decide(store: &Store) -> Vec<Action> {
     let pods = store.all(&kinds::PODS);
     let replica_sets = store.all(&kinds::REPLICA_SETS);
     for deployment in store.all(&kinds::DEPLOYMENTS) {
-        let own: Vec<&Value> = replica_sets.iter().map(|set| &**set).filter(|set| object::controlled_by(set, &deployment)).collect();
+        let own: Vec<&Value> = replica_sets
+            .iter()
+            .map(|set| &**set)
+            .filter(|set| object::controlled_by(set, &deployment))
+            .collect();
         actions.extend(deployment::decide(&deployment, &own));
     }
-    let own_pods = |owner: &Value| -> Vec<&Value> { pods.iter().map(|pod| &**pod).filter(|pod| object::controlled_by(pod, owner)).collect() };
+    let own_pods = |owner: &Value| -> Vec<&Value> {
+        pods.iter()
+            .map(|pod| &**pod)
+            .filter(|pod| object::controlled_by(pod, owner))
+            .collect()
+    };
     for set in &replica_sets {
-        actions.extend(replica_set::decide(&kinds::REPLICA_SETS, set, &own_pods(set)));
+        actions.extend(replica_set::decide(
+            &kinds::REPLICA_SETS,
+            set,
+            &own_pods(set),
+        ));
     }
     for set in store.all(&kinds::DAEMON_SETS) {
         actions.extend(replica_set::decide_daemon(&set, &own_pods(&set)));
@@ -119,10 +145,16 @@ pub fn pod_of(owner: &Value, name: Name<'_>) -> Value {
     });
     object::set_metadata(&mut pod, "namespace", object::namespace(owner));
     match name {
-        Name::Prefix(prefix) => object::set_metadata(&mut pod, "generateName", format!("{prefix}-")),
+        Name::Prefix(prefix) => {
+            object::set_metadata(&mut pod, "generateName", format!("{prefix}-"))
+        }
         Name::Exact(name) => object::set_metadata(&mut pod, "name", name),
     }
-    object::set_metadata(&mut pod, "ownerReferences", vec![object::owner_reference(owner)]);
+    object::set_metadata(
+        &mut pod,
+        "ownerReferences",
+        vec![object::owner_reference(owner)],
+    );
     pod
 }
 
@@ -138,7 +170,9 @@ pub enum Name<'a> {
 /// Whether a pod's `Ready` condition holds.
 pub fn ready(pod: &Value) -> bool {
     let conditions = object::list(pod, "/status/conditions");
-    conditions.iter().any(|condition| object::text(condition, "/type") == "Ready" && object::text(condition, "/status") == "True")
+    conditions.iter().any(|condition| {
+        object::text(condition, "/type") == "Ready" && object::text(condition, "/status") == "True"
+    })
 }
 
 /// Whether a pod is over.

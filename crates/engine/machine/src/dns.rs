@@ -59,10 +59,23 @@ enum Found {
 
 impl Dns {
     /// Opens the sockets and serves until the tasks are dropped.
-    pub async fn start(store: Arc<Store>, broker: Arc<Broker>, resolvers: Vec<SocketAddr>) -> Result<()> {
-        let dns = Arc::new(Self { store, broker, resolvers, limit: Arc::new(Semaphore::new(MAX_QUESTIONS)) });
-        let udp = UdpSocket::bind((DNS_ADDRESS, 53)).await.context(|| "open the DNS server's UDP socket".into())?;
-        let tcp = TcpListener::bind((DNS_ADDRESS, 53)).await.context(|| "open the DNS server's TCP socket".into())?;
+    pub async fn start(
+        store: Arc<Store>,
+        broker: Arc<Broker>,
+        resolvers: Vec<SocketAddr>,
+    ) -> Result<()> {
+        let dns = Arc::new(Self {
+            store,
+            broker,
+            resolvers,
+            limit: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+        });
+        let udp = UdpSocket::bind((DNS_ADDRESS, 53))
+            .await
+            .context(|| "open the DNS server's UDP socket".into())?;
+        let tcp = TcpListener::bind((DNS_ADDRESS, 53))
+            .await
+            .context(|| "open the DNS server's TCP socket".into())?;
         tokio::spawn(dns.clone().serve_udp(Arc::new(udp)));
         tokio::spawn(dns.serve_tcp(tcp));
         Ok(())
@@ -71,8 +84,12 @@ impl Dns {
     async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>) {
         let mut bytes = vec![0_u8; 4_096];
         loop {
-            let Ok((length, peer)) = socket.recv_from(&mut bytes).await else { continue };
-            let Ok(permit) = self.limit.clone().acquire_owned().await else { return };
+            let Ok((length, peer)) = socket.recv_from(&mut bytes).await else {
+                continue;
+            };
+            let Ok(permit) = self.limit.clone().acquire_owned().await else {
+                return;
+            };
             let question = bytes.get(..length).unwrap_or_default().to_vec();
             let (dns, socket) = (self.clone(), socket.clone());
             tokio::spawn(async move {
@@ -90,7 +107,9 @@ impl Dns {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(permit) = self.limit.clone().acquire_owned().await else { return };
+            let Ok(permit) = self.limit.clone().acquire_owned().await else {
+                return;
+            };
             let dns = self.clone();
             tokio::spawn(async move {
                 let _permit = permit;
@@ -104,8 +123,12 @@ impl Dns {
             let length = stream.read_u16().await?;
             let mut question = vec![0_u8; usize::from(length)];
             stream.read_exact(&mut question).await?;
-            let Some(answer) = self.answer(&question, false).await else { return Ok(()) };
-            stream.write_u16(u16::try_from(answer.len()).map_err(io::Error::other)?).await?;
+            let Some(answer) = self.answer(&question, false).await else {
+                return Ok(());
+            };
+            stream
+                .write_u16(u16::try_from(answer.len()).map_err(io::Error::other)?)
+                .await?;
             stream.write_all(&answer).await?;
         }
     }
@@ -122,7 +145,11 @@ impl Dns {
             return match self.forward(bytes, udp).await {
                 Some(answer) => Some(answer),
                 None => {
-                    let code = if self.resolvers.is_empty() { ResponseCode::Refused } else { ResponseCode::ServFail };
+                    let code = if self.resolvers.is_empty() {
+                        ResponseCode::Refused
+                    } else {
+                        ResponseCode::ServFail
+                    };
                     reply(&question, code, Vec::new(), Vec::new(), usize::MAX)
                 }
             };
@@ -138,7 +165,11 @@ impl Dns {
 
     async fn forward(&self, question: &[u8], udp: bool) -> Option<Vec<u8>> {
         for resolver in &self.resolvers {
-            let attempt = if udp { timeout(FORWARD_TIMEOUT, self.ask_udp(question, *resolver)).await } else { timeout(FORWARD_TIMEOUT, self.ask_tcp(question, *resolver)).await };
+            let attempt = if udp {
+                timeout(FORWARD_TIMEOUT, self.ask_udp(question, *resolver)).await
+            } else {
+                timeout(FORWARD_TIMEOUT, self.ask_tcp(question, *resolver)).await
+            };
             match attempt {
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => tracing::debug!(%error, %resolver, "the resolver did not answer"),
@@ -149,7 +180,11 @@ impl Dns {
     }
 
     async fn ask_udp(&self, question: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> {
-        let socket = std::net::UdpSocket::from(self.broker.open(HostSocket::Datagram { address: resolver }).await?);
+        let socket = std::net::UdpSocket::from(
+            self.broker
+                .open(HostSocket::Datagram { address: resolver })
+                .await?,
+        );
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         socket.send(question).await?;
@@ -164,10 +199,16 @@ impl Dns {
     }
 
     async fn ask_tcp(&self, question: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> {
-        let stream = std::net::TcpStream::from(self.broker.open(HostSocket::Connect { address: resolver }).await?);
+        let stream = std::net::TcpStream::from(
+            self.broker
+                .open(HostSocket::Connect { address: resolver })
+                .await?,
+        );
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream)?;
-        stream.write_u16(u16::try_from(question.len()).map_err(io::Error::other)?).await?;
+        stream
+            .write_u16(u16::try_from(question.len()).map_err(io::Error::other)?)
+            .await?;
         stream.write_all(question).await?;
         let length = stream.read_u16().await?;
         let mut answer = vec![0_u8; usize::from(length)];
@@ -176,7 +217,13 @@ impl Dns {
     }
 }
 
-fn reply(question: &Message, code: ResponseCode, answers: Vec<Record>, additional: Vec<Record>, room: usize) -> Option<Vec<u8>> {
+fn reply(
+    question: &Message,
+    code: ResponseCode,
+    answers: Vec<Record>,
+    additional: Vec<Record>,
+    room: usize,
+) -> Option<Vec<u8>> {
     let mut message = Message::response(question.metadata.id, OpCode::Query);
     message.metadata.recursion_desired = question.metadata.recursion_desired;
     message.metadata.recursion_available = true;
@@ -200,14 +247,33 @@ fn reply(question: &Message, code: ResponseCode, answers: Vec<Record>, additiona
     message.to_vec().ok()
 }
 
-fn records_for(found: &Found, name: &Name, wanted: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record>) {
-    let Found::Records(all, targets) = found else { return (ResponseCode::NXDomain, Vec::new(), Vec::new()) };
-    let fits = |data: &&RData| data.record_type() == wanted || data.record_type() == RecordType::CNAME || wanted == RecordType::ANY;
-    let mut answers: Vec<Record> = all.iter().filter(fits).map(|data| Record::from_rdata(name.clone(), TTL_SECONDS, data.clone())).collect();
+fn records_for(
+    found: &Found,
+    name: &Name,
+    wanted: RecordType,
+) -> (ResponseCode, Vec<Record>, Vec<Record>) {
+    let Found::Records(all, targets) = found else {
+        return (ResponseCode::NXDomain, Vec::new(), Vec::new());
+    };
+    let fits = |data: &&RData| {
+        data.record_type() == wanted
+            || data.record_type() == RecordType::CNAME
+            || wanted == RecordType::ANY
+    };
+    let mut answers: Vec<Record> = all
+        .iter()
+        .filter(fits)
+        .map(|data| Record::from_rdata(name.clone(), TTL_SECONDS, data.clone()))
+        .collect();
     // A client that takes the first address gets another one each time.
     fastrand::shuffle(&mut answers);
     let additional = match wanted {
-        RecordType::SRV => targets.iter().map(|(name, address)| Record::from_rdata(name.clone(), TTL_SECONDS, RData::A(A(*address)))).collect(),
+        RecordType::SRV => targets
+            .iter()
+            .map(|(name, address)| {
+                Record::from_rdata(name.clone(), TTL_SECONDS, RData::A(A(*address)))
+            })
+            .collect(),
         _ => Vec::new(),
     };
     (ResponseCode::NoError, answers, additional)
@@ -220,20 +286,41 @@ fn lookup(store: &Store, name: &Name) -> Found {
     if let Some(reversed) = text.strip_suffix(".in-addr.arpa") {
         return reverse(store, reversed);
     }
-    let Some(inner) = text.strip_suffix(ZONE).and_then(|rest| rest.strip_suffix('.').or(rest.is_empty().then_some(""))) else {
+    let Some(inner) = text
+        .strip_suffix(ZONE)
+        .and_then(|rest| rest.strip_suffix('.').or(rest.is_empty().then_some("")))
+    else {
         return Found::Elsewhere;
     };
     let labels: Vec<&str> = inner.split('.').filter(|label| !label.is_empty()).collect();
     match labels.as_slice() {
         [] | ["svc" | "pod"] => empty(),
-        [namespace, "svc"] | [namespace, "pod"] => if store.find(&NAMESPACES, "", namespace).is_some() { empty() } else { Found::Nothing },
+        [namespace, "svc"] | [namespace, "pod"] => {
+            if store.find(&NAMESPACES, "", namespace).is_some() {
+                empty()
+            } else {
+                Found::Nothing
+            }
+        }
         [address, namespace, "pod"] => match address.replace('-', ".").parse() {
-            Ok(address) if store.find(&NAMESPACES, "", namespace).is_some() => Found::Records(vec![RData::A(A(address))], Vec::new()),
+            Ok(address) if store.find(&NAMESPACES, "", namespace).is_some() => {
+                Found::Records(vec![RData::A(A(address))], Vec::new())
+            }
             _ => Found::Nothing,
         },
         [service, namespace, "svc"] => of_service(store, service, namespace),
-        [port, protocol, service, namespace, "svc"] if port.starts_with('_') && protocol.starts_with('_') => {
-            of_port(store, (port.trim_start_matches('_'), protocol.trim_start_matches('_')), service, namespace)
+        [port, protocol, service, namespace, "svc"]
+            if port.starts_with('_') && protocol.starts_with('_') =>
+        {
+            of_port(
+                store,
+                (
+                    port.trim_start_matches('_'),
+                    protocol.trim_start_matches('_'),
+                ),
+                service,
+                namespace,
+            )
         }
         [pod, service, namespace, "svc"] => of_pod(store, pod, service, namespace),
         _ => Found::Nothing,
@@ -246,19 +333,30 @@ fn empty() -> Found {
 
 fn reverse(store: &Store, reversed: &str) -> Found {
     let parts: Vec<&str> = reversed.split('.').rev().collect();
-    let Ok(address) = parts.join(".").parse::<Ipv4Addr>() else { return Found::Elsewhere };
+    let Ok(address) = parts.join(".").parse::<Ipv4Addr>() else {
+        return Found::Elsewhere;
+    };
     let [first, second, ..] = address.octets();
     if first != 10 || (second != 96 && second != 244) {
         return Found::Elsewhere;
     }
     let services = store.all(&SERVICES);
-    let service = services.iter().find(|service| object::text(service, "/spec/clusterIP") == address.to_string());
+    let service = services
+        .iter()
+        .find(|service| object::text(service, "/spec/clusterIP") == address.to_string());
     let name = service.and_then(|service| service_name(service));
-    name.map_or(Found::Nothing, |name| Found::Records(vec![RData::PTR(PTR(name))], Vec::new()))
+    name.map_or(Found::Nothing, |name| {
+        Found::Records(vec![RData::PTR(PTR(name))], Vec::new())
+    })
 }
 
 fn service_name(service: &Value) -> Option<Name> {
-    Name::from_str(&format!("{}.{}.svc.{ZONE}.", object::name(service), object::namespace(service))).ok()
+    Name::from_str(&format!(
+        "{}.{}.svc.{ZONE}.",
+        object::name(service),
+        object::namespace(service)
+    ))
+    .ok()
 }
 
 /// A ready endpoint of a headless Service: its own name, its address, its ports by name.
@@ -270,62 +368,113 @@ struct Member {
 
 fn members(store: &Store, service: &Value) -> Vec<Member> {
     let early = object::flag(service, "/spec/publishNotReadyAddresses");
-    let slices = store.list(&ENDPOINT_SLICES, Some(object::namespace(service))).0;
-    let own = slices.iter().filter(|slice| object::labels(slice).get("kubernetes.io/service-name").map(String::as_str) == Some(object::name(service)));
+    let slices = store
+        .list(&ENDPOINT_SLICES, Some(object::namespace(service)))
+        .0;
+    let own = slices.iter().filter(|slice| {
+        object::labels(slice)
+            .get("kubernetes.io/service-name")
+            .map(String::as_str)
+            == Some(object::name(service))
+    });
     let mut members = Vec::new();
     for slice in own {
         let ports: Vec<(String, String, u16)> = object::list(slice, "/ports")
             .iter()
             .filter_map(|port| {
                 let number = u16::try_from(object::number(port, "/port")?).ok()?;
-                Some((object::text(port, "/name").into(), object::text(port, "/protocol").to_lowercase(), number))
+                Some((
+                    object::text(port, "/name").into(),
+                    object::text(port, "/protocol").to_lowercase(),
+                    number,
+                ))
             })
             .collect();
         for endpoint in object::list(slice, "/endpoints") {
-            let ready = endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
-            let Some(address) = object::text(endpoint, "/addresses/0").parse::<Ipv4Addr>().ok().filter(|_| ready || early) else { continue };
+            let ready = endpoint
+                .pointer("/conditions/ready")
+                .and_then(Value::as_bool)
+                .unwrap_or(true);
+            let Some(address) = object::text(endpoint, "/addresses/0")
+                .parse::<Ipv4Addr>()
+                .ok()
+                .filter(|_| ready || early)
+            else {
+                continue;
+            };
             let label = match object::text(endpoint, "/hostname") {
                 "" => address.to_string().replace('.', "-"),
                 hostname => hostname.to_string(),
             };
-            members.push(Member { label, address, ports: ports.clone() });
+            members.push(Member {
+                label,
+                address,
+                ports: ports.clone(),
+            });
         }
     }
     members
 }
 
 fn of_service(store: &Store, service: &str, namespace: &str) -> Found {
-    let Some(service) = store.find(&SERVICES, namespace, service) else { return Found::Nothing };
+    let Some(service) = store.find(&SERVICES, namespace, service) else {
+        return Found::Nothing;
+    };
     let external = object::text(&service, "/spec/externalName");
     if object::text(&service, "/spec/type") == "ExternalName" {
         let target = Name::from_str(&format!("{}.", external.trim_end_matches('.')));
-        return target.map_or(Found::Nothing, |target| Found::Records(vec![RData::CNAME(CNAME(target))], Vec::new()));
+        return target.map_or(Found::Nothing, |target| {
+            Found::Records(vec![RData::CNAME(CNAME(target))], Vec::new())
+        });
     }
     match object::text(&service, "/spec/clusterIP").parse::<Ipv4Addr>() {
         Ok(address) => Found::Records(vec![RData::A(A(address))], Vec::new()),
         Err(_) => {
             let members = members(store, &service);
             // CoreDNS says that a headless Service without endpoints does not exist.
-            if members.is_empty() { Found::Nothing } else { Found::Records(members.iter().map(|member| RData::A(A(member.address))).collect(), Vec::new()) }
+            if members.is_empty() {
+                Found::Nothing
+            } else {
+                Found::Records(
+                    members
+                        .iter()
+                        .map(|member| RData::A(A(member.address)))
+                        .collect(),
+                    Vec::new(),
+                )
+            }
         }
     }
 }
 
 fn of_pod(store: &Store, pod: &str, service: &str, namespace: &str) -> Found {
-    let Some(service) = store.find(&SERVICES, namespace, service) else { return Found::Nothing };
-    let own = members(store, &service).into_iter().filter(|member| member.label == pod);
+    let Some(service) = store.find(&SERVICES, namespace, service) else {
+        return Found::Nothing;
+    };
+    let own = members(store, &service)
+        .into_iter()
+        .filter(|member| member.label == pod);
     let records: Vec<RData> = own.map(|member| RData::A(A(member.address))).collect();
-    if records.is_empty() { Found::Nothing } else { Found::Records(records, Vec::new()) }
+    if records.is_empty() {
+        Found::Nothing
+    } else {
+        Found::Records(records, Vec::new())
+    }
 }
 
 fn of_port(store: &Store, (port, protocol): (&str, &str), service: &str, namespace: &str) -> Found {
-    let Some(service) = store.find(&SERVICES, namespace, service) else { return Found::Nothing };
-    let Some(name) = service_name(&service) else { return Found::Nothing };
+    let Some(service) = store.find(&SERVICES, namespace, service) else {
+        return Found::Nothing;
+    };
+    let Some(name) = service_name(&service) else {
+        return Found::Nothing;
+    };
     let mut records = Vec::new();
     let mut targets = Vec::new();
     if let Ok(address) = object::text(&service, "/spec/clusterIP").parse::<Ipv4Addr>() {
         for entry in object::list(&service, "/spec/ports") {
-            let number = object::number(entry, "/port").and_then(|number| u16::try_from(number).ok());
+            let number =
+                object::number(entry, "/port").and_then(|number| u16::try_from(number).ok());
             if let Some(number) = number
                 && object::text(entry, "/name") == port
                 && object::text(entry, "/protocol").eq_ignore_ascii_case(protocol)
@@ -336,7 +485,11 @@ fn of_port(store: &Store, (port, protocol): (&str, &str), service: &str, namespa
         }
     } else {
         for member in members(store, &service) {
-            let number = member.ports.iter().find(|(name, of, _)| name == port && of == protocol).map(|(_, _, number)| *number);
+            let number = member
+                .ports
+                .iter()
+                .find(|(name, of, _)| name == port && of == protocol)
+                .map(|(_, _, number)| *number);
             let target = Name::from_str(&format!("{}.{name}", member.label));
             if let (Some(number), Ok(target)) = (number, target) {
                 records.push(RData::SRV(SRV::new(0, 100, number, target.clone())));
@@ -344,7 +497,11 @@ fn of_port(store: &Store, (port, protocol): (&str, &str), service: &str, namespa
             }
         }
     }
-    if records.is_empty() { Found::Nothing } else { Found::Records(records, targets) }
+    if records.is_empty() {
+        Found::Nothing
+    } else {
+        Found::Records(records, targets)
+    }
 }
 
 #[cfg(test)]
@@ -357,12 +514,24 @@ mod tests {
         let store = Store::default();
         let add = |kind, object| store.create(kind, object).map(drop).expect("created");
         add(&NAMESPACES, json!({"metadata": {"name": "n"}}));
-        add(&SERVICES, json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"clusterIP": "10.96.0.99", "ports": [{"name": "http", "port": 80}]}}));
-        add(&SERVICES, json!({"metadata": {"name": "h", "namespace": "n"}, "spec": {"clusterIP": "None", "ports": [{"name": "db", "port": 1}]}}));
-        add(&SERVICES, json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"type": "ExternalName", "externalName": "example.org"}}));
-        add(&ENDPOINT_SLICES, json!({"metadata": {"name": "h-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "h"}},
+        add(
+            &SERVICES,
+            json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"clusterIP": "10.96.0.99", "ports": [{"name": "http", "port": 80}]}}),
+        );
+        add(
+            &SERVICES,
+            json!({"metadata": {"name": "h", "namespace": "n"}, "spec": {"clusterIP": "None", "ports": [{"name": "db", "port": 1}]}}),
+        );
+        add(
+            &SERVICES,
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"type": "ExternalName", "externalName": "example.org"}}),
+        );
+        add(
+            &ENDPOINT_SLICES,
+            json!({"metadata": {"name": "h-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "h"}},
             "ports": [{"name": "db", "protocol": "TCP", "port": 5432}],
-            "endpoints": [{"addresses": ["10.244.0.7"], "hostname": "h-0", "conditions": {"ready": true}}, {"addresses": ["10.244.0.8"], "conditions": {"ready": false}}]}));
+            "endpoints": [{"addresses": ["10.244.0.7"], "hostname": "h-0", "conditions": {"ready": true}}, {"addresses": ["10.244.0.8"], "conditions": {"ready": false}}]}),
+        );
         store
     }
 
@@ -371,7 +540,11 @@ mod tests {
         match lookup(&store(), &name) {
             Found::Elsewhere => "elsewhere".into(),
             Found::Nothing => "nothing".into(),
-            Found::Records(records, _) => records.iter().map(ToString::to_string).collect::<Vec<_>>().join(";"),
+            Found::Records(records, _) => records
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(";"),
         }
     }
 
@@ -383,8 +556,14 @@ mod tests {
         assert_eq!(ask("h-0.h.n.svc.cluster.local."), "10.244.0.7");
         assert_eq!(ask("10-244-0-8.h.n.svc.cluster.local."), "nothing");
         assert_eq!(ask("x.n.svc.cluster.local."), "example.org.");
-        assert_eq!(ask("_http._tcp.s.n.svc.cluster.local."), "0 100 80 s.n.svc.cluster.local.");
-        assert_eq!(ask("_db._tcp.h.n.svc.cluster.local."), "0 100 5432 h-0.h.n.svc.cluster.local.");
+        assert_eq!(
+            ask("_http._tcp.s.n.svc.cluster.local."),
+            "0 100 80 s.n.svc.cluster.local."
+        );
+        assert_eq!(
+            ask("_db._tcp.h.n.svc.cluster.local."),
+            "0 100 5432 h-0.h.n.svc.cluster.local."
+        );
         assert_eq!(ask("99.0.96.10.in-addr.arpa."), "s.n.svc.cluster.local.");
         assert_eq!(ask("none.n.svc.cluster.local."), "nothing");
         assert_eq!(ask("s.n.svc.cluster.local.example.org."), "elsewhere");
@@ -397,6 +576,9 @@ mod tests {
         let (code, answers, _) = records_for(&lookup(&store(), &name), &name, RecordType::AAAA);
         assert_eq!((code, answers.len()), (ResponseCode::NoError, 0));
         let name = Name::from_str("none.n.svc.cluster.local.").expect("a name");
-        assert_eq!(records_for(&lookup(&store(), &name), &name, RecordType::A).0, ResponseCode::NXDomain);
+        assert_eq!(
+            records_for(&lookup(&store(), &name), &name, RecordType::A).0,
+            ResponseCode::NXDomain
+        );
     }
 }

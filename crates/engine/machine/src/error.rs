@@ -20,7 +20,9 @@ pub enum Error {
         remedy: String,
     },
     /// Another runtime holds the state folder.
-    #[error("already running (process {pid}) with state {state}; stop it with `tanbark down` or choose another `--state`")]
+    #[error(
+        "already running (process {pid}) with state {state}; stop it with `tanbark down` or choose another `--state`"
+    )]
     AlreadyRunning {
         /// The state folder.
         state: PathBuf,
@@ -78,7 +80,10 @@ pub enum Error {
 impl Error {
     /// A system call's failure with what was being done.
     pub fn system(what: impl Into<String>, source: io::Error) -> Self {
-        Error::System { what: what.into(), source }
+        Error::System {
+            what: what.into(),
+            source,
+        }
     }
 }
 
@@ -90,12 +95,18 @@ pub trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::System { what: what(), source })
+        self.map_err(|source| Error::System {
+            what: what(),
+            source,
+        })
     }
 }
 
 impl<T> Context<T> for nix::Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|errno| Error::System { what: what(), source: io::Error::from(errno) })
+        self.map_err(|errno| Error::System {
+            what: what(),
+            source: io::Error::from(errno),
+        })
     }
 }

@@ -73,7 +73,12 @@ impl ImageMap {
     ///
     /// # Errors
     /// What does not parse, with line and column.
-    pub fn parse(text: &str, beside: &Path, programs: &Path, search_path: &str) -> Result<Self, String> {
+    pub fn parse(
+        text: &str,
+        beside: &Path,
+        programs: &Path,
+        search_path: &str,
+    ) -> Result<Self, String> {
         let file: File = if text.trim().is_empty() {
             File { images: Vec::new() }
         } else {
@@ -82,14 +87,34 @@ impl ImageMap {
         if let Some(entry) = file.images.iter().find(|entry| entry.command.is_empty()) {
             return Err(format!("images: `{}` has no command", entry.pattern));
         }
-        let mut map = Self { entries: file.images, folders: vec![beside.into(), programs.into()], for_anyone: false };
-        map.folders.extend(search_path.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from));
+        let mut map = Self {
+            entries: file.images,
+            folders: vec![beside.into(), programs.into()],
+            for_anyone: false,
+        };
+        map.folders.extend(
+            search_path
+                .split(':')
+                .filter(|folder| !folder.is_empty())
+                .map(PathBuf::from),
+        );
         Ok(map)
     }
 
     /// A map with nothing but the runtime's own programs.
-    pub fn with_entry(mut self, pattern: &str, command: Vec<String>) -> Self {
-        let entry = Entry { pattern: pattern.into(), command, args: Vec::new(), env: BTreeMap::new(), entrypoint: Entrypoint::Replace };
+    pub fn with_entry(
+        mut self,
+        pattern: &str,
+        command: Vec<String>,
+        env: BTreeMap<String, String>,
+    ) -> Self {
+        let entry = Entry {
+            pattern: pattern.into(),
+            command,
+            args: Vec::new(),
+            env,
+            entrypoint: Entrypoint::Replace,
+        };
         self.entries.insert(0, entry);
         self
     }
@@ -104,26 +129,44 @@ impl ImageMap {
     ///
     /// # Errors
     /// The text to show on the pod: the line to add, or the command that is not installed.
-    pub fn resolve(&self, image: &str, command: &[String], args: &[String]) -> Result<Resolved, String> {
-        let entry = self.entries.iter().find(|entry| matches(&entry.pattern, image)).ok_or_else(|| missing(image))?;
+    pub fn resolve(
+        &self,
+        image: &str,
+        command: &[String],
+        args: &[String],
+    ) -> Result<Resolved, String> {
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| matches(&entry.pattern, image))
+            .ok_or_else(|| missing(image))?;
         let own = |list: &[String]| !list.is_empty();
         let mut line: Vec<String> = match (own(command), own(args), entry.entrypoint) {
             (true, _, Entrypoint::Replace) => command.iter().chain(args).cloned().collect(),
             (false, true, _) => entry.command.iter().chain(args).cloned().collect(),
-            (true, _, Entrypoint::Keep) | (false, false, _) => entry.command.iter().chain(&entry.args).cloned().collect(),
+            (true, _, Entrypoint::Keep) | (false, false, _) => {
+                entry.command.iter().chain(&entry.args).cloned().collect()
+            }
         };
         if let Some(first) = line.first_mut()
             && !first.contains("$(")
         {
             *first = self.find_program(first)?;
         }
-        Ok(Resolved { command: line, environment: entry.env.clone() })
+        Ok(Resolved {
+            command: line,
+            environment: entry.env.clone(),
+        })
     }
 
     fn find_program(&self, name: &str) -> Result<String, String> {
         if name.contains('/') {
             let path = Path::new(name);
-            let relative = self.folders.first().map(|beside| beside.join(path)).filter(|path| path.is_file());
+            let relative = self
+                .folders
+                .first()
+                .map(|beside| beside.join(path))
+                .filter(|path| path.is_file());
             if path.is_absolute() && path.is_file() {
                 return Ok(name.into());
             }
@@ -132,30 +175,55 @@ impl ImageMap {
             }
         }
         let last = name.rsplit('/').next().unwrap_or(name);
-        let mut candidates = self.folders.iter().map(|folder| folder.join(last)).filter(|path| is_program(path));
+        let mut candidates = self
+            .folders
+            .iter()
+            .map(|folder| folder.join(last))
+            .filter(|path| is_program(path));
         let first = candidates.clone().next();
-        let found = if self.for_anyone { candidates.find(|path| open_to_all(path)).or(first) } else { first };
+        let found = if self.for_anyone {
+            candidates.find(|path| open_to_all(path)).or(first)
+        } else {
+            first
+        };
         found.map(|path| path.display().to_string()).ok_or_else(|| {
-            let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-            format!("command `{name}` is not installed on this machine (searched {})", folders.join(":"))
+            let folders: Vec<String> = self
+                .folders
+                .iter()
+                .map(|folder| folder.display().to_string())
+                .collect();
+            format!(
+                "command `{name}` is not installed on this machine (searched {})",
+                folders.join(":")
+            )
         })
     }
 
     /// The folders as a `PATH` for containers.
     pub fn search_path(&self) -> String {
-        let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        let folders: Vec<String> = self
+            .folders
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
         folders.join(":")
     }
 }
 
 fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
 }
 
 /// Whether every folder on the way, and the file itself, may be used by anyone.
 fn open_to_all(path: &Path) -> bool {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let open = |path: &Path| path.ancestors().all(|part| part.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0));
+    let open = |path: &Path| {
+        path.ancestors().all(|part| {
+            part.metadata()
+                .is_ok_and(|metadata| metadata.mode() & 0o001 != 0)
+        })
+    };
     open(path) && open(&real)
 }
 
@@ -169,7 +237,11 @@ fn missing(image: &str) -> String {
 /// Whether an image is one that a pattern means.
 fn matches(pattern: &str, image: &str) -> bool {
     let (pattern, image) = (full_name(pattern), full_name(image));
-    let tagged = pattern.rsplit('/').next().is_some_and(|last| last.contains(':')) || pattern.contains('@');
+    let tagged = pattern
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.contains(':'))
+        || pattern.contains('@');
     glob(&pattern, if tagged { &image } else { without_tag(&image) })
 }
 
@@ -188,7 +260,9 @@ fn full_name(image: &str) -> String {
 fn without_tag(image: &str) -> &str {
     let image = image.split('@').next().unwrap_or(image);
     match image.rfind(':') {
-        Some(colon) if !image.get(colon..).unwrap_or_default().contains('/') => image.get(..colon).unwrap_or(image),
+        Some(colon) if !image.get(colon..).unwrap_or_default().contains('/') => {
+            image.get(..colon).unwrap_or(image)
+        }
         _ => image,
     }
 }
@@ -196,9 +270,13 @@ fn without_tag(image: &str) -> &str {
 /// `*` is any text, also none.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
     let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
     for part in middle {
         match rest.find(part) {
             Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
@@ -213,7 +291,13 @@ mod tests {
     use super::*;
 
     fn map(text: &str) -> ImageMap {
-        ImageMap::parse(text, Path::new("/nowhere"), Path::new("/nowhere"), "/usr/bin:/bin").expect("the map parses")
+        ImageMap::parse(
+            text,
+            Path::new("/nowhere"),
+            Path::new("/nowhere"),
+            "/usr/bin:/bin",
+        )
+        .expect("the map parses")
     }
 
     fn list(texts: &[&str]) -> Vec<String> {
@@ -223,8 +307,16 @@ mod tests {
     #[test]
     fn patterns_match_with_and_without_tag_and_registry() {
         for (pattern, image, expected) in [
-            ("docker.io/istio/examples-bookinfo-reviews-v1*", "docker.io/istio/examples-bookinfo-reviews-v1:1.20", true),
-            ("docker.io/istio/examples-bookinfo-reviews-v1", "docker.io/istio/examples-bookinfo-reviews-v10:1", false),
+            (
+                "docker.io/istio/examples-bookinfo-reviews-v1*",
+                "docker.io/istio/examples-bookinfo-reviews-v1:1.20",
+                true,
+            ),
+            (
+                "docker.io/istio/examples-bookinfo-reviews-v1",
+                "docker.io/istio/examples-bookinfo-reviews-v10:1",
+                false,
+            ),
             ("curlimages/curl", "docker.io/curlimages/curl:8", true),
             ("alpine", "alpine:3.20", true),
             ("alpine:3.19", "alpine:3.20", false),
@@ -238,10 +330,17 @@ mod tests {
 
     #[test]
     fn command_and_args_follow_the_rules_of_images() {
-        let map = map("images:\n- match: a\n  command: [\"sh\", \"-c\"]\n  args: [\"true\"]\n- match: b\n  command: [\"sh\"]\n  args: [x]\n  entrypoint: keep\n");
+        let map = map(
+            "images:\n- match: a\n  command: [\"sh\", \"-c\"]\n  args: [\"true\"]\n- match: b\n  command: [\"sh\"]\n  args: [x]\n  entrypoint: keep\n",
+        );
         let run = |image: &str, command: &[&str], args: &[&str]| {
-            let resolved = map.resolve(image, &list(command), &list(args)).expect("resolved").command;
-            let mut words = resolved.iter().map(|word| word.rsplit('/').next().unwrap_or(word).to_string());
+            let resolved = map
+                .resolve(image, &list(command), &list(args))
+                .expect("resolved")
+                .command;
+            let mut words = resolved
+                .iter()
+                .map(|word| word.rsplit('/').next().unwrap_or(word).to_string());
             words.by_ref().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(run("a", &[], &[]), "sh -c true");
@@ -249,14 +348,27 @@ mod tests {
         assert_eq!(run("a", &["sleep"], &["1"]), "sleep 1");
         assert_eq!(run("b", &["gunicorn"], &["-b", "0.0.0.0:80"]), "sh x");
         assert_eq!(run("b", &[], &["y"]), "sh y");
-        assert_eq!(run("a", &["/no/such/place/sleep"], &["infinity"]), "sleep infinity");
+        assert_eq!(
+            run("a", &["/no/such/place/sleep"], &["infinity"]),
+            "sleep infinity"
+        );
     }
 
     #[test]
     fn an_unmapped_image_shows_the_entry_to_add() {
-        let error = map("").resolve("ghcr.io/x/y:1", &[], &[]).expect_err("unmapped");
-        assert!(error.contains("- match: \"ghcr.io/x/y\"\n  command: ["), "{error}");
-        let error = map("images:\n- match: a\n  command: [no-such-program-here]\n").resolve("a", &[], &[]).expect_err("not installed");
-        assert!(error.contains("`no-such-program-here` is not installed"), "{error}");
+        let error = map("")
+            .resolve("ghcr.io/x/y:1", &[], &[])
+            .expect_err("unmapped");
+        assert!(
+            error.contains("- match: \"ghcr.io/x/y\"\n  command: ["),
+            "{error}"
+        );
+        let error = map("images:\n- match: a\n  command: [no-such-program-here]\n")
+            .resolve("a", &[], &[])
+            .expect_err("not installed");
+        assert!(
+            error.contains("`no-such-program-here` is not installed"),
+            "{error}"
+        );
     }
 }

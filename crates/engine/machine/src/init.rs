@@ -66,7 +66,12 @@ pub fn main(hooks: Hooks) -> ExitCode {
     // SAFETY: plain system call about this process.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     // SAFETY: the outer process opened both for us and nothing else uses these numbers.
-    let (options, socket) = unsafe { (File::from_raw_fd(OPTIONS_DESCRIPTOR), OwnedFd::from_raw_fd(BROKER_DESCRIPTOR)) };
+    let (options, socket) = unsafe {
+        (
+            File::from_raw_fd(OPTIONS_DESCRIPTOR),
+            OwnedFd::from_raw_fd(BROKER_DESCRIPTOR),
+        )
+    };
     close_on_exec(&socket);
     let broker = match Broker::start(socket) {
         Ok(broker) => broker,
@@ -92,9 +97,12 @@ fn close_on_exec(descriptor: &OwnedFd) {
 
 fn start(mut options: File, hooks: Hooks, broker: Arc<Broker>) -> Result<()> {
     let mut text = Vec::new();
-    options.read_to_end(&mut text).context(|| "read the options".into())?;
+    options
+        .read_to_end(&mut text)
+        .context(|| "read the options".into())?;
     drop(options);
-    let handover: Handover = serde_json::from_slice(&text).map_err(|error| Error::Peer(format!("the options: {error}")))?;
+    let handover: Handover = serde_json::from_slice(&text)
+        .map_err(|error| Error::Peer(format!("the options: {error}")))?;
     raise_descriptor_limit();
     prepare_mounts(&handover.options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -109,7 +117,10 @@ fn start(mut options: File, hooks: Hooks, broker: Arc<Broker>) -> Result<()> {
 
 /// Every connection, container and log is a descriptor.
 fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the structure is the one that both calls take.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
@@ -121,10 +132,12 @@ fn raise_descriptor_limit() {
 
 fn prepare_mounts(options: &Options) -> Result<()> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context(|| "separate the mounts".into())?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context(|| "separate the mounts".into())?;
     let run = State::at(&options.state).run();
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), &run, Some("tmpfs"), flags, Some(RUN_SIZE)).context(|| format!("mount {}", run.display()))?;
+    mount(Some("tmpfs"), &run, Some("tmpfs"), flags, Some(RUN_SIZE))
+        .context(|| format!("mount {}", run.display()))?;
     let flags = flags | MsFlags::MS_NOEXEC;
     if let Err(errno) = mount(Some("proc"), "/proc", Some("proc"), flags, none) {
         tracing::debug!(%errno, "the machine's /proc is used");
@@ -140,14 +153,21 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     let worker = processes.clone();
     let network = crate::pod::blocking(move || Network::create(worker, firewall)).await?;
     let store = Arc::new(Store::default());
-    let injection = Injection { proxy: options.proxy, trust_domain: options.trust_domain.clone() };
+    let injection = Injection {
+        proxy: options.proxy,
+        trust_domain: options.trust_domain.clone(),
+    };
     store.set_mutator(Box::new(move |kind, object, namespace| match kind.kind {
         "Pod" => inject(object, namespace, &injection).map_err(Refusal::Invalid),
         _ => Ok(()),
     }));
     let (images, images_receiver) = watch::channel(Arc::new(ImageMap::default()));
     let context = Arc::new(Context {
-        privilege: if root { Privilege::Root } else { Privilege::User },
+        privilege: if root {
+            Privilege::Root
+        } else {
+            Privilege::User
+        },
         signer: Signer::open(&state.token_key())?,
         store: store.clone(),
         images: images_receiver,
@@ -160,8 +180,17 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     });
     let listener = api::listen(&context.state.socket())?;
     bootstrap(&context)?;
-    Dns::start(store.clone(), broker.clone(), context.options.resolvers.clone()).await?;
-    let mut source = Source::new(context.options.sources.clone(), context.options.images.clone(), hooks.validate);
+    Dns::start(
+        store.clone(),
+        broker.clone(),
+        context.options.resolvers.clone(),
+    )
+    .await?;
+    let mut source = Source::new(
+        context.options.sources.clone(),
+        context.options.images.clone(),
+        hooks.validate,
+    );
     source.synchronise_images(&context, &images);
     source.synchronise(&context);
     let mut tasks = tokio::task::JoinSet::new();
@@ -186,7 +215,10 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
 fn bootstrap(context: &Context) -> Result<()> {
     let store = &context.store;
     let create = |kind, object: Value| {
-        store.create(kind, object).map(drop).map_err(|refusal| Error::Peer(format!("a first object was refused: {refusal}")))
+        store
+            .create(kind, object)
+            .map(drop)
+            .map_err(|refusal| Error::Peer(format!("a first object was refused: {refusal}")))
     };
     for name in ["default", "kube-system", SYSTEM_NAMESPACE] {
         create(&NAMESPACES, json!({"metadata": {"name": name}}))?;
@@ -198,13 +230,23 @@ fn bootstrap(context: &Context) -> Result<()> {
     let meta = |name: &str| json!({"name": name, "namespace": SYSTEM_NAMESPACE, "labels": {"app": "istiod", "istio": "pilot"}});
     create(&SERVICE_ACCOUNTS, json!({"metadata": meta("istiod")}))?;
     let port = |name: &str, port: u16, target: u16| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"});
-    let ports = [port("grpc-xds", 15_010, 15_010), port("https-dns", 15_012, 15_012), port("https-webhook", 443, 15_017), port("http-monitoring", 15_014, 15_014)];
-    create(&SERVICES, json!({"metadata": meta("istiod"), "spec": {"selector": {"app": "istiod", "istio": "pilot"}, "ports": ports}}))?;
+    let ports = [
+        port("grpc-xds", 15_010, 15_010),
+        port("https-dns", 15_012, 15_012),
+        port("https-webhook", 443, 15_017),
+        port("http-monitoring", 15_014, 15_014),
+    ];
+    create(
+        &SERVICES,
+        json!({"metadata": meta("istiod"), "spec": {"selector": {"app": "istiod", "istio": "pilot"}, "ports": ports}}),
+    )?;
     create(&DEPLOYMENTS, control_deployment(context, meta("istiod")))
 }
 
 fn node() -> Value {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let cores = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .to_string();
     let condition = json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": object::now()});
     json!({
         "metadata": {"name": NODE_NAME, "labels": {"kubernetes.io/hostname": NODE_NAME, "kubernetes.io/os": "linux"}},
@@ -227,15 +269,22 @@ fn control_deployment(context: &Context, metadata: Value) -> Value {
         json!({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
         json!({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}),
     ];
-    let mut volumes = vec![json!({"name": "api", "hostPath": {"path": socket}}), json!({"name": "state", "hostPath": {"path": folder}})];
-    let mut mounts = vec![json!({"name": "api", "mountPath": socket}), json!({"name": "state", "mountPath": folder})];
+    let mut volumes = vec![
+        json!({"name": "api", "hostPath": {"path": socket}}),
+        json!({"name": "state", "hostPath": {"path": folder}}),
+    ];
+    let mut mounts = vec![
+        json!({"name": "api", "mountPath": socket}),
+        json!({"name": "state", "mountPath": folder}),
+    ];
     if let Some(file) = &context.options.mesh_config {
         let file = file.display().to_string();
         environment.push(json!({"name": "TANBARK_MESH_CONFIG", "value": file}));
         volumes.push(json!({"name": "mesh", "hostPath": {"path": file}}));
         mounts.push(json!({"name": "mesh", "mountPath": file, "readOnly": true}));
     }
-    let ports = [15_010, 15_012, 15_014, 15_017].map(|port: u16| json!({"containerPort": port, "protocol": "TCP"}));
+    let ports = [15_010, 15_012, 15_014, 15_017]
+        .map(|port: u16| json!({"containerPort": port, "protocol": "TCP"}));
     let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
     json!({
         "metadata": metadata,

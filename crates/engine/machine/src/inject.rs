@@ -20,7 +20,12 @@ pub const TEMPLATE_ANNOTATION: &str = "tanbark.io/proxy";
 /// The image that stands for `tanbark-proxy`.
 pub const PROXY_IMAGE: &str = "tanbark/proxy";
 const ISTIO_VERSION: &str = "1.31.0";
-const NEVER: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+const NEVER: [&str; 4] = [
+    "kube-system",
+    "kube-public",
+    "kube-node-lease",
+    "local-path-storage",
+];
 
 /// What is the same for all pods of the machine.
 #[derive(Debug, Clone)]
@@ -44,19 +49,40 @@ pub enum Template {
 pub fn template_of(pod: &Value, namespace: &Value) -> Option<Template> {
     let image = |container: &&Value| {
         let image = object::text(container, "/image");
-        let name = image.split(['@']).next().unwrap_or(image).rsplit('/').next().unwrap_or(image);
+        let name = image
+            .split(['@'])
+            .next()
+            .unwrap_or(image)
+            .rsplit('/')
+            .next()
+            .unwrap_or(image);
         name.split(':').next() == Some("proxyv2")
     };
     let gateway_image = object::list(pod, "/spec/containers").iter().find(image);
-    if gateway_image.is_some_and(|container| object::list(container, "/args").iter().any(|argument| argument == "router")) {
+    if gateway_image.is_some_and(|container| {
+        object::list(container, "/args")
+            .iter()
+            .any(|argument| argument == "router")
+    }) {
         return Some(Template::Gateway);
     }
     if !wanted(pod, namespace) {
         return None;
     }
     let annotations = object::annotations(pod);
-    let templates = annotations.get("inject.istio.io/templates").map_or("", String::as_str);
-    Some(if templates.split(',').any(|template| template.trim() == "gateway") { Template::Gateway } else { Template::Sidecar })
+    let templates = annotations
+        .get("inject.istio.io/templates")
+        .map_or("", String::as_str);
+    Some(
+        if templates
+            .split(',')
+            .any(|template| template.trim() == "gateway")
+        {
+            Template::Gateway
+        } else {
+            Template::Sidecar
+        },
+    )
 }
 
 fn wanted(pod: &Value, namespace: &Value) -> bool {
@@ -65,9 +91,16 @@ fn wanted(pod: &Value, namespace: &Value) -> bool {
     }
     let labels = object::labels(pod);
     let annotations = object::annotations(pod);
-    let inject = labels.get("sidecar.istio.io/inject").or_else(|| annotations.get("sidecar.istio.io/inject")).map(String::as_str);
+    let inject = labels
+        .get("sidecar.istio.io/inject")
+        .or_else(|| annotations.get("sidecar.istio.io/inject"))
+        .map(String::as_str);
     let home = object::labels(namespace);
-    match (home.get("istio-injection").map(String::as_str), home.get("istio.io/rev"), inject) {
+    match (
+        home.get("istio-injection").map(String::as_str),
+        home.get("istio.io/rev"),
+        inject,
+    ) {
         (Some("disabled"), _, _) => false,
         (_, _, Some("false")) => false,
         (Some("enabled"), _, _) | (_, Some(_), _) | (_, _, Some("true")) => true,
@@ -80,18 +113,33 @@ pub fn workload_of(pod: &Value) -> (String, String) {
     let namespace = object::namespace(pod);
     let Some(owner) = object::controller(pod) else {
         let name = object::name(pod);
-        return (name.to_string(), format!("kubernetes://apis/v1/namespaces/{namespace}/pods/{name}"));
+        return (
+            name.to_string(),
+            format!("kubernetes://apis/v1/namespaces/{namespace}/pods/{name}"),
+        );
     };
-    let (mut api, mut kind, mut name) =
-        (object::text(owner, "/apiVersion").to_string(), object::text(owner, "/kind").to_string(), object::text(owner, "/name").to_string());
+    let (mut api, mut kind, mut name) = (
+        object::text(owner, "/apiVersion").to_string(),
+        object::text(owner, "/kind").to_string(),
+        object::text(owner, "/name").to_string(),
+    );
     let labels = object::labels(pod);
     if kind == "ReplicaSet"
         && let Some(hash) = labels.get("pod-template-hash")
-        && let Some(deployment) = name.strip_suffix(hash.as_str()).and_then(|name| name.strip_suffix('-'))
+        && let Some(deployment) = name
+            .strip_suffix(hash.as_str())
+            .and_then(|name| name.strip_suffix('-'))
     {
-        (api, kind, name) = ("apps/v1".into(), "Deployment".into(), deployment.to_string());
+        (api, kind, name) = (
+            "apps/v1".into(),
+            "Deployment".into(),
+            deployment.to_string(),
+        );
     }
-    let path = format!("kubernetes://apis/{api}/namespaces/{namespace}/{}s/{name}", kind.to_lowercase());
+    let path = format!(
+        "kubernetes://apis/{api}/namespaces/{namespace}/{}s/{name}",
+        kind.to_lowercase()
+    );
     (name, path)
 }
 
@@ -100,7 +148,9 @@ pub fn workload_of(pod: &Value) -> (String, String) {
 /// # Errors
 /// An annotation that does not parse, by name.
 pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<(), String> {
-    let Some(template) = template_of(pod, namespace) else { return Ok(()) };
+    let Some(template) = template_of(pod, namespace) else {
+        return Ok(());
+    };
     if object::annotations(pod).contains_key(STATUS_ANNOTATION) {
         return Ok(());
     }
@@ -108,10 +158,19 @@ pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<()
     let proxy_config = proxy_config(pod, with)?;
     let applications: Vec<Value> = object::list(pod, "/spec/containers").to_vec();
     let is_proxy = |container: &Value| {
-        object::text(container, "/name") == PROXY_CONTAINER || (template == Template::Gateway && object::text(container, "/image").contains("proxyv2"))
+        object::text(container, "/name") == PROXY_CONTAINER
+            || (template == Template::Gateway
+                && object::text(container, "/image").contains("proxyv2"))
     };
-    let given = applications.iter().find(|container| is_proxy(container)).cloned();
-    let others: Vec<Value> = applications.iter().filter(|container| !is_proxy(container)).cloned().collect();
+    let given = applications
+        .iter()
+        .find(|container| is_proxy(container))
+        .cloned();
+    let others: Vec<Value> = applications
+        .iter()
+        .filter(|container| !is_proxy(container))
+        .cloned()
+        .collect();
     let mut proxy = proxy_container(pod, &others, template, with, &proxy_config);
     if let Some(given) = given {
         overlay(&mut proxy, &given);
@@ -121,7 +180,11 @@ pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<()
         Template::Sidecar => {
             proxy["restartPolicy"] = "Always".into();
             let mut first = vec![proxy];
-            first.extend(spec.remove("initContainers").and_then(|list| list.as_array().cloned()).unwrap_or_default());
+            first.extend(
+                spec.remove("initContainers")
+                    .and_then(|list| list.as_array().cloned())
+                    .unwrap_or_default(),
+            );
             spec.insert("initContainers".into(), first.into());
             spec.insert("containers".into(), others.into());
         }
@@ -132,16 +195,30 @@ pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<()
         }
     }
     add_volumes(spec);
-    let name = if template == Template::Gateway { "gateway" } else { "sidecar" };
+    let name = if template == Template::Gateway {
+        "gateway"
+    } else {
+        "sidecar"
+    };
     object::annotate(pod, TEMPLATE_ANNOTATION, name);
     object::annotate(pod, "istio.io/rev", "default");
-    let volumes = ["istio-envoy", "istio-data", "istio-podinfo", "istio-token", "istiod-ca-cert"];
+    let volumes = [
+        "istio-envoy",
+        "istio-data",
+        "istio-podinfo",
+        "istio-token",
+        "istiod-ca-cert",
+    ];
     let status = json!({"initContainers": if template == Template::Sidecar { vec![PROXY_CONTAINER] } else { vec![] },
         "containers": if template == Template::Gateway { vec![PROXY_CONTAINER] } else { vec![] },
         "volumes": volumes, "imagePullSecrets": null, "revision": "default"});
     object::annotate(pod, STATUS_ANNOTATION, &status.to_string());
     let annotations = object::annotations(pod);
-    for (key, value) in [("prometheus.io/scrape", "true"), ("prometheus.io/port", "15020"), ("prometheus.io/path", "/stats/prometheus")] {
+    for (key, value) in [
+        ("prometheus.io/scrape", "true"),
+        ("prometheus.io/port", "15020"),
+        ("prometheus.io/path", "/stats/prometheus"),
+    ] {
         if !annotations.contains_key(key) {
             object::annotate(pod, key, value);
         }
@@ -157,10 +234,26 @@ fn add_labels(pod: &mut Value) {
     let labels = object::labels(pod);
     let (workload, _) = workload_of(pod);
     let first = |keys: &[&str], otherwise: &str| {
-        keys.iter().find_map(|key| labels.get(*key).cloned()).unwrap_or_else(|| otherwise.to_string())
+        keys.iter()
+            .find_map(|key| labels.get(*key).cloned())
+            .unwrap_or_else(|| otherwise.to_string())
     };
-    let name = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"], &workload);
-    let revision = first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"], "latest");
+    let name = first(
+        &[
+            "service.istio.io/canonical-name",
+            "app.kubernetes.io/name",
+            "app",
+        ],
+        &workload,
+    );
+    let revision = first(
+        &[
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ],
+        "latest",
+    );
     if !labels.contains_key("security.istio.io/tlsMode") {
         object::label(pod, "security.istio.io/tlsMode", "istio");
     }
@@ -175,7 +268,8 @@ fn proxy_config(pod: &Value, with: &Injection) -> Result<Value, String> {
         "discoveryAddress": "istiod.istio-system.svc:15012", "statusPort": 15020,
     });
     if let Some(text) = object::annotations(pod).get("proxy.istio.io/config") {
-        let own: Value = serde_saphyr::from_str(text).map_err(|error| format!("annotation proxy.istio.io/config: {error}"))?;
+        let own: Value = serde_saphyr::from_str(text)
+            .map_err(|error| format!("annotation proxy.istio.io/config: {error}"))?;
         crate::api::patch::merge(&mut config, &own);
     }
     let _ = with;
@@ -186,17 +280,31 @@ fn field(path: &str) -> Value {
     json!({"fieldRef": {"apiVersion": "v1", "fieldPath": path}})
 }
 
-fn proxy_container(pod: &Value, others: &[Value], template: Template, with: &Injection, proxy_config: &Value) -> Value {
+fn proxy_container(
+    pod: &Value,
+    others: &[Value],
+    template: Template,
+    with: &Injection,
+    proxy_config: &Value,
+) -> Value {
     let annotations = object::annotations(pod);
     let (workload, owner) = workload_of(pod);
-    let ports: Vec<Value> = others.iter().flat_map(|container| object::list(container, "/ports").to_vec()).collect();
-    let names: Vec<&str> = others.iter().map(|container| object::text(container, "/name")).collect();
+    let ports: Vec<Value> = others
+        .iter()
+        .flat_map(|container| object::list(container, "/ports").to_vec())
+        .collect();
+    let names: Vec<&str> = others
+        .iter()
+        .map(|container| object::text(container, "/name"))
+        .collect();
     let argument = match (with.proxy, template) {
         (ProxyKind::Envoy, _) => "agent",
         (_, Template::Sidecar) => "sidecar",
         (_, Template::Gateway) => "gateway",
     };
-    let interception = annotations.get("sidecar.istio.io/interceptionMode").map_or("REDIRECT", String::as_str);
+    let interception = annotations
+        .get("sidecar.istio.io/interceptionMode")
+        .map_or("REDIRECT", String::as_str);
     let json_of = |map: BTreeMap<String, String>| serde_json::to_string(&map).unwrap_or_default();
     let mut environment = vec![
         json!({"name": "PILOT_CERT_PROVIDER", "value": "istiod"}),
@@ -227,7 +335,11 @@ fn proxy_container(pod: &Value, others: &[Value], template: Template, with: &Inj
         environment.push(json!({"name": "ISTIO_META_UNPRIVILEGED_POD", "value": "true"}));
     }
     if with.proxy == ProxyKind::Envoy {
-        let kind = if template == Template::Gateway { "router" } else { "sidecar" };
+        let kind = if template == Template::Gateway {
+            "router"
+        } else {
+            "sidecar"
+        };
         environment.push(json!({"name": "TANBARK_PROXY_TYPE", "value": kind}));
     }
     let startup = json!({"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 3});
@@ -250,12 +362,19 @@ fn proxy_container(pod: &Value, others: &[Value], template: Template, with: &Inj
 
 /// Without what only this machine's bookkeeping and `kubectl` need.
 fn own_annotations(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    annotations.into_iter().filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/") && !key.starts_with("kubernetes.io/")).collect()
+    annotations
+        .into_iter()
+        .filter(|(key, _)| {
+            !key.starts_with("kubectl.kubernetes.io/") && !key.starts_with("kubernetes.io/")
+        })
+        .collect()
 }
 
 /// What a pod says about its own `istio-proxy` container: further variables, ports, mounts, probes, resources.
 fn overlay(proxy: &mut Value, given: &Value) {
-    let Some(fields) = given.as_object() else { return };
+    let Some(fields) = given.as_object() else {
+        return;
+    };
     for (key, value) in fields {
         match key.as_str() {
             "name" | "image" | "args" | "command" | "imagePullPolicy" | "securityContext" => {}
@@ -266,10 +385,19 @@ fn overlay(proxy: &mut Value, given: &Value) {
 }
 
 fn append_missing(proxy: &mut Value, key: &str, given: &Value) {
-    let identity = if key == "volumeMounts" { "mountPath" } else if key == "ports" { "containerPort" } else { "name" };
+    let identity = if key == "volumeMounts" {
+        "mountPath"
+    } else if key == "ports" {
+        "containerPort"
+    } else {
+        "name"
+    };
     let ours = object::entry_list(proxy, key);
     for item in given.as_array().into_iter().flatten() {
-        if !ours.iter().any(|our| our.get(identity) == item.get(identity)) {
+        if !ours
+            .iter()
+            .any(|our| our.get(identity) == item.get(identity))
+        {
             ours.push(item.clone());
         }
     }
@@ -291,7 +419,10 @@ fn add_volumes(spec: &mut Map<String, Value>) {
     let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
     if let Value::Array(volumes) = volumes {
         for volume in ours {
-            if !volumes.iter().any(|present| present.get("name") == volume.get("name")) {
+            if !volumes
+                .iter()
+                .any(|present| present.get("name") == volume.get("name"))
+            {
                 volumes.push(volume);
             }
         }
@@ -303,7 +434,10 @@ mod tests {
     use super::*;
 
     fn with() -> Injection {
-        Injection { proxy: ProxyKind::Tanbark, trust_domain: "cluster.local".into() }
+        Injection {
+            proxy: ProxyKind::Tanbark,
+            trust_domain: "cluster.local".into(),
+        }
     }
 
     #[test]
@@ -322,7 +456,8 @@ mod tests {
             (None, None, None, None, false),
         ] {
             let mut namespace = json!({"metadata": {"name": "n"}});
-            let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}});
+            let mut pod =
+                json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}});
             let set = |object: &mut Value, key: &str, value: Option<&str>| {
                 if let Some(value) = value {
                     object::label(object, key, value);
@@ -332,7 +467,11 @@ mod tests {
             set(&mut namespace, "istio.io/rev", revision);
             set(&mut pod, "sidecar.istio.io/inject", inject);
             set(&mut pod, "istio.io/rev", pod_revision);
-            assert_eq!(template_of(&pod, &namespace).is_some(), expected, "{injection:?} {revision:?} {inject:?} {pod_revision:?}");
+            assert_eq!(
+                template_of(&pod, &namespace).is_some(),
+                expected,
+                "{injection:?} {revision:?} {inject:?} {pod_revision:?}"
+            );
             pod["spec"]["hostNetwork"] = true.into();
             assert_eq!(template_of(&pod, &namespace), None);
         }
@@ -340,7 +479,8 @@ mod tests {
 
     #[test]
     fn an_injected_pod_has_labels_volumes_and_the_proxy_first() {
-        let namespace = json!({"metadata": {"name": "n", "labels": {"istio-injection": "enabled"}}});
+        let namespace =
+            json!({"metadata": {"name": "n", "labels": {"istio-injection": "enabled"}}});
         let mut pod = json!({
             "metadata": {"name": "reviews-v1-77-x", "namespace": "n", "labels": {"app": "reviews", "version": "v1", "pod-template-hash": "77"},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "reviews-v1-77", "uid": "u", "controller": true}]},
@@ -351,12 +491,23 @@ mod tests {
         assert_eq!(labels["service.istio.io/canonical-name"], "reviews");
         assert_eq!(labels["service.istio.io/canonical-revision"], "v1");
         assert_eq!(labels["security.istio.io/tlsMode"], "istio");
-        assert_eq!(object::text(&pod, "/spec/initContainers/0/name"), "istio-proxy");
+        assert_eq!(
+            object::text(&pod, "/spec/initContainers/0/name"),
+            "istio-proxy"
+        );
         assert_eq!(object::text(&pod, "/spec/initContainers/1/name"), "i");
         let environment = object::list(&pod, "/spec/initContainers/0/env");
-        let value = |name: &str| environment.iter().find(|item| item["name"] == name).map(|item| object::text(item, "/value"));
+        let value = |name: &str| {
+            environment
+                .iter()
+                .find(|item| item["name"] == name)
+                .map(|item| object::text(item, "/value"))
+        };
         assert_eq!(value("ISTIO_META_WORKLOAD_NAME"), Some("reviews-v1"));
-        assert_eq!(value("ISTIO_META_OWNER"), Some("kubernetes://apis/apps/v1/namespaces/n/deployments/reviews-v1"));
+        assert_eq!(
+            value("ISTIO_META_OWNER"),
+            Some("kubernetes://apis/apps/v1/namespaces/n/deployments/reviews-v1")
+        );
         let before = pod.clone();
         inject(&mut pod, &namespace, &with()).expect("once only");
         assert_eq!(pod, before);
@@ -372,6 +523,10 @@ mod tests {
         inject(&mut pod, &namespace, &with()).expect("injected");
         assert_eq!(object::list(&pod, "/spec/containers").len(), 1);
         assert_eq!(object::text(&pod, "/spec/containers/0/args/0"), "gateway");
-        assert!(object::list(&pod, "/spec/containers/0/env").iter().any(|item| item["name"] == "ISTIO_META_X"));
+        assert!(
+            object::list(&pod, "/spec/containers/0/env")
+                .iter()
+                .any(|item| item["name"] == "ISTIO_META_X")
+        );
     }
 }

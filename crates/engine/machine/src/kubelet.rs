@@ -59,7 +59,11 @@ impl Context {
     /// Records an event about an object, as `kubectl get events` shows it.
     pub fn event(&self, about: &Value, kind: &str, reason: &str, message: &str) {
         let (namespace, name) = (object::namespace(about), object::name(about));
-        let namespace = if namespace.is_empty() { "default" } else { namespace };
+        let namespace = if namespace.is_empty() {
+            "default"
+        } else {
+            namespace
+        };
         if kind == "Warning" {
             tracing::warn!(namespace, name, reason, message, "event");
         } else {
@@ -80,14 +84,23 @@ impl Context {
         if events.len() > MAX_EVENTS
             && let Some(oldest) = events.iter().min_by_key(|event| object::version(event))
         {
-            let _ = self.store.delete(&EVENTS, object::namespace(oldest), object::name(oldest), &Deletion::default());
+            let _ = self.store.delete(
+                &EVENTS,
+                object::namespace(oldest),
+                object::name(oldest),
+                &Deletion::default(),
+            );
         }
     }
 
     /// The pod with this name that has a worker.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let pods = self.pods.lock();
-        pods.values().find(|pod| object::namespace(&pod.object) == namespace && object::name(&pod.object) == name).cloned()
+        pods.values()
+            .find(|pod| {
+                object::namespace(&pod.object) == namespace && object::name(&pod.object) == name
+            })
+            .cloned()
     }
 
     /// Ends all pods quickly and waits for them.
@@ -127,7 +140,9 @@ fn look(context: &Arc<Context>) {
         let worker = context.pods.lock().get(object::uid(&object)).cloned();
         match worker {
             Some(pod) if object::deleting(&object) => {
-                let seconds = object::number(&object, "/metadata/deletionGracePeriodSeconds").unwrap_or(30).max(0);
+                let seconds = object::number(&object, "/metadata/deletionGracePeriodSeconds")
+                    .unwrap_or(30)
+                    .max(0);
                 let grace = Duration::from_secs(seconds.unsigned_abs());
                 pod.stop.send_if_modified(|stop| {
                     let sooner = match *stop {
@@ -143,14 +158,23 @@ fn look(context: &Arc<Context>) {
             }
             Some(_) => {}
             None if object::deleting(&object) => {
-                context.store.remove(&PODS, object::namespace(&object), object::name(&object), object::uid(&object));
+                context.store.remove(
+                    &PODS,
+                    object::namespace(&object),
+                    object::name(&object),
+                    object::uid(&object),
+                );
             }
             None => begin(context, object),
         }
     }
     let pods: Vec<Arc<Pod>> = context.pods.lock().values().cloned().collect();
     for pod in pods {
-        let present = context.store.find(&PODS, object::namespace(&pod.object), object::name(&pod.object));
+        let present = context.store.find(
+            &PODS,
+            object::namespace(&pod.object),
+            object::name(&pod.object),
+        );
         let gone = present.is_none_or(|present| object::uid(&present) != object::uid(&pod.object));
         if gone && *pod.stop.borrow() == Stop::No {
             pod.stop.send_replace(Stop::Now);
@@ -160,19 +184,34 @@ fn look(context: &Arc<Context>) {
 
 fn begin(context: &Arc<Context>, object: Arc<Value>) {
     let uid = object::uid(&object).to_string();
-    let pod = Arc::new(Pod::new(object, context.state.run().join("pods").join(&uid)));
+    let pod = Arc::new(Pod::new(
+        object,
+        context.state.run().join("pods").join(&uid),
+    ));
     context.pods.lock().insert(uid.clone(), pod.clone());
     let context = context.clone();
     tokio::spawn(async move {
         pod::run(context.clone(), pod.clone()).await;
-        context.store.remove(&PODS, object::namespace(&pod.object), object::name(&pod.object), &uid);
+        context.store.remove(
+            &PODS,
+            object::namespace(&pod.object),
+            object::name(&pod.object),
+            &uid,
+        );
         context.pods.lock().remove(&uid);
     });
 }
 
 /// Becomes another number when a ConfigMap or Secret changes.
 fn source_version(store: &Store) -> u64 {
-    let newest = |kind| store.all(kind).iter().map(|object| object::version(object)).max().unwrap_or(0);
+    let newest = |kind| {
+        store
+            .all(kind)
+            .iter()
+            .map(|object| object::version(object))
+            .max()
+            .unwrap_or(0)
+    };
     newest(&CONFIG_MAPS).max(newest(&SECRETS))
 }
 
@@ -181,11 +220,17 @@ async fn write_volumes(context: &Arc<Context>) {
     let _ = pod::blocking(move || {
         let pods: Vec<Arc<Pod>> = context.pods.lock().values().cloned().collect();
         for pod in pods {
-            let Some(network) = pod.network.lock().clone() else { continue };
+            let Some(network) = pod.network.lock().clone() else {
+                continue;
+            };
             if pod.folder.join("etc").exists()
                 && let Err(problem) = pod::volumes(&context, &pod, &network).write()
             {
-                tracing::debug!(?problem, pod = object::name(&pod.object), "volumes are not written again");
+                tracing::debug!(
+                    ?problem,
+                    pod = object::name(&pod.object),
+                    "volumes are not written again"
+                );
             }
         }
         Ok(())

@@ -63,7 +63,11 @@ pub fn launch(what: &Launch<'_>) -> io::Result<i32> {
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain(std::iter::once(std::ptr::null()))
+        .collect()
 }
 
 /// The child's errno, or `None` when `execve` closed the pipe.
@@ -110,7 +114,11 @@ unsafe fn in_child(
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         // Rust ignores SIGPIPE; an ignored signal would stay so in the new program.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::execve(what.program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+        libc::execve(
+            what.program.as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+        );
         fail(report)
     }
 }
@@ -150,5 +158,8 @@ where
     I: IntoIterator<Item = S>,
     S: Into<Vec<u8>>,
 {
-    texts.into_iter().map(|text| CString::new(text).map_err(io::Error::other)).collect()
+    texts
+        .into_iter()
+        .map(|text| CString::new(text).map_err(io::Error::other))
+        .collect()
 }

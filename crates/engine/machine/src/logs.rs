@@ -28,30 +28,44 @@ pub struct LogFile {
 
 /// The present file of a container.
 pub fn path_of(logs: &Path, namespace: &str, pod: &str, container: &str) -> PathBuf {
-    logs.join(namespace).join(pod).join(format!("{container}.log"))
+    logs.join(namespace)
+        .join(pod)
+        .join(format!("{container}.log"))
 }
 
 /// The file of a container's last run.
 pub fn previous_path_of(logs: &Path, namespace: &str, pod: &str, container: &str) -> PathBuf {
-    logs.join(namespace).join(pod).join(format!("{container}.previous.log"))
+    logs.join(namespace)
+        .join(pod)
+        .join(format!("{container}.previous.log"))
 }
 
 impl LogFile {
     /// Begins a new file; what was there becomes the previous one.
     pub fn begin(path: &Path, previous: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
         }
         if path.exists() {
             fs::rename(path, previous)?;
         }
-        let log = Self { path: path.into(), open: Arc::default() };
+        let log = Self {
+            path: path.into(),
+            open: Arc::default(),
+        };
         *log.open.lock() = Some((log.new_file()?, 0));
         Ok(log)
     }
 
     fn new_file(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&self.path)
     }
 
     /// Writes one line, or a part of one.
@@ -61,7 +75,10 @@ impl LogFile {
         line.push(b'\n');
         let mut open = self.open.lock();
         let size = line.len() as u64;
-        if open.as_ref().is_some_and(|(_, written)| written + size > MAX_FILE_BYTES) {
+        if open
+            .as_ref()
+            .is_some_and(|(_, written)| written + size > MAX_FILE_BYTES)
+        {
             let _ = fs::rename(&self.path, self.path.with_extension("log.1"));
             *open = self.new_file().ok().map(|file| (file, 0));
         }
@@ -74,7 +91,9 @@ impl LogFile {
 
     /// Copies a container's pipe until its end.
     pub async fn copy(self, stream: &'static str, pipe: OwnedFd) {
-        let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else { return };
+        let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else {
+            return;
+        };
         let mut pending: Vec<u8> = Vec::new();
         let mut bytes = vec![0_u8; 8_192];
         loop {
@@ -122,17 +141,33 @@ mod tests {
     #[tokio::test]
     async fn lines_are_kept_apart_and_a_new_run_keeps_the_last() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (path, previous) = (path_of(folder.path(), "n", "p", "c"), previous_path_of(folder.path(), "n", "p", "c"));
+        let (path, previous) = (
+            path_of(folder.path(), "n", "p", "c"),
+            previous_path_of(folder.path(), "n", "p", "c"),
+        );
         let log = LogFile::begin(&path, &previous).expect("a file");
         let (read, write) = crate::launch::pipe().expect("a pipe");
-        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("nonblocking");
+        nix::fcntl::fcntl(
+            &read,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+        )
+        .expect("nonblocking");
         let copy = tokio::spawn(log.copy("stdout", read));
         let long = "x".repeat(MAX_LINE_BYTES + 3);
-        File::from(write).write_all(format!("one\n{long}\nlast").as_bytes()).expect("written");
+        File::from(write)
+            .write_all(format!("one\n{long}\nlast").as_bytes())
+            .expect("written");
         copy.await.expect("copied");
         let text = fs::read_to_string(&path).expect("read");
-        let lines: Vec<(bool, usize)> = text.lines().filter_map(parse_line).map(|(_, whole, text)| (whole, text.len())).collect();
-        assert_eq!(lines, [(true, 3), (false, MAX_LINE_BYTES), (true, 3), (true, 4)]);
+        let lines: Vec<(bool, usize)> = text
+            .lines()
+            .filter_map(parse_line)
+            .map(|(_, whole, text)| (whole, text.len()))
+            .collect();
+        assert_eq!(
+            lines,
+            [(true, 3), (false, MAX_LINE_BYTES), (true, 3), (true, 4)]
+        );
         LogFile::begin(&path, &previous).expect("a new file");
         assert_eq!(fs::read_to_string(&previous).expect("read"), text);
     }

@@ -36,7 +36,11 @@ pub fn privilege(effective_user: u32, status: &str) -> Privilege {
 
 /// The flags of `clone` for the inner process.
 pub fn flags(privilege: Privilege) -> libc::c_int {
-    let always = libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    let always = libc::CLONE_NEWNET
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC;
     match privilege {
         Privilege::Root => always,
         Privilege::User => always | libc::CLONE_NEWUSER,
@@ -49,8 +53,14 @@ pub fn identity_maps(privilege: Privilege, user: u32, group: u32) -> Vec<(CStrin
         Privilege::Root => Vec::new(),
         Privilege::User => vec![
             (c"/proc/self/setgroups".into(), b"deny".to_vec()),
-            (c"/proc/self/uid_map".into(), format!("0 {user} 1").into_bytes()),
-            (c"/proc/self/gid_map".into(), format!("0 {group} 1").into_bytes()),
+            (
+                c"/proc/self/uid_map".into(),
+                format!("0 {user} 1").into_bytes(),
+            ),
+            (
+                c"/proc/self/gid_map".into(),
+                format!("0 {group} 1").into_bytes(),
+            ),
         ],
     }
 }
@@ -85,10 +95,16 @@ pub fn explain(cause: &io::Error, settings: &Settings) -> Error {
         remedy: remedy.into(),
     };
     if settings.max_user_namespaces == Some(0) {
-        return refused("user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000");
+        return refused(
+            "user.max_user_namespaces is 0",
+            "sudo sysctl -w user.max_user_namespaces=15000",
+        );
     }
     if settings.unprivileged_clone == Some(0) {
-        return refused("kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1");
+        return refused(
+            "kernel.unprivileged_userns_clone is 0",
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        );
     }
     if settings.apparmor_restricts.is_some_and(|value| value != 0) {
         return refused(
@@ -98,7 +114,10 @@ pub fn explain(cause: &io::Error, settings: &Settings) -> Error {
         );
     }
     if cause.raw_os_error() == Some(libc::ENOSPC) {
-        return refused("user.max_user_namespaces is used up", "sudo sysctl -w user.max_user_namespaces=15000");
+        return refused(
+            "user.max_user_namespaces is used up",
+            "sudo sysctl -w user.max_user_namespaces=15000",
+        );
     }
     refused(
         "a security module, a container engine's seccomp filter or the kernel's configuration forbids it",
@@ -112,18 +131,42 @@ mod tests {
 
     #[test]
     fn root_needs_both_capabilities() {
-        assert_eq!(privilege(0, "Name:\tx\nCapEff:\t000001ffffffffff\n"), Privilege::Root);
+        assert_eq!(
+            privilege(0, "Name:\tx\nCapEff:\t000001ffffffffff\n"),
+            Privilege::Root
+        );
         assert_eq!(privilege(0, "CapEff:\t00000000a80425fb\n"), Privilege::User);
-        assert_eq!(privilege(1000, "CapEff:\t000001ffffffffff\n"), Privilege::User);
+        assert_eq!(
+            privilege(1000, "CapEff:\t000001ffffffffff\n"),
+            Privilege::User
+        );
     }
 
     #[test]
     fn a_refusal_names_the_setting_that_causes_it() {
         let cause = io::Error::from_raw_os_error(libc::EPERM);
         let text = |settings| explain(&cause, &settings).to_string();
-        assert!(text(Settings { max_user_namespaces: Some(0), ..Settings::default() }).contains("user.max_user_namespaces=15000"));
-        assert!(text(Settings { unprivileged_clone: Some(0), ..Settings::default() }).contains("unprivileged_userns_clone=1"));
-        assert!(text(Settings { apparmor_restricts: Some(1), ..Settings::default() }).contains("apparmor_restrict_unprivileged_userns=0"));
+        assert!(
+            text(Settings {
+                max_user_namespaces: Some(0),
+                ..Settings::default()
+            })
+            .contains("user.max_user_namespaces=15000")
+        );
+        assert!(
+            text(Settings {
+                unprivileged_clone: Some(0),
+                ..Settings::default()
+            })
+            .contains("unprivileged_userns_clone=1")
+        );
+        assert!(
+            text(Settings {
+                apparmor_restricts: Some(1),
+                ..Settings::default()
+            })
+            .contains("apparmor_restrict_unprivileged_userns=0")
+        );
         assert!(text(Settings::default()).contains("seccomp"));
     }
 }

@@ -95,7 +95,17 @@ impl Network {
         ] {
             write_setting(setting, value)?;
         }
-        let network = Self { processes, firewall, addresses: Mutex::default() };
+        // Where the module is there, translated packets would be bridged and not routed, and a pod could not reach itself.
+        let bridged = std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
+        if bridged.exists() {
+            std::fs::write(bridged, "0")
+                .context(|| "set net/bridge/bridge-nf-call-iptables to 0".into())?;
+        }
+        let network = Self {
+            processes,
+            firewall,
+            addresses: Mutex::default(),
+        };
         network.publish_services(&crate::rules::services::rules(&[], firewall))?;
         Ok(network)
     }
@@ -120,11 +130,9 @@ impl Network {
 
     /// Makes a pod's namespace with its address and routes, and puts `rules` in place there before anything can run in it.
     pub fn create_pod(&self, rules: Option<&str>) -> Result<PodNetwork> {
-        let address = self
-            .addresses
-            .lock()
-            .take()
-            .ok_or_else(|| Error::Configuration(format!("more than {MAX_PODS} pods at the same time")))?;
+        let address = self.addresses.lock().take().ok_or_else(|| {
+            Error::Configuration(format!("more than {MAX_PODS} pods at the same time"))
+        })?;
         let made = self.create_pod_at(address, rules);
         if made.is_err() {
             self.addresses.lock().give_back(address);
@@ -145,10 +153,12 @@ impl Network {
         );
         let namespace = on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).context(|| "make a network namespace".into())?;
-            let namespace = File::open("/proc/thread-self/ns/net").context(|| "open a network namespace".into())?;
+            let namespace = File::open("/proc/thread-self/ns/net")
+                .context(|| "open a network namespace".into())?;
             self.processes.run("ip", &["-batch", "-"], &inside)?;
             write_setting("ip_unprivileged_port_start", "0")?;
-            write_setting("ping_group_range", "0 2147483647").or_else(|_| write_setting("ping_group_range", "0 0"))?;
+            write_setting("ping_group_range", "0 2147483647")
+                .or_else(|_| write_setting("ping_group_range", "0 0"))?;
             if let Some(rules) = rules {
                 self.apply_rules(rules)?;
             }
@@ -156,12 +166,19 @@ impl Network {
         })?;
         let outside = format!("link set {interface} master {BRIDGE} up\n");
         self.processes.run("ip", &["-batch", "-"], &outside)?;
-        Ok(PodNetwork { namespace, address, interface })
+        Ok(PodNetwork {
+            namespace,
+            address,
+            interface,
+        })
     }
 
     /// Removes a pod's interface and gives its address back.
     pub fn remove_pod(&self, pod: &PodNetwork) {
-        if let Err(error) = self.processes.run("ip", &["link", "del", &pod.interface], "") {
+        if let Err(error) = self
+            .processes
+            .run("ip", &["link", "del", &pod.interface], "")
+        {
             tracing::debug!(%error, interface = pod.interface, "the interface is gone already");
         }
         self.addresses.lock().give_back(pod.address);
@@ -173,14 +190,24 @@ impl Network {
 /// # Errors
 /// [`Error::MissingProgram`] with the package to install.
 pub fn find_programs(search_path: &str) -> Result<Firewall> {
-    let exists = |program: &str| search_path.split(':').any(|folder| std::path::Path::new(folder).join(program).is_file());
+    let exists = |program: &str| {
+        search_path
+            .split(':')
+            .any(|folder| std::path::Path::new(folder).join(program).is_file())
+    };
     if !exists("ip") {
-        return Err(Error::MissingProgram { program: "ip", package: "iproute2" });
+        return Err(Error::MissingProgram {
+            program: "ip",
+            package: "iproute2",
+        });
     }
     match (exists("nft"), exists("iptables-restore")) {
         (true, _) => Ok(Firewall::Nft),
         (false, true) => Ok(Firewall::Iptables),
-        (false, false) => Err(Error::MissingProgram { program: "nft` or `iptables-restore", package: "nftables" }),
+        (false, false) => Err(Error::MissingProgram {
+            program: "nft` or `iptables-restore",
+            package: "nftables",
+        }),
     }
 }
 
@@ -197,9 +224,13 @@ pub fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
 }
 
 /// Runs something inside a network namespace.
-pub fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn inside<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     on_thread(move || {
-        setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "enter a network namespace".into())?;
+        setns(namespace, CloneFlags::CLONE_NEWNET)
+            .context(|| "enter a network namespace".into())?;
         work()
     })
 }
@@ -210,16 +241,22 @@ pub fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> Result<
 /// application.
 pub fn socket_inside(pod: &PodNetwork, source: Ipv4Addr) -> Result<tokio::net::TcpSocket> {
     let socket = inside(pod.namespace.as_fd(), || {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).context(|| "open a socket".into())?;
-        socket.set_nonblocking(true).context(|| "open a socket".into())?;
-        socket.bind(&SocketAddr::from((source, 0)).into()).context(|| "bind a socket".into())?;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .context(|| "open a socket".into())?;
+        socket
+            .set_nonblocking(true)
+            .context(|| "open a socket".into())?;
+        socket
+            .bind(&SocketAddr::from((source, 0)).into())
+            .context(|| "bind a socket".into())?;
         Ok(socket)
     })?;
     Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
 }
 
 fn write_setting(name: &str, value: &str) -> Result<()> {
-    std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).context(|| format!("set net/ipv4/{name} to {value}"))
+    std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
+        .context(|| format!("set net/ipv4/{name} to {value}"))
 }
 
 #[cfg(test)]
@@ -243,9 +280,19 @@ mod tests {
     fn a_missing_program_is_named_with_its_package() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().display().to_string();
-        assert!(find_programs(&path).expect_err("no ip").to_string().contains("apt install iproute2"));
+        assert!(
+            find_programs(&path)
+                .expect_err("no ip")
+                .to_string()
+                .contains("apt install iproute2")
+        );
         std::fs::write(folder.path().join("ip"), "").expect("write");
-        assert!(find_programs(&path).expect_err("no nft").to_string().contains("apt install nftables"));
+        assert!(
+            find_programs(&path)
+                .expect_err("no nft")
+                .to_string()
+                .contains("apt install nftables")
+        );
         std::fs::write(folder.path().join("iptables-restore"), "").expect("write");
         assert_eq!(find_programs(&path).expect("found"), Firewall::Iptables);
     }

@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 
 /// A text at a JSON pointer; empty when absent.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A number at a JSON pointer.
@@ -19,18 +22,27 @@ pub fn number(object: &Value, pointer: &str) -> Option<i64> {
 
 /// A truth value at a JSON pointer.
 pub fn flag(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
 }
 
 /// A list at a JSON pointer; empty when absent.
 pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// A map of texts at a JSON pointer.
 pub fn texts(object: &Value, pointer: &str) -> BTreeMap<String, String> {
     let map = object.pointer(pointer).and_then(Value::as_object);
-    let pairs = map.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string())));
+    let pairs = map
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string())));
     pairs.collect()
 }
 
@@ -56,7 +68,9 @@ pub fn annotations(object: &Value) -> BTreeMap<String, String> {
 }
 /// `metadata.resourceVersion` as the number it is here.
 pub fn version(object: &Value) -> u64 {
-    text(object, "/metadata/resourceVersion").parse().unwrap_or(0)
+    text(object, "/metadata/resourceVersion")
+        .parse()
+        .unwrap_or(0)
 }
 /// Whether deletion has begun.
 pub fn deleting(object: &Value) -> bool {
@@ -68,12 +82,16 @@ pub fn entry<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value>
     if !object.is_object() {
         *object = json!({});
     }
-    let Value::Object(map) = object else { unreachable!("an object was put there") };
+    let Value::Object(map) = object else {
+        unreachable!("an object was put there")
+    };
     let value = map.entry(key).or_insert_with(|| json!({}));
     if !value.is_object() {
         *value = json!({});
     }
-    let Value::Object(inner) = value else { unreachable!("an object was put there") };
+    let Value::Object(inner) = value else {
+        unreachable!("an object was put there")
+    };
     inner
 }
 
@@ -98,7 +116,9 @@ fn nested<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     if !value.is_object() {
         *value = json!({});
     }
-    let Value::Object(map) = value else { unreachable!("an object was put there") };
+    let Value::Object(map) = value else {
+        unreachable!("an object was put there")
+    };
     map
 }
 
@@ -107,12 +127,16 @@ pub fn entry_list<'a>(object: &'a mut Value, key: &str) -> &'a mut Vec<Value> {
     if !object.is_object() {
         *object = json!({});
     }
-    let Value::Object(map) = object else { unreachable!("an object was put there") };
+    let Value::Object(map) = object else {
+        unreachable!("an object was put there")
+    };
     let value = map.entry(key).or_insert_with(|| json!([]));
     if !value.is_array() {
         *value = json!([]);
     }
-    let Value::Array(list) = value else { unreachable!("a list was put there") };
+    let Value::Array(list) = value else {
+        unreachable!("a list was put there")
+    };
     list
 }
 
@@ -126,7 +150,9 @@ pub fn owner_reference(owner: &Value) -> Value {
 
 /// The owner that controls this object, if any.
 pub fn controller(object: &Value) -> Option<&Value> {
-    list(object, "/metadata/ownerReferences").iter().find(|owner| flag(owner, "/controller"))
+    list(object, "/metadata/ownerReferences")
+        .iter()
+        .find(|owner| flag(owner, "/controller"))
 }
 
 /// Whether `owner` controls `object`.
@@ -136,7 +162,9 @@ pub fn controlled_by(object: &Value, owner: &Value) -> bool {
 
 /// A point in time as Kubernetes writes it: UTC, whole seconds.
 pub fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
 }
 
 /// A number of the form that Kubernetes takes for shares: `3` or `"25%"` of a whole; up or down to a whole number.
@@ -146,7 +174,10 @@ pub fn share(value: Option<&Value>, whole: i64, round: Round, default: &str) -> 
         Some(Value::String(text)) => text.as_str(),
         _ => default,
     };
-    let Some(percent) = text.strip_suffix('%').and_then(|text| text.parse::<i64>().ok()) else {
+    let Some(percent) = text
+        .strip_suffix('%')
+        .and_then(|text| text.parse::<i64>().ok())
+    else {
         return text.parse().unwrap_or(0).max(0);
     };
     let parts = percent.max(0).saturating_mul(whole);

@@ -83,7 +83,10 @@ pub struct Pod {
 impl Pod {
     /// A pod whose worker is about to start.
     pub fn new(object: Arc<Value>, folder: PathBuf) -> Self {
-        let containers = containers_of(&object).iter().map(|(role, container)| ContainerStatus::new(container, *role)).collect();
+        let containers = containers_of(&object)
+            .iter()
+            .map(|(role, container)| ContainerStatus::new(container, *role))
+            .collect();
         Self {
             object,
             network: Mutex::new(None),
@@ -100,7 +103,12 @@ impl Pod {
     }
 
     /// Changes one container's state and publishes the pod's status.
-    pub fn update(&self, context: &Context, index: usize, change: impl FnOnce(&mut ContainerStatus)) {
+    pub fn update(
+        &self,
+        context: &Context,
+        index: usize,
+        change: impl FnOnce(&mut ContainerStatus),
+    ) {
         if let Some(container) = self.containers.lock().get_mut(index) {
             change(container);
         }
@@ -114,14 +122,21 @@ impl Pod {
         let address = self.network.lock().as_ref().map(|network| network.address);
         let terminating = *self.stop.borrow() != Stop::No;
         let uid = object::uid(&self.object);
-        let result = context.store.change(&PODS, namespace, name, crate::store::Part::Status, |present| {
-            let mut next = present.clone();
-            if object::uid(present) == uid {
-                let before = present.get("status").cloned().unwrap_or_default();
-                next["status"] = status::status(&self.object, address, &containers, terminating, &before);
-            }
-            Ok(next)
-        });
+        let result = context.store.change(
+            &PODS,
+            namespace,
+            name,
+            crate::store::Part::Status,
+            |present| {
+                let mut next = present.clone();
+                if object::uid(present) == uid {
+                    let before = present.get("status").cloned().unwrap_or_default();
+                    next["status"] =
+                        status::status(&self.object, address, &containers, terminating, &before);
+                }
+                Ok(next)
+            },
+        );
         if let Err(refusal) = result {
             tracing::debug!(%refusal, namespace, name, "the pod's status is not written");
         }
@@ -131,7 +146,10 @@ impl Pod {
     fn wait_reason(&self, context: &Context, reason: &str, message: &str) {
         for container in self.containers.lock().iter_mut() {
             if matches!(container.doing, Doing::Waiting { .. }) {
-                container.doing = Doing::Waiting { reason: reason.into(), message: message.into() };
+                container.doing = Doing::Waiting {
+                    reason: reason.into(),
+                    message: message.into(),
+                };
             }
         }
         self.publish(context);
@@ -142,7 +160,12 @@ impl Pod {
 pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
     let (namespace, name) = pod.place();
     if let Err(error) = prepare(&context, &pod).await {
-        context.event(&pod.object, "Warning", "FailedCreatePodSandBox", &error.to_string());
+        context.event(
+            &pod.object,
+            "Warning",
+            "FailedCreatePodSandBox",
+            &error.to_string(),
+        );
         pod.wait_reason(&context, "CreateContainerError", &error.to_string());
         let mut stop = pod.stop.subscribe();
         let _ = stop.wait_for(|stop| *stop != Stop::No).await;
@@ -155,22 +178,41 @@ pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
 
 async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
     let annotations = object::annotations(&pod.object);
-    let captured = annotations.contains_key(STATUS_ANNOTATION) && annotations.get(TEMPLATE_ANNOTATION).is_some_and(|kind| kind == "sidecar");
-    if annotations.get("sidecar.istio.io/interceptionMode").is_some_and(|mode| mode == "TPROXY") {
-        context.event(&pod.object, "Warning", "Unsupported", "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used");
+    let captured = annotations.contains_key(STATUS_ANNOTATION)
+        && annotations
+            .get(TEMPLATE_ANNOTATION)
+            .is_some_and(|kind| kind == "sidecar");
+    if annotations
+        .get("sidecar.istio.io/interceptionMode")
+        .is_some_and(|mode| mode == "TPROXY")
+    {
+        context.event(
+            &pod.object,
+            "Warning",
+            "Unsupported",
+            "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used",
+        );
     }
     let exemption = match context.privilege {
         Privilege::Root => Exemption::OwnerAndMark,
         Privilege::User => Exemption::Mark,
     };
     let rules = match captured {
-        true => Some(Capture::parse(&annotations).map_err(Error::Configuration)?.rules(context.network.firewall(), exemption)),
+        true => Some(
+            Capture::parse(&annotations)
+                .map_err(Error::Configuration)?
+                .rules(context.network.firewall(), exemption),
+        ),
         false => None,
     };
     let worker = context.clone();
     let network = blocking(move || worker.network.create_pod(rules.as_deref())).await?;
     *pod.network.lock() = Some(Arc::new(network));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(&pod.folder).context(|| format!("make {}", pod.folder.display()))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&pod.folder)
+        .context(|| format!("make {}", pod.folder.display()))?;
     pod.publish(context);
     wait_for_volumes(context, pod).await
 }
@@ -178,17 +220,30 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
 /// The volumes of a pod as its worker writes them.
 pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> Volumes<'a> {
     let injected = object::annotations(&pod.object).contains_key(STATUS_ANNOTATION);
-    let group = object::number(&pod.object, "/spec/securityContext/fsGroup").and_then(|group| u32::try_from(group).ok());
+    let group = object::number(&pod.object, "/spec/securityContext/fsGroup")
+        .and_then(|group| u32::try_from(group).ok());
     let owner = match (context.privilege, injected) {
         (Privilege::User, _) => None,
-        (Privilege::Root, true) => Some((crate::rules::capture::PROXY_ID, group.unwrap_or(crate::rules::capture::PROXY_ID))),
+        (Privilege::Root, true) => Some((
+            crate::rules::capture::PROXY_ID,
+            group.unwrap_or(crate::rules::capture::PROXY_ID),
+        )),
         (Privilege::Root, false) => Some((run::NOBODY, group.unwrap_or(run::NOBODY))),
     };
-    Volumes { pod: &pod.object, address: network.address, folder: &pod.folder, store: &context.store, signer: &context.signer, owner }
+    Volumes {
+        pod: &pod.object,
+        address: network.address,
+        folder: &pod.folder,
+        store: &context.store,
+        signer: &context.signer,
+        owner,
+    }
 }
 
 async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
-    let Some(network) = pod.network.lock().clone() else { return Ok(()) };
+    let Some(network) = pod.network.lock().clone() else {
+        return Ok(());
+    };
     volumes(context, pod, &network).write_network_files()?;
     let mut version = context.store.version();
     let mut stop = pod.stop.subscribe();
@@ -263,9 +318,16 @@ async fn begin(context: &Arc<Context>, pod: &Arc<Pod>, running: &mut Running) ->
         };
         match role {
             Role::Sidecar => {
-                running.sidecars.spawn(job("Always").run(running.end_sidecars.subscribe()));
+                running
+                    .sidecars
+                    .spawn(job("Always").run(running.end_sidecars.subscribe()));
                 let mut changed = pod.changed.subscribe();
-                let started = || pod.containers.lock().get(index).is_some_and(|container| container.started);
+                let started = || {
+                    pod.containers
+                        .lock()
+                        .get(index)
+                        .is_some_and(|container| container.started)
+                };
                 while !started() {
                     if changed.changed().await.is_err() {
                         return false;
@@ -273,13 +335,21 @@ async fn begin(context: &Arc<Context>, pod: &Arc<Pod>, running: &mut Running) ->
                 }
             }
             Role::Init => {
-                let policy = if policy == "Never" { "Never" } else { "OnFailure" };
-                if job(policy).run(running.end_applications.subscribe()).await != Finished::Succeeded {
+                let policy = if policy == "Never" {
+                    "Never"
+                } else {
+                    "OnFailure"
+                };
+                if job(policy).run(running.end_applications.subscribe()).await
+                    != Finished::Succeeded
+                {
                     return false;
                 }
             }
             Role::Application => {
-                running.applications.spawn(job(&policy).run(running.end_applications.subscribe()));
+                running
+                    .applications
+                    .spawn(job(&policy).run(running.end_applications.subscribe()));
             }
         }
     }
@@ -305,13 +375,23 @@ async fn end(context: &Arc<Context>, pod: &Arc<Pod>, mut running: Running) {
     if stop == Stop::Now {
         running.end_sidecars.send_replace(Stage::Terminate);
     }
-    if timeout_at(deadline, all_ended(&mut running.applications)).await.is_err() {
+    if timeout_at(deadline, all_ended(&mut running.applications))
+        .await
+        .is_err()
+    {
         running.end_applications.send_replace(Stage::Kill);
         all_ended(&mut running.applications).await;
     }
     running.end_sidecars.send_replace(Stage::Terminate);
-    let patience = if stop == Stop::Now { Duration::from_millis(200) } else { SIDECAR_GRACE };
-    if timeout(patience, all_ended(&mut running.sidecars)).await.is_err() {
+    let patience = if stop == Stop::Now {
+        Duration::from_millis(200)
+    } else {
+        SIDECAR_GRACE
+    };
+    if timeout(patience, all_ended(&mut running.sidecars))
+        .await
+        .is_err()
+    {
         running.end_sidecars.send_replace(Stage::Kill);
         all_ended(&mut running.sidecars).await;
     }
@@ -319,13 +399,21 @@ async fn end(context: &Arc<Context>, pod: &Arc<Pod>, mut running: Running) {
 
 /// The pod has left its Services; hooks run, the sidecar drains, and clients get time to follow.
 async fn prepare_to_end(context: &Arc<Context>, pod: &Arc<Pod>, grace: Duration) {
-    let Some(network) = pod.network.lock().clone() else { return };
+    let Some(network) = pod.network.lock().clone() else {
+        return;
+    };
     let served = grace.min(PROPAGATION);
     let drain = async {
         if object::annotations(&pod.object).contains_key(STATUS_ANNOTATION) {
             let path = "/drain_listeners?inboundonly&graceful&skip_exit";
             let local = std::net::Ipv4Addr::LOCALHOST;
-            if let Err(error) = timeout(Duration::from_secs(1), probe::http(&network, "POST", local, 15_000, path, &[])).await.unwrap_or(Ok(0)) {
+            if let Err(error) = timeout(
+                Duration::from_secs(1),
+                probe::http(&network, "POST", local, 15_000, path, &[]),
+            )
+            .await
+            .unwrap_or(Ok(0))
+            {
                 tracing::debug!(%error, "the sidecar did not take the request to drain");
             }
         }
@@ -356,6 +444,10 @@ async fn clean_up(context: &Arc<Context>, pod: &Arc<Pod>) {
 }
 
 /// Runs blocking work off the async workers.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Peer("a worker ended unexpectedly".into())))
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Error::Peer("a worker ended unexpectedly".into())))
 }

@@ -63,7 +63,9 @@ impl Processes {
     fn reap(&self) {
         loop {
             match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => self.reap_one(pid),
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => {
+                    self.reap_one(pid)
+                }
                 Err(Errno::ECHILD) => {
                     let mut owners = self.owners.lock();
                     if owners.is_empty() {
@@ -102,7 +104,11 @@ impl Processes {
     /// Blocks; not to be called on a runtime's worker thread.
     pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let (mut child, ended) = {
             let mut owners = self.owners.lock();
             let child = command.spawn().context(|| format!("start `{program}`"))?;
@@ -111,7 +117,8 @@ impl Processes {
             self.started.notify_all();
             (child, receiver)
         };
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (output, message) = std::thread::scope(|scope| {
             scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
             let errors = scope.spawn(move || read_all(stderr));

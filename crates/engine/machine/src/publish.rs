@@ -40,7 +40,12 @@ pub async fn run(context: Arc<Context>, broker: Arc<Broker>) {
     let mut version = context.store.version();
     loop {
         version.mark_unchanged();
-        let services: Vec<Arc<Value>> = context.store.all(&SERVICES).into_iter().filter(|service| is_published(service)).collect();
+        let services: Vec<Arc<Value>> = context
+            .store
+            .all(&SERVICES)
+            .into_iter()
+            .filter(|service| is_published(service))
+            .collect();
         let wanted: Vec<Key> = services.iter().flat_map(|service| keys(service)).collect();
         published.retain(|key, entry| {
             let keep = wanted.contains(key);
@@ -51,7 +56,10 @@ pub async fn run(context: Arc<Context>, broker: Arc<Broker>) {
         });
         for service in &services {
             for port in tcp_ports(service) {
-                let key = (object::uid(service).to_string(), object::number(port, "/port").unwrap_or(0));
+                let key = (
+                    object::uid(service).to_string(),
+                    object::number(port, "/port").unwrap_or(0),
+                );
                 if !published.contains_key(&key)
                     && let Some(entry) = publish(&context, &broker, service, port).await
                 {
@@ -67,16 +75,23 @@ pub async fn run(context: Arc<Context>, broker: Arc<Broker>) {
 }
 
 fn is_published(service: &Value) -> bool {
-    matches!(object::text(service, "/spec/type"), "LoadBalancer" | "NodePort") && !object::deleting(service)
+    matches!(
+        object::text(service, "/spec/type"),
+        "LoadBalancer" | "NodePort"
+    ) && !object::deleting(service)
 }
 
 fn tcp_ports(service: &Value) -> impl Iterator<Item = &Value> {
-    object::list(service, "/spec/ports").iter().filter(|port| object::text(port, "/protocol") != "UDP")
+    object::list(service, "/spec/ports")
+        .iter()
+        .filter(|port| object::text(port, "/protocol") != "UDP")
 }
 
 fn keys(service: &Value) -> Vec<Key> {
     let uid = object::uid(service);
-    tcp_ports(service).map(|port| (uid.to_string(), object::number(port, "/port").unwrap_or(0))).collect()
+    tcp_ports(service)
+        .map(|port| (uid.to_string(), object::number(port, "/port").unwrap_or(0)))
+        .collect()
 }
 
 /// The ports to try, best first; 0 is any.
@@ -88,17 +103,39 @@ pub fn candidates(service_type: &str, port: u16, node_port: u16) -> Vec<u16> {
     }
 }
 
-async fn publish(context: &Arc<Context>, broker: &Arc<Broker>, service: &Arc<Value>, port: &Value) -> Option<Published> {
-    let number = |key: &str| object::number(port, key).and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
-    for candidate in candidates(object::text(service, "/spec/type"), number("/port"), number("/nodePort")) {
+async fn publish(
+    context: &Arc<Context>,
+    broker: &Arc<Broker>,
+    service: &Arc<Value>,
+    port: &Value,
+) -> Option<Published> {
+    let number = |key: &str| {
+        object::number(port, key)
+            .and_then(|number| u16::try_from(number).ok())
+            .unwrap_or(0)
+    };
+    for candidate in candidates(
+        object::text(service, "/spec/type"),
+        number("/port"),
+        number("/nodePort"),
+    ) {
         match listen(broker, candidate).await {
             Ok(listener) => {
                 let host_port = listener.local_addr().ok()?.port();
-                let task = tokio::spawn(accept(context.clone(), listener, service.clone(), object::text(port, "/name").to_string())).abort_handle();
+                let task = tokio::spawn(accept(
+                    context.clone(),
+                    listener,
+                    service.clone(),
+                    object::text(port, "/name").to_string(),
+                ))
+                .abort_handle();
                 return Some(Published { host_port, task });
             }
             Err(error) => {
-                let message = format!("port {candidate} of 127.0.0.1 for port {} is not available: {error}", number("/port"));
+                let message = format!(
+                    "port {candidate} of 127.0.0.1 for port {} is not available: {error}",
+                    number("/port")
+                );
                 context.event(service, "Warning", "PortInUse", &message);
             }
         }
@@ -112,10 +149,17 @@ async fn listen(broker: &Broker, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-async fn accept(context: Arc<Context>, listener: TcpListener, service: Arc<Value>, port_name: String) {
+async fn accept(
+    context: Arc<Context>,
+    listener: TcpListener,
+    service: Arc<Value>,
+    port_name: String,
+) {
     let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = limit.clone().acquire_owned().await else { return };
+        let Ok(permit) = limit.clone().acquire_owned().await else {
+            return;
+        };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
@@ -162,12 +206,18 @@ fn write_status(context: &Context, service: &Value, published: &HashMap<Key, Pub
     }
     let (namespace, name) = (object::namespace(service), object::name(service));
     let text = lines.join(",");
-    if object::annotations(service).get(ANNOTATION).map(String::as_str) != Some(&text) {
-        let result = context.store.change(&SERVICES, namespace, name, Part::Main, |present| {
-            let mut next = present.clone();
-            object::annotate(&mut next, ANNOTATION, &text);
-            Ok(next)
-        });
+    if object::annotations(service)
+        .get(ANNOTATION)
+        .map(String::as_str)
+        != Some(&text)
+    {
+        let result = context
+            .store
+            .change(&SERVICES, namespace, name, Part::Main, |present| {
+                let mut next = present.clone();
+                object::annotate(&mut next, ANNOTATION, &text);
+                Ok(next)
+            });
         if let Err(refusal) = result {
             tracing::debug!(%refusal, name, "the published ports are not written");
         }
@@ -185,7 +235,10 @@ mod tests {
     #[test]
     fn ports_are_chosen_so_that_a_plain_user_may_have_them() {
         assert_eq!(candidates("LoadBalancer", 80, 30_001), [8_080, 30_001, 0]);
-        assert_eq!(candidates("LoadBalancer", 15_021, 30_001), [15_021, 30_001, 0]);
+        assert_eq!(
+            candidates("LoadBalancer", 15_021, 30_001),
+            [15_021, 30_001, 0]
+        );
         assert_eq!(candidates("NodePort", 80, 30_001), [30_001, 0]);
     }
 }

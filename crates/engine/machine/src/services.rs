@@ -37,7 +37,9 @@ pub async fn run(context: Arc<Context>) {
 pub fn vips_of(store: &Store) -> Vec<Vip> {
     let mut vips = Vec::new();
     for service in store.all(&SERVICES) {
-        let Ok(address) = object::text(&service, "/spec/clusterIP").parse::<Ipv4Addr>() else { continue };
+        let Ok(address) = object::text(&service, "/spec/clusterIP").parse::<Ipv4Addr>() else {
+            continue;
+        };
         let affinity = match object::text(&service, "/spec/sessionAffinity") {
             "ClientIP" => Affinity::Client,
             _ => Affinity::None,
@@ -48,8 +50,18 @@ pub fn vips_of(store: &Store) -> Vec<Vip> {
                 "SCTP" => continue,
                 _ => Protocol::Tcp,
             };
-            let Some(number) = object::number(port, "/port").and_then(|number| u16::try_from(number).ok()) else { continue };
-            vips.push(Vip { address, port: number, protocol, affinity, endpoints: endpoints_of(store, &service, object::text(port, "/name")) });
+            let Some(number) =
+                object::number(port, "/port").and_then(|number| u16::try_from(number).ok())
+            else {
+                continue;
+            };
+            vips.push(Vip {
+                address,
+                port: number,
+                protocol,
+                affinity,
+                endpoints: endpoints_of(store, &service, object::text(port, "/name")),
+            });
         }
     }
     vips
@@ -58,15 +70,35 @@ pub fn vips_of(store: &Store) -> Vec<Vip> {
 /// The ready endpoints of a Service's port.
 pub fn endpoints_of(store: &Store, service: &Value, port_name: &str) -> Vec<SocketAddrV4> {
     let mut endpoints = Vec::new();
-    for slice in store.list(&ENDPOINT_SLICES, Some(object::namespace(service))).0 {
-        if object::labels(&slice).get("kubernetes.io/service-name").map(String::as_str) != Some(object::name(service)) {
+    for slice in store
+        .list(&ENDPOINT_SLICES, Some(object::namespace(service)))
+        .0
+    {
+        if object::labels(&slice)
+            .get("kubernetes.io/service-name")
+            .map(String::as_str)
+            != Some(object::name(service))
+        {
             continue;
         }
-        let port = object::list(&slice, "/ports").iter().find(|port| object::text(port, "/name") == port_name);
-        let Some(port) = port.and_then(|port| object::number(port, "/port")).and_then(|port| u16::try_from(port).ok()) else { continue };
+        let port = object::list(&slice, "/ports")
+            .iter()
+            .find(|port| object::text(port, "/name") == port_name);
+        let Some(port) = port
+            .and_then(|port| object::number(port, "/port"))
+            .and_then(|port| u16::try_from(port).ok())
+        else {
+            continue;
+        };
         for endpoint in object::list(&slice, "/endpoints") {
-            if endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true) {
-                let addresses = object::list(endpoint, "/addresses").iter().filter_map(|address| address.as_str()?.parse().ok());
+            if endpoint
+                .pointer("/conditions/ready")
+                .and_then(Value::as_bool)
+                .unwrap_or(true)
+            {
+                let addresses = object::list(endpoint, "/addresses")
+                    .iter()
+                    .filter_map(|address| address.as_str()?.parse().ok());
                 endpoints.extend(addresses.map(|address| SocketAddrV4::new(address, port)));
             }
         }

@@ -50,7 +50,10 @@ pub struct Source {
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Source").field("paths", &self.paths).finish_non_exhaustive()
+        formatter
+            .debug_struct("Source")
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,8 +65,19 @@ struct File {
 
 impl Source {
     /// Files of these folders and files.
-    pub fn new(paths: Vec<PathBuf>, images_file: Option<PathBuf>, validate: Option<Validate>) -> Self {
-        Self { paths, images_file, validate, files: BTreeMap::new(), applied: HashMap::new(), images_text: None }
+    pub fn new(
+        paths: Vec<PathBuf>,
+        images_file: Option<PathBuf>,
+        validate: Option<Validate>,
+    ) -> Self {
+        Self {
+            paths,
+            images_file,
+            validate,
+            files: BTreeMap::new(),
+            applied: HashMap::new(),
+            images_text: None,
+        }
     }
 
     /// Follows the files until the task is dropped. The first synchronisation should have been made before.
@@ -73,11 +87,14 @@ impl Source {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
         }
+        // What changed before the watch began is seen by a first look without waiting.
+        let mut first = true;
         loop {
-            if let Ok(Some(())) = timeout(POLL, news.recv()).await {
-                let settle = async {
-                    while let Ok(Some(())) = timeout(QUIET, news.recv()).await {}
-                };
+            if !std::mem::take(&mut first)
+                && let Ok(Some(())) = timeout(POLL, news.recv()).await
+            {
+                let settle =
+                    async { while let Ok(Some(())) = timeout(QUIET, news.recv()).await {} };
                 let _ = timeout(MAX_WAIT, settle).await;
             }
             let worker = context.clone();
@@ -98,15 +115,26 @@ impl Source {
     }
 
     fn watcher(&self, news: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
-                // A full queue means that a look is due anyway.
-                let _ = news.try_send(());
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                if event.is_ok_and(|event| !event.kind.is_access()) {
+                    // A full queue means that a look is due anyway.
+                    let _ = news.try_send(());
+                }
+            })?;
+        let folder_of = |path: &PathBuf| {
+            if path.is_dir() {
+                Some(path.clone())
+            } else {
+                path.parent().map(Path::to_path_buf)
             }
-        })?;
-        let folder_of = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
+        };
         for path in &self.paths {
-            let mode = if path.is_dir() { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            let mode = if path.is_dir() {
+                RecursiveMode::Recursive
+            } else {
+                RecursiveMode::NonRecursive
+            };
             if let Some(folder) = folder_of(path) {
                 watcher.watch(&folder, mode)?;
             }
@@ -123,7 +151,10 @@ impl Source {
             Some(path) => match fs::read_to_string(path) {
                 Ok(text) => text,
                 Err(error) => {
-                    context.problems.lock().insert("images".into(), vec![format!("{}: {error}", path.display())]);
+                    context.problems.lock().insert(
+                        "images".into(),
+                        vec![format!("{}: {error}", path.display())],
+                    );
                     return;
                 }
             },
@@ -138,8 +169,16 @@ impl Source {
                 images.send_replace(Arc::new(map));
             }
             Err(error) => {
-                let file = self.images_file.as_deref().unwrap_or(Path::new("images")).display().to_string();
-                context.problems.lock().insert("images".into(), vec![format!("{file}: {error}")]);
+                let file = self
+                    .images_file
+                    .as_deref()
+                    .unwrap_or(Path::new("images"))
+                    .display()
+                    .to_string();
+                context
+                    .problems
+                    .lock()
+                    .insert("images".into(), vec![format!("{file}: {error}")]);
             }
         }
         self.images_text = Some(text);
@@ -155,11 +194,21 @@ impl Source {
                 Err(problem) => problems.push(problem),
                 Ok((key, kind)) => {
                     if let Some(first) = seen.get(&key) {
-                        problems.push(format!("{}: {} {} is defined at {first} already; this one is not used", document.source, kind.kind, title(&key)));
+                        problems.push(format!(
+                            "{}: {} {} is defined at {first} already; this one is not used",
+                            document.source,
+                            kind.kind,
+                            title(&key)
+                        ));
                         continue;
                     }
                     if kind.effect == Effect::Inert {
-                        problems.push(format!("{}: {} {} has no effect on one machine", document.source, kind.kind, title(&key)));
+                        problems.push(format!(
+                            "{}: {} {} has no effect on one machine",
+                            document.source,
+                            kind.kind,
+                            title(&key)
+                        ));
                     }
                     seen.insert(key.clone(), document.source.to_string());
                     wanted.push((key, kind, document));
@@ -167,12 +216,19 @@ impl Source {
             }
         }
         wanted.sort_by_key(|(_, kind, _)| order(kind));
-        let gone: Vec<Key> = self.applied.keys().filter(|key| !seen.contains_key(*key)).cloned().collect();
+        let gone: Vec<Key> = self
+            .applied
+            .keys()
+            .filter(|key| !seen.contains_key(*key))
+            .cloned()
+            .collect();
         for key in gone {
             if let Some((kind, _)) = self.applied.remove(&key)
                 && !kept(kind, &key.3)
             {
-                let _ = context.store.delete(kind, &key.2, &key.3, &Deletion::default());
+                let _ = context
+                    .store
+                    .delete(kind, &key.2, &key.3, &Deletion::default());
             }
         }
         for (key, kind, document) in wanted {
@@ -184,11 +240,20 @@ impl Source {
                 Ok(()) => {
                     self.applied.insert(key, (kind, document.object.clone()));
                 }
-                Err(refusal) => problems.push(format!("{}: {} {}: {refusal}", document.source, kind.kind, title(&key))),
+                Err(refusal) => problems.push(format!(
+                    "{}: {} {}: {refusal}",
+                    document.source,
+                    kind.kind,
+                    title(&key)
+                )),
             }
         }
         if let Some(validate) = &self.validate {
-            let documents: Vec<Document> = self.files.values().flat_map(|file| file.documents.clone()).collect();
+            let documents: Vec<Document> = self
+                .files
+                .values()
+                .flat_map(|file| file.documents.clone())
+                .collect();
             problems.extend(validate(&documents));
         }
         for problem in &problems {
@@ -217,7 +282,11 @@ impl Source {
                     continue;
                 }
             };
-            let file = self.files.entry(path).or_insert_with(|| File { text: String::new(), documents: Vec::new(), problem: None });
+            let file = self.files.entry(path).or_insert_with(|| File {
+                text: String::new(),
+                documents: Vec::new(),
+                problem: None,
+            });
             if file.text != text {
                 match load(&name, &text) {
                     Ok(documents) => (file.documents, file.problem) = (documents, None),
@@ -233,18 +302,31 @@ impl Source {
 
 /// The image map with the runtime's own programs.
 pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<ImageMap, String> {
-    let beside = file.and_then(Path::parent).unwrap_or(Path::new("/")).to_path_buf();
+    let beside = file
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("/"))
+        .to_path_buf();
     let options = &context.options;
-    let programs = options.proxy_program.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let programs = options
+        .proxy_program
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .to_path_buf();
     let mut map = ImageMap::parse(text, &beside, &programs, &options.search_path)?;
     if context.privilege == Privilege::Root {
         map = map.for_anyone();
     }
     let proxy = options.proxy_program.display().to_string();
-    let map = map.with_entry(crate::inject::PROXY_IMAGE, vec![proxy]);
+    let envoy = options.envoy_program.iter();
+    let environment = envoy.map(|file| ("TANBARK_ENVOY".to_string(), file.display().to_string()));
+    let map = map.with_entry(crate::inject::PROXY_IMAGE, vec![proxy], environment.collect());
     Ok(match options.control_command.is_empty() {
         true => map,
-        false => map.with_entry(crate::init::CONTROL_IMAGE, options.control_command.clone()),
+        false => map.with_entry(
+            crate::init::CONTROL_IMAGE,
+            options.control_command.clone(),
+            BTreeMap::new(),
+        ),
     })
 }
 
@@ -253,11 +335,20 @@ fn collect(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         found.push(path.to_path_buf());
         return Ok(());
     }
-    let mut entries: Vec<PathBuf> = fs::read_dir(path)?.flatten().map(|entry| entry.path()).collect();
+    let mut entries: Vec<PathBuf> = fs::read_dir(path)?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     entries.sort();
     for entry in entries {
-        let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let text = entry.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        let hidden = entry
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let text = entry.extension().is_some_and(|extension| {
+            ["yaml", "yml", "json"]
+                .iter()
+                .any(|known| extension == *known)
+        });
         if hidden || found.len() >= MAX_FILES {
             continue;
         }
@@ -271,12 +362,21 @@ fn collect(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
 }
 
 fn identify(document: &Document) -> Result<(Key, &'static Kind), String> {
-    let (api_version, kind_name) = document.type_meta().ok_or_else(|| format!("{}: apiVersion and kind are missing", document.source))?;
-    let kind = kinds::by_object(api_version, kind_name)
-        .ok_or_else(|| format!("{}: kind {kind_name} of {api_version} is not supported", document.place("kind")))?;
+    let (api_version, kind_name) = document
+        .type_meta()
+        .ok_or_else(|| format!("{}: apiVersion and kind are missing", document.source))?;
+    let kind = kinds::by_object(api_version, kind_name).ok_or_else(|| {
+        format!(
+            "{}: kind {kind_name} of {api_version} is not supported",
+            document.place("kind")
+        )
+    })?;
     let name = object::name(&document.object);
     if name.is_empty() {
-        return Err(format!("{}: {kind_name}: metadata.name is missing", document.source));
+        return Err(format!(
+            "{}: {kind_name}: metadata.name is missing",
+            document.source
+        ));
     }
     let namespace = match (kind.namespaced(), object::namespace(&document.object)) {
         (false, _) => String::new(),
@@ -287,7 +387,11 @@ fn identify(document: &Document) -> Result<(Key, &'static Kind), String> {
 }
 
 fn title(key: &Key) -> String {
-    if key.2.is_empty() { key.3.clone() } else { format!("{}/{}", key.2, key.3) }
+    if key.2.is_empty() {
+        key.3.clone()
+    } else {
+        format!("{}/{}", key.2, key.3)
+    }
 }
 
 /// What others need comes first: namespaces, then what pods read, then Services, then what makes pods.
@@ -307,7 +411,12 @@ fn kept(kind: &Kind, name: &str) -> bool {
 }
 
 /// Creates an object or makes the present one say what `wanted` says; `last` is what was applied before.
-pub fn apply(store: &Store, kind: &'static Kind, wanted: &Value, last: Option<&Value>) -> Result<(), Refusal> {
+pub fn apply(
+    store: &Store,
+    kind: &'static Kind,
+    wanted: &Value,
+    last: Option<&Value>,
+) -> Result<(), Refusal> {
     let namespace = match (kind.namespaced(), object::namespace(wanted)) {
         (false, _) => "",
         (true, "") => "default",
@@ -316,7 +425,15 @@ pub fn apply(store: &Store, kind: &'static Kind, wanted: &Value, last: Option<&V
     if store.find(kind, namespace, object::name(wanted)).is_none() {
         return store.create(kind, wanted.clone()).map(drop);
     }
-    store.change(kind, namespace, object::name(wanted), Part::Main, |present| Ok(merged(present, wanted, last))).map(drop)
+    store
+        .change(
+            kind,
+            namespace,
+            object::name(wanted),
+            Part::Main,
+            |present| Ok(merged(present, wanted, last)),
+        )
+        .map(drop)
 }
 
 /// The present object with the fields of `wanted`; labels and annotations that others set stay.
@@ -326,7 +443,9 @@ fn merged(present: &Value, wanted: &Value, last: Option<&Value>) -> Value {
     for part in ["labels", "annotations"] {
         let pointer = format!("/metadata/{part}");
         let given = object::texts(wanted, &pointer);
-        let before = last.map(|last| object::texts(last, &pointer)).unwrap_or_default();
+        let before = last
+            .map(|last| object::texts(last, &pointer))
+            .unwrap_or_default();
         let mut all = object::texts(present, &pointer);
         all.retain(|key, _| !before.contains_key(key));
         all.extend(given);
@@ -335,7 +454,10 @@ fn merged(present: &Value, wanted: &Value, last: Option<&Value>) -> Value {
         }
     }
     for key in ["ownerReferences", "finalizers"] {
-        if let (Some(value), None) = (present.pointer(&format!("/metadata/{key}")), wanted.pointer(&format!("/metadata/{key}"))) {
+        if let (Some(value), None) = (
+            present.pointer(&format!("/metadata/{key}")),
+            wanted.pointer(&format!("/metadata/{key}")),
+        ) {
             object::set_metadata(&mut next, key, value.clone());
         }
     }
@@ -354,7 +476,10 @@ mod tests {
         let last = json!({"metadata": {"name": "a", "labels": {"old": "1"}}, "spec": {"x": 1}});
         let wanted = json!({"metadata": {"name": "a", "labels": {"new": "3"}}, "spec": {"y": 2}});
         let next = merged(&present, &wanted, Some(&last));
-        assert_eq!(next["metadata"]["labels"], json!({"other": "2", "new": "3"}));
+        assert_eq!(
+            next["metadata"]["labels"],
+            json!({"other": "2", "new": "3"})
+        );
         assert_eq!(next["spec"], json!({"y": 2}));
     }
 
@@ -363,6 +488,9 @@ mod tests {
         let documents = load("f.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n---\napiVersion: x/v1\nkind: Thing\nmetadata: {name: t}\n").expect("parses");
         let (key, kind) = identify(&documents[0]).expect("a pod");
         assert_eq!((kind.kind, title(&key).as_str()), ("Pod", "default/p"));
-        assert_eq!(identify(&documents[1]).expect_err("unknown"), "f.yaml:6:1: kind Thing of x/v1 is not supported");
+        assert_eq!(
+            identify(&documents[1]).expect_err("unknown"),
+            "f.yaml:6:1: kind Thing of x/v1 is not supported"
+        );
     }
 }

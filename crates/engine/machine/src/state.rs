@@ -33,7 +33,10 @@ pub struct Lock {
 
 /// `$XDG_STATE_HOME/tanbark/default`, or `~/.local/state/tanbark/default`; `None` when neither is known.
 pub fn default_folder(xdg_state_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
-    let base = match xdg_state_home.map(PathBuf::from).filter(|path| path.is_absolute()) {
+    let base = match xdg_state_home
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+    {
         Some(base) => base,
         None => PathBuf::from(home.filter(|home| !home.is_empty())?).join(".local/state"),
     };
@@ -109,17 +112,26 @@ impl State {
             .context(|| format!("open {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                file.set_len(0).context(|| format!("write {}", path.display()))?;
-                write!(file, "{}", std::process::id()).context(|| format!("write {}", path.display()))?;
+                file.set_len(0)
+                    .context(|| format!("write {}", path.display()))?;
+                write!(file, "{}", std::process::id())
+                    .context(|| format!("write {}", path.display()))?;
                 Ok(Lock { _file: file })
             }
-            Err((mut file, _)) => Err(Error::AlreadyRunning { state: self.root.clone(), pid: read_pid(&mut file) }),
+            Err((mut file, _)) => Err(Error::AlreadyRunning {
+                state: self.root.clone(),
+                pid: read_pid(&mut file),
+            }),
         }
     }
 
     /// The outer process of the runtime that holds the lock, if one does.
     pub fn holder(&self) -> Option<i32> {
-        let mut file = OpenOptions::new().read(true).write(true).open(self.root.join("lock")).ok()?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.root.join("lock"))
+            .ok()?;
         let pid = read_pid(&mut file);
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(_free) => None,
@@ -145,9 +157,18 @@ mod tests {
 
     #[test]
     fn default_folder_prefers_xdg_and_falls_back_to_home() {
-        assert_eq!(default_folder(Some("/x".into()), Some("/h".into())), Some("/x/tanbark/default".into()));
-        assert_eq!(default_folder(None, Some("/h".into())), Some("/h/.local/state/tanbark/default".into()));
-        assert_eq!(default_folder(Some("relative".into()), Some("/h".into())), Some("/h/.local/state/tanbark/default".into()));
+        assert_eq!(
+            default_folder(Some("/x".into()), Some("/h".into())),
+            Some("/x/tanbark/default".into())
+        );
+        assert_eq!(
+            default_folder(None, Some("/h".into())),
+            Some("/h/.local/state/tanbark/default".into())
+        );
+        assert_eq!(
+            default_folder(Some("relative".into()), Some("/h".into())),
+            Some("/h/.local/state/tanbark/default".into())
+        );
         assert_eq!(default_folder(None, None), None);
     }
 
@@ -158,7 +179,9 @@ mod tests {
         state.prepare().expect("prepare");
         assert_eq!(state.holder(), None);
         let lock = state.lock().expect("first lock");
-        assert!(matches!(state.lock(), Err(Error::AlreadyRunning { pid, .. }) if pid == std::process::id() as i32));
+        assert!(
+            matches!(state.lock(), Err(Error::AlreadyRunning { pid, .. }) if pid == std::process::id() as i32)
+        );
         assert_eq!(state.holder(), Some(std::process::id() as i32));
         drop(lock);
         assert_eq!(state.holder(), None);

@@ -74,7 +74,9 @@ pub enum Refusal {
         name: String,
     },
     /// 409 on update
-    #[error("Operation cannot be fulfilled on {kind} \"{name}\": the object has been modified; please apply your changes to the latest version and try again")]
+    #[error(
+        "Operation cannot be fulfilled on {kind} \"{name}\": the object has been modified; please apply your changes to the latest version and try again"
+    )]
     Conflict {
         /// `deployments.apps`
         kind: String,
@@ -149,7 +151,8 @@ pub struct Deletion {
 type Names = BTreeMap<(String, String), Arc<Value>>;
 
 /// Changes a new object before it is stored (sidecar injection): the kind, the object, its namespace.
-pub type Mutator = Box<dyn Fn(&'static Kind, &mut Value, &Value) -> Result<(), Refusal> + Send + Sync>;
+pub type Mutator =
+    Box<dyn Fn(&'static Kind, &mut Value, &Value) -> Result<(), Refusal> + Send + Sync>;
 
 /// The objects.
 pub struct Store {
@@ -170,22 +173,39 @@ struct Inner {
 /// Group and plural make the key of a kind, without allocation.
 fn table(kind: &'static Kind) -> &'static str {
     // Istio's and the Gateway API's `gateways` are the only plural in two groups.
-    if std::ptr::eq(kind, &raw const kinds::GATEWAYS) { "gateways.gateway.networking.k8s.io" } else { kind.plural }
+    if std::ptr::eq(kind, &raw const kinds::GATEWAYS) {
+        "gateways.gateway.networking.k8s.io"
+    } else {
+        kind.plural
+    }
 }
 
 fn not_found(kind: &Kind, name: &str) -> Refusal {
-    Refusal::NotFound { kind: kind.qualified(), name: name.into() }
+    Refusal::NotFound {
+        kind: kind.qualified(),
+        name: name.into(),
+    }
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { version: 1, ..Inner::default() }), version: watch::channel(1).0, mutator: OnceLock::new() }
+        Self {
+            inner: Mutex::new(Inner {
+                version: 1,
+                ..Inner::default()
+            }),
+            version: watch::channel(1).0,
+            mutator: OnceLock::new(),
+        }
     }
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Store").field("version", &*self.version.borrow()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Store")
+            .field("version", &*self.version.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -198,12 +218,22 @@ impl Store {
     /// One object.
     pub fn find(&self, kind: &'static Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let inner = self.inner.lock();
-        inner.objects.get(table(kind))?.get(&(namespace.to_string(), name.to_string())).cloned()
+        inner
+            .objects
+            .get(table(kind))?
+            .get(&(namespace.to_string(), name.to_string()))
+            .cloned()
     }
 
     /// One object, or [`Refusal::NotFound`].
-    pub fn read(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<Arc<Value>, Refusal> {
-        self.find(kind, namespace, name).ok_or_else(|| not_found(kind, name))
+    pub fn read(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Value>, Refusal> {
+        self.find(kind, namespace, name)
+            .ok_or_else(|| not_found(kind, name))
     }
 
     /// All objects of a kind, in one namespace or in all, and the version at which that was so.
@@ -211,7 +241,10 @@ impl Store {
         let inner = self.inner.lock();
         let all = inner.objects.get(table(kind)).into_iter().flatten();
         let wanted = all.filter(|((of, _), _)| namespace.is_none_or(|namespace| of == namespace));
-        (wanted.map(|(_, object)| object.clone()).collect(), inner.version)
+        (
+            wanted.map(|(_, object)| object.clone()).collect(),
+            inner.version,
+        )
     }
 
     /// All objects of a kind in all namespaces.
@@ -230,11 +263,16 @@ impl Store {
     /// [`Refusal::Expired`] when the history does not reach back to it.
     pub fn changes_since(&self, version: u64, limit: usize) -> Result<Vec<Change>, Refusal> {
         let inner = self.inner.lock();
-        let oldest = inner.history.front().map_or(inner.version + 1, |change| change.version);
+        let oldest = inner
+            .history
+            .front()
+            .map_or(inner.version + 1, |change| change.version);
         if version + 1 < oldest && version < inner.version {
             return Err(Refusal::Expired(version));
         }
-        let start = inner.history.partition_point(|change| change.version <= version);
+        let start = inner
+            .history
+            .partition_point(|change| change.version <= version);
         Ok(inner.history.range(start..).take(limit).cloned().collect())
     }
 
@@ -247,19 +285,37 @@ impl Store {
         if object::name(&object).is_empty() {
             let prefix = object::text(&object, "/metadata/generateName").to_string();
             if prefix.is_empty() {
-                return Err(Refusal::Invalid(format!("{}: name or generateName is required", kind.kind)));
+                return Err(Refusal::Invalid(format!(
+                    "{}: name or generateName is required",
+                    kind.kind
+                )));
             }
             object::set_metadata(&mut object, "name", format!("{prefix}{}", random_suffix()));
         }
         let (namespace, name) = key_of(kind, &mut object);
         let home = inner.check_namespace(kind, &namespace)?;
-        if inner.objects.get(table(kind)).is_some_and(|names| names.contains_key(&(namespace.clone(), name.clone()))) {
-            return Err(Refusal::AlreadyExists { kind: kind.qualified(), name });
+        if inner
+            .objects
+            .get(table(kind))
+            .is_some_and(|names| names.contains_key(&(namespace.clone(), name.clone())))
+        {
+            return Err(Refusal::AlreadyExists {
+                kind: kind.qualified(),
+                name,
+            });
         }
         object["apiVersion"] = kind.api_version(kind.preferred()).into();
         object["kind"] = kind.kind.into();
         let metadata = object::entry(&mut object, "metadata");
-        metadata.retain(|key, _| !["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"].contains(&key.as_str()));
+        metadata.retain(|key, _| {
+            ![
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "managedFields",
+                "selfLink",
+            ]
+            .contains(&key.as_str())
+        });
         metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         metadata.insert("creationTimestamp".into(), object::now().into());
         metadata.insert("generation".into(), 1.into());
@@ -275,13 +331,21 @@ impl Store {
     }
 
     /// Replaces an object; a `metadata.resourceVersion` in it must be the present one.
-    pub fn update(&self, kind: &'static Kind, object: Value, part: Part) -> Result<Arc<Value>, Refusal> {
+    pub fn update(
+        &self,
+        kind: &'static Kind,
+        object: Value,
+        part: Part,
+    ) -> Result<Arc<Value>, Refusal> {
         let mut object = object;
         let (namespace, name) = key_of(kind, &mut object);
         let wanted = object::version(&object);
         self.change(kind, &namespace, &name, part, |present| {
             if wanted != 0 && wanted != object::version(present) {
-                return Err(Refusal::Conflict { kind: kind.qualified(), name: name.clone() });
+                return Err(Refusal::Conflict {
+                    kind: kind.qualified(),
+                    name: name.clone(),
+                });
             }
             Ok(object.clone())
         })
@@ -300,7 +364,11 @@ impl Store {
     ) -> Result<Arc<Value>, Refusal> {
         let mut inner = self.inner.lock();
         let key = (namespace.to_string(), name.to_string());
-        let present = inner.objects.get(table(kind)).and_then(|names| names.get(&key)).cloned();
+        let present = inner
+            .objects
+            .get(table(kind))
+            .and_then(|names| names.get(&key))
+            .cloned();
         let present = present.ok_or_else(|| not_found(kind, name))?;
         let mut object = next(&present)?;
         keep_what_the_server_owns(&present, &mut object, part);
@@ -308,7 +376,8 @@ impl Store {
         object["kind"] = kind.kind.into();
         if part == Part::Main {
             admission::admit(kind, &mut object, Some(&present), &mut inner.addresses)?;
-            let changed = object.get("spec") != present.get("spec") || (object.get("spec").is_none() && object != *present);
+            let changed = object.get("spec") != present.get("spec")
+                || (object.get("spec").is_none() && object != *present);
             if changed {
                 let generation = object::number(&present, "/metadata/generation").unwrap_or(1);
                 object::set_metadata(&mut object, "generation", generation + 1);
@@ -318,9 +387,14 @@ impl Store {
             return Ok(present);
         }
         check_size(&object)?;
-        let finished = object::deleting(&object) && finalizers(&object).is_empty() && kind.plural != "pods" && kind.plural != "namespaces";
+        let finished = object::deleting(&object)
+            && finalizers(&object).is_empty()
+            && kind.plural != "pods"
+            && kind.plural != "namespaces";
         let object = if finished {
-            inner.remove(kind, &key).ok_or_else(|| not_found(kind, name))?
+            inner
+                .remove(kind, &key)
+                .ok_or_else(|| not_found(kind, name))?
         } else {
             inner.put(kind, Happening::Modified, object, Some(present))
         };
@@ -345,16 +419,37 @@ impl Store {
     /// Begins or completes a deletion; the object as it is then.
     ///
     /// A pod with a grace period and an object with finalizers are only marked.
-    pub fn delete(&self, kind: &'static Kind, namespace: &str, name: &str, how: &Deletion) -> Result<Arc<Value>, Refusal> {
+    pub fn delete(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        how: &Deletion,
+    ) -> Result<Arc<Value>, Refusal> {
         let mut inner = self.inner.lock();
         let key = (namespace.to_string(), name.to_string());
-        let present = inner.objects.get(table(kind)).and_then(|names| names.get(&key)).cloned();
+        let present = inner
+            .objects
+            .get(table(kind))
+            .and_then(|names| names.get(&key))
+            .cloned();
         let present = present.ok_or_else(|| not_found(kind, name))?;
-        if how.uid.as_deref().is_some_and(|uid| uid != object::uid(&present)) {
-            return Err(Refusal::Conflict { kind: kind.qualified(), name: name.into() });
+        if how
+            .uid
+            .as_deref()
+            .is_some_and(|uid| uid != object::uid(&present))
+        {
+            return Err(Refusal::Conflict {
+                kind: kind.qualified(),
+                name: name.into(),
+            });
         }
         let pod = std::ptr::eq(kind, &raw const kinds::PODS);
-        let grace = how.grace_seconds.or_else(|| object::number(&present, "/spec/terminationGracePeriodSeconds")).unwrap_or(30).max(0);
+        let grace = how
+            .grace_seconds
+            .or_else(|| object::number(&present, "/spec/terminationGracePeriodSeconds"))
+            .unwrap_or(30)
+            .max(0);
         let mut object = (*present).clone();
         if how.orphan {
             let uid = object::uid(&present).to_string();
@@ -365,7 +460,9 @@ impl Store {
             || std::ptr::eq(kind, &raw const kinds::NAMESPACES);
         let result = if marked {
             let earlier = object::number(&present, "/metadata/deletionGracePeriodSeconds");
-            if object::deleting(&present) && (!pod || earlier.is_some_and(|earlier| earlier <= grace)) {
+            if object::deleting(&present)
+                && (!pod || earlier.is_some_and(|earlier| earlier <= grace))
+            {
                 return Ok(present);
             }
             object::set_metadata(&mut object, "deletionTimestamp", object::now());
@@ -377,7 +474,9 @@ impl Store {
             }
             inner.put(kind, Happening::Modified, object, Some(present))
         } else {
-            inner.remove(kind, &key).ok_or_else(|| not_found(kind, name))?
+            inner
+                .remove(kind, &key)
+                .ok_or_else(|| not_found(kind, name))?
         };
         self.version.send_replace(inner.version);
         Ok(result)
@@ -387,7 +486,11 @@ impl Store {
     pub fn remove(&self, kind: &'static Kind, namespace: &str, name: &str, uid: &str) {
         let mut inner = self.inner.lock();
         let key = (namespace.to_string(), name.to_string());
-        let same = inner.objects.get(table(kind)).and_then(|names| names.get(&key)).is_some_and(|object| object::uid(object) == uid);
+        let same = inner
+            .objects
+            .get(table(kind))
+            .and_then(|names| names.get(&key))
+            .is_some_and(|object| object::uid(object) == uid);
         if same {
             inner.remove(kind, &key);
             self.version.send_replace(inner.version);
@@ -396,13 +499,31 @@ impl Store {
 }
 
 impl Inner {
-    fn put(&mut self, kind: &'static Kind, happening: Happening, mut object: Value, previous: Option<Arc<Value>>) -> Arc<Value> {
+    fn put(
+        &mut self,
+        kind: &'static Kind,
+        happening: Happening,
+        mut object: Value,
+        previous: Option<Arc<Value>>,
+    ) -> Arc<Value> {
         self.version += 1;
         object::set_metadata(&mut object, "resourceVersion", self.version.to_string());
-        let key = (object::namespace(&object).to_string(), object::name(&object).to_string());
+        let key = (
+            object::namespace(&object).to_string(),
+            object::name(&object).to_string(),
+        );
         let object = Arc::new(object);
-        self.objects.entry(table(kind)).or_default().insert(key, object.clone());
-        self.remember(Change { version: self.version, kind, happening, object: object.clone(), previous });
+        self.objects
+            .entry(table(kind))
+            .or_default()
+            .insert(key, object.clone());
+        self.remember(Change {
+            version: self.version,
+            kind,
+            happening,
+            object: object.clone(),
+            previous,
+        });
         object
     }
 
@@ -414,7 +535,13 @@ impl Inner {
         object::set_metadata(&mut object, "resourceVersion", self.version.to_string());
         self.addresses.release(kind, &object);
         let object = Arc::new(object);
-        let change = Change { version: self.version, kind, happening: Happening::Deleted, object: object.clone(), previous: Some(previous) };
+        let change = Change {
+            version: self.version,
+            kind,
+            happening: Happening::Deleted,
+            object: object.clone(),
+            previous: Some(previous),
+        };
         self.remember(change);
         Some(object)
     }
@@ -427,16 +554,24 @@ impl Inner {
     }
 
     /// The namespace of a new object.
-    fn check_namespace(&self, kind: &'static Kind, namespace: &str) -> Result<Option<Arc<Value>>, Refusal> {
+    fn check_namespace(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+    ) -> Result<Option<Arc<Value>>, Refusal> {
         if kind.scope == Scope::Cluster {
             return Ok(None);
         }
         let key = (String::new(), namespace.to_string());
-        match self.objects.get("namespaces").and_then(|names| names.get(&key)) {
+        match self
+            .objects
+            .get("namespaces")
+            .and_then(|names| names.get(&key))
+        {
             None => Err(not_found(&kinds::NAMESPACES, namespace)),
-            Some(object) if object::deleting(object) => {
-                Err(Refusal::Forbidden(format!("namespace {namespace} is being terminated")))
-            }
+            Some(object) if object::deleting(object) => Err(Refusal::Forbidden(format!(
+                "namespace {namespace} is being terminated"
+            ))),
             Some(home) => Ok(Some(home.clone())),
         }
     }
@@ -444,8 +579,18 @@ impl Inner {
     fn orphan(&mut self, owner: &str) {
         let owned: Vec<(&'static Kind, Arc<Value>)> = kinds::ALL
             .iter()
-            .flat_map(|kind| self.objects.get(table(kind)).into_iter().flatten().map(|(_, object)| (*kind, object.clone())))
-            .filter(|(_, object)| object::list(object, "/metadata/ownerReferences").iter().any(|reference| object::text(reference, "/uid") == owner))
+            .flat_map(|kind| {
+                self.objects
+                    .get(table(kind))
+                    .into_iter()
+                    .flatten()
+                    .map(|(_, object)| (*kind, object.clone()))
+            })
+            .filter(|(_, object)| {
+                object::list(object, "/metadata/ownerReferences")
+                    .iter()
+                    .any(|reference| object::text(reference, "/uid") == owner)
+            })
             .collect();
         for (kind, object) in owned {
             let mut next = (*object).clone();
@@ -504,7 +649,16 @@ fn keep_what_the_server_owns(present: &Value, next: &mut Value, part: Part) {
     }
     let metadata = object::entry(next, "metadata");
     metadata.remove("managedFields");
-    for key in ["uid", "name", "namespace", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "uid",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "generation",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         match present.pointer(&format!("/metadata/{key}")) {
             Some(value) => metadata.insert(key.into(), value.clone()),
             None => metadata.remove(key),
@@ -533,7 +687,13 @@ fn check_size(object: &Value) -> Result<(), Refusal> {
 /// Five characters as Kubernetes appends to generated names: no vowels, nothing that looks like another.
 pub fn random_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    (0..5).filter_map(|_| ALPHABET.get(fastrand::usize(..ALPHABET.len())).map(|byte| char::from(*byte))).collect()
+    (0..5)
+        .filter_map(|_| {
+            ALPHABET
+                .get(fastrand::usize(..ALPHABET.len()))
+                .map(|byte| char::from(*byte))
+        })
+        .collect()
 }
 
 /// A `Status` object for a refusal, as Kubernetes answers.

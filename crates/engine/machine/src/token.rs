@@ -10,7 +10,8 @@ use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    UnparsedPublicKey,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -29,7 +30,10 @@ pub struct Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Signer").field("key_id", &self.key_id).finish_non_exhaustive()
+        formatter
+            .debug_struct("Signer")
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,14 +58,30 @@ impl Signer {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => new_key(path)?,
             Err(error) => return Err(Error::system(format!("read {}", path.display()), error)),
         };
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document)
-            .map_err(|_| Error::Configuration(format!("{} is not a P-256 key in PKCS#8; remove it to get a new one", path.display())))?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.public_key().as_ref());
-        Ok(Self { key_id: BASE64.encode(digest.as_ref()), key })
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document).map_err(
+            |_| {
+                Error::Configuration(format!(
+                    "{} is not a P-256 key in PKCS#8; remove it to get a new one",
+                    path.display()
+                ))
+            },
+        )?;
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.public_key().as_ref());
+        Ok(Self {
+            key_id: BASE64.encode(digest.as_ref()),
+            key,
+        })
     }
 
     /// A token for these audiences that is good from `now` for `seconds` (both in Unix seconds).
-    pub fn sign(&self, subject: &Subject, audiences: &[String], now: i64, seconds: i64) -> Result<String> {
+    pub fn sign(
+        &self,
+        subject: &Subject,
+        audiences: &[String],
+        now: i64,
+        seconds: i64,
+    ) -> Result<String> {
         let mut bound = json!({
             "namespace": subject.namespace,
             "serviceaccount": {"name": subject.account, "uid": subject.account_uid},
@@ -76,7 +96,11 @@ impl Signer {
             "sub": format!("system:serviceaccount:{}:{}", subject.namespace, subject.account),
         });
         let header = json!({"alg": "ES256", "kid": self.key_id, "typ": "JWT"});
-        let body = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+        let body = format!(
+            "{}.{}",
+            BASE64.encode(header.to_string()),
+            BASE64.encode(claims.to_string())
+        );
         let signature = self
             .key
             .sign(&SystemRandom::new(), body.as_bytes())
@@ -92,8 +116,12 @@ impl Signer {
         let (body, signature) = token.rsplit_once('.').ok_or("not a token")?;
         let signature = BASE64.decode(signature).map_err(|_| "not a token")?;
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref());
-        key.verify(body.as_bytes(), &signature).map_err(|_| "the signature is not ours")?;
-        let claims = body.split_once('.').and_then(|(_, claims)| BASE64.decode(claims).ok()).ok_or("not a token")?;
+        key.verify(body.as_bytes(), &signature)
+            .map_err(|_| "the signature is not ours")?;
+        let claims = body
+            .split_once('.')
+            .and_then(|(_, claims)| BASE64.decode(claims).ok())
+            .ok_or("not a token")?;
         let claims: Value = serde_json::from_slice(&claims).map_err(|_| "not a token")?;
         let number = |key: &str| claims.get(key).and_then(Value::as_i64).unwrap_or(0);
         if now >= number("exp") {
@@ -102,8 +130,17 @@ impl Signer {
         if now < number("nbf") {
             return Err("the token is not valid yet".into());
         }
-        let fits = |audience: &Value| audience.as_str().is_some_and(|audience| audiences.iter().any(|wanted| wanted == audience));
-        if !audiences.is_empty() && !claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.iter().any(fits)) {
+        let fits = |audience: &Value| {
+            audience
+                .as_str()
+                .is_some_and(|audience| audiences.iter().any(|wanted| wanted == audience))
+        };
+        if !audiences.is_empty()
+            && !claims
+                .get("aud")
+                .and_then(Value::as_array)
+                .is_some_and(|all| all.iter().any(fits))
+        {
             return Err(format!("the token is not for {}", audiences.join(", ")));
         }
         Ok(claims)
@@ -112,21 +149,24 @@ impl Signer {
     /// The public key as a JSON Web Key Set.
     pub fn key_set(&self) -> Value {
         let point = self.key.public_key().as_ref();
-        let part = |range: std::ops::Range<usize>| BASE64.encode(point.get(range).unwrap_or_default());
+        let part =
+            |range: std::ops::Range<usize>| BASE64.encode(point.get(range).unwrap_or_default());
         json!({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.key_id, "x": part(1..33), "y": part(33..65)}]})
     }
 }
 
 fn new_key(path: &Path) -> Result<Vec<u8>> {
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-        .map_err(|_| Error::Peer("no key could be made".into()))?;
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| Error::Peer("no key could be made".into()))?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
         .context(|| format!("make {}", path.display()))?;
-    file.write_all(document.as_ref()).context(|| format!("write {}", path.display()))?;
+    file.write_all(document.as_ref())
+        .context(|| format!("write {}", path.display()))?;
     Ok(document.as_ref().to_vec())
 }
 
@@ -141,7 +181,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("key");
         let signer = Signer::open(&path).expect("a key");
-        assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("metadata").permissions().mode() & 0o777,
+            0o600
+        );
         let subject = Subject {
             namespace: "a".into(),
             account: "b".into(),
@@ -149,16 +192,23 @@ mod tests {
             pod: Some(("p".into(), "2".into())),
         };
         let audience = vec!["istio-ca".to_string()];
-        let token = signer.sign(&subject, &audience, 1_000, 600).expect("signed");
+        let token = signer
+            .sign(&subject, &audience, 1_000, 600)
+            .expect("signed");
         let again = Signer::open(&path).expect("the same key");
         let claims = again.check(&token, &audience, 1_100).expect("good");
         assert_eq!(claims["sub"], "system:serviceaccount:a:b");
         assert_eq!(claims["kubernetes.io"]["pod"]["name"], "p");
-        again.check(&token, &["other".into()], 1_100).expect_err("another audience");
+        again
+            .check(&token, &["other".into()], 1_100)
+            .expect_err("another audience");
         again.check(&token, &audience, 1_600).expect_err("expired");
         again.check(&token, &audience, 999).expect_err("not yet");
         let mut forged = token.clone();
-        forged.replace_range(forged.find('.').expect("a dot") + 2..forged.find('.').expect("a dot") + 3, "_");
+        forged.replace_range(
+            forged.find('.').expect("a dot") + 2..forged.find('.').expect("a dot") + 3,
+            "_",
+        );
         again.check(&forged, &audience, 1_100).expect_err("forged");
     }
 }

@@ -44,8 +44,15 @@ pub async fn up(mut options: Options) -> Result<Handle> {
     find_programs(&options.search_path)?;
     let state = State::at(&options.state);
     state.prepare()?;
-    options.state = options.state.canonicalize().context(|| format!("find {}", options.state.display()))?;
-    options.sources = options.sources.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+    options.state = options
+        .state
+        .canonicalize()
+        .context(|| format!("find {}", options.state.display()))?;
+    options.sources = options
+        .sources
+        .iter()
+        .map(|path| absolute(path))
+        .collect::<Result<_>>()?;
     options.images = options.images.as_deref().map(absolute).transpose()?;
     options.mesh_config = options.mesh_config.as_deref().map(absolute).transpose()?;
     let state = State::at(&options.state);
@@ -67,39 +74,68 @@ pub async fn up(mut options: Options) -> Result<Handle> {
             let _ = tell.send(true);
         })
         .context(|| "start a thread".into())?;
-    let pid = pid.await.map_err(|_| Error::Peer("the inner process was not started".into()))??;
-    Ok(Handle { state, host, pid, ended, _lock: lock })
+    let pid = pid
+        .await
+        .map_err(|_| Error::Peer("the inner process was not started".into()))??;
+    Ok(Handle {
+        state,
+        host,
+        pid,
+        ended,
+        _lock: lock,
+    })
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf> {
-    path.canonicalize().context(|| format!("find {}", path.display()))
+    path.canonicalize()
+        .context(|| format!("find {}", path.display()))
 }
 
 fn start_inner(options: &Options, socket: std::os::fd::OwnedFd) -> Result<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let (user, group) = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
     let privilege = privilege(user, &status);
-    let handover = Handover { options: options.clone(), root: privilege == Privilege::Root };
+    let handover = Handover {
+        options: options.clone(),
+        root: privilege == Privilege::Root,
+    };
     let text = serde_json::to_vec(&handover).map_err(|error| Error::Peer(error.to_string()))?;
     let file = memory_file(c"options", &text).context(|| "make a memory file".into())?;
-    let program = c_strings([options.program.as_os_str().as_encoded_bytes()]).context(|| "the program's path".into())?;
+    let program = c_strings([options.program.as_os_str().as_encoded_bytes()])
+        .context(|| "the program's path".into())?;
     let own = std::iter::once("tanbark".to_string()).chain(options.init_arguments.iter().cloned());
     let arguments = c_strings(own).context(|| "the program's arguments".into())?;
-    let given = options.environment.iter().filter(|(name, _)| name != "PATH").map(|(name, value)| format!("{name}={value}"));
+    let given = options
+        .environment
+        .iter()
+        .filter(|(name, _)| name != "PATH")
+        .map(|(name, value)| format!("{name}={value}"));
     let environment = given.chain([format!("PATH={}", options.search_path)]);
     let environment = c_strings(environment).context(|| "the environment".into())?;
-    let descriptors =
-        [(0, 0), (1, 1), (2, 2), (file.as_raw_fd(), OPTIONS_DESCRIPTOR), (socket.as_raw_fd(), BROKER_DESCRIPTOR)];
+    let descriptors = [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (file.as_raw_fd(), OPTIONS_DESCRIPTOR),
+        (socket.as_raw_fd(), BROKER_DESCRIPTOR),
+    ];
     let what = Launch {
         flags: flags(privilege),
-        program: program.first().ok_or_else(|| Error::Peer("no program".into()))?,
+        program: program
+            .first()
+            .ok_or_else(|| Error::Peer("no program".into()))?,
         arguments: &arguments,
         environment: &environment,
         descriptors: &descriptors,
         writes: &identity_maps(privilege, user, group),
     };
     launch(&what).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM | libc::ENOSPC | libc::EACCES | libc::EINVAL | libc::ENOSYS) => explain(&error, &Settings::read()),
+        Some(libc::EPERM | libc::ENOSPC | libc::EACCES | libc::EINVAL | libc::ENOSYS) => {
+            explain(&error, &Settings::read())
+        }
         _ => Error::system("start the inner process", error),
     })
 }
@@ -111,11 +147,15 @@ impl Handle {
     /// Why the inner process could not start.
     pub async fn ready(&self) -> Result<()> {
         let mut progress = self.host.progress();
-        let progress = progress.wait_for(|progress| *progress != Progress::Starting).await;
+        let progress = progress
+            .wait_for(|progress| *progress != Progress::Starting)
+            .await;
         match progress.map(|progress| progress.clone()) {
             Ok(Progress::Started) => Ok(()),
             Ok(Progress::Failed(message)) => Err(Error::Configuration(message)),
-            _ => Err(Error::Peer("the inner process ended while starting; see its messages above".into())),
+            _ => Err(Error::Peer(
+                "the inner process ended while starting; see its messages above".into(),
+            )),
         }
     }
 
@@ -124,8 +164,12 @@ impl Handle {
         let end = Instant::now() + patience;
         loop {
             let summary = self.client().summary().await?;
-            let none = summary.pointer("/pods/total").and_then(serde_json::Value::as_u64) == Some(0);
-            let settled = summary.get("settled").and_then(serde_json::Value::as_bool) == Some(true) && !none;
+            let none = summary
+                .pointer("/pods/total")
+                .and_then(serde_json::Value::as_u64)
+                == Some(0);
+            let settled =
+                summary.get("settled").and_then(serde_json::Value::as_bool) == Some(true) && !none;
             if settled || Instant::now() >= end {
                 return Ok(summary);
             }
@@ -145,7 +189,9 @@ impl Handle {
 
     /// Events of the machine (`Event` objects, Warnings first of all) from now on.
     pub async fn events(&self) -> Result<crate::client::Watch> {
-        self.client().watch(&crate::store::kinds::EVENTS, None, "").await
+        self.client()
+            .watch(&crate::store::kinds::EVENTS, None, "")
+            .await
     }
 
     /// The state folder.
@@ -161,7 +207,10 @@ impl Handle {
     /// Ends all pods and the runtime within five seconds.
     pub async fn shutdown(mut self) {
         self.host.stop();
-        if timeout(STOP_TIMEOUT, self.ended.wait_for(|ended| *ended)).await.is_err() {
+        if timeout(STOP_TIMEOUT, self.ended.wait_for(|ended| *ended))
+            .await
+            .is_err()
+        {
             tracing::warn!("the runtime did not stop in time and is killed");
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
             let _ = timeout(Duration::from_secs(1), self.ended.wait_for(|ended| *ended)).await;
@@ -186,9 +235,14 @@ pub async fn down(state: &Path) -> Result<()> {
     let state = State::at(state);
     let Some(pid) = state.holder() else {
         state.clean();
-        return Err(Error::NotRunning { state: state.root().to_path_buf() });
+        return Err(Error::NotRunning {
+            state: state.root().to_path_buf(),
+        });
     };
-    for (signal, patience) in [(Signal::SIGTERM, Duration::from_secs(6)), (Signal::SIGKILL, Duration::from_secs(3))] {
+    for (signal, patience) in [
+        (Signal::SIGTERM, Duration::from_secs(6)),
+        (Signal::SIGKILL, Duration::from_secs(3)),
+    ] {
         let _ = kill(Pid::from_raw(pid), signal);
         let end = Instant::now() + patience;
         while Instant::now() < end {

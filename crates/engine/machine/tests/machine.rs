@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use machine::client::{ExecOptions, ExecOutput, LogOptions};
-use machine::store::kinds::{CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, JOBS, PODS, STATEFUL_SETS};
+use machine::store::kinds::{
+    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, JOBS, PODS, STATEFUL_SETS,
+};
 use machine::{Client, Error, Handle, Options};
 use serde_json::{Value, json};
 
@@ -23,7 +25,10 @@ fn main() -> ExitCode {
         Some("container-exec") => return machine::container::exec_main(),
         _ => {}
     }
-    let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
+    let words: Vec<&String> = arguments
+        .iter()
+        .filter(|word| !word.starts_with('-'))
+        .collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     macro_rules! tests {
         ($($name:ident),* $(,)?) => {$(
@@ -50,6 +55,7 @@ fn main() -> ExitCode {
         workloads_follow_their_specification,
         what_goes_wrong_is_reported_and_nothing_else_suffers,
         captured_traffic_reaches_the_sidecar,
+        both_firewalls_take_the_rules,
         nothing_is_left_after_a_stop,
     );
     ExitCode::SUCCESS
@@ -64,7 +70,10 @@ struct Machine {
 impl Machine {
     async fn start(name: &str) -> machine::Result<Self> {
         println!("test {name}");
-        let folder = tempfile::Builder::new().prefix("tanbark-machine-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("tanbark-machine-")
+            .tempdir()
+            .expect("a folder");
         open_to_all(folder.path());
         let sources = folder.path().join("objects");
         fs::create_dir(&sources).expect("a folder");
@@ -96,13 +105,24 @@ impl Machine {
 
     /// Output and code of a command in a pod.
     async fn run(&self, pod: &str, command: &str) -> (String, i32) {
-        let options = ExecOptions { command: vec!["sh".into(), "-c".into(), command.into()], ..ExecOptions::default() };
-        let mut session = self.client().exec("default", pod, &options).await.expect("exec");
+        let options = ExecOptions {
+            command: vec!["sh".into(), "-c".into(), command.into()],
+            ..ExecOptions::default()
+        };
+        let mut session = self
+            .client()
+            .exec("default", pod, &options)
+            .await
+            .expect("exec");
         let mut text = Vec::new();
         while let Some(output) = session.next().await {
             match output {
-                ExecOutput::Output(bytes) | ExecOutput::Errors(bytes) => text.extend_from_slice(&bytes),
-                ExecOutput::Ended(code) => return (String::from_utf8_lossy(&text).into_owned(), code),
+                ExecOutput::Output(bytes) | ExecOutput::Errors(bytes) => {
+                    text.extend_from_slice(&bytes)
+                }
+                ExecOutput::Ended(code) => {
+                    return (String::from_utf8_lossy(&text).into_owned(), code);
+                }
                 ExecOutput::Failed(message) => panic!("{command}: {message}"),
             }
         }
@@ -110,10 +130,20 @@ impl Machine {
     }
 
     /// Waits until an object is as wanted.
-    async fn until(&self, what: &str, kind: &'static machine::store::kinds::Kind, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    async fn until(
+        &self,
+        what: &str,
+        kind: &'static machine::store::kinds::Kind,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
-            let object = self.client().read(kind, "default", name).await.unwrap_or(Value::Null);
+            let object = self
+                .client()
+                .read(kind, "default", name)
+                .await
+                .unwrap_or(Value::Null);
             if wanted(&object) {
                 return object;
             }
@@ -134,11 +164,15 @@ fn open_to_all(path: &Path) {
 
 fn ready(pod: &Value) -> bool {
     let conditions = machine::object::list(pod, "/status/conditions");
-    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    conditions
+        .iter()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 fn pod(name: &str) -> String {
-    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{terminationGracePeriodSeconds: 1, containers: [{{name: c, image: sh}}]}}\n")
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{terminationGracePeriodSeconds: 1, containers: [{{name: c, image: sh}}]}}\n"
+    )
 }
 
 const WEB: &str = "
@@ -174,42 +208,105 @@ spec:
 async fn pods_find_each_other_by_service_address_and_name(machine: &Machine) {
     machine.write("web.yaml", WEB);
     machine.write("client.yaml", &pod("client"));
-    machine.until("the Deployment is available", &DEPLOYMENTS, "web", |object| object["status"]["readyReplicas"] == 2).await;
+    machine
+        .until(
+            "the Deployment is available",
+            &DEPLOYMENTS,
+            "web",
+            |object| object["status"]["readyReplicas"] == 2,
+        )
+        .await;
     machine.ready("client").await;
     let get = "curl -sS -m 5 http://web:18099/";
     let end = Instant::now() + PATIENCE;
     while machine.run("client", get).await.0 != "hello" {
         assert!(Instant::now() < end, "the Service never answered");
     }
-    assert_eq!(machine.run("client", "curl -sS -m 5 http://web.default.svc.cluster.local:18099/").await.0, "hello");
-    assert_eq!(machine.run("client", "curl -s -m 5 http://web:1/").await.1, 7, "a port that no Service has refuses");
-    assert_eq!(machine.run("client", "curl -s -m 5 http://nothing/").await.1, 6, "a name that does not exist");
+    assert_eq!(
+        machine
+            .run(
+                "client",
+                "curl -sS -m 5 http://web.default.svc.cluster.local:18099/"
+            )
+            .await
+            .0,
+        "hello"
+    );
+    assert_eq!(
+        machine.run("client", "curl -s -m 5 http://web:1/").await.1,
+        7,
+        "a port that no Service has refuses"
+    );
+    assert_eq!(
+        machine
+            .run("client", "curl -s -m 5 http://nothing/")
+            .await
+            .1,
+        6,
+        "a name that does not exist"
+    );
     let summary = machine.handle.summary().await.expect("a summary");
-    let address = summary["urls"][0]["address"].as_str().expect("published").to_string();
-    let mut stream = tokio::net::TcpStream::connect(&address).await.expect("published on the machine");
+    let address = summary["urls"][0]["address"]
+        .as_str()
+        .expect("published")
+        .to_string();
+    let mut stream = tokio::net::TcpStream::connect(&address)
+        .await
+        .expect("published on the machine");
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("asked");
+    stream
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .await
+        .expect("asked");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("answered");
     assert!(answer.ends_with("hello"), "{answer}");
-    let web = machine.client().list(&PODS, Some("default"), "app=web").await.expect("a list");
-    let name = web["items"][0]["metadata"]["name"].as_str().expect("a name").to_string();
+    let web = machine
+        .client()
+        .list(&PODS, Some("default"), "app=web")
+        .await
+        .expect("a list");
+    let name = web["items"][0]["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_string();
     let own = machine.run(&name, "curl -sS -m 5 http://web:18099/ & curl -sS -m 5 http://web:18099/ & curl -sS -m 5 http://web:18099/; wait").await;
-    assert_eq!(own, ("hellohellohello".into(), 0), "a pod reaches itself through its Service");
+    assert_eq!(
+        own,
+        ("hellohellohello".into(), 0),
+        "a pod reaches itself through its Service"
+    );
 }
 
 async fn an_application_has_no_rights_and_cannot_see_the_state_folder(machine: &Machine) {
     machine.write("p.yaml", &pod("p"));
     machine.ready("p").await;
-    let status = machine.run("p", "grep -E '^(Cap|NoNewPrivs)' /proc/self/status").await.0;
+    let status = machine
+        .run("p", "grep -E '^(Cap|NoNewPrivs)' /proc/self/status")
+        .await
+        .0;
     for line in status.lines() {
         let (name, value) = line.split_once(':').expect("a field");
-        let wanted = if name == "NoNewPrivs" { "1" } else { "0000000000000000" };
+        let wanted = if name == "NoNewPrivs" {
+            "1"
+        } else {
+            "0000000000000000"
+        };
         assert_eq!(value.trim(), wanted, "{name}");
     }
     let state = machine.handle.state().root().display().to_string();
-    assert_eq!(machine.run("p", &format!("ls {state}/api.sock {state}/token-key.der")).await.1, 2);
-    assert_ne!(machine.run("p", "ip link set lo down").await.1, 0, "it cannot change its network");
+    assert_eq!(
+        machine
+            .run("p", &format!("ls {state}/api.sock {state}/token-key.der"))
+            .await
+            .1,
+        2
+    );
+    assert_ne!(
+        machine.run("p", "ip link set lo down").await.1,
+        0,
+        "it cannot change its network"
+    );
     let before = fs::read_dir("/tmp").expect("a folder").count();
     machine.run("p", "touch /tmp/written-by-a-container").await;
     assert!(!Path::new("/tmp/written-by-a-container").exists());
@@ -218,78 +315,199 @@ async fn an_application_has_no_rights_and_cannot_see_the_state_folder(machine: &
 }
 
 async fn files_are_followed_and_a_broken_one_changes_nothing(machine: &Machine) {
-    let map = |value: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{k: \"{value}\"}}\n");
+    let map = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{k: \"{value}\"}}\n"
+        )
+    };
     machine.write("m.yaml", &map("1"));
-    machine.until("the object is there", &CONFIG_MAPS, "m", |object| object["data"]["k"] == "1").await;
+    machine
+        .until("the object is there", &CONFIG_MAPS, "m", |object| {
+            object["data"]["k"] == "1"
+        })
+        .await;
     let begun = Instant::now();
     machine.write("m.yaml", &map("2"));
-    machine.until("the change arrived", &CONFIG_MAPS, "m", |object| object["data"]["k"] == "2").await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    machine.write("m.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m\ndata: {k: 3}\n");
+    machine
+        .until("the change arrived", &CONFIG_MAPS, "m", |object| {
+            object["data"]["k"] == "2"
+        })
+        .await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    machine.write(
+        "m.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m\ndata: {k: 3}\n",
+    );
     let end = Instant::now() + PATIENCE;
     loop {
         let summary = machine.handle.summary().await.expect("a summary");
         let problems = summary["problems"].as_array().expect("a list");
-        if problems.iter().any(|problem| problem.as_str().is_some_and(|text| text.contains("m.yaml:4:"))) {
+        if problems.iter().any(|problem| {
+            problem
+                .as_str()
+                .is_some_and(|text| text.contains("m.yaml:4:"))
+        }) {
             break;
         }
-        assert!(Instant::now() < end, "the broken file is not reported: {problems:?}");
+        assert!(
+            Instant::now() < end,
+            "the broken file is not reported: {problems:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let object = machine.client().read(&CONFIG_MAPS, "default", "m").await.expect("still there");
+    let object = machine
+        .client()
+        .read(&CONFIG_MAPS, "default", "m")
+        .await
+        .expect("still there");
     assert_eq!(object["data"]["k"], "2");
     fs::remove_file(machine.folder.path().join("objects/m.yaml")).expect("removed");
-    machine.until("the object went with its file", &CONFIG_MAPS, "m", Value::is_null).await;
+    machine
+        .until(
+            "the object went with its file",
+            &CONFIG_MAPS,
+            "m",
+            Value::is_null,
+        )
+        .await;
 }
 
 async fn workloads_follow_their_specification(machine: &Machine) {
     machine.write("web.yaml", WEB);
-    machine.until("available", &DEPLOYMENTS, "web", |object| object["status"]["readyReplicas"] == 2).await;
+    machine
+        .until("available", &DEPLOYMENTS, "web", |object| {
+            object["status"]["readyReplicas"] == 2
+        })
+        .await;
     let client = machine.client();
-    client.scale(&DEPLOYMENTS, "default", "web", 1).await.expect("scaled");
-    machine.until("scaled down", &DEPLOYMENTS, "web", |object| object["status"]["replicas"] == 1).await;
+    client
+        .scale(&DEPLOYMENTS, "default", "web", 1)
+        .await
+        .expect("scaled");
+    machine
+        .until("scaled down", &DEPLOYMENTS, "web", |object| {
+            object["status"]["replicas"] == 1
+        })
+        .await;
     let restart = json!({"spec": {"template": {"metadata": {"annotations": {"at": "now"}}}}});
-    client.merge(&DEPLOYMENTS, "default", "web", &restart).await.expect("restarted");
-    machine.until("rolled", &DEPLOYMENTS, "web", |object| object["status"]["updatedReplicas"] == 1 && object["status"]["readyReplicas"] == 1 && object["status"]["replicas"] == 1).await;
-    machine.until("one endpoint", &ENDPOINT_SLICES, "web-tanbark", |object| object["endpoints"].as_array().is_some_and(|list| list.len() == 1)).await;
+    client
+        .merge(&DEPLOYMENTS, "default", "web", &restart)
+        .await
+        .expect("restarted");
+    machine
+        .until("rolled", &DEPLOYMENTS, "web", |object| {
+            object["status"]["updatedReplicas"] == 1
+                && object["status"]["readyReplicas"] == 1
+                && object["status"]["replicas"] == 1
+        })
+        .await;
+    machine
+        .until("one endpoint", &ENDPOINT_SLICES, "web-tanbark", |object| {
+            object["endpoints"]
+                .as_array()
+                .is_some_and(|list| list.len() == 1)
+        })
+        .await;
 
     let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec: {serviceName: db, replicas: 2, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: sh}]}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {clusterIP: None, selector: {app: db}, ports: [{name: tcp, port: 1}]}\n";
     machine.write("db.yaml", set);
-    machine.until("both are ready", &STATEFUL_SETS, "db", |object| object["status"]["readyReplicas"] == 2).await;
-    let address = machine.ready("db-1").await["status"]["podIP"].as_str().expect("an address").to_string();
+    machine
+        .until("both are ready", &STATEFUL_SETS, "db", |object| {
+            object["status"]["readyReplicas"] == 2
+        })
+        .await;
+    let address = machine.ready("db-1").await["status"]["podIP"]
+        .as_str()
+        .expect("an address")
+        .to_string();
     let end = Instant::now() + PATIENCE;
-    while !machine.run("db-0", "getent hosts db-1.db").await.0.starts_with(&address) {
+    while !machine
+        .run("db-0", "getent hosts db-1.db")
+        .await
+        .0
+        .starts_with(&address)
+    {
         assert!(Instant::now() < end, "db-1.db is not known");
     }
 
     let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: sh, command: [sh, -c, \"echo done as $(NAME)\"], env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['job-name']\"}}}]}]}}}\n";
     machine.write("j.yaml", job);
-    machine.until("the Job is complete", &JOBS, "j", |object| object["status"]["conditions"][0]["type"] == "Complete").await;
-    let pods = client.list(&PODS, Some("default"), "job-name=j").await.expect("a list");
-    let name = pods["items"][0]["metadata"]["name"].as_str().expect("a name").to_string();
+    machine
+        .until("the Job is complete", &JOBS, "j", |object| {
+            object["status"]["conditions"][0]["type"] == "Complete"
+        })
+        .await;
+    let pods = client
+        .list(&PODS, Some("default"), "job-name=j")
+        .await
+        .expect("a list");
+    let name = pods["items"][0]["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_string();
     assert_eq!(log(&client, &name).await, "done as j\n");
 }
 
 async fn log(client: &Client, pod: &str) -> String {
     use http_body_util::BodyExt;
-    let body = client.log("default", pod, &LogOptions::default()).await.expect("a log");
+    let body = client
+        .log("default", pod, &LogOptions::default())
+        .await
+        .expect("a log");
     String::from_utf8_lossy(&body.collect().await.expect("read").to_bytes()).into_owned()
 }
 
 async fn what_goes_wrong_is_reported_and_nothing_else_suffers(machine: &Machine) {
     machine.write("unmapped.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: unmapped}\nspec: {containers: [{name: c, image: \"example.org/x/y:1\"}]}\n");
     machine.write("crashing.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: crashing}\nspec: {containers: [{name: c, image: sh, command: [sh, -c, exit 3]}]}\n");
-    machine.write("unknown.yaml", "apiVersion: example.org/v1\nkind: Thing\nmetadata: {name: t}\n");
+    machine.write(
+        "unknown.yaml",
+        "apiVersion: example.org/v1\nkind: Thing\nmetadata: {name: t}\n",
+    );
     machine.write("fine.yaml", &pod("fine"));
     machine.ready("fine").await;
-    let waiting = |object: &Value| object.pointer("/status/containerStatuses/0/state/waiting").cloned().unwrap_or_default();
-    let pod = machine.until("the image is reported", &PODS, "unmapped", |object| waiting(object)["reason"] == "ErrImagePull").await;
-    assert!(waiting(&pod)["message"].as_str().is_some_and(|text| text.contains("- match: \"example.org/x/y\"")), "{pod:#}");
-    let pod = machine.until("the crash is reported", &PODS, "crashing", |object| waiting(object)["reason"] == "CrashLoopBackOff").await;
-    assert_eq!(pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
+    let waiting = |object: &Value| {
+        object
+            .pointer("/status/containerStatuses/0/state/waiting")
+            .cloned()
+            .unwrap_or_default()
+    };
+    let pod = machine
+        .until("the image is reported", &PODS, "unmapped", |object| {
+            waiting(object)["reason"] == "ErrImagePull"
+        })
+        .await;
+    assert!(
+        waiting(&pod)["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("- match: \"example.org/x/y\"")),
+        "{pod:#}"
+    );
+    let pod = machine
+        .until("the crash is reported", &PODS, "crashing", |object| {
+            waiting(object)["reason"] == "CrashLoopBackOff"
+        })
+        .await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
+        3
+    );
     let summary = machine.handle.summary().await.expect("a summary");
-    assert!(summary["problems"].to_string().contains("unknown.yaml:2:1: kind Thing of example.org/v1 is not supported"), "{summary:#}");
-    let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events");
+    assert!(
+        summary["problems"]
+            .to_string()
+            .contains("unknown.yaml:2:1: kind Thing of example.org/v1 is not supported"),
+        "{summary:#}"
+    );
+    let events = machine
+        .client()
+        .list(&EVENTS, Some("default"), "")
+        .await
+        .expect("events");
     assert!(events.to_string().contains("BackOff"));
 }
 
@@ -326,33 +544,172 @@ async fn captured_traffic_reaches_the_sidecar(machine: &Machine) {
     machine.write("plain.yaml", &pod("plain"));
     let a = machine.ready("a").await;
     machine.ready("plain").await;
-    assert_eq!(a["metadata"]["labels"]["security.istio.io/tlsMode"], "istio");
+    assert_eq!(
+        a["metadata"]["labels"]["security.istio.io/tlsMode"],
+        "istio"
+    );
     let address = a["status"]["podIP"].as_str().expect("an address");
-    assert_eq!(machine.run("a", "curl -sS -m 5 http://10.96.200.200:8080/").await.0, "15001 10.96.200.200:8080");
-    assert_eq!(machine.run("plain", &format!("curl -sS -m 5 http://{address}:8000/")).await.0, format!("15006 {address}:8000"));
-    assert_eq!(machine.run("plain", &format!("curl -sS -m 5 http://{address}:15021/")).await.0, format!("15021 {address}:15021"));
-    assert_eq!(machine.run("a", "curl -s -m 5 http://10.96.200.200:9999/").await.1, 7, "an excluded port goes past the sidecar");
-    assert!(machine.run("a", "curl -sS -m 5 http://127.0.0.1:8000/").await.0.contains("Directory listing"), "loopback stays untouched");
+    assert_eq!(
+        machine
+            .run("a", "curl -sS -m 5 http://10.96.200.200:8080/")
+            .await
+            .0,
+        "15001 10.96.200.200:8080"
+    );
+    assert_eq!(
+        machine
+            .run("plain", &format!("curl -sS -m 5 http://{address}:8000/"))
+            .await
+            .0,
+        format!("15006 {address}:8000")
+    );
+    assert_eq!(
+        machine
+            .run("plain", &format!("curl -sS -m 5 http://{address}:15021/"))
+            .await
+            .0,
+        format!("15021 {address}:15021")
+    );
+    assert_eq!(
+        machine
+            .run("a", "curl -s -m 5 http://10.96.200.200:9999/")
+            .await
+            .1,
+        7,
+        "an excluded port goes past the sidecar"
+    );
+    assert!(
+        machine
+            .run("a", "curl -sS -m 5 http://127.0.0.1:8000/")
+            .await
+            .0
+            .contains("Directory listing"),
+        "loopback stays untouched"
+    );
     let marked = "import socket; s=socket.socket(); s.setsockopt(1, 36, 1337)";
-    assert_ne!(machine.run("a", &format!("python3 -c '{marked}'")).await.1, 0, "an application cannot set the proxy's mark");
+    assert_ne!(
+        machine.run("a", &format!("python3 -c '{marked}'")).await.1,
+        0,
+        "an application cannot set the proxy's mark"
+    );
+}
+
+async fn both_firewalls_take_the_rules(_: &Machine) {
+    use machine::rules::Firewall;
+    use machine::rules::capture::{Capture, Exemption};
+    use machine::rules::services::{Affinity, Protocol, Vip, rules};
+    let annotations = [
+        ("includeOutboundIPRanges", "10.0.0.0/8"),
+        ("excludeInboundPorts", "22"),
+        ("includeOutboundPorts", "80"),
+        ("excludeInterfaces", "eth1"),
+    ];
+    let annotations = annotations
+        .map(|(name, value)| {
+            (
+                format!("traffic.sidecar.istio.io/{name}"),
+                value.to_string(),
+            )
+        })
+        .into();
+    let captures = [
+        Capture::default(),
+        Capture::parse(&annotations).expect("parses"),
+    ];
+    let endpoints = ["10.244.0.2:80", "10.244.0.3:80"]
+        .map(|text| text.parse().expect("an endpoint"))
+        .to_vec();
+    let vip = |affinity| Vip {
+        address: [10, 96, 0, 16].into(),
+        port: 80,
+        protocol: Protocol::Tcp,
+        affinity,
+        endpoints: endpoints.clone(),
+    };
+    let vips = [
+        vip(Affinity::None),
+        Vip {
+            port: 81,
+            ..vip(Affinity::Client)
+        },
+    ];
+    // Owner 1337 exists only where users are told apart.
+    let root = fs::metadata("/proc/self")
+        .is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0);
+    let (exemptions, flags): (&[Exemption], &str) = if root {
+        (&[Exemption::OwnerAndMark, Exemption::Mark], "-n")
+    } else {
+        (&[Exemption::Mark], "-rn")
+    };
+    for (firewall, program) in [
+        (Firewall::Nft, "nft -f -"),
+        (Firewall::Iptables, "iptables-restore"),
+    ] {
+        let captured = captures.iter().flat_map(|capture| {
+            exemptions
+                .iter()
+                .map(|exemption| capture.rules(firewall, *exemption))
+        });
+        for text in captured.chain([rules(&vips, firewall)]) {
+            let script = format!(
+                "export PATH=$PATH:/usr/sbin:/sbin; command -v {} >/dev/null || exit 0; {program}",
+                program.split(' ').next().expect("a word")
+            );
+            let mut child = std::process::Command::new("unshare")
+                .args([flags, "sh", "-c", &script])
+                .stdin(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .expect("unshare");
+            std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), text.as_bytes())
+                .expect("written");
+            let output = child.wait_with_output().expect("ended");
+            assert!(
+                output.status.success(),
+                "{program}: {}\n{text}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
 }
 
 async fn nothing_is_left_after_a_stop(machine: &Machine) {
     machine.write("p.yaml", &pod("p"));
     machine.ready("p").await;
     let state = machine.handle.state().root().to_path_buf();
-    assert!(matches!(machine::up(Options::new(Vec::new(), state.clone())).await, Err(Error::AlreadyRunning { .. })));
+    assert!(matches!(
+        machine::up(Options::new(Vec::new(), state.clone())).await,
+        Err(Error::AlreadyRunning { .. })
+    ));
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    assert!(!mounts.contains(state.to_str().expect("a path")), "no mount on the machine");
+    assert!(
+        !mounts.contains(state.to_str().expect("a path")),
+        "no mount on the machine"
+    );
     let begun = Instant::now();
     let other: PathBuf = machine.folder.path().join("other");
-    let handle = machine::up(Options { search_path: "/usr/bin:/bin".into(), ..Options::new(Vec::new(), other.clone()) }).await.expect("a second runtime");
+    let handle = machine::up(Options {
+        search_path: "/usr/bin:/bin".into(),
+        ..Options::new(Vec::new(), other.clone())
+    })
+    .await
+    .expect("a second runtime");
     handle.ready().await.expect("up");
     let client = handle.client();
     client.create(&PODS, &json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "c", "image": "none"}]}})).await.expect("created");
     handle.shutdown().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(!other.join("api.sock").exists());
-    assert_eq!(fs::read_dir(other.join("run")).expect("a folder").count(), 0);
-    assert!(matches!(machine::down(&other).await, Err(Error::NotRunning { .. })));
+    assert_eq!(
+        fs::read_dir(other.join("run")).expect("a folder").count(),
+        0
+    );
+    assert!(matches!(
+        machine::down(&other).await,
+        Err(Error::NotRunning { .. })
+    ));
 }

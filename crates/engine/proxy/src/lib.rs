@@ -10,25 +10,42 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+// In the order in which a request meets them; the blank lines keep it.
+
 pub mod publish;
 
 pub mod serve;
 
 pub mod listen;
+
 pub mod inspect;
+
 pub mod chain;
+
 pub mod tls;
+
 pub mod connection;
+
 pub mod codec;
+
 pub mod exchange;
+
 pub mod headers;
+
 pub mod route;
+
 pub mod redirect;
+
 pub mod filters;
+
 pub mod balance;
+
 pub mod upstream;
+
 pub mod tcp;
+
 pub mod report;
+
 pub mod worker;
 
 pub use publish::{Live, Update};

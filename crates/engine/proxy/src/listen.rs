@@ -6,7 +6,7 @@
 //! its connections drain; when the proxy drains, all of them do.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -86,16 +86,26 @@ fn keep_house(worker: &Worker) {
     worker.live.tend();
 }
 
-/// The open sockets, each with the task that accepts from it.
+type SocketKey = (ListenerName, ListenAddress);
+
 #[derive(Default)]
-struct Sockets(HashMap<(ListenerName, ListenAddress), AbortHandle>);
+struct Sockets {
+    /// Each with the task that accepts from it.
+    open: HashMap<SocketKey, AbortHandle>,
+    /// What could not be opened, and was told.
+    failed: HashSet<SocketKey>,
+}
 
 impl Sockets {
     /// Opens what is new and closes what is gone; `false`: something could not be opened yet.
     fn follow(&mut self, worker: &Arc<Worker>, connections: &TaskTracker, places: &Arc<Semaphore>) -> bool {
         let config = worker.live.config();
-        self.0.retain(|(name, address), task| {
-            let wanted = config.listeners.get(name).is_some_and(|l| l.config.bind_to_port && l.config.addresses.contains(address));
+        let is_wanted = |(name, address): &SocketKey| {
+            config.listeners.get(name).is_some_and(|l| l.config.bind_to_port && l.config.addresses.contains(address))
+        };
+        self.failed.retain(is_wanted);
+        self.open.retain(|key, task| {
+            let wanted = is_wanted(key);
             if !wanted {
                 task.abort();
             }
@@ -105,18 +115,21 @@ impl Sockets {
         for listener in config.listeners.values().filter(|listener| listener.config.bind_to_port) {
             for address in listener.config.addresses.iter() {
                 let key = (listener.config.name.clone(), address.clone());
-                if self.0.contains_key(&key) {
+                if self.open.contains_key(&key) {
                     continue;
                 }
                 match bind(address, listener) {
                     Ok(socket) => {
                         worker.note_bound(&listener.config.name, &socket);
                         let task = accept(socket, key.0.clone(), worker.clone(), connections.clone(), places.clone());
-                        self.0.insert(key, tokio::spawn(task).abort_handle());
+                        self.failed.remove(&key);
+                        self.open.insert(key, tokio::spawn(task).abort_handle());
                     }
                     Err(error) => {
                         complete = false;
-                        tracing::warn!(listener = %listener.config.name, ?address, %error, "cannot listen");
+                        if self.failed.insert(key) {
+                            tracing::warn!(listener = %listener.config.name, ?address, %error, "cannot listen; trying again");
+                        }
                     }
                 }
             }
@@ -125,7 +138,7 @@ impl Sockets {
     }
 
     fn close_all(&mut self) {
-        self.0.drain().for_each(|(_, task)| task.abort());
+        self.open.drain().for_each(|(_, task)| task.abort());
     }
 }
 

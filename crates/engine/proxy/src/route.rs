@@ -11,7 +11,7 @@ use proxy_config::{
     ClusterName, RouteTable,
     matcher::{HeaderView, QueryMatcher, StringPattern},
     metadata::Metadata,
-    route::{PathMatch, Route, RouteMatch, Target, TlsContextMatch, VirtualHost, WeightedCluster},
+    route::{PathMatch, Route, RouteMatch, Target, TlsContextMatch, VirtualHost},
 };
 
 #[cfg(test)]
@@ -125,23 +125,28 @@ pub fn match_route(table: &LiveRouteTable, facts: &RouteFacts<'_>) -> Option<Mat
     Some(Matched { table: table.config.clone(), virtual_host: virtual_host.clone(), route: route.clone() })
 }
 
-/// The cluster of a target; with it, the weighted entry that was drawn. `None`: a header should name it and does not.
-pub fn choose_cluster<'t>(target: &'t Target, head: &http::HeaderMap, random: u64) -> Option<(ClusterName, Option<&'t WeightedCluster>)> {
+/// The cluster of a target; with it, the position of the weighted entry that was drawn. `None`: a header should name it and does not.
+pub fn choose_cluster(target: &Target, headers: &http::HeaderMap, random: u64) -> Option<(ClusterName, Option<usize>)> {
     match target {
         Target::Cluster(name) => Some((name.clone(), None)),
-        Target::ClusterHeader(header) => Some((ClusterName::parse(head.get(header)?.to_str().ok()?).ok()?, None)),
+        Target::ClusterHeader(header) => Some((ClusterName::parse(headers.get(header)?.to_str().ok()?).ok()?, None)),
         Target::Weighted { clusters, total_weight } => {
-            let mut left = random % u64::from((*total_weight).max(1));
-            let drawn = clusters.iter().find(|cluster| match left.checked_sub(u64::from(cluster.weight)) {
-                Some(rest) => {
-                    left = rest;
-                    false
-                }
-                None => true,
-            })?;
-            Some((drawn.name.clone(), Some(drawn)))
+            let drawn = draw(clusters.iter().map(|cluster| cluster.weight), *total_weight, random)?;
+            Some((clusters.get(drawn)?.name.clone(), Some(drawn)))
         }
     }
+}
+
+/// The position that a random number falls on when each has its weight; `None` when the weights add up to less than `total`.
+pub fn draw(weights: impl Iterator<Item = u32>, total: u32, random: u64) -> Option<usize> {
+    let mut left = random % u64::from(total.max(1));
+    for (at, weight) in weights.enumerate() {
+        match left.checked_sub(u64::from(weight)) {
+            Some(rest) => left = rest,
+            None => return Some(at),
+        }
+    }
+    None
 }
 
 /// The part of an authority before its port: `a:80` → `a`, `[::1]:80` → `[::1]`.

@@ -53,11 +53,7 @@ pub fn choose_route(x: &mut Exchange) {
     x.route = table.and_then(|table| match_route(table, &x.route_facts()));
     let Some(forward) = x.forward_rules().cloned() else { return };
     if let Some((name, weighted)) = choose_cluster(&forward.target, &x.head.headers, x.random) {
-        let weighted = weighted.map(std::ptr::from_ref);
-        x.weighted = match &forward.target {
-            proxy_config::route::Target::Weighted { clusters, .. } => clusters.iter().position(|c| Some(std::ptr::from_ref(c)) == weighted),
-            _ => None,
-        };
+        x.weighted = weighted;
         x.cluster = config.clusters.get(&name).cloned();
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     filters::{network, peer_metadata},
     publish::{Config, LiveCluster, LiveEndpoint},
     report::{self, Finished, opened::Opened},
+    route::draw,
     upstream::{
         breaker::{Guard, Resource},
         connect::{ConnectOptions, Connected, connect},
@@ -148,7 +149,7 @@ impl Session {
         }
         let hash = self.terminal.proxy.hash_policy.as_ref().and_then(|policy| balance::hash::of_connection(policy, &self.connection));
         let facts = PickFacts { hash, metadata_match, tried, selection_attempts: 5 };
-        match balance::pick(&cluster.config, &cluster.hosts(), &facts, &*live.rng) {
+        match balance::pick_of(cluster, &facts, &*live.rng) {
             Pick::Host(host) => Some(host),
             Pick::NoHealthyHost => None,
         }
@@ -293,13 +294,6 @@ async fn count_while_open(opened: Option<&mut Opened>, counts: &copy::Counts) {
 
 /// Draws one by weight.
 fn weighted(clusters: &[WeightedTcpCluster], random: u64) -> Option<&WeightedTcpCluster> {
-    let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
-    let mut left = random % total.max(1);
-    clusters.iter().find(|cluster| match left.checked_sub(u64::from(cluster.weight)) {
-        Some(rest) => {
-            left = rest;
-            false
-        }
-        None => true,
-    })
+    let total = clusters.iter().fold(0u32, |total, cluster| total.saturating_add(cluster.weight));
+    clusters.get(draw(clusters.iter().map(|cluster| cluster.weight), total, random)?)
 }

@@ -39,8 +39,10 @@ pub fn table(tables: &[Value]) -> Table {
 
 fn domains(host: &Value) -> String {
     let all: Vec<&str> = list(host, "domains").iter().filter_map(Value::as_str).collect();
-    // Further spellings of a host with its port say nothing new.
-    let plain: Vec<&str> = all.iter().filter(|domain| !all.iter().any(|other| domain.strip_prefix(other).is_some_and(|rest| rest.starts_with(':')))).copied().collect();
+    // Further spellings of a host (with its port, with a dot at the end) say nothing new.
+    let respelt = |domain: &&str| all.iter().any(|other| domain.strip_prefix(other).is_some_and(|rest| rest == "." || rest.starts_with(':') || rest.starts_with(".:")));
+    let mut plain: Vec<&str> = all.iter().filter(|domain| !respelt(domain)).copied().collect();
+    plain.sort_by_key(|domain| (domain.parse::<std::net::IpAddr>().is_ok(), domain.len()));
     let shown = plain.iter().take(MAX_DOMAINS).copied().collect::<Vec<_>>().join(", ");
     match plain.len().saturating_sub(MAX_DOMAINS) {
         0 => shown,
@@ -78,6 +80,6 @@ mod tests {
     fn matches_and_domains_are_short() {
         assert_eq!(rule(&json!({"match": {"prefix": "/a", "headers": [{"name": "end-user"}]}})), "/a* (end-user)");
         assert_eq!(rule(&json!({"match": {"path": "/b"}})), "/b");
-        assert_eq!(domains(&json!({"domains": ["a", "a:80", "b", "c"]})), "a, b + 1 more...");
+        assert_eq!(domains(&json!({"domains": ["a.n.svc", "a.n.svc.", "a.n.svc:80", "a", "a:80", "a.n"]})), "a, a.n + 1 more...");
     }
 }

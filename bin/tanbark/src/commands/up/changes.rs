@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use serde_json::Value;
 
+use super::report;
 use crate::api::Api;
 use crate::object::{list, text};
+use crate::output::Colour;
 use crate::{manifests, output};
 
 /// How often the runtime and the files are looked at.
@@ -65,7 +67,7 @@ impl Changes {
             let bad = problems.iter().any(|problem| problem.starts_with(&format!("{name}:")));
             lines.push(format!("{name} {what}{}", if bad { "; it has problems" } else { "" }));
         }
-        lines.extend(problems.difference(&self.problems).map(|problem| format!("problem: {problem}")));
+        lines.extend(problems.difference(&self.problems).map(|problem| report::problem_line(problem, Colour::Off)));
         lines.extend(self.problems.difference(&problems).map(|problem| format!("mended: {problem}")));
         self.problems = problems;
         if self.warnings.len() > MAX_TOLD {

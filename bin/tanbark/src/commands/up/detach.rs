@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use machine::state::State;
 
-use super::{Args, PATIENCE, Proxy, Show, progress, report};
+use super::{Args, PATIENCE, Proxy, Show, pages, progress, report};
 use crate::api::Api;
 use crate::output;
 
@@ -33,7 +33,7 @@ pub async fn run(args: &Args, state: &State) -> Result<ExitCode> {
             return Ok(ExitCode::from(130));
         }
     };
-    output::emit(&report::text(&summary, output::Colour::of(&std::io::stdout())));
+    output::emit(&report::text(&summary, &pages::find(&api, &summary).await?, output::Colour::of(&std::io::stdout())));
     output::note(&format!("running in the background (process {}); `tanbark status` shows it, `tanbark down` stops it", child.id()));
     Ok(ExitCode::SUCCESS)
 }

@@ -12,8 +12,10 @@ use crate::{object, output};
 
 /// How often the runtime is asked.
 const LOOK: Duration = Duration::from_millis(100);
-/// Reasons that no waiting mends: the summary is shown at once when only such pods are left.
+/// Reasons that waiting hardly mends: the summary is shown when only such pods are left for [`HOPE`].
 const HOPELESS: [&str; 6] = ["ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "CreateContainerError", "StartError", "Error"];
+/// A first crash may be of a program that came before what it needs.
+const HOPE: Duration = Duration::from_secs(5);
 
 /// Waits until every pod is ready, only hopeless ones are left, or the time is up; the runtime's last summary.
 pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> {
@@ -27,6 +29,7 @@ pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> 
     bar.enable_steady_tick(Duration::from_millis(120));
     let deadline = Instant::now() + patience;
     let mut told = None;
+    let mut hopeless_since = None;
     loop {
         let summary = api.client().summary().await?;
         let ready = number(&summary, "/pods/ready");
@@ -38,7 +41,11 @@ pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> 
             output::say(&format!("{ready}/{total} pods ready"));
             told = Some((ready, total));
         }
-        if is_settled(&summary) || Instant::now() > deadline {
+        if !is_hopeless(&summary) {
+            hopeless_since = None;
+        }
+        let given_up = is_hopeless(&summary) && hopeless_since.get_or_insert_with(Instant::now).elapsed() > HOPE;
+        if is_settled(&summary) || given_up || Instant::now() > deadline {
             bar.finish_and_clear();
             return Ok(summary);
         }
@@ -51,9 +58,13 @@ fn number(summary: &Value, pointer: &str) -> u64 {
 }
 
 fn is_settled(summary: &Value) -> bool {
+    number(summary, "/pods/total") > 0 && summary.get("settled") == Some(&Value::Bool(true))
+}
+
+/// Only pods are left that waiting hardly mends.
+fn is_hopeless(summary: &Value) -> bool {
     let waiting = object::list(summary, "/notReady");
-    let hopeless = !waiting.is_empty() && waiting.iter().all(|pod| HOPELESS.contains(&object::text(pod, "/reason")));
-    number(summary, "/pods/total") > 0 && (summary.get("settled") == Some(&Value::Bool(true)) || hopeless)
+    !waiting.is_empty() && waiting.iter().all(|pod| HOPELESS.contains(&object::text(pod, "/reason")))
 }
 
 fn waiting_for(summary: &Value) -> String {
@@ -69,15 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settled_means_all_ready_or_beyond_help() {
+    fn all_ready_is_settled_and_only_broken_ones_left_is_hopeless() {
         let summary = |settled: bool, reasons: &[&str]| {
             let pods: Vec<Value> = reasons.iter().map(|reason| json!({"pod": "a/b", "reason": reason})).collect();
             json!({"pods": {"total": 3, "ready": 3 - pods.len()}, "settled": settled, "notReady": pods})
         };
         assert!(is_settled(&summary(true, &[])));
         assert!(!is_settled(&summary(false, &["Pending"])));
-        assert!(!is_settled(&summary(false, &["CrashLoopBackOff", "NotReady"])));
-        assert!(is_settled(&summary(false, &["CrashLoopBackOff", "ErrImagePull"])));
+        assert!(!is_hopeless(&summary(false, &["CrashLoopBackOff", "NotReady"])));
+        assert!(is_hopeless(&summary(false, &["CrashLoopBackOff", "ErrImagePull"])));
+        assert!(!is_hopeless(&summary(true, &[])));
         assert!(!is_settled(&json!({"pods": {"total": 0}, "settled": true})));
     }
 }

@@ -22,11 +22,12 @@ use crate::{
 
 pub(crate) fn fault(cx: &mut Cx, value: HttpFault) -> Result<Fault, Refusal> {
     take!(cx, value => HttpFault {
-        read { delay, abort, upstream_cluster, headers, downstream_nodes, max_active_faults, response_rate_limit }
+        read { delay, abort, upstream_cluster, headers, downstream_nodes, max_active_faults }
         ignore "there is no runtime layer, so the values given hold" {
             delay_percent_runtime, abort_percent_runtime, delay_duration_runtime, abort_http_status_runtime,
             max_active_faults_runtime, response_rate_limit_percent_runtime, abort_grpc_status_runtime,
         }
+        ignore "responses are not slowed down" { response_rate_limit }
         ignore "statistics only" { disable_downstream_cluster_stats }
         ignore "no log or tag of Istio reads it" { filter_metadata }
     });
@@ -40,10 +41,7 @@ pub(crate) fn fault(cx: &mut Cx, value: HttpFault) -> Result<Fault, Refusal> {
         headers: matcher::headers("headers", headers)?,
         downstream_nodes: scalar::texts(downstream_nodes),
         max_active_faults: scalar::count(max_active_faults),
-        response_rate_limit: response_rate_limit
-            .map(rate_limit)
-            .transpose()
-            .within("response_rate_limit")?,
+        response_rate_limit: None,
     })
 }
 
@@ -90,21 +88,4 @@ fn abort(cx: &mut Cx, value: FaultAbort) -> Result<Abort, Refusal> {
         kind,
         fraction: share(percentage)?,
     })
-}
-
-fn rate_limit(value: FaultRateLimit) -> Result<(u64, Fraction), Refusal> {
-    let FaultRateLimit {
-        percentage,
-        limit_type,
-    } = value;
-    match limit_type.ok_or_else(|| Refusal::missing("limit_type"))? {
-        LimitType::FixedLimit(limit) if limit.limit_kbps > 0 => {
-            Ok((limit.limit_kbps, share(percentage)?))
-        }
-        LimitType::FixedLimit(_) => Err(Refusal::at("fixed_limit", "must be at least 1 KiB/s")),
-        LimitType::HeaderLimit(_) => Err(Refusal::at(
-            "header_limit",
-            "limits by header are not supported",
-        )),
-    }
 }

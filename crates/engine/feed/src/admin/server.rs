@@ -55,8 +55,6 @@ impl Admin {
             let left = leaf.not_after_time().duration_since(self.live.clock.wall()).unwrap_or_default();
             set("server.days_until_first_cert_expiring", left.as_secs() / 86_400);
         }
-        set("cluster_manager.active_clusters", config.clusters.len() as u64);
-        set("listener_manager.total_listeners_active", config.listeners.len() as u64);
         set("listener_manager.workers_started", 1);
         let connection = self.status.connection();
         set("control_plane.connected_state", u64::from(connection.connected));

@@ -20,7 +20,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 
 use super::route::{self, Target};
 use super::{Answer, whole};
@@ -40,32 +41,58 @@ fn unavailable(error: impl ToString) -> Refusal {
 }
 
 /// Starts a command in a container and answers with the switch to a WebSocket.
-pub async fn exec(context: Arc<Context>, target: &Target, mut request: Request<Incoming>) -> Answer {
+pub async fn exec(
+    context: Arc<Context>,
+    target: &Target,
+    mut request: Request<Incoming>,
+) -> Answer {
     let query = request.uri().query().map(String::from);
     let namespace = target.namespace.clone().unwrap_or_else(|| "default".into());
     let name = target.name.clone().unwrap_or_default();
     let object = context.store.read(&PODS, &namespace, &name)?;
-    let pod = context.pod(&namespace, &name).ok_or_else(|| Refusal::BadRequest(format!("pod {name} does not run")))?;
+    let pod = context
+        .pod(&namespace, &name)
+        .ok_or_else(|| Refusal::BadRequest(format!("pod {name} does not run")))?;
     let parameters = route::query(query.as_deref());
-    let container = super::logs::container_of(&object, parameters.get("container").map(String::as_str))?;
+    let container =
+        super::logs::container_of(&object, parameters.get("container").map(String::as_str))?;
     let command = route::all(query.as_deref(), "command");
     if command.is_empty() {
-        return Err(Refusal::BadRequest("you must specify at least one command for the container".into()));
+        return Err(Refusal::BadRequest(
+            "you must specify at least one command for the container".into(),
+        ));
     }
-    let header = |name: header::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string();
+    let header = |name: header::HeaderName| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_string()
+    };
     let offered = header(header::SEC_WEBSOCKET_PROTOCOL);
-    let protocol = PROTOCOLS.iter().find(|protocol| offered.split(',').any(|offer| offer.trim() == **protocol));
+    let protocol = PROTOCOLS
+        .iter()
+        .find(|protocol| offered.split(',').any(|offer| offer.trim() == **protocol));
     let key = header(header::SEC_WEBSOCKET_KEY);
     let (Some(protocol), false) = (protocol, key.is_empty()) else {
-        return Err(Refusal::BadRequest("exec needs a WebSocket with the protocol v5.channel.k8s.io".into()));
+        return Err(Refusal::BadRequest(
+            "exec needs a WebSocket with the protocol v5.channel.k8s.io".into(),
+        ));
     };
-    let on = |key: &str| parameters.get(key).is_some_and(|value| value == "true" || value == "1");
+    let on = |key: &str| {
+        parameters
+            .get(key)
+            .is_some_and(|value| value == "true" || value == "1")
+    };
     let session = start(&context, &pod, &container, command, on("tty"), on("stdin")).await;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+                let socket =
+                    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None)
+                        .await;
                 relay(socket, session).await;
             }
             Err(error) => {
@@ -81,8 +108,14 @@ pub async fn exec(context: Arc<Context>, target: &Target, mut request: Request<I
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(unavailable)?);
+    headers.insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(protocol),
+    );
+    headers.insert(
+        header::SEC_WEBSOCKET_ACCEPT,
+        HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(unavailable)?,
+    );
     Ok(response)
 }
 
@@ -99,13 +132,27 @@ enum Input {
     Terminal(OwnedFd),
 }
 
-async fn start(context: &Arc<Context>, pod: &Pod, container: &str, command: Vec<String>, terminal: bool, stdin: bool) -> Result<Session, String> {
+async fn start(
+    context: &Arc<Context>,
+    pod: &Pod,
+    container: &str,
+    command: Vec<String>,
+    terminal: bool,
+    stdin: bool,
+) -> Result<Session, String> {
     let text = |error: std::io::Error| error.to_string();
     if terminal {
         let pty = nix::pty::openpty(None, None).map_err(|error| error.to_string())?;
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(text);
-        let standard = Standard { input: copy(&pty.slave)?, output: copy(&pty.slave)?, errors: pty.slave, terminal: true };
-        let entered = enter(context, pod, container, command, standard).await.map_err(|error| error.to_string())?;
+        let standard = Standard {
+            input: copy(&pty.slave)?,
+            output: copy(&pty.slave)?,
+            errors: pty.slave,
+            terminal: true,
+        };
+        let entered = enter(context, pod, container, command, standard)
+            .await
+            .map_err(|error| error.to_string())?;
         let session = Session {
             entered,
             input: Input::Terminal(copy(&pty.master)?),
@@ -118,15 +165,36 @@ async fn start(context: &Arc<Context>, pod: &Pod, container: &str, command: Vec<
     let (output_read, output_write) = crate::launch::pipe().map_err(text)?;
     let (errors_read, errors_write) = crate::launch::pipe().map_err(text)?;
     let standard = match stdin {
-        true => Standard { input: input_read, output: output_write, errors: errors_write, terminal: false },
+        true => Standard {
+            input: input_read,
+            output: output_write,
+            errors: errors_write,
+            terminal: false,
+        },
         false => {
             let null = StdFile::open("/dev/null").map_err(text)?;
-            Standard { input: null.into(), output: output_write, errors: errors_write, terminal: false }
+            Standard {
+                input: null.into(),
+                output: output_write,
+                errors: errors_write,
+                terminal: false,
+            }
         }
     };
-    let entered = enter(context, pod, container, command, standard).await.map_err(|error| error.to_string())?;
-    let input = if stdin { Input::Pipe(input_write) } else { Input::None };
-    Ok(Session { entered, input, outputs: vec![(1, output_read), (2, errors_read)], terminal: None })
+    let entered = enter(context, pod, container, command, standard)
+        .await
+        .map_err(|error| error.to_string())?;
+    let input = if stdin {
+        Input::Pipe(input_write)
+    } else {
+        Input::None
+    };
+    Ok(Session {
+        entered,
+        input,
+        outputs: vec![(1, output_read), (2, errors_read)],
+        terminal: None,
+    })
 }
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
@@ -135,15 +203,22 @@ async fn relay(mut socket: Socket, session: Result<Session, String>) {
     let session = match session {
         Ok(session) => session,
         Err(message) => {
-            let _ = socket.send(channel(3, failure(&message, None).to_string().as_bytes())).await;
-            let _ = socket.close(None).await;
+            let _ = socket
+                .send(channel(3, failure(&message, None).to_string().as_bytes()))
+                .await;
+            let _ = socket.close(Some(normal_end())).await;
             return;
         }
     };
     let (mut sink, mut stream) = socket.split();
     let (sender, mut output) = mpsc::channel::<Message>(64);
     for (number, fd) in session.outputs {
-        tokio::spawn(copy_output(number, fd, session.terminal.is_some(), sender.clone()));
+        tokio::spawn(copy_output(
+            number,
+            fd,
+            session.terminal.is_some(),
+            sender.clone(),
+        ));
     }
     drop(sender);
     let pid = session.entered.pid;
@@ -151,7 +226,9 @@ async fn relay(mut socket: Socket, session: Result<Session, String>) {
     let terminal = session.terminal;
     let input = async {
         while let Some(Ok(message)) = stream.next().await {
-            let Message::Binary(bytes) = message else { continue };
+            let Message::Binary(bytes) = message else {
+                continue;
+            };
             match bytes.split_first() {
                 Some((0, data)) => writer.write(data).await,
                 Some((4, size)) => resize(terminal.as_ref(), size),
@@ -169,9 +246,14 @@ async fn relay(mut socket: Socket, session: Result<Session, String>) {
         let exit = session.entered.ended.await.unwrap_or(Exit::Code(255));
         let status = match exit.code() {
             0 => json!({"metadata": {}, "status": "Success"}),
-            code => failure(&format!("command terminated with non-zero exit code: {code}"), Some(code)),
+            code => failure(
+                &format!("command terminated with non-zero exit code: {code}"),
+                Some(code),
+            ),
         };
         let _ = sink.send(channel(3, status.to_string().as_bytes())).await;
+        // kubectl takes an end without a code for a failure.
+        let _ = sink.send(Message::Close(Some(normal_end()))).await;
         let _ = sink.close().await;
     };
     let mut produce = std::pin::pin!(produce);
@@ -184,6 +266,13 @@ async fn relay(mut socket: Socket, session: Result<Session, String>) {
     }
 }
 
+fn normal_end() -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    }
+}
+
 fn channel(number: u8, data: &[u8]) -> Message {
     let mut bytes = Vec::with_capacity(data.len() + 1);
     bytes.push(number);
@@ -193,9 +282,13 @@ fn channel(number: u8, data: &[u8]) -> Message {
 
 fn failure(message: &str, code: Option<i32>) -> Value {
     match code {
-        Some(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": message,
-            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
-        None => json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500, "message": message}),
+        Some(code) => {
+            json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": message,
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}})
+        }
+        None => {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500, "message": message})
+        }
     }
 }
 
@@ -207,7 +300,11 @@ async fn copy_output(number: u8, fd: OwnedFd, terminal: bool, sender: mpsc::Send
             use std::io::Read;
             let mut file = StdFile::from(fd);
             while let Ok(length) = file.read(&mut bytes) {
-                if length == 0 || sender.blocking_send(channel(number, bytes.get(..length).unwrap_or_default())).is_err() {
+                if length == 0
+                    || sender
+                        .blocking_send(channel(number, bytes.get(..length).unwrap_or_default()))
+                        .is_err()
+                {
                     break;
                 }
             }
@@ -215,9 +312,16 @@ async fn copy_output(number: u8, fd: OwnedFd, terminal: bool, sender: mpsc::Send
         .await;
         return;
     }
-    let Ok(mut pipe) = pipe::Receiver::from_owned_fd(fd) else { return };
+    let Ok(mut pipe) = pipe::Receiver::from_owned_fd(fd) else {
+        return;
+    };
     while let Ok(length) = pipe.read(&mut bytes).await {
-        if length == 0 || sender.send(channel(number, bytes.get(..length).unwrap_or_default())).await.is_err() {
+        if length == 0
+            || sender
+                .send(channel(number, bytes.get(..length).unwrap_or_default()))
+                .await
+                .is_err()
+        {
             break;
         }
     }
@@ -259,9 +363,20 @@ impl Writer {
 }
 
 fn resize(terminal: Option<&OwnedFd>, size: &[u8]) {
-    let (Some(terminal), Ok(size)) = (terminal, serde_json::from_slice::<Value>(size)) else { return };
-    let cells = |key: &str| object::number(&size, key).and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
-    let window = libc::winsize { ws_row: cells("/Height"), ws_col: cells("/Width"), ws_xpixel: 0, ws_ypixel: 0 };
+    let (Some(terminal), Ok(size)) = (terminal, serde_json::from_slice::<Value>(size)) else {
+        return;
+    };
+    let cells = |key: &str| {
+        object::number(&size, key)
+            .and_then(|number| u16::try_from(number).ok())
+            .unwrap_or(0)
+    };
+    let window = libc::winsize {
+        ws_row: cells("/Height"),
+        ws_col: cells("/Width"),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the descriptor is open and the structure is the one that the request takes.
     unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const window) };
 }
@@ -270,40 +385,94 @@ fn resize(terminal: Option<&OwnedFd>, size: &[u8]) {
 pub async fn proxy(context: Arc<Context>, target: &Target, request: Request<Incoming>) -> Answer {
     let (network, port) = proxied(&context, target)?;
     let local = [15_000, 15_004].contains(&port);
-    let address = if local { std::net::Ipv4Addr::LOCALHOST } else { network.address };
-    let stream = crate::probe::connect(&network, address, port).await.map_err(unavailable)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unavailable)?;
+    let address = if local {
+        std::net::Ipv4Addr::LOCALHOST
+    } else {
+        network.address
+    };
+    let stream = crate::probe::connect(&network, address, port)
+        .await
+        .map_err(unavailable)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(unavailable)?;
     tokio::spawn(connection);
     let (mut parts, body) = request.into_parts();
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let path = if target.rest.is_empty() { "/" } else { &target.rest };
-    parts.uri = format!("{path}{query}").parse().map_err(|_| Refusal::BadRequest("the path is not one".into()))?;
-    parts.headers.insert(header::HOST, HeaderValue::from_str(&format!("{address}:{port}")).map_err(unavailable)?);
-    let response = sender.send_request(Request::from_parts(parts, body)).await.map_err(unavailable)?;
+    let query = parts
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let path = if target.rest.is_empty() {
+        "/"
+    } else {
+        &target.rest
+    };
+    parts.uri = format!("{path}{query}")
+        .parse()
+        .map_err(|_| Refusal::BadRequest("the path is not one".into()))?;
+    parts.headers.insert(
+        header::HOST,
+        HeaderValue::from_str(&format!("{address}:{port}")).map_err(unavailable)?,
+    );
+    let response = sender
+        .send_request(Request::from_parts(parts, body))
+        .await
+        .map_err(unavailable)?;
     let (parts, body) = response.into_parts();
-    let body = body.map_frame(|frame| frame).into_data_stream().filter_map(|data| async move { data.ok() });
+    let body = body
+        .map_frame(|frame| frame)
+        .into_data_stream()
+        .filter_map(|data| async move { data.ok() });
     let frames = body.map(|data| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(data)));
-    Ok(Response::from_parts(parts, http_body_util::StreamBody::new(frames).boxed_unsync()))
+    Ok(Response::from_parts(
+        parts,
+        http_body_util::StreamBody::new(frames).boxed_unsync(),
+    ))
 }
 
 fn proxied(context: &Context, target: &Target) -> Result<(Arc<PodNetwork>, u16), Refusal> {
     let namespace = target.namespace.clone().unwrap_or_else(|| "default".into());
     let name = target.name.clone().unwrap_or_default();
-    let (name, port) = name.split_once(':').map_or((name.as_str(), ""), |(name, port)| (name, port));
+    let (name, port) = name
+        .split_once(':')
+        .map_or((name.as_str(), ""), |(name, port)| (name, port));
     let missing = || Refusal::BadRequest("which port? NAME:PORT".into());
-    let network_of = |pod: Arc<Pod>| pod.network.lock().clone().ok_or_else(|| unavailable("the pod has no network yet"));
+    let network_of = |pod: Arc<Pod>| {
+        pod.network
+            .lock()
+            .clone()
+            .ok_or_else(|| unavailable("the pod has no network yet"))
+    };
     if target.kind.plural == "pods" {
         context.store.read(&PODS, &namespace, name)?;
-        let pod = context.pod(&namespace, name).ok_or_else(|| unavailable("the pod does not run"))?;
+        let pod = context
+            .pod(&namespace, name)
+            .ok_or_else(|| unavailable("the pod does not run"))?;
         return Ok((network_of(pod)?, port.parse().map_err(|_| missing())?));
     }
     let service = context.store.read(&SERVICES, &namespace, name)?;
     let mut ports = object::list(&service, "/spec/ports").iter();
-    let chosen = ports.find(|entry| port.is_empty() || object::text(entry, "/name") == port || object::number(entry, "/port").is_some_and(|number| number.to_string() == port));
+    let chosen = ports.find(|entry| {
+        port.is_empty()
+            || object::text(entry, "/name") == port
+            || object::number(entry, "/port").is_some_and(|number| number.to_string() == port)
+    });
     let chosen = chosen.ok_or_else(missing)?;
-    let endpoints = crate::services::endpoints_of(&context.store, &service, object::text(chosen, "/name"));
-    let endpoint = endpoints.first().ok_or_else(|| unavailable(format!("no endpoints available for service \"{name}\"")))?;
+    let endpoints =
+        crate::services::endpoints_of(&context.store, &service, object::text(chosen, "/name"));
+    let endpoint = endpoints
+        .first()
+        .ok_or_else(|| unavailable(format!("no endpoints available for service \"{name}\"")))?;
     let pods: Vec<Arc<Pod>> = context.pods.lock().values().cloned().collect();
-    let pod = pods.into_iter().find(|pod| pod.network.lock().as_ref().is_some_and(|network| network.address == *endpoint.ip()));
-    Ok((network_of(pod.ok_or_else(|| unavailable("the endpoint is no pod of this machine"))?)?, endpoint.port()))
+    let pod = pods.into_iter().find(|pod| {
+        pod.network
+            .lock()
+            .as_ref()
+            .is_some_and(|network| network.address == *endpoint.ip())
+    });
+    Ok((
+        network_of(pod.ok_or_else(|| unavailable("the endpoint is no pod of this machine"))?)?,
+        endpoint.port(),
+    ))
 }

@@ -18,7 +18,11 @@ pub fn core_versions() -> Value {
 
 /// `/apis`
 pub fn groups() -> Value {
-    let mut names: Vec<&str> = ALL.iter().map(|kind| kind.group).filter(|group| !group.is_empty()).collect();
+    let mut names: Vec<&str> = ALL
+        .iter()
+        .map(|kind| kind.group)
+        .filter(|group| !group.is_empty())
+        .collect();
     names.push("authentication.k8s.io");
     names.sort_unstable();
     names.dedup();
@@ -30,27 +34,44 @@ pub fn groups() -> Value {
 pub fn group(name: &str) -> Option<Value> {
     let mut versions: Vec<&str> = Vec::new();
     for kind in ALL.iter().filter(|kind| kind.group == name) {
-        versions.extend(kind.versions.iter().filter(|version| !versions.contains(version)).collect::<Vec<_>>());
+        versions.extend(
+            kind.versions
+                .iter()
+                .filter(|version| !versions.contains(version))
+                .collect::<Vec<_>>(),
+        );
     }
     if name == "authentication.k8s.io" {
         versions.push("v1");
     }
-    let described: Vec<Value> = versions.iter().map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version})).collect();
+    let described: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .collect();
     let preferred = described.first()?.clone();
-    Some(json!({"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": described, "preferredVersion": preferred}))
+    Some(
+        json!({"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": described, "preferredVersion": preferred}),
+    )
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`
 pub fn resources(group: &str, version: &str) -> Option<Value> {
     let mut list: Vec<Value> = Vec::new();
-    for kind in ALL.iter().filter(|kind| kind.group == group && kind.versions.contains(&version)) {
+    for kind in ALL
+        .iter()
+        .filter(|kind| kind.group == group && kind.versions.contains(&version))
+    {
         list.push(resource(kind));
         list.extend(parts(kind));
     }
     if group == "authentication.k8s.io" {
         list.push(json!({"name": "tokenreviews", "singularName": "tokenreview", "namespaced": false, "kind": "TokenReview", "verbs": ["create"]}));
     }
-    let name = if group.is_empty() { version.to_string() } else { format!("{group}/{version}") };
+    let name = if group.is_empty() {
+        version.to_string()
+    } else {
+        format!("{group}/{version}")
+    };
     (!list.is_empty()).then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": list}))
 }
 

@@ -39,7 +39,11 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
     let name = target.name.clone().unwrap_or_default();
     let pod = context.store.read(&PODS, &namespace, &name)?;
     let query = route::query(query);
-    let on = |key: &str| query.get(key).is_some_and(|value| value == "true" || value == "1");
+    let on = |key: &str| {
+        query
+            .get(key)
+            .is_some_and(|value| value == "true" || value == "1")
+    };
     let container = container_of(&pod, query.get("container").map(String::as_str))?;
     let logs = context.state.logs();
     let path = match on("previous") {
@@ -48,18 +52,26 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
     };
     if !path.exists() {
         let message = match on("previous") {
-            true => format!("previous terminated container \"{container}\" in pod \"{name}\" not found"),
+            true => {
+                format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
+            }
             false => format!("container \"{container}\" in pod \"{name}\" is waiting to start"),
         };
         return Err(Refusal::BadRequest(message));
     }
-    let seconds = query.get("sinceSeconds").and_then(|text| text.parse::<i64>().ok());
+    let seconds = query
+        .get("sinceSeconds")
+        .and_then(|text| text.parse::<i64>().ok());
     let wanted = Wanted {
         path,
         follow: on("follow"),
         tail: query.get("tailLines").and_then(|text| text.parse().ok()),
         timestamps: on("timestamps"),
-        since: seconds.and_then(|seconds| jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok()),
+        since: seconds.and_then(|seconds| {
+            jiff::Timestamp::now()
+                .checked_sub(jiff::SignedDuration::from_secs(seconds))
+                .ok()
+        }),
     };
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(64);
     let context = context.clone();
@@ -69,7 +81,8 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
         }
     });
     let mut response = text(Bytes::new());
-    *response.body_mut() = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync();
+    *response.body_mut() =
+        StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync();
     Ok(response)
 }
 
@@ -83,13 +96,20 @@ pub fn container_of(pod: &Value, wanted: Option<&str>) -> Result<String, Refusal
     if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
         return match all.contains(&wanted) {
             true => Ok(wanted.into()),
-            false => Err(Refusal::BadRequest(format!("container {wanted} is not valid for pod {}", object::name(pod)))),
+            false => Err(Refusal::BadRequest(format!(
+                "container {wanted} is not valid for pod {}",
+                object::name(pod)
+            ))),
         };
     }
     let annotations = object::annotations(pod);
-    let default = annotations.get("kubectl.kubernetes.io/default-container").cloned();
+    let default = annotations
+        .get("kubectl.kubernetes.io/default-container")
+        .cloned();
     let first = object::text(pod, "/spec/containers/0/name").to_string();
-    Ok(default.filter(|name| all.contains(&name.as_str())).unwrap_or(first))
+    Ok(default
+        .filter(|name| all.contains(&name.as_str()))
+        .unwrap_or(first))
 }
 
 async fn send_lines(
@@ -121,9 +141,12 @@ async fn send_lines(
         if !wanted.follow {
             return Ok(());
         }
-        let over = !context.pods.lock().contains_key(object::uid(pod)) || !runs(context, pod, container);
+        let over =
+            !context.pods.lock().contains_key(object::uid(pod)) || !runs(context, pod, container);
         // A file that was begun anew or rotated is shorter than what was read of it.
-        let size = tokio::fs::metadata(&wanted.path).await.map_or(0, |metadata| metadata.len());
+        let size = tokio::fs::metadata(&wanted.path)
+            .await
+            .map_or(0, |metadata| metadata.len());
         if over && length == 0 {
             return Ok(());
         }
@@ -140,26 +163,41 @@ async fn send_lines(
 
 fn runs(context: &Context, pod: &Value, container: &str) -> bool {
     let pods = context.pods.lock();
-    let Some(pod) = pods.get(object::uid(pod)) else { return false };
+    let Some(pod) = pods.get(object::uid(pod)) else {
+        return false;
+    };
     let containers = pod.containers.lock();
-    containers.iter().any(|status| status.name == container && !matches!(status.doing, crate::pod::status::Doing::Ended(_)))
+    containers.iter().any(|status| {
+        status.name == container && !matches!(status.doing, crate::pod::status::Doing::Ended(_))
+    })
 }
 
 fn shown(line: &str, wanted: &Wanted) -> String {
-    let Some((time, whole, text)) = parse_line(line) else { return String::new() };
+    let Some((time, whole, text)) = parse_line(line) else {
+        return String::new();
+    };
     if let (Some(since), Ok(time)) = (wanted.since, time.parse::<jiff::Timestamp>())
         && time < since
     {
         return String::new();
     }
     let end = if whole { "\n" } else { "" };
-    if wanted.timestamps { format!("{time} {text}{end}") } else { format!("{text}{end}") }
+    if wanted.timestamps {
+        format!("{time} {text}{end}")
+    } else {
+        format!("{text}{end}")
+    }
 }
 
 /// Where the last lines begin.
 async fn start_of_tail(path: &std::path::Path, lines: usize) -> std::io::Result<u64> {
     let text = tokio::fs::read(path).await?;
-    let mut ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at as u64 + 1);
+    let mut ends = text
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at as u64 + 1);
     Ok(match lines {
         0 => text.len() as u64,
         lines => ends.nth(lines).unwrap_or(0),

@@ -65,9 +65,14 @@ pub fn merge_strategic(target: &mut Value, patch: &Value) {
 
 fn merge_lists(present: &mut Vec<Value>, items: &[Value], keys: &[&str]) {
     for item in items {
-        let same = |other: &Value| keys.iter().any(|key| item.get(key).is_some() && item.get(key) == other.get(key));
+        let same = |other: &Value| {
+            keys.iter()
+                .any(|key| item.get(key).is_some() && item.get(key) == other.get(key))
+        };
         let place = present.iter().position(same);
-        let deletion = item.get("$patch").is_some_and(|directive| directive == "delete");
+        let deletion = item
+            .get("$patch")
+            .is_some_and(|directive| directive == "delete");
         match (place, deletion) {
             (Some(place), true) => {
                 present.remove(place);
@@ -90,9 +95,19 @@ fn merge_lists(present: &mut Vec<Value>, items: &[Value], keys: &[&str]) {
 pub fn apply_json(target: &mut Value, patch: &Value) -> Result<(), String> {
     let operations = patch.as_array().ok_or("a JSON patch is a list")?;
     for operation in operations {
-        let text = |key: &str| operation.get(key).and_then(Value::as_str).unwrap_or_default();
+        let text = |key: &str| {
+            operation
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let (name, path) = (text("op"), text("path"));
-        let value = || operation.get("value").cloned().ok_or_else(|| format!("{name} {path}: value is missing"));
+        let value = || {
+            operation
+                .get("value")
+                .cloned()
+                .ok_or_else(|| format!("{name} {path}: value is missing"))
+        };
         let absent = || format!("{name} {path}: there is nothing at this path");
         match name {
             "add" => add(target, path, value()?)?,
@@ -130,7 +145,12 @@ fn add(target: &mut Value, path: &str, value: Value) -> Result<(), String> {
             Ok(())
         }
         Some(Value::Array(list)) => {
-            let at = if last == "-" { list.len() } else { last.parse().map_err(|_| format!("add {path}: no such index"))? };
+            let at = if last == "-" {
+                list.len()
+            } else {
+                last.parse()
+                    .map_err(|_| format!("add {path}: no such index"))?
+            };
             if at > list.len() {
                 return Err(format!("add {path}: no such index"));
             }
@@ -168,9 +188,16 @@ mod tests {
 
     #[test]
     fn strategic_merges_keep_other_items_of_known_lists() {
-        let mut target = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}], "args": [1, 2]});
-        merge_strategic(&mut target, &json!({"containers": [{"name": "a", "image": "2"}, {"name": "b", "$patch": "delete"}], "args": [3]}));
-        assert_eq!(target, json!({"containers": [{"name": "a", "image": "2"}], "args": [3]}));
+        let mut target =
+            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}], "args": [1, 2]});
+        merge_strategic(
+            &mut target,
+            &json!({"containers": [{"name": "a", "image": "2"}, {"name": "b", "$patch": "delete"}], "args": [3]}),
+        );
+        assert_eq!(
+            target,
+            json!({"containers": [{"name": "a", "image": "2"}], "args": [3]})
+        );
     }
 
     #[test]
@@ -182,6 +209,10 @@ mod tests {
         ]);
         apply_json(&mut target, &patch).expect("applied");
         assert_eq!(target, json!({"a": [2, 3], "d": 1}));
-        apply_json(&mut target, &json!([{"op": "replace", "path": "/x", "value": 1}])).expect_err("nothing there");
+        apply_json(
+            &mut target,
+            &json!([{"op": "replace", "path": "/x", "value": 1}]),
+        )
+        .expect_err("nothing there");
     }
 }

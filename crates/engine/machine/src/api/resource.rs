@@ -41,8 +41,13 @@ impl Filter {
 
     /// Whether an object is wanted.
     pub fn matches(&self, object: &Value) -> bool {
-        self.namespace.as_deref().is_none_or(|namespace| namespace == object::namespace(object))
-            && self.name.as_deref().is_none_or(|name| name == object::name(object))
+        self.namespace
+            .as_deref()
+            .is_none_or(|namespace| namespace == object::namespace(object))
+            && self
+                .name
+                .as_deref()
+                .is_none_or(|name| name == object::name(object))
             && self.labels.matches(object)
             && self.fields.matches(object)
     }
@@ -65,41 +70,85 @@ pub async fn handle(context: Arc<Context>, target: Target, request: Request<Inco
     match (target.part.as_deref(), target.kind.plural) {
         (Some("log"), "pods") => return logs::handle(&context, &target, query.as_deref()),
         (Some("exec"), "pods") => return connect::exec(context, &target, request).await,
-        (Some("proxy"), "pods" | "services") => return connect::proxy(context, &target, request).await,
-        (Some("token"), "serviceaccounts") => return review::token_request(&context, &target, &read_body(request).await?),
+        (Some("proxy"), "pods" | "services") => {
+            return connect::proxy(context, &target, request).await;
+        }
+        (Some("token"), "serviceaccounts") => {
+            return review::token_request(&context, &target, &read_body(request).await?);
+        }
         (Some("scale"), _) => return scale(&context.store, &target, request).await,
         (None | Some("status" | "finalize"), _) => {}
-        (Some(part), _) => return Err(Refusal::NotFound { kind: format!("{}/{part}", target.kind.qualified()), name: target.name.unwrap_or_default() }),
+        (Some(part), _) => {
+            return Err(Refusal::NotFound {
+                kind: format!("{}/{part}", target.kind.qualified()),
+                name: target.name.unwrap_or_default(),
+            });
+        }
     }
-    let part = if target.part.as_deref() == Some("status") { Part::Status } else { Part::Main };
+    let part = if target.part.as_deref() == Some("status") {
+        Part::Status
+    } else {
+        Part::Main
+    };
     let method = request.method().clone();
     match (method, target.name.clone()) {
         (Method::GET, Some(name)) if watching(query.as_deref()).is_none() => {
-            let object = context.store.read(target.kind, namespace_of(&target), &name)?;
-            Ok(respond(StatusCode::OK, &versioned(target.kind, &target.version, &object)))
+            let object = context
+                .store
+                .read(target.kind, namespace_of(&target), &name)?;
+            Ok(respond(
+                StatusCode::OK,
+                &versioned(target.kind, &target.version, &object),
+            ))
         }
         (Method::GET, _) => list(&context, &target, query.as_deref()),
         (Method::POST, None) => create(&context.store, &target, read_body(request).await?),
         (Method::PUT, Some(name)) => {
             let object = placed(&target, &name, read_body(request).await?)?;
             let object = context.store.update(target.kind, object, part)?;
-            Ok(respond(StatusCode::OK, &versioned(target.kind, &target.version, &object)))
+            Ok(respond(
+                StatusCode::OK,
+                &versioned(target.kind, &target.version, &object),
+            ))
         }
-        (Method::PATCH, Some(name)) => patch_object(&context.store, &target, &name, part, request).await,
+        (Method::PATCH, Some(name)) => {
+            patch_object(&context.store, &target, &name, part, request).await
+        }
         (Method::DELETE, Some(name)) => {
             let how = deletion(query.as_deref(), &read_body(request).await?);
-            let object = context.store.delete(target.kind, namespace_of(&target), &name, &how)?;
-            Ok(respond(StatusCode::OK, &versioned(target.kind, &target.version, &object)))
+            let object = context
+                .store
+                .delete(target.kind, namespace_of(&target), &name, &how)?;
+            Ok(respond(
+                StatusCode::OK,
+                &versioned(target.kind, &target.version, &object),
+            ))
         }
         (Method::DELETE, None) => {
             let filter = Filter::parse(&target, query.as_deref())?;
             let how = deletion(query.as_deref(), &read_body(request).await?);
-            for object in context.store.list(target.kind, target.namespace.as_deref()).0.iter().filter(|object| filter.matches(object)) {
-                let _ = context.store.delete(target.kind, object::namespace(object), object::name(object), &how);
+            for object in context
+                .store
+                .list(target.kind, target.namespace.as_deref())
+                .0
+                .iter()
+                .filter(|object| filter.matches(object))
+            {
+                let _ = context.store.delete(
+                    target.kind,
+                    object::namespace(object),
+                    object::name(object),
+                    &how,
+                );
             }
-            Ok(respond(StatusCode::OK, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))
+            Ok(respond(
+                StatusCode::OK,
+                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+            ))
         }
-        (method, _) => Err(Refusal::NotAllowed(format!("the server does not allow {method} on this path"))),
+        (method, _) => Err(Refusal::NotAllowed(format!(
+            "the server does not allow {method} on this path"
+        ))),
     }
 }
 
@@ -112,19 +161,41 @@ fn namespace_of(target: &Target) -> &str {
 
 fn watching(query: Option<&str>) -> Option<u64> {
     let query = route::query(query);
-    let on = query.get("watch").is_some_and(|value| !matches!(value.as_str(), "0" | "false"));
-    on.then(|| query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0))
+    let on = query
+        .get("watch")
+        .is_some_and(|value| !matches!(value.as_str(), "0" | "false"));
+    on.then(|| {
+        query
+            .get("resourceVersion")
+            .and_then(|version| version.parse().ok())
+            .unwrap_or(0)
+    })
 }
 
 fn list(context: &Arc<Context>, target: &Target, query: Option<&str>) -> Answer {
     let filter = Filter::parse(target, query)?;
     if let Some(version) = watching(query) {
-        let bookmarks = route::query(query).get("allowWatchBookmarks").is_some_and(|value| value != "false");
-        let seconds = route::query(query).get("timeoutSeconds").and_then(|text| text.parse().ok());
-        return Ok(watch::respond(context.store.clone(), target, filter, version, bookmarks, seconds));
+        let bookmarks = route::query(query)
+            .get("allowWatchBookmarks")
+            .is_some_and(|value| value != "false");
+        let seconds = route::query(query)
+            .get("timeoutSeconds")
+            .and_then(|text| text.parse().ok());
+        return Ok(watch::respond(
+            context.store.clone(),
+            target,
+            filter,
+            version,
+            bookmarks,
+            seconds,
+        ));
     }
     let (objects, version) = context.store.list(target.kind, target.namespace.as_deref());
-    let items: Vec<Value> = objects.iter().filter(|object| filter.matches(object)).map(|object| versioned(target.kind, &target.version, object)).collect();
+    let items: Vec<Value> = objects
+        .iter()
+        .filter(|object| filter.matches(object))
+        .map(|object| versioned(target.kind, &target.version, object))
+        .collect();
     Ok(respond(
         StatusCode::OK,
         &json!({
@@ -141,7 +212,9 @@ fn placed(target: &Target, name: &str, mut object: Value) -> Result<Value, Refus
     }
     let own = object::name(&object);
     if !own.is_empty() && own != name {
-        return Err(Refusal::BadRequest(format!("the name of the object ({own}) does not match the name on the URL ({name})")));
+        return Err(Refusal::BadRequest(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        )));
     }
     object::set_metadata(&mut object, "name", name);
     in_namespace(target, object)
@@ -150,13 +223,18 @@ fn placed(target: &Target, name: &str, mut object: Value) -> Result<Value, Refus
 fn in_namespace(target: &Target, mut object: Value) -> Result<Value, Refusal> {
     let kind = object::text(&object, "/kind");
     if !kind.is_empty() && kind != target.kind.kind {
-        return Err(Refusal::BadRequest(format!("{kind} in the body, {} on the URL", target.kind.kind)));
+        return Err(Refusal::BadRequest(format!(
+            "{kind} in the body, {} on the URL",
+            target.kind.kind
+        )));
     }
     if target.kind.namespaced() {
         let wanted = namespace_of(target);
         let own = object::namespace(&object);
         if !own.is_empty() && own != wanted {
-            return Err(Refusal::BadRequest(format!("the namespace of the object ({own}) does not match the namespace on the URL ({wanted})")));
+            return Err(Refusal::BadRequest(format!(
+                "the namespace of the object ({own}) does not match the namespace on the URL ({wanted})"
+            )));
         }
         object::set_metadata(&mut object, "namespace", wanted);
     }
@@ -168,40 +246,88 @@ fn create(store: &Store, target: &Target, object: Value) -> Answer {
         return Err(Refusal::BadRequest("the body is not an object".into()));
     }
     let object = store.create(target.kind, in_namespace(target, object)?)?;
-    Ok(respond(StatusCode::CREATED, &versioned(target.kind, &target.version, &object)))
+    Ok(respond(
+        StatusCode::CREATED,
+        &versioned(target.kind, &target.version, &object),
+    ))
 }
 
 fn deletion(query: Option<&str>, options: &Value) -> Deletion {
     let query = route::query(query);
-    let text = |name: &str| query.get(name).cloned().or_else(|| options.get(name)?.as_str().map(String::from));
-    let grace = query.get("gracePeriodSeconds").and_then(|text| text.parse().ok()).or_else(|| object::number(options, "/gracePeriodSeconds"));
-    let uid = options.pointer("/preconditions/uid").and_then(Value::as_str).map(String::from);
-    Deletion { grace_seconds: grace, uid, orphan: text("propagationPolicy").as_deref() == Some("Orphan") }
+    let text = |name: &str| {
+        query
+            .get(name)
+            .cloned()
+            .or_else(|| options.get(name)?.as_str().map(String::from))
+    };
+    let grace = query
+        .get("gracePeriodSeconds")
+        .and_then(|text| text.parse().ok())
+        .or_else(|| object::number(options, "/gracePeriodSeconds"));
+    let uid = options
+        .pointer("/preconditions/uid")
+        .and_then(Value::as_str)
+        .map(String::from);
+    Deletion {
+        grace_seconds: grace,
+        uid,
+        orphan: text("propagationPolicy").as_deref() == Some("Orphan"),
+    }
 }
 
-async fn patch_object(store: &Store, target: &Target, name: &str, part: Part, request: Request<Incoming>) -> Answer {
-    let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_string();
+async fn patch_object(
+    store: &Store,
+    target: &Target,
+    name: &str,
+    part: Part,
+    request: Request<Incoming>,
+) -> Answer {
+    let kind = request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_string();
     let body = read_body(request).await?;
     let namespace = namespace_of(target);
-    if kind == "application/apply-patch+yaml" && store.find(target.kind, namespace, name).is_none() {
+    if kind == "application/apply-patch+yaml" && store.find(target.kind, namespace, name).is_none()
+    {
         return create(store, target, placed(target, name, body)?);
     }
     let object = store.change(target.kind, namespace, name, part, |present| {
         let mut next = present.clone();
         match kind.as_str() {
-            "application/json-patch+json" => patch::apply_json(&mut next, &body).map_err(Refusal::Invalid)?,
+            "application/json-patch+json" => {
+                patch::apply_json(&mut next, &body).map_err(Refusal::Invalid)?
+            }
             "application/merge-patch+json" => patch::merge(&mut next, &body),
-            "application/strategic-merge-patch+json" | "application/apply-patch+yaml" => patch::merge_strategic(&mut next, &body),
-            other => return Err(Refusal::BadRequest(format!("patches of type `{other}` are not supported"))),
+            "application/strategic-merge-patch+json" | "application/apply-patch+yaml" => {
+                patch::merge_strategic(&mut next, &body)
+            }
+            other => {
+                return Err(Refusal::BadRequest(format!(
+                    "patches of type `{other}` are not supported"
+                )));
+            }
         }
         let wanted = object::version(&body);
         if wanted != 0 && wanted != object::version(present) {
-            return Err(Refusal::Conflict { kind: target.kind.qualified(), name: name.into() });
+            return Err(Refusal::Conflict {
+                kind: target.kind.qualified(),
+                name: name.into(),
+            });
         }
         Ok(next)
     })?;
-    Ok(respond(StatusCode::OK, &versioned(target.kind, &target.version, &object)))
+    Ok(respond(
+        StatusCode::OK,
+        &versioned(target.kind, &target.version, &object),
+    ))
 }
 
 async fn scale(store: &Store, target: &Target, request: Request<Incoming>) -> Answer {
@@ -212,16 +338,23 @@ async fn scale(store: &Store, target: &Target, request: Request<Incoming>) -> An
     if method == Method::PUT || method == Method::PATCH {
         let body = read_body(request).await?;
         let replicas = object::number(&body, "/spec/replicas").filter(|replicas| *replicas >= 0);
-        let replicas = replicas.ok_or_else(|| Refusal::Invalid("spec.replicas: must be a number that is not negative".into()))?;
+        let replicas = replicas.ok_or_else(|| {
+            Refusal::Invalid("spec.replicas: must be a number that is not negative".into())
+        })?;
         object = store.change(target.kind, &namespace, &name, Part::Main, |present| {
             let mut next = present.clone();
             object::entry(&mut next, "spec").insert("replicas".into(), replicas.into());
             Ok(next)
         })?;
     } else if method != Method::GET {
-        return Err(Refusal::NotAllowed(format!("the server does not allow {method} on scale")));
+        return Err(Refusal::NotAllowed(format!(
+            "the server does not allow {method} on scale"
+        )));
     }
-    let labels: Vec<String> = object::texts(&object, "/spec/selector/matchLabels").iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> = object::texts(&object, "/spec/selector/matchLabels")
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     Ok(respond(
         StatusCode::OK,
         &json!({

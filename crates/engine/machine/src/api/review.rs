@@ -16,9 +16,16 @@ const MAX_TOKEN_SECONDS: i64 = 86_400;
 
 /// Whether a token is good, and whose it is. A token that is bound to a pod is good only while that pod is there.
 pub fn token_review(context: &Context, review: &Value) -> Answer {
-    let audiences: Vec<String> = object::list(review, "/spec/audiences").iter().filter_map(Value::as_str).map(String::from).collect();
+    let audiences: Vec<String> = object::list(review, "/spec/audiences")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(String::from)
+        .collect();
     let now = jiff::Timestamp::now().as_second();
-    let checked = context.signer.check(object::text(review, "/spec/token"), &audiences, now).and_then(|claims| still_there(context, claims));
+    let checked = context
+        .signer
+        .check(object::text(review, "/spec/token"), &audiences, now)
+        .and_then(|claims| still_there(context, claims));
     let status = match checked {
         Err(message) => json!({"authenticated": false, "error": message}),
         Ok(claims) => {
@@ -29,9 +36,17 @@ pub fn token_review(context: &Context, review: &Value) -> Answer {
                 "authentication.kubernetes.io/pod-uid": [text("/kubernetes.io/pod/uid")],
                 "authentication.kubernetes.io/node-name": [crate::kubelet::NODE_NAME],
             });
-            let groups = ["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}"), "system:authenticated".into()];
+            let groups = [
+                "system:serviceaccounts".to_string(),
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated".into(),
+            ];
             let given = claims.get("aud").cloned().unwrap_or_default();
-            let granted = if audiences.is_empty() { given } else { audiences.into() };
+            let granted = if audiences.is_empty() {
+                given
+            } else {
+                audiences.into()
+            };
             json!({
                 "authenticated": true, "audiences": granted,
                 "user": {"username": text("/sub"), "uid": text("/kubernetes.io/serviceaccount/uid"), "groups": groups, "extra": extra},
@@ -60,15 +75,31 @@ pub fn token_request(context: &Context, target: &Target, request: &Value) -> Ans
     let namespace = target.namespace.clone().unwrap_or_else(|| "default".into());
     let name = target.name.clone().unwrap_or_default();
     let account = context.store.read(&SERVICE_ACCOUNTS, &namespace, &name)?;
-    let mut audiences: Vec<String> = object::list(request, "/spec/audiences").iter().filter_map(Value::as_str).map(String::from).collect();
+    let mut audiences: Vec<String> = object::list(request, "/spec/audiences")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(String::from)
+        .collect();
     if audiences.is_empty() {
         audiences.push(ISSUER.into());
     }
-    let seconds = object::number(request, "/spec/expirationSeconds").unwrap_or(3_600).clamp(600, MAX_TOKEN_SECONDS);
+    let seconds = object::number(request, "/spec/expirationSeconds")
+        .unwrap_or(3_600)
+        .clamp(600, MAX_TOKEN_SECONDS);
     let now = jiff::Timestamp::now();
-    let subject = Subject { namespace, account: name, account_uid: object::uid(&account).into(), pod: None };
-    let token = context.signer.sign(&subject, &audiences, now.as_second(), seconds).map_err(|error| Refusal::Unavailable(error.to_string()))?;
-    let expires = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(now);
+    let subject = Subject {
+        namespace,
+        account: name,
+        account_uid: object::uid(&account).into(),
+        pod: None,
+    };
+    let token = context
+        .signer
+        .sign(&subject, &audiences, now.as_second(), seconds)
+        .map_err(|error| Refusal::Unavailable(error.to_string()))?;
+    let expires = now
+        .checked_add(jiff::SignedDuration::from_secs(seconds))
+        .unwrap_or(now);
     let status = json!({"token": token, "expirationTimestamp": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
     let answer = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
         "spec": {"audiences": audiences, "expirationSeconds": seconds}, "status": status});

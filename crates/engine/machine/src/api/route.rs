@@ -48,7 +48,11 @@ pub struct Target {
 
 /// Reads a path.
 pub fn parse(path: &str) -> Option<Route> {
-    let decoded: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
+    let decoded: Vec<String> = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(decode)
+        .collect();
     let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
     match parts.as_slice() {
         ["version"] => Some(Route::Version),
@@ -62,14 +66,18 @@ pub fn parse(path: &str) -> Option<Route> {
         ["api", version] => Some(Route::Resources(String::new(), (*version).into())),
         ["apis", group, version] => Some(Route::Resources((*group).into(), (*version).into())),
         ["api", version, rest @ ..] => resource("", version, rest, path).map(Route::Resource),
-        ["apis", group, version, rest @ ..] => resource(group, version, rest, path).map(Route::Resource),
+        ["apis", group, version, rest @ ..] => {
+            resource(group, version, rest, path).map(Route::Resource)
+        }
         _ => None,
     }
 }
 
 fn resource(group: &str, version: &str, parts: &[&str], path: &str) -> Option<Target> {
     let (namespace, parts) = match parts {
-        ["namespaces", namespace, plural, rest @ ..] if !["status", "finalize"].contains(plural) => {
+        ["namespaces", namespace, plural, rest @ ..]
+            if !["status", "finalize"].contains(plural) =>
+        {
             (Some((*namespace).to_string()), [&[*plural], rest].concat())
         }
         _ => (None, parts.to_vec()),
@@ -82,10 +90,20 @@ fn resource(group: &str, version: &str, parts: &[&str], path: &str) -> Option<Ta
     };
     let kind = kinds::by_plural(group, version, plural)?;
     let rest = match part {
-        Some("proxy") => path.split_once("/proxy").map(|(_, rest)| rest.to_string()).unwrap_or_default(),
+        Some("proxy") => path
+            .split_once("/proxy")
+            .map(|(_, rest)| rest.to_string())
+            .unwrap_or_default(),
         _ => String::new(),
     };
-    Some(Target { kind, version: version.into(), namespace, name: name.map(String::from), part: part.map(String::from), rest })
+    Some(Target {
+        kind,
+        version: version.into(),
+        namespace,
+        name: name.map(String::from),
+        part: part.map(String::from),
+        rest,
+    })
 }
 
 /// A query's parameters; of several with one name the last counts, [`all`] has them all.
@@ -95,12 +113,20 @@ pub fn query(text: Option<&str>) -> HashMap<String, String> {
 
 /// All values of one parameter.
 pub fn all(text: Option<&str>, name: &str) -> Vec<String> {
-    pairs(text).filter(|(key, _)| key == name).map(|(_, value)| value).collect()
+    pairs(text)
+        .filter(|(key, _)| key == name)
+        .map(|(_, value)| value)
+        .collect()
 }
 
 fn pairs(text: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let parts = text.unwrap_or_default().split('&').filter(|part| !part.is_empty());
-    parts.map(|part| part.split_once('=').unwrap_or((part, ""))).map(|(key, value)| (decode(key), decode(&value.replace('+', " "))))
+    let parts = text
+        .unwrap_or_default()
+        .split('&')
+        .filter(|part| !part.is_empty());
+    parts
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(key, value)| (decode(key), decode(&value.replace('+', " "))))
 }
 
 /// Undoes percent encoding; what is not encoded rightly stays.
@@ -109,7 +135,10 @@ fn decode(text: &str) -> String {
     let mut result = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let code = (*byte == b'%').then(|| text.get(at + 1..at + 3)).flatten().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = (*byte == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match code {
             Some(code) => {
                 result.push(code);
@@ -127,7 +156,15 @@ fn decode(text: &str) -> String {
 /// Encodes a query's value.
 pub fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -144,21 +181,47 @@ mod tests {
     #[test]
     fn paths_name_lists_objects_and_parts() {
         let all = target("/api/v1/pods");
-        assert_eq!((all.kind.kind, all.namespace, all.name), ("Pod", None, None));
+        assert_eq!(
+            (all.kind.kind, all.namespace, all.name),
+            ("Pod", None, None)
+        );
         let one = target("/apis/apps/v1/namespaces/n/deployments/d/scale");
-        assert_eq!((one.kind.kind, one.namespace.as_deref(), one.name.as_deref(), one.part.as_deref()), ("Deployment", Some("n"), Some("d"), Some("scale")));
+        assert_eq!(
+            (
+                one.kind.kind,
+                one.namespace.as_deref(),
+                one.name.as_deref(),
+                one.part.as_deref()
+            ),
+            ("Deployment", Some("n"), Some("d"), Some("scale"))
+        );
         let namespace = target("/api/v1/namespaces/n");
-        assert_eq!((namespace.kind.kind, namespace.name.as_deref()), ("Namespace", Some("n")));
+        assert_eq!(
+            (namespace.kind.kind, namespace.name.as_deref()),
+            ("Namespace", Some("n"))
+        );
         let proxy = target("/api/v1/namespaces/n/pods/p:15000/proxy/config_dump");
-        assert_eq!((proxy.name.as_deref(), proxy.rest.as_str()), (Some("p:15000"), "/config_dump"));
-        assert_eq!(parse("/apis/networking.istio.io/v1"), Some(Route::Resources("networking.istio.io".into(), "v1".into())));
+        assert_eq!(
+            (proxy.name.as_deref(), proxy.rest.as_str()),
+            (Some("p:15000"), "/config_dump")
+        );
+        assert_eq!(
+            parse("/apis/networking.istio.io/v1"),
+            Some(Route::Resources("networking.istio.io".into(), "v1".into()))
+        );
         assert_eq!(parse("/api/v1/nonsense"), None);
     }
 
     #[test]
     fn queries_are_decoded() {
-        assert_eq!(query(Some("labelSelector=a%3Db&watch=1"))["labelSelector"], "a=b");
-        assert_eq!(super::all(Some("command=sh&command=-c&command=echo+1"), "command"), ["sh", "-c", "echo 1"]);
+        assert_eq!(
+            query(Some("labelSelector=a%3Db&watch=1"))["labelSelector"],
+            "a=b"
+        );
+        assert_eq!(
+            super::all(Some("command=sh&command=-c&command=echo+1"), "command"),
+            ["sh", "-c", "echo 1"]
+        );
         assert_eq!(decode(&encode("a b/ü&=")), "a b/ü&=");
     }
 }

@@ -14,7 +14,9 @@ use crate::store::kinds::{EVENTS, PODS, SERVICES};
 /// "problems": ["file:line:column: text"], "warnings": [{"object", "reason", "message"}]}`
 pub fn summary(context: &Context) -> Value {
     let pods = context.store.all(&PODS);
-    let fine = |pod: &&std::sync::Arc<Value>| ready(pod) || object::text(pod, "/status/phase") == "Succeeded";
+    let fine = |pod: &&std::sync::Arc<Value>| {
+        ready(pod) || object::text(pod, "/status/phase") == "Succeeded"
+    };
     let not_ready: Vec<Value> = pods
         .iter()
         .filter(|pod| !fine(pod) && !object::deleting(pod))
@@ -25,14 +27,30 @@ pub fn summary(context: &Context) -> Value {
         .collect();
     let mut urls = Vec::new();
     for service in context.store.all(&SERVICES) {
-        for entry in object::annotations(&service).get(ANNOTATION).map_or("", String::as_str).split(',') {
-            let Some((port, address)) = entry.split_once('=') else { continue };
+        for entry in object::annotations(&service)
+            .get(ANNOTATION)
+            .map_or("", String::as_str)
+            .split(',')
+        {
+            let Some((port, address)) = entry.split_once('=') else {
+                continue;
+            };
             let mut ports = object::list(&service, "/spec/ports").iter();
-            let name = ports.find(|given| object::number(given, "/port").is_some_and(|number| number.to_string() == port)).map_or("", |given| object::text(given, "/name"));
+            let name = ports
+                .find(|given| {
+                    object::number(given, "/port").is_some_and(|number| number.to_string() == port)
+                })
+                .map_or("", |given| object::text(given, "/name"));
             urls.push(json!({"service": format!("{}/{}", object::namespace(&service), object::name(&service)), "port": port.parse::<u16>().unwrap_or(0), "name": name, "address": address}));
         }
     }
-    let problems: Vec<String> = context.problems.lock().values().flatten().cloned().collect();
+    let problems: Vec<String> = context
+        .problems
+        .lock()
+        .values()
+        .flatten()
+        .cloned()
+        .collect();
     let warnings: Vec<Value> = context
         .store
         .all(&EVENTS)
@@ -52,11 +70,18 @@ pub fn summary(context: &Context) -> Value {
 
 /// Why a pod is not ready: the first container that waits, or that is not ready.
 fn waiting(pod: &Value) -> (String, String) {
-    let statuses = ["/status/initContainerStatuses", "/status/containerStatuses"].iter().flat_map(|pointer| object::list(pod, pointer));
+    let statuses = ["/status/initContainerStatuses", "/status/containerStatuses"]
+        .iter()
+        .flat_map(|pointer| object::list(pod, pointer));
     let mut reason = ("Pending".to_string(), String::new());
     for status in statuses {
         let name = object::text(status, "/name");
-        let of = |state: &str| (object::text(status, &format!("/state/{state}/reason")).to_string(), object::text(status, &format!("/state/{state}/message")));
+        let of = |state: &str| {
+            (
+                object::text(status, &format!("/state/{state}/reason")).to_string(),
+                object::text(status, &format!("/state/{state}/message")),
+            )
+        };
         let (waits, message) = of("waiting");
         if !waits.is_empty() && waits != "PodInitializing" {
             return (waits, format!("container {name}: {message}"));

@@ -31,19 +31,39 @@ const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 const MAX_DURATION: Duration = Duration::from_secs(3_600);
 
 /// The response of a watch from a version (0: from what is there, which comes first).
-pub fn respond(store: Arc<Store>, target: &Target, filter: Filter, version: u64, bookmarks: bool, seconds: Option<u64>) -> Response<Body> {
+pub fn respond(
+    store: Arc<Store>,
+    target: &Target,
+    filter: Filter,
+    version: u64,
+    bookmarks: bool,
+    seconds: Option<u64>,
+) -> Response<Body> {
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(MAX_WAITING_LINES);
-    let watch = Watch { store, target: target.clone(), filter, bookmarks, sender };
-    let end = Instant::now() + seconds.map_or(MAX_DURATION, Duration::from_secs).min(MAX_DURATION);
+    let watch = Watch {
+        store,
+        target: target.clone(),
+        filter,
+        bookmarks,
+        sender,
+    };
+    let end = Instant::now()
+        + seconds
+            .map_or(MAX_DURATION, Duration::from_secs)
+            .min(MAX_DURATION);
     tokio::spawn(async move {
         tokio::select! {
             _ = watch.run(version) => {}
             () = sleep_until(end) => {}
         }
     });
-    let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync();
+    let body =
+        StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync();
     let mut response = Response::new(body);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -61,10 +81,16 @@ impl Watch {
         let mut news = self.store.version();
         let mut version = from;
         if from == 0 {
-            let (objects, now) = self.store.list(self.target.kind, self.target.namespace.as_deref());
+            let (objects, now) = self
+                .store
+                .list(self.target.kind, self.target.namespace.as_deref());
             version = now;
             for object in objects.iter().filter(|object| self.filter.matches(object)) {
-                self.send("ADDED", &versioned(self.target.kind, &self.target.version, object)).await?;
+                self.send(
+                    "ADDED",
+                    &versioned(self.target.kind, &self.target.version, object),
+                )
+                .await?;
             }
         }
         let mut bookmark = tokio::time::interval(BOOKMARK_PERIOD);
@@ -81,7 +107,11 @@ impl Watch {
             for change in &changes {
                 version = change.version;
                 if let Some((kind, object)) = seen(&self.filter, &self.target, change) {
-                    self.send(kind, &versioned(self.target.kind, &self.target.version, object)).await?;
+                    self.send(
+                        kind,
+                        &versioned(self.target.kind, &self.target.version, object),
+                    )
+                    .await?;
                 }
             }
             if changes.len() == BATCH {
@@ -107,12 +137,19 @@ impl Watch {
 }
 
 /// How a watch with this filter sees a change: an object that comes to match is added, one that ceases to is deleted.
-fn seen<'a>(filter: &Filter, target: &Target, change: &'a Change) -> Option<(&'static str, &'a Value)> {
+fn seen<'a>(
+    filter: &Filter,
+    target: &Target,
+    change: &'a Change,
+) -> Option<(&'static str, &'a Value)> {
     if !std::ptr::eq(change.kind, target.kind) {
         return None;
     }
     let now = change.happening != Happening::Deleted && filter.matches(&change.object);
-    let before = change.previous.as_ref().is_some_and(|previous| filter.matches(previous));
+    let before = change
+        .previous
+        .as_ref()
+        .is_some_and(|previous| filter.matches(previous));
     let kind = match (before, now) {
         (false, true) => "ADDED",
         (true, true) => "MODIFIED",

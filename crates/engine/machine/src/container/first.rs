@@ -12,7 +12,8 @@ use crate::error::{Context, Result};
 
 /// Blocks all signals, so that none is lost between starting the command and waiting.
 pub fn block_signals() -> Result<()> {
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).context(|| "block signals".into())
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)
+        .context(|| "block signals".into())
 }
 
 /// Waits for the command; its code, or 128 + the signal that ended it.

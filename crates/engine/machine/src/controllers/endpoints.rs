@@ -23,11 +23,29 @@ pub fn decide(store: &Store, pods: &[Arc<Value>]) -> Vec<Action> {
         let chosen = chosen_pods(&service, selector, pods);
         let namespace = object::namespace(&service);
         for (number, slice) in slices(&service, &chosen).into_iter().enumerate() {
-            let name = if number == 0 { format!("{}-tanbark", object::name(&service)) } else { format!("{}-tanbark-{number}", object::name(&service)) };
-            actions.extend(put(store, &ENDPOINT_SLICES, namespace, &name, slice, &["addressType", "endpoints", "ports"]));
+            let name = if number == 0 {
+                format!("{}-tanbark", object::name(&service))
+            } else {
+                format!("{}-tanbark-{number}", object::name(&service))
+            };
+            actions.extend(put(
+                store,
+                &ENDPOINT_SLICES,
+                namespace,
+                &name,
+                slice,
+                &["addressType", "endpoints", "ports"],
+            ));
         }
         let endpoints = endpoints_object(&service, &chosen);
-        actions.extend(put(store, &ENDPOINTS, namespace, object::name(&service), endpoints, &["subsets"]));
+        actions.extend(put(
+            store,
+            &ENDPOINTS,
+            namespace,
+            object::name(&service),
+            endpoints,
+            &["subsets"],
+        ));
         actions.extend(obsolete(store, &service, &chosen));
     }
     actions
@@ -40,19 +58,37 @@ struct Chosen<'a> {
     ports: Vec<Option<u16>>,
 }
 
-fn chosen_pods<'a>(service: &Value, selector: BTreeMap<String, String>, pods: &'a [Arc<Value>]) -> Vec<Chosen<'a>> {
+fn chosen_pods<'a>(
+    service: &Value,
+    selector: BTreeMap<String, String>,
+    pods: &'a [Arc<Value>],
+) -> Vec<Chosen<'a>> {
     let selector = Labels::of_map(selector);
     let early = object::flag(service, "/spec/publishNotReadyAddresses");
     let fits = |pod: &&Arc<Value>| {
-        object::namespace(pod) == object::namespace(service) && !object::text(pod, "/status/podIP").is_empty() && !finished(pod) && selector.matches(pod)
+        object::namespace(pod) == object::namespace(service)
+            && !object::text(pod, "/status/podIP").is_empty()
+            && !finished(pod)
+            && selector.matches(pod)
     };
     let mut chosen: Vec<Chosen<'a>> = pods
         .iter()
         .filter(fits)
         .map(|pod| {
-            let containers: Vec<Value> = object::list(pod, "/spec/containers").iter().chain(object::list(pod, "/spec/initContainers")).cloned().collect();
-            let ports = object::list(service, "/spec/ports").iter().map(|port| port_of(port.get("targetPort"), &containers)).collect();
-            Chosen { pod, ready: early || (ready(pod) && !object::deleting(pod)), ports }
+            let containers: Vec<Value> = object::list(pod, "/spec/containers")
+                .iter()
+                .chain(object::list(pod, "/spec/initContainers"))
+                .cloned()
+                .collect();
+            let ports = object::list(service, "/spec/ports")
+                .iter()
+                .map(|port| port_of(port.get("targetPort"), &containers))
+                .collect();
+            Chosen {
+                pod,
+                ready: early || (ready(pod) && !object::deleting(pod)),
+                ports,
+            }
         })
         .collect();
     chosen.sort_by_key(|chosen| object::name(chosen.pod).to_string());
@@ -66,7 +102,10 @@ fn slices(service: &Value, chosen: &[Chosen<'_>]) -> Vec<Value> {
         groups.entry(pod.ports.clone()).or_default().push(pod);
     }
     if groups.is_empty() {
-        let ports = object::list(service, "/spec/ports").iter().map(|port| port_of(port.get("targetPort"), &[])).collect();
+        let ports = object::list(service, "/spec/ports")
+            .iter()
+            .map(|port| port_of(port.get("targetPort"), &[]))
+            .collect();
         groups.insert(ports, Vec::new());
     }
     let of_group = |(ports, pods): (Vec<Option<u16>>, Vec<&Chosen<'_>>)| {
@@ -124,7 +163,8 @@ fn endpoints_object(service: &Value, chosen: &[Chosen<'_>]) -> Value {
     let subsets: Vec<Value> = groups
         .into_iter()
         .map(|(ports, pods)| {
-            let (ready, not_ready): (Vec<&Chosen<'_>>, Vec<&Chosen<'_>>) = pods.into_iter().partition(|chosen| chosen.ready);
+            let (ready, not_ready): (Vec<&Chosen<'_>>, Vec<&Chosen<'_>>) =
+                pods.into_iter().partition(|chosen| chosen.ready);
             let mut subset = json!({"ports": slice_ports(service, ports)});
             for (key, pods) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
                 if !pods.is_empty() {
@@ -141,10 +181,22 @@ fn endpoints_object(service: &Value, chosen: &[Chosen<'_>]) -> Value {
 }
 
 /// Creates the object or changes the given fields of the present one.
-fn put(store: &Store, kind: &'static crate::store::kinds::Kind, namespace: &str, name: &str, mut wanted: Value, fields: &[&str]) -> Option<Action> {
+fn put(
+    store: &Store,
+    kind: &'static crate::store::kinds::Kind,
+    namespace: &str,
+    name: &str,
+    mut wanted: Value,
+    fields: &[&str],
+) -> Option<Action> {
     object::set_metadata(&mut wanted, "name", name);
-    let Some(present) = store.find(kind, namespace, name) else { return Some(Action::Create(kind, wanted)) };
-    if fields.iter().all(|field| present.get(field) == wanted.get(field)) {
+    let Some(present) = store.find(kind, namespace, name) else {
+        return Some(Action::Create(kind, wanted));
+    };
+    if fields
+        .iter()
+        .all(|field| present.get(field) == wanted.get(field))
+    {
         return None;
     }
     let mut next = (*present).clone();
@@ -156,14 +208,22 @@ fn put(store: &Store, kind: &'static crate::store::kinds::Kind, namespace: &str,
 
 /// Further slices that are no longer needed.
 fn obsolete(store: &Store, service: &Value, chosen: &[Chosen<'_>]) -> Vec<Action> {
-    let groups: std::collections::BTreeSet<&Vec<Option<u16>>> = chosen.iter().map(|chosen| &chosen.ports).collect();
+    let groups: std::collections::BTreeSet<&Vec<Option<u16>>> =
+        chosen.iter().map(|chosen| &chosen.ports).collect();
     let prefix = format!("{}-tanbark-", object::name(service));
-    let slices = store.list(&ENDPOINT_SLICES, Some(object::namespace(service))).0;
+    let slices = store
+        .list(&ENDPOINT_SLICES, Some(object::namespace(service)))
+        .0;
     let beyond = slices.iter().filter(|slice| {
-        let number = object::name(slice).strip_prefix(&prefix).and_then(|number| number.parse::<usize>().ok());
-        number.is_some_and(|number| number >= groups.len().max(1)) && object::controlled_by(slice, service)
+        let number = object::name(slice)
+            .strip_prefix(&prefix)
+            .and_then(|number| number.parse::<usize>().ok());
+        number.is_some_and(|number| number >= groups.len().max(1))
+            && object::controlled_by(slice, service)
     });
-    beyond.map(|slice| Action::delete(&ENDPOINT_SLICES, slice)).collect()
+    beyond
+        .map(|slice| Action::delete(&ENDPOINT_SLICES, slice))
+        .collect()
 }
 
 #[cfg(test)]
@@ -174,7 +234,9 @@ mod tests {
     #[test]
     fn a_pod_is_an_endpoint_while_ready_and_named_ports_are_its_own() {
         let store = Store::default();
-        store.create(&NAMESPACES, json!({"metadata": {"name": "n"}})).expect("a namespace");
+        store
+            .create(&NAMESPACES, json!({"metadata": {"name": "n"}}))
+            .expect("a namespace");
         let service = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"selector": {"a": "b"}, "ports": [{"name": "http", "port": 80, "targetPort": "web"}]}});
         store.create(&SERVICES, service).expect("a service");
         let pod = |name: &str, address: &str, port: u16, ready: &str| {
@@ -184,7 +246,10 @@ mod tests {
                 "status": {"phase": "Running", "podIP": address, "conditions": [{"type": "Ready", "status": ready}]},
             }))
         };
-        let pods = [pod("p", "10.244.0.2", 8080, "True"), pod("q", "10.244.0.3", 9090, "False")];
+        let pods = [
+            pod("p", "10.244.0.2", 8080, "True"),
+            pod("q", "10.244.0.3", 9090, "False"),
+        ];
         for action in decide(&store, &pods) {
             super::super::carry_out(&store, action);
         }

@@ -13,7 +13,10 @@ pub fn decide(store: &Store) -> Vec<Action> {
         let name = object::name(&namespace);
         if !object::deleting(&namespace) {
             if store.find(&SERVICE_ACCOUNTS, name, "default").is_none() {
-                actions.push(Action::Create(&SERVICE_ACCOUNTS, json!({"metadata": {"name": "default", "namespace": name}})));
+                actions.push(Action::Create(
+                    &SERVICE_ACCOUNTS,
+                    json!({"metadata": {"name": "default", "namespace": name}}),
+                ));
             }
             continue;
         }

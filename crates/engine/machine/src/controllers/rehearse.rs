@@ -41,20 +41,37 @@ pub fn rehearse(given: &[Value], injection: Injection) -> Rehearsal {
     for name in ["default", "kube-system", SYSTEM_NAMESPACE] {
         let _ = store.create(&NAMESPACES, json!({"metadata": {"name": name}}));
     }
-    let _ = store.create(&NODES, json!({"metadata": {"name": NODE_NAME, "labels": {"kubernetes.io/hostname": NODE_NAME}}}));
+    let _ = store.create(
+        &NODES,
+        json!({"metadata": {"name": NODE_NAME, "labels": {"kubernetes.io/hostname": NODE_NAME}}}),
+    );
     let mut refused = Vec::new();
     let mut order: Vec<usize> = (0..given.len()).collect();
-    order.sort_by_key(|index| given.get(*index).is_none_or(|object| object::text(object, "/kind") != "Namespace"));
+    order.sort_by_key(|index| {
+        given
+            .get(*index)
+            .is_none_or(|object| object::text(object, "/kind") != "Namespace")
+    });
     for index in order {
-        let Some(object) = given.get(index) else { continue };
-        let Some(kind) = by_object(object::text(object, "/apiVersion"), object::text(object, "/kind")) else { continue };
+        let Some(object) = given.get(index) else {
+            continue;
+        };
+        let Some(kind) = by_object(
+            object::text(object, "/apiVersion"),
+            object::text(object, "/kind"),
+        ) else {
+            continue;
+        };
         if let Err(refusal) = source::apply(&store, kind, object, None) {
             refused.push((index, refusal.to_string()));
         }
     }
     settle(&store);
     refused.sort_unstable();
-    Rehearsal { objects: ALL.iter().flat_map(|kind| store.all(kind)).collect(), refused }
+    Rehearsal {
+        objects: ALL.iter().flat_map(|kind| store.all(kind)).collect(),
+        refused,
+    }
 }
 
 fn settle(store: &Store) {
@@ -67,7 +84,12 @@ fn settle(store: &Store) {
         }
         for pod in store.all(&PODS) {
             if object::text(&pod, "/status/podIP").is_empty() {
-                store.set_status(&PODS, object::namespace(&pod), object::name(&pod), running(Ipv4Addr::from(address)));
+                store.set_status(
+                    &PODS,
+                    object::namespace(&pod),
+                    object::name(&pod),
+                    running(Ipv4Addr::from(address)),
+                );
                 address += 1;
             }
         }
@@ -80,7 +102,9 @@ fn settle(store: &Store) {
 
 /// A name in place of one that the store would make up.
 fn numbered(action: Action, number: &mut u32) -> Action {
-    let Action::Create(kind, mut object) = action else { return action };
+    let Action::Create(kind, mut object) = action else {
+        return action;
+    };
     let prefix = object::text(&object, "/metadata/generateName").to_string();
     if object::name(&object).is_empty() && !prefix.is_empty() {
         *number += 1;
@@ -115,17 +139,32 @@ mod tests {
     }
 
     fn injection() -> Injection {
-        Injection { proxy: ProxyKind::Tanbark, trust_domain: "cluster.local".into() }
+        Injection {
+            proxy: ProxyKind::Tanbark,
+            trust_domain: "cluster.local".into(),
+        }
     }
 
     #[test]
     fn pods_with_proxies_and_endpoints_come_of_a_deployment_and_a_service() {
         let result = rehearse(&objects(), injection());
-        let of = |kind: &str| -> Vec<&Arc<Value>> { result.objects.iter().filter(|object| object::text(object, "/kind") == kind).collect() };
+        let of = |kind: &str| -> Vec<&Arc<Value>> {
+            result
+                .objects
+                .iter()
+                .filter(|object| object::text(object, "/kind") == kind)
+                .collect()
+        };
         let pods = of("Pod");
         assert_eq!(pods.len(), 3);
-        assert!(pods.iter().all(|pod| object::text(pod, "/spec/initContainers/0/name") == "istio-proxy"));
-        let endpoints: Vec<&Value> = of("EndpointSlice").iter().flat_map(|slice| object::list(slice, "/endpoints")).collect();
+        assert!(
+            pods.iter()
+                .all(|pod| object::text(pod, "/spec/initContainers/0/name") == "istio-proxy")
+        );
+        let endpoints: Vec<&Value> = of("EndpointSlice")
+            .iter()
+            .flat_map(|slice| object::list(slice, "/endpoints"))
+            .collect();
         assert_eq!(endpoints.len(), 3);
         assert_eq!(result.refused.len(), 1, "{:?}", result.refused);
         assert_eq!(result.refused[0].0, 3);
@@ -135,8 +174,17 @@ mod tests {
     fn the_same_objects_give_the_same_pods() {
         let names = || -> Vec<(String, String)> {
             let result = rehearse(&objects(), injection());
-            let pods = result.objects.iter().filter(|object| object::text(object, "/kind") == "Pod");
-            pods.map(|pod| (object::name(pod).to_string(), object::text(pod, "/status/podIP").to_string())).collect()
+            let pods = result
+                .objects
+                .iter()
+                .filter(|object| object::text(object, "/kind") == "Pod");
+            pods.map(|pod| {
+                (
+                    object::name(pod).to_string(),
+                    object::text(pod, "/status/podIP").to_string(),
+                )
+            })
+            .collect()
         };
         assert_eq!(names(), names());
     }

@@ -9,14 +9,22 @@ use crate::store::kinds::{PODS, STATEFUL_SETS};
 /// What is to be done about one StatefulSet with these pods.
 pub fn decide(set: &Value, pods: &[&Value]) -> Vec<Action> {
     let wanted = object::number(set, "/spec/replicas").unwrap_or(1).max(0);
-    let first = object::number(set, "/spec/ordinals/start").unwrap_or(0).max(0);
+    let first = object::number(set, "/spec/ordinals/start")
+        .unwrap_or(0)
+        .max(0);
     let parallel = object::text(set, "/spec/podManagementPolicy") == "Parallel";
-    let revision = set.pointer("/spec/template").map(super::deployment::hash).unwrap_or_default();
+    let revision = set
+        .pointer("/spec/template")
+        .map(super::deployment::hash)
+        .unwrap_or_default();
     let mut actions = Vec::new();
     if !object::deleting(set) {
         actions = step(set, pods, (first, first + wanted), parallel, &revision);
     }
-    let current = pods.iter().filter(|pod| revision_of(pod) == revision).count();
+    let current = pods
+        .iter()
+        .filter(|pod| revision_of(pod) == revision)
+        .count();
     let ready_count = pods.iter().filter(|pod| ready(pod)).count();
     let status = json!({
         "replicas": pods.len(), "readyReplicas": ready_count, "availableReplicas": ready_count, "currentReplicas": current, "updatedReplicas": current,
@@ -32,16 +40,32 @@ fn revision_of(pod: &Value) -> &str {
 }
 
 fn ordinal(set: &Value, pod: &Value) -> Option<i64> {
-    object::name(pod).strip_prefix(object::name(set))?.strip_prefix('-')?.parse().ok()
+    object::name(pod)
+        .strip_prefix(object::name(set))?
+        .strip_prefix('-')?
+        .parse()
+        .ok()
 }
 
-fn step(set: &Value, pods: &[&Value], (first, end): (i64, i64), parallel: bool, revision: &str) -> Vec<Action> {
+fn step(
+    set: &Value,
+    pods: &[&Value],
+    (first, end): (i64, i64),
+    parallel: bool,
+    revision: &str,
+) -> Vec<Action> {
     let mut actions = Vec::new();
-    let of = |number: i64| pods.iter().find(|pod| ordinal(set, pod) == Some(number)).copied();
+    let of = |number: i64| {
+        pods.iter()
+            .find(|pod| ordinal(set, pod) == Some(number))
+            .copied()
+    };
     for number in first..end {
         match of(number) {
             None => actions.push(Action::Create(&PODS, new_pod(set, number, revision))),
-            Some(pod) if finished(pod) && !object::deleting(pod) => actions.push(Action::delete(&PODS, pod)),
+            Some(pod) if finished(pod) && !object::deleting(pod) => {
+                actions.push(Action::delete(&PODS, pod))
+            }
             Some(pod) if ready(pod) && !object::deleting(pod) => continue,
             Some(_) => {}
         }
@@ -49,7 +73,10 @@ fn step(set: &Value, pods: &[&Value], (first, end): (i64, i64), parallel: bool, 
             return actions;
         }
     }
-    let mut surplus: Vec<&&Value> = pods.iter().filter(|pod| ordinal(set, pod).is_none_or(|number| !(first..end).contains(&number))).collect();
+    let mut surplus: Vec<&&Value> = pods
+        .iter()
+        .filter(|pod| ordinal(set, pod).is_none_or(|number| !(first..end).contains(&number)))
+        .collect();
     surplus.sort_by_key(|pod| std::cmp::Reverse(ordinal(set, pod)));
     if let Some(last) = surplus.first() {
         if !object::deleting(last) {
@@ -58,7 +85,10 @@ fn step(set: &Value, pods: &[&Value], (first, end): (i64, i64), parallel: bool, 
         return actions;
     }
     // The template changed: from the last to the first, each when the one before is ready again.
-    let outdated = (first..end).rev().filter_map(of).find(|pod| revision_of(pod) != revision);
+    let outdated = (first..end)
+        .rev()
+        .filter_map(of)
+        .find(|pod| revision_of(pod) != revision);
     if let Some(pod) = outdated
         && object::text(set, "/spec/updateStrategy/type") != "OnDelete"
         && !object::deleting(pod)
@@ -73,7 +103,11 @@ fn new_pod(set: &Value, number: i64, revision: &str) -> Value {
     let name = format!("{}-{number}", object::name(set));
     let mut pod = pod_of(set, Name::Exact(&name));
     object::label(&mut pod, "statefulset.kubernetes.io/pod-name", &name);
-    object::label(&mut pod, "apps.kubernetes.io/pod-index", &number.to_string());
+    object::label(
+        &mut pod,
+        "apps.kubernetes.io/pod-index",
+        &number.to_string(),
+    );
     object::label(&mut pod, "controller-revision-hash", revision);
     let service = object::text(set, "/spec/serviceName").to_string();
     let spec = object::entry(&mut pod, "spec");
@@ -104,7 +138,16 @@ mod tests {
     }
 
     fn created(actions: &[Action]) -> Vec<&str> {
-        actions.iter().filter_map(|action| if let Action::Create(_, pod) = action { Some(object::name(pod)) } else { None }).collect()
+        actions
+            .iter()
+            .filter_map(|action| {
+                if let Action::Create(_, pod) = action {
+                    Some(object::name(pod))
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     #[test]
@@ -122,6 +165,10 @@ mod tests {
         let mut changed = set(2);
         changed["spec"]["template"]["spec"]["x"] = 1.into();
         assert!(matches!(&of(&changed)[0], Action::Delete(_, _, name, _) if name == "s-1"));
-        assert!(!of(&set(2)).iter().any(|action| matches!(action, Action::Delete(..))));
+        assert!(
+            !of(&set(2))
+                .iter()
+                .any(|action| matches!(action, Action::Delete(..)))
+        );
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::run::{launch_entry, read_status};
 use super::{Pod, blocking};
-use crate::container::{Entry, EnterSpec};
+use crate::container::{EnterSpec, Entry};
 use crate::error::{Context as _, Error, Result};
 use crate::kubelet::Context;
 use crate::launch::pipe;
@@ -45,12 +45,22 @@ pub struct Entered {
 ///
 /// # Errors
 /// The container does not run, or the command cannot be started.
-pub async fn enter(context: &Arc<Context>, pod: &Pod, container: &str, arguments: Vec<String>, standard: Standard) -> Result<Entered> {
+pub async fn enter(
+    context: &Arc<Context>,
+    pod: &Pod,
+    container: &str,
+    arguments: Vec<String>,
+    standard: Standard,
+) -> Result<Entered> {
     let process = pod.processes.lock().get(container).cloned();
-    let process = process.ok_or_else(|| Error::Configuration(format!("container {container} is not running")))?;
+    let process = process
+        .ok_or_else(|| Error::Configuration(format!("container {container} is not running")))?;
     let mut command = process.command;
     command.arguments = arguments;
-    let entry = Entry::Enter(EnterSpec { command, terminal: standard.terminal });
+    let entry = Entry::Enter(EnterSpec {
+        command,
+        terminal: standard.terminal,
+    });
     let worker = context.clone();
     let (pid, ended, status) = blocking(move || {
         let open = |name: &str| {
@@ -59,11 +69,17 @@ pub async fn enter(context: &Arc<Context>, pod: &Pod, container: &str, arguments
         };
         let namespaces = [open("net")?, open("uts")?, open("mnt")?, open("pid")?];
         let numbers: Vec<i32> = namespaces.iter().map(AsRawFd::as_raw_fd).collect();
-        let standard = (standard.input.as_raw_fd(), standard.output.as_raw_fd(), standard.errors.as_raw_fd());
+        let standard = (
+            standard.input.as_raw_fd(),
+            standard.output.as_raw_fd(),
+            standard.errors.as_raw_fd(),
+        );
         launch_entry(&worker, &entry, 0, &numbers, standard)
     })
     .await?;
-    let message = read_status(status).await.unwrap_or_else(|error| error.to_string());
+    let message = read_status(status)
+        .await
+        .unwrap_or_else(|error| error.to_string());
     if message.is_empty() {
         return Ok(Entered { pid, ended });
     }
@@ -81,13 +97,27 @@ impl Drop for KillOnDrop {
 }
 
 /// Runs an exec action; its output as the error when the code is not 0.
-pub async fn succeeds(context: &Arc<Context>, pod: &Pod, container: &str, action: &Value) -> Result<(), String> {
-    let arguments: Vec<String> = object::list(action, "/command").iter().filter_map(Value::as_str).map(String::from).collect();
+pub async fn succeeds(
+    context: &Arc<Context>,
+    pod: &Pod,
+    container: &str,
+    action: &Value,
+) -> Result<(), String> {
+    let arguments: Vec<String> = object::list(action, "/command")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(String::from)
+        .collect();
     let run = async {
         let (read, write) = pipe().context(|| "make a pipe".into())?;
         let null = File::open("/dev/null").context(|| "open /dev/null".into())?;
         let errors = write.try_clone().context(|| "make a pipe".into())?;
-        let standard = Standard { input: null.into(), output: write, errors, terminal: false };
+        let standard = Standard {
+            input: null.into(),
+            output: write,
+            errors,
+            terminal: false,
+        };
         let entered = enter(context, pod, container, arguments, standard).await?;
         let guard = KillOnDrop(entered.pid);
         let output = drain(read).await;
@@ -105,7 +135,9 @@ pub async fn succeeds(context: &Arc<Context>, pod: &Pod, container: &str, action
 /// The first part of what is written; the rest is read and forgotten.
 async fn drain(pipe: OwnedFd) -> String {
     use tokio::io::AsyncReadExt;
-    let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) else { return String::new() };
+    let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) else {
+        return String::new();
+    };
     let mut kept = Vec::new();
     let mut bytes = [0_u8; 4_096];
     while let Ok(length) = pipe.read(&mut bytes).await {
@@ -120,7 +152,13 @@ async fn drain(pipe: OwnedFd) -> String {
 }
 
 /// Runs a lifecycle hook; a failure is an event, no more.
-pub async fn hook(context: &Arc<Context>, pod: &Pod, network: &PodNetwork, container: &Value, hook: &Value) {
+pub async fn hook(
+    context: &Arc<Context>,
+    pod: &Pod,
+    network: &PodNetwork,
+    container: &Value,
+    hook: &Value,
+) {
     let name = object::text(container, "/name");
     let result = match (hook.get("exec"), object::number(hook, "/sleep/seconds")) {
         (Some(action), _) => succeeds(context, pod, name, action).await,
@@ -131,6 +169,11 @@ pub async fn hook(context: &Arc<Context>, pod: &Pod, network: &PodNetwork, conta
         (None, None) => probe::attempt(network, hook, container).await,
     };
     if let Err(message) = result {
-        context.event(&pod.object, "Warning", "FailedLifecycleHook", &format!("container {name}: {message}"));
+        context.event(
+            &pod.object,
+            "Warning",
+            "FailedLifecycleHook",
+            &format!("container {name}: {message}"),
+        );
     }
 }

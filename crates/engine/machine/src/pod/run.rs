@@ -17,7 +17,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::environment::{Environment, Missing, add_own, expand, service_links};
 use super::status::{Doing, Ended};
 use super::{Pod, Process, exec};
-use crate::container::{Command, Entry, NAMESPACE_DESCRIPTOR, NET_ADMIN, NET_BIND_SERVICE, SPEC_DESCRIPTOR, STATUS_DESCRIPTOR, StartSpec};
+use crate::container::{
+    Command, Entry, NAMESPACE_DESCRIPTOR, NET_ADMIN, NET_BIND_SERVICE, SPEC_DESCRIPTOR,
+    STATUS_DESCRIPTOR, StartSpec,
+};
 use crate::error::{Context as _, Error, Result};
 use crate::kubelet::Context;
 use crate::launch::{Launch, c_strings, memory_file, pipe};
@@ -76,7 +79,9 @@ pub struct Job {
 pub fn backoff(failures: u32) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
-        more => Duration::from_secs(10).saturating_mul(1 << (more - 2).min(10)).min(MAX_BACKOFF),
+        more => Duration::from_secs(10)
+            .saturating_mul(1 << (more - 2).min(10))
+            .min(MAX_BACKOFF),
     }
 }
 
@@ -109,9 +114,17 @@ impl Job {
             };
             let begun = Instant::now();
             let end = self.run_once(command, &mut stage).await;
-            failures = if begun.elapsed() >= FORGIVEN_AFTER { 1 } else { failures + 1 };
+            failures = if begun.elapsed() >= FORGIVEN_AFTER {
+                1
+            } else {
+                failures + 1
+            };
             let over = *stage.borrow() != Stage::Run || !starts_again(&self.policy, end.code);
-            let finished = if end.code == 0 { Finished::Succeeded } else { Finished::Failed };
+            let finished = if end.code == 0 {
+                Finished::Succeeded
+            } else {
+                Finished::Failed
+            };
             if over {
                 self.update(|container| {
                     container.ready = false;
@@ -138,12 +151,22 @@ impl Job {
     }
 
     fn tell_backoff(&self, end: Ended, wait: Duration) {
-        let message = format!("back-off {}s restarting container {} (exit code {}) {}", wait.as_secs(), self.name(), end.code, end.message);
-        self.context.event(&self.pod.object, "Warning", "BackOff", message.trim());
+        let message = format!(
+            "back-off {}s restarting container {} (exit code {}) {}",
+            wait.as_secs(),
+            self.name(),
+            end.code,
+            end.message
+        );
+        self.context
+            .event(&self.pod.object, "Warning", "BackOff", message.trim());
         self.update(|container| {
             container.ready = false;
             container.started = false;
-            container.doing = Doing::Waiting { reason: "CrashLoopBackOff".into(), message: message.trim().into() };
+            container.doing = Doing::Waiting {
+                reason: "CrashLoopBackOff".into(),
+                message: message.trim().into(),
+            };
             container.last = Some(end);
         });
     }
@@ -159,11 +182,27 @@ impl Job {
             let (reason, message) = match self.resolve() {
                 Ok(command) => return command,
                 Err(Unresolved::Image(message)) => ("ErrImagePull", message),
-                Err(Unresolved::Missing(Missing(message))) => ("CreateContainerConfigError", message),
+                Err(Unresolved::Missing(Missing(message))) => {
+                    ("CreateContainerConfigError", message)
+                }
             };
             if told != message {
-                self.context.event(&self.pod.object, "Warning", if reason == "ErrImagePull" { "Failed" } else { reason }, &message);
-                self.update(|container| container.doing = Doing::Waiting { reason: reason.into(), message: message.clone() });
+                self.context.event(
+                    &self.pod.object,
+                    "Warning",
+                    if reason == "ErrImagePull" {
+                        "Failed"
+                    } else {
+                        reason
+                    },
+                    &message,
+                );
+                self.update(|container| {
+                    container.doing = Doing::Waiting {
+                        reason: reason.into(),
+                        message: message.clone(),
+                    }
+                });
                 told = message;
                 version.mark_unchanged();
             }
@@ -175,25 +214,56 @@ impl Job {
     }
 
     fn resolve(&self) -> Result<Command, Unresolved> {
-        let texts = |pointer: &str| -> Vec<String> { object::list(&self.container, pointer).iter().filter_map(Value::as_str).map(String::from).collect() };
+        let texts = |pointer: &str| -> Vec<String> {
+            object::list(&self.container, pointer)
+                .iter()
+                .filter_map(Value::as_str)
+                .map(String::from)
+                .collect()
+        };
         let images = self.context.images.borrow().clone();
         let image = object::text(&self.container, "/image");
-        let resolved = images.resolve(image, &texts("/command"), &texts("/args")).map_err(Unresolved::Image)?;
-        let address = self.pod.network.lock().as_ref().map_or(std::net::Ipv4Addr::LOCALHOST, |network| network.address);
+        let resolved = images
+            .resolve(image, &texts("/command"), &texts("/args"))
+            .map_err(Unresolved::Image)?;
+        let address = self
+            .pod
+            .network
+            .lock()
+            .as_ref()
+            .map_or(std::net::Ipv4Addr::LOCALHOST, |network| network.address);
         let mut environment = Environment::new();
         environment.insert("PATH".into(), images.search_path());
         environment.insert("HOME".into(), "/".into());
         environment.insert("HOSTNAME".into(), object::name(&self.pod.object).into());
         environment.extend(resolved.environment);
-        if self.pod.object.pointer("/spec/enableServiceLinks").and_then(Value::as_bool).unwrap_or(true) {
-            environment.extend(service_links(&self.context.store, object::namespace(&self.pod.object)));
+        if self
+            .pod
+            .object
+            .pointer("/spec/enableServiceLinks")
+            .and_then(Value::as_bool)
+            .unwrap_or(true)
+        {
+            environment.extend(service_links(
+                &self.context.store,
+                object::namespace(&self.pod.object),
+            ));
         }
-        add_own(&mut environment, &self.pod.object, &self.container, address, &self.context.store).map_err(Unresolved::Missing)?;
+        add_own(
+            &mut environment,
+            &self.pod.object,
+            &self.container,
+            address,
+            &self.context.store,
+        )
+        .map_err(Unresolved::Missing)?;
         let trusted = image.starts_with("tanbark/");
         if trusted {
             for (name, value) in &self.context.options.environment {
                 if name.starts_with("RUST_") || name.starts_with("TANBARK_") {
-                    environment.entry(name.clone()).or_insert_with(|| value.clone());
+                    environment
+                        .entry(name.clone())
+                        .or_insert_with(|| value.clone());
                 }
             }
         }
@@ -202,7 +272,11 @@ impl Job {
             directory => PathBuf::from(directory),
         };
         Ok(Command {
-            arguments: resolved.command.iter().map(|argument| expand(argument, &environment)).collect(),
+            arguments: resolved
+                .command
+                .iter()
+                .map(|argument| expand(argument, &environment))
+                .collect(),
             environment: environment.into_iter().collect(),
             directory,
             identity: self.identity(trusted),
@@ -217,23 +291,41 @@ impl Job {
         }
         let number = |name: &str| {
             let own = object::number(&self.container, &format!("/securityContext/{name}"));
-            let number = own.or_else(|| object::number(&self.pod.object, &format!("/spec/securityContext/{name}")));
-            number.and_then(|number| u32::try_from(number).ok()).filter(|number| trusted || *number != 0)
+            let number = own.or_else(|| {
+                object::number(&self.pod.object, &format!("/spec/securityContext/{name}"))
+            });
+            number
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| trusted || *number != 0)
         };
-        Some((number("runAsUser").unwrap_or(NOBODY), number("runAsGroup").unwrap_or(NOBODY)))
+        Some((
+            number("runAsUser").unwrap_or(NOBODY),
+            number("runAsGroup").unwrap_or(NOBODY),
+        ))
     }
 
     fn capabilities(&self, trusted: bool) -> Vec<u8> {
         let added = object::list(&self.container, "/securityContext/capabilities/add");
         if !trusted {
             if !added.is_empty() {
-                let message = format!("container {}: securityContext.capabilities.add is not granted on one machine", self.name());
-                self.context.event(&self.pod.object, "Warning", "Unsupported", &message);
+                let message = format!(
+                    "container {}: securityContext.capabilities.add is not granted on one machine",
+                    self.name()
+                );
+                self.context
+                    .event(&self.pod.object, "Warning", "Unsupported", &message);
             }
             return Vec::new();
         }
-        let known = [("NET_ADMIN", NET_ADMIN), ("NET_BIND_SERVICE", NET_BIND_SERVICE)];
-        known.iter().filter(|(name, _)| added.iter().any(|added| added == name)).map(|(_, number)| *number).collect()
+        let known = [
+            ("NET_ADMIN", NET_ADMIN),
+            ("NET_BIND_SERVICE", NET_BIND_SERVICE),
+        ];
+        known
+            .iter()
+            .filter(|(name, _)| added.iter().any(|added| added == name))
+            .map(|(_, number)| *number)
+            .collect()
     }
 
     async fn run_once(&self, command: Command, stage: &mut watch::Receiver<Stage>) -> Ended {
@@ -241,28 +333,65 @@ impl Job {
         let started = match self.start(command.clone()).await {
             Ok(started) => started,
             Err(error) => {
-                self.context.event(&self.pod.object, "Warning", "Failed", &error.to_string());
-                return Ended { code: 128, reason: "StartError".into(), message: error.to_string(), started: since, finished: object::now() };
+                self.context
+                    .event(&self.pod.object, "Warning", "Failed", &error.to_string());
+                return Ended {
+                    code: 128,
+                    reason: "StartError".into(),
+                    message: error.to_string(),
+                    started: since,
+                    finished: object::now(),
+                };
             }
         };
         let name = self.name().to_string();
-        self.pod.processes.lock().insert(name.clone(), Process { pid: started.pid, command });
-        let (has_startup, has_readiness) = (self.container.get("startupProbe").is_some(), self.container.get("readinessProbe").is_some());
+        self.pod.processes.lock().insert(
+            name.clone(),
+            Process {
+                pid: started.pid,
+                command,
+            },
+        );
+        let (has_startup, has_readiness) = (
+            self.container.get("startupProbe").is_some(),
+            self.container.get("readinessProbe").is_some(),
+        );
         self.update(|container| {
-            container.doing = Doing::Running { since: since.clone() };
+            container.doing = Doing::Running {
+                since: since.clone(),
+            };
             container.started = !has_startup;
             container.ready = !has_startup && !has_readiness;
         });
-        self.context.event(&self.pod.object, "Normal", "Started", &format!("Started container {name}"));
+        self.context.event(
+            &self.pod.object,
+            "Normal",
+            "Started",
+            &format!("Started container {name}"),
+        );
         let exit = self.watch(started, stage).await;
         self.pod.processes.lock().remove(&name);
-        let reason = if exit.code() == 0 { "Completed" } else { "Error" };
-        Ended { code: exit.code(), reason: reason.into(), message: String::new(), started: since, finished: object::now() }
+        let reason = if exit.code() == 0 {
+            "Completed"
+        } else {
+            "Error"
+        };
+        Ended {
+            code: exit.code(),
+            reason: reason.into(),
+            message: String::new(),
+            started: since,
+            finished: object::now(),
+        }
     }
 
     /// Waits for the end; passes the pod's wish and a failed liveness probe on.
     async fn watch(&self, started: Started, stage: &mut watch::Receiver<Stage>) -> Exit {
-        let Started { pid, mut ended, log } = started;
+        let Started {
+            pid,
+            mut ended,
+            log,
+        } = started;
         let mut sent = Stage::Run;
         let mut probes = std::pin::pin!(self.probes(&log));
         let mut probing = true;
@@ -270,7 +399,14 @@ impl Job {
         loop {
             let wanted = *stage.borrow();
             if wanted > sent {
-                signal(pid, if wanted == Stage::Kill { Signal::SIGKILL } else { Signal::SIGTERM });
+                signal(
+                    pid,
+                    if wanted == Stage::Kill {
+                        Signal::SIGKILL
+                    } else {
+                        Signal::SIGTERM
+                    },
+                );
                 sent = wanted;
             }
             let kill = async {
@@ -300,7 +436,9 @@ impl Job {
 
     /// Runs the probes; ends with the reason why the container must be stopped.
     async fn probes(&self, _log: &LogFile) -> String {
-        let Some(network) = self.pod.network.lock().clone() else { return std::future::pending().await };
+        let Some(network) = self.pod.network.lock().clone() else {
+            return std::future::pending().await;
+        };
         if let Some(hook) = self.container.pointer("/lifecycle/postStart") {
             exec::hook(&self.context, &self.pod, &network, &self.container, hook).await;
         }
@@ -332,7 +470,9 @@ impl Job {
     }
 
     async fn readiness(&self, network: &PodNetwork) {
-        let Some(probe) = self.container.get("readinessProbe") else { return std::future::pending().await };
+        let Some(probe) = self.container.get("readinessProbe") else {
+            return std::future::pending().await;
+        };
         let timing = Timing::of(probe);
         sleep(timing.initial_delay).await;
         let (mut successes, mut failures, mut ready) = (0, 0, false);
@@ -341,17 +481,28 @@ impl Job {
                 Ok(()) => (successes, failures) = (successes + 1, 0),
                 Err(_) => (successes, failures) = (0, failures + 1),
             }
-            let now = if ready { failures < timing.failures } else { successes >= timing.successes };
+            let now = if ready {
+                failures < timing.failures
+            } else {
+                successes >= timing.successes
+            };
             if now != ready {
                 ready = now;
                 self.update(|container| container.ready = ready);
             }
-            sleep(if ready { timing.period } else { EAGER_PERIOD.min(timing.period) }).await;
+            sleep(if ready {
+                timing.period
+            } else {
+                EAGER_PERIOD.min(timing.period)
+            })
+            .await;
         }
     }
 
     async fn liveness(&self, network: &PodNetwork) -> String {
-        let Some(probe) = self.container.get("livenessProbe") else { return std::future::pending().await };
+        let Some(probe) = self.container.get("livenessProbe") else {
+            return std::future::pending().await;
+        };
         let timing = Timing::of(probe);
         sleep(timing.initial_delay).await;
         let mut failures = 0;
@@ -369,19 +520,34 @@ impl Job {
         }
     }
 
-    async fn attempt(&self, network: &PodNetwork, probe: &Value, timing: Timing) -> Result<(), String> {
+    async fn attempt(
+        &self,
+        network: &PodNetwork,
+        probe: &Value,
+        timing: Timing,
+    ) -> Result<(), String> {
         let attempt = async {
             match probe.get("exec") {
                 Some(action) => exec::succeeds(&self.context, &self.pod, self.name(), action).await,
                 None => probe::attempt(network, probe, &self.container).await,
             }
         };
-        timeout(timing.timeout, attempt).await.unwrap_or_else(|_| Err("timed out".into()))
+        timeout(timing.timeout, attempt)
+            .await
+            .unwrap_or_else(|_| Err("timed out".into()))
     }
 
     async fn start(&self, command: Command) -> Result<Started> {
-        let network = self.pod.network.lock().clone().ok_or_else(|| Error::Peer("the pod has no network".into()))?;
-        let (namespace, pod_name) = (object::namespace(&self.pod.object), object::name(&self.pod.object));
+        let network = self
+            .pod
+            .network
+            .lock()
+            .clone()
+            .ok_or_else(|| Error::Peer("the pod has no network".into()))?;
+        let (namespace, pod_name) = (
+            object::namespace(&self.pod.object),
+            object::name(&self.pod.object),
+        );
         let mounts = super::volumes(&self.context, &self.pod, &network).mounts(&self.container)?;
         let scratch = self.pod.folder.join("root").join(self.name());
         let spec = Entry::Start(StartSpec {
@@ -401,11 +567,22 @@ impl Job {
         let (out_read, out_write) = pipe().context(|| "make a pipe".into())?;
         let (error_read, error_write) = pipe().context(|| "make a pipe".into())?;
         let context = self.context.clone();
-        let (pid, ended, status) =
-            super::blocking(move || launch_container(&context, &spec, &scratch, &network, &out_write, &error_write)).await?;
+        let (pid, ended, status) = super::blocking(move || {
+            launch_container(
+                &context,
+                &spec,
+                &scratch,
+                &network,
+                &out_write,
+                &error_write,
+            )
+        })
+        .await?;
         tokio::spawn(log.clone().copy("stdout", out_read));
         tokio::spawn(log.clone().copy("stderr", error_read));
-        let message = read_status(status).await.unwrap_or_else(|error| error.to_string());
+        let message = read_status(status)
+            .await
+            .unwrap_or_else(|error| error.to_string());
         if message.is_empty() {
             return Ok(Started { pid, ended, log });
         }
@@ -424,16 +601,35 @@ enum Unresolved {
 
 type Launched = (i32, oneshot::Receiver<Exit>, OwnedFd);
 
-fn launch_container(context: &Context, spec: &Entry, scratch: &Path, network: &PodNetwork, out: &OwnedFd, errors: &OwnedFd) -> Result<Launched> {
+fn launch_container(
+    context: &Context,
+    spec: &Entry,
+    scratch: &Path,
+    network: &PodNetwork,
+    out: &OwnedFd,
+    errors: &OwnedFd,
+) -> Result<Launched> {
     std::fs::create_dir_all(scratch).context(|| format!("make {}", scratch.display()))?;
     let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
     let namespaces = [network.namespace.as_raw_fd()];
     let null = File::open("/dev/null").context(|| "open /dev/null".into())?;
-    launch_entry(context, spec, flags, &namespaces, (null.as_raw_fd(), out.as_raw_fd(), errors.as_raw_fd()))
+    launch_entry(
+        context,
+        spec,
+        flags,
+        &namespaces,
+        (null.as_raw_fd(), out.as_raw_fd(), errors.as_raw_fd()),
+    )
 }
 
 /// Starts this program as `container-exec` with an entry; the third part is the read end of its status pipe.
-pub fn launch_entry(context: &Context, entry: &Entry, flags: i32, namespaces: &[i32], standard: (i32, i32, i32)) -> Result<Launched> {
+pub fn launch_entry(
+    context: &Context,
+    entry: &Entry,
+    flags: i32,
+    namespaces: &[i32],
+    standard: (i32, i32, i32),
+) -> Result<Launched> {
     let text = serde_json::to_vec(entry).map_err(|error| Error::Peer(error.to_string()))?;
     let spec = memory_file(c"container", &text).context(|| "make a memory file".into())?;
     let (status_read, status_write) = pipe().context(|| "make a pipe".into())?;
@@ -444,25 +640,47 @@ pub fn launch_entry(context: &Context, entry: &Entry, flags: i32, namespaces: &[
         (spec.as_raw_fd(), SPEC_DESCRIPTOR),
         (status_write.as_raw_fd(), STATUS_DESCRIPTOR),
     ];
-    descriptors.extend(namespaces.iter().zip(NAMESPACE_DESCRIPTOR..).map(|(from, to)| (*from, to)));
+    descriptors.extend(
+        namespaces
+            .iter()
+            .zip(NAMESPACE_DESCRIPTOR..)
+            .map(|(from, to)| (*from, to)),
+    );
     let program = c_strings(["/proc/self/exe"]).context(|| "the program".into())?;
-    let own = std::iter::once("tanbark".to_string()).chain(context.options.container_arguments.iter().cloned());
+    let own = std::iter::once("tanbark".to_string())
+        .chain(context.options.container_arguments.iter().cloned());
     let arguments = c_strings(own).context(|| "the arguments".into())?;
-    let program = program.first().ok_or_else(|| Error::Peer("no program".into()))?;
-    let launch = Launch { flags, program, arguments: &arguments, environment: &[], descriptors: &descriptors, writes: &[] };
-    let (pid, ended) = context.processes.launch(&launch).context(|| "start a container".into())?;
+    let program = program
+        .first()
+        .ok_or_else(|| Error::Peer("no program".into()))?;
+    let launch = Launch {
+        flags,
+        program,
+        arguments: &arguments,
+        environment: &[],
+        descriptors: &descriptors,
+        writes: &[],
+    };
+    let (pid, ended) = context
+        .processes
+        .launch(&launch)
+        .context(|| "start a container".into())?;
     Ok((pid, ended, status_read))
 }
 
 /// What the container's first process says before it becomes the command; empty when all went well.
 pub async fn read_status(pipe: OwnedFd) -> Result<String> {
-    let mut pipe = pipe::Receiver::from_owned_fd(pipe).context(|| "read a container's status".into())?;
+    let mut pipe =
+        pipe::Receiver::from_owned_fd(pipe).context(|| "read a container's status".into())?;
     let mut text = Vec::new();
     let read = pipe.read_to_end(&mut text);
     match timeout(Duration::from_secs(20), read).await {
         Ok(Ok(_)) => Ok(String::from_utf8_lossy(&text).into_owned()),
         Ok(Err(error)) => Err(Error::system("read a container's status", error)),
-        Err(_) => Err(Error::system("start a container", io::ErrorKind::TimedOut.into())),
+        Err(_) => Err(Error::system(
+            "start a container",
+            io::ErrorKind::TimedOut.into(),
+        )),
     }
 }
 
@@ -472,7 +690,9 @@ mod tests {
 
     #[test]
     fn the_backoff_doubles_from_ten_seconds_to_five_minutes() {
-        let seconds: Vec<u64> = (0..10).map(|failures| backoff(failures).as_secs()).collect();
+        let seconds: Vec<u64> = (0..10)
+            .map(|failures| backoff(failures).as_secs())
+            .collect();
         assert_eq!(seconds, [0, 0, 10, 20, 40, 80, 160, 300, 300, 300]);
     }
 

@@ -79,7 +79,10 @@ impl ContainerStatus {
             name: object::text(container, "/name").into(),
             image: object::text(container, "/image").into(),
             role,
-            doing: Doing::Waiting { reason: "PodInitializing".into(), message: String::new() },
+            doing: Doing::Waiting {
+                reason: "PodInitializing".into(),
+                message: String::new(),
+            },
             ready: false,
             started: false,
             restarts: 0,
@@ -91,29 +94,63 @@ impl ContainerStatus {
 /// The containers of a pod with their roles, init containers first.
 pub fn containers_of(pod: &Value) -> Vec<(Role, Value)> {
     let role = |container: &Value| {
-        if object::text(container, "/restartPolicy") == "Always" { Role::Sidecar } else { Role::Init }
+        if object::text(container, "/restartPolicy") == "Always" {
+            Role::Sidecar
+        } else {
+            Role::Init
+        }
     };
-    let init = object::list(pod, "/spec/initContainers").iter().map(|container| (role(container), container.clone()));
-    let own = object::list(pod, "/spec/containers").iter().map(|container| (Role::Application, container.clone()));
+    let init = object::list(pod, "/spec/initContainers")
+        .iter()
+        .map(|container| (role(container), container.clone()));
+    let own = object::list(pod, "/spec/containers")
+        .iter()
+        .map(|container| (Role::Application, container.clone()));
     init.chain(own).collect()
 }
 
 /// `Pending`, `Running`, `Succeeded`, `Failed`.
 pub fn phase(containers: &[ContainerStatus], restart_policy: &str) -> &'static str {
     let failed = |container: &ContainerStatus| matches!(&container.doing, Doing::Ended(end) if end.code != 0);
-    if restart_policy == "Never" && containers.iter().any(|container| container.role == Role::Init && failed(container)) {
+    if restart_policy == "Never"
+        && containers
+            .iter()
+            .any(|container| container.role == Role::Init && failed(container))
+    {
         return "Failed";
     }
-    let applications: Vec<&ContainerStatus> = containers.iter().filter(|container| container.role == Role::Application).collect();
-    if applications.iter().all(|container| matches!(container.doing, Doing::Ended(_))) {
-        return if applications.iter().any(|container| failed(container)) { "Failed" } else { "Succeeded" };
+    let applications: Vec<&ContainerStatus> = containers
+        .iter()
+        .filter(|container| container.role == Role::Application)
+        .collect();
+    if applications
+        .iter()
+        .all(|container| matches!(container.doing, Doing::Ended(_)))
+    {
+        return if applications.iter().any(|container| failed(container)) {
+            "Failed"
+        } else {
+            "Succeeded"
+        };
     }
-    let begun = |container: &&ContainerStatus| !matches!(container.doing, Doing::Waiting { .. }) || container.last.is_some();
-    if applications.iter().any(begun) { "Running" } else { "Pending" }
+    let begun = |container: &&ContainerStatus| {
+        !matches!(container.doing, Doing::Waiting { .. }) || container.last.is_some()
+    };
+    if applications.iter().any(begun) {
+        "Running"
+    } else {
+        "Pending"
+    }
 }
 
 /// The whole status; `before` keeps the times of conditions that did not change.
-pub fn status(pod: &Value, address: Option<Ipv4Addr>, containers: &[ContainerStatus], terminating: bool, before: &Value) -> Value {
+pub fn status(
+    pod: &Value,
+    address: Option<Ipv4Addr>,
+    containers: &[ContainerStatus],
+    terminating: bool,
+    before: &Value,
+) -> Value {
     let phase = phase(containers, object::text(pod, "/spec/restartPolicy"));
     let done = |container: &ContainerStatus| match container.role {
         Role::Init => matches!(&container.doing, Doing::Ended(end) if end.code == 0),
@@ -122,11 +159,20 @@ pub fn status(pod: &Value, address: Option<Ipv4Addr>, containers: &[ContainerSta
     };
     let initialized = containers.iter().all(done);
     let running = phase == "Running" && !terminating;
-    let containers_ready = running && containers.iter().filter(|container| container.role != Role::Init).all(|container| container.ready);
-    let gates = object::list(pod, "/spec/readinessGates").iter().all(|gate| {
-        let wanted = object::text(gate, "/conditionType");
-        object::list(before, "/conditions").iter().any(|condition| object::text(condition, "/type") == wanted && object::text(condition, "/status") == "True")
-    });
+    let containers_ready = running
+        && containers
+            .iter()
+            .filter(|container| container.role != Role::Init)
+            .all(|container| container.ready);
+    let gates = object::list(pod, "/spec/readinessGates")
+        .iter()
+        .all(|gate| {
+            let wanted = object::text(gate, "/conditionType");
+            object::list(before, "/conditions").iter().any(|condition| {
+                object::text(condition, "/type") == wanted
+                    && object::text(condition, "/status") == "True"
+            })
+        });
     let mut conditions = vec![
         condition("PodScheduled", true, before),
         condition("Initialized", initialized, before),
@@ -134,9 +180,18 @@ pub fn status(pod: &Value, address: Option<Ipv4Addr>, containers: &[ContainerSta
         condition("Ready", containers_ready && gates, before),
     ];
     let ours = ["PodScheduled", "Initialized", "ContainersReady", "Ready"];
-    conditions.extend(object::list(before, "/conditions").iter().filter(|condition| !ours.contains(&object::text(condition, "/type"))).cloned());
+    conditions.extend(
+        object::list(before, "/conditions")
+            .iter()
+            .filter(|condition| !ours.contains(&object::text(condition, "/type")))
+            .cloned(),
+    );
     let of_role = |init: bool| -> Vec<Value> {
-        containers.iter().filter(|container| (container.role == Role::Application) != init).map(container_status).collect()
+        containers
+            .iter()
+            .filter(|container| (container.role == Role::Application) != init)
+            .map(container_status)
+            .collect()
     };
     let start = match object::text(before, "/startTime") {
         "" => object::now(),
@@ -161,18 +216,24 @@ fn condition(kind: &str, holds: bool, before: &Value) -> Value {
     let wanted = if holds { "True" } else { "False" };
     let same = object::list(before, "/conditions")
         .iter()
-        .find(|condition| object::text(condition, "/type") == kind && object::text(condition, "/status") == wanted);
-    let since = same.map(|condition| object::text(condition, "/lastTransitionTime").to_string()).unwrap_or_else(object::now);
+        .find(|condition| {
+            object::text(condition, "/type") == kind && object::text(condition, "/status") == wanted
+        });
+    let since = same
+        .map(|condition| object::text(condition, "/lastTransitionTime").to_string())
+        .unwrap_or_else(object::now);
     json!({"type": kind, "status": wanted, "lastProbeTime": null, "lastTransitionTime": since})
 }
 
 fn container_status(container: &ContainerStatus) -> Value {
-    let ended = |end: &Ended| {
-        json!({"exitCode": end.code, "reason": end.reason, "message": end.message, "startedAt": end.started, "finishedAt": end.finished})
-    };
+    let ended = |end: &Ended| json!({"exitCode": end.code, "reason": end.reason, "message": end.message, "startedAt": end.started, "finishedAt": end.finished});
     let state = match &container.doing {
-        Doing::Waiting { reason, message } if message.is_empty() => json!({"waiting": {"reason": reason}}),
-        Doing::Waiting { reason, message } => json!({"waiting": {"reason": reason, "message": message}}),
+        Doing::Waiting { reason, message } if message.is_empty() => {
+            json!({"waiting": {"reason": reason}})
+        }
+        Doing::Waiting { reason, message } => {
+            json!({"waiting": {"reason": reason, "message": message}})
+        }
         Doing::Running { since } => json!({"running": {"startedAt": since}}),
         Doing::Ended(end) => json!({"terminated": ended(end)}),
     };
@@ -188,7 +249,12 @@ mod tests {
     use super::*;
 
     fn container(role: Role, doing: Doing, ready: bool) -> ContainerStatus {
-        ContainerStatus { doing, ready, started: ready, ..ContainerStatus::new(&json!({"name": "c"}), role) }
+        ContainerStatus {
+            doing,
+            ready,
+            started: ready,
+            ..ContainerStatus::new(&json!({"name": "c"}), role)
+        }
     }
 
     fn running() -> Doing {
@@ -196,23 +262,62 @@ mod tests {
     }
 
     fn ended(code: i32) -> Doing {
-        Doing::Ended(Ended { code, reason: "x".into(), message: String::new(), started: "t".into(), finished: "t".into() })
+        Doing::Ended(Ended {
+            code,
+            reason: "x".into(),
+            message: String::new(),
+            started: "t".into(),
+            finished: "t".into(),
+        })
     }
 
     fn waiting() -> Doing {
-        Doing::Waiting { reason: "x".into(), message: String::new() }
+        Doing::Waiting {
+            reason: "x".into(),
+            message: String::new(),
+        }
     }
 
     #[test]
     fn phases_follow_the_application() {
         use Role::{Application, Init, Sidecar};
         for (containers, expected) in [
-            (vec![container(Sidecar, running(), true), container(Application, waiting(), false)], "Pending"),
+            (
+                vec![
+                    container(Sidecar, running(), true),
+                    container(Application, waiting(), false),
+                ],
+                "Pending",
+            ),
             (vec![container(Application, running(), false)], "Running"),
-            (vec![container(Application, ended(0), false), container(Application, running(), true)], "Running"),
-            (vec![container(Sidecar, running(), true), container(Application, ended(0), false)], "Succeeded"),
-            (vec![container(Application, ended(0), false), container(Application, ended(3), false)], "Failed"),
-            (vec![container(Init, ended(1), false), container(Application, waiting(), false)], "Failed"),
+            (
+                vec![
+                    container(Application, ended(0), false),
+                    container(Application, running(), true),
+                ],
+                "Running",
+            ),
+            (
+                vec![
+                    container(Sidecar, running(), true),
+                    container(Application, ended(0), false),
+                ],
+                "Succeeded",
+            ),
+            (
+                vec![
+                    container(Application, ended(0), false),
+                    container(Application, ended(3), false),
+                ],
+                "Failed",
+            ),
+            (
+                vec![
+                    container(Init, ended(1), false),
+                    container(Application, waiting(), false),
+                ],
+                "Failed",
+            ),
         ] {
             assert_eq!(phase(&containers, "Never"), expected, "{containers:?}");
         }
@@ -221,10 +326,15 @@ mod tests {
     #[test]
     fn a_pod_is_ready_when_all_are_and_not_while_it_ends() {
         let pod = json!({"spec": {}});
-        let containers = [container(Role::Sidecar, running(), true), container(Role::Application, running(), true)];
+        let containers = [
+            container(Role::Sidecar, running(), true),
+            container(Role::Application, running(), true),
+        ];
         let ready = |terminating| {
             let status = status(&pod, None, &containers, terminating, &json!({}));
-            object::list(&status, "/conditions").iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+            object::list(&status, "/conditions")
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
         };
         assert!(ready(false));
         assert!(!ready(true));

@@ -79,29 +79,54 @@ impl Volumes<'_> {
         }
         fs::create_dir_all(&folder).context(|| format!("make volume {name}"))?;
         if volume.get("emptyDir").is_some() {
-            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).context(|| format!("make volume {name}"))?;
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))
+                .context(|| format!("make volume {name}"))?;
             return Ok(());
         }
         let mut files = BTreeMap::new();
-        if let Some(sources) = volume.pointer("/projected/sources").and_then(Value::as_array) {
+        if let Some(sources) = volume
+            .pointer("/projected/sources")
+            .and_then(Value::as_array)
+        {
             for source in sources {
                 self.collect(source, &mut files)?;
             }
         } else if !self.collect(volume, &mut files)? {
-            let kind = volume.as_object().and_then(|map| map.keys().find(|key| *key != "name")).cloned().unwrap_or_default();
-            return Err(Problem::Failed(Error::Configuration(format!("volume {name}: {kind} is not supported on one machine"))));
+            let kind = volume
+                .as_object()
+                .and_then(|map| map.keys().find(|key| *key != "name"))
+                .cloned()
+                .unwrap_or_default();
+            return Err(Problem::Failed(Error::Configuration(format!(
+                "volume {name}: {kind} is not supported on one machine"
+            ))));
         }
-        let mode = ["/projected/defaultMode", "/configMap/defaultMode", "/secret/defaultMode", "/downwardAPI/defaultMode"];
-        let mode = mode.iter().find_map(|pointer| object::number(volume, pointer)).unwrap_or(0o644);
-        self.replace(&folder, &files, u32::try_from(mode).unwrap_or(0o644)).context(|| format!("write volume {name}"))?;
+        let mode = [
+            "/projected/defaultMode",
+            "/configMap/defaultMode",
+            "/secret/defaultMode",
+            "/downwardAPI/defaultMode",
+        ];
+        let mode = mode
+            .iter()
+            .find_map(|pointer| object::number(volume, pointer))
+            .unwrap_or(0o644);
+        self.replace(&folder, &files, u32::try_from(mode).unwrap_or(0o644))
+            .context(|| format!("write volume {name}"))?;
         Ok(())
     }
 
     /// Adds the files of one source; false when it is of a kind that is not known.
-    fn collect(&self, source: &Value, files: &mut BTreeMap<String, Vec<u8>>) -> Result<bool, Problem> {
+    fn collect(
+        &self,
+        source: &Value,
+        files: &mut BTreeMap<String, Vec<u8>>,
+    ) -> Result<bool, Problem> {
         let namespace = object::namespace(self.pod);
         for (key, secret) in [("configMap", false), ("secret", true)] {
-            let Some(reference) = source.get(key) else { continue };
+            let Some(reference) = source.get(key) else {
+                continue;
+            };
             let name = match object::text(reference, "/name") {
                 "" => object::text(reference, "/secretName"),
                 name => name,
@@ -118,9 +143,15 @@ impl Volumes<'_> {
                     for item in items {
                         let key = object::text(item, "/key");
                         match data.get(key) {
-                            Some(content) => files.insert(object::text(item, "/path").into(), content.clone()),
+                            Some(content) => {
+                                files.insert(object::text(item, "/path").into(), content.clone())
+                            }
                             None if object::flag(reference, "/optional") => None,
-                            None => return Err(Missing(format!("key {key} of \"{name}\" not found")).into()),
+                            None => {
+                                return Err(
+                                    Missing(format!("key {key} of \"{name}\" not found")).into()
+                                );
+                            }
                         };
                     }
                 }
@@ -130,13 +161,17 @@ impl Volumes<'_> {
         if let Some(reference) = source.get("downwardAPI") {
             for item in object::list(reference, "/items") {
                 let path = object::text(item, "/fieldRef/fieldPath");
-                let value = pod_field(self.pod, path, self.address).ok_or_else(|| Missing(format!("field {path} is not supported")))?;
+                let value = pod_field(self.pod, path, self.address)
+                    .ok_or_else(|| Missing(format!("field {path} is not supported")))?;
                 files.insert(object::text(item, "/path").into(), value.into_bytes());
             }
             return Ok(true);
         }
         if let Some(wanted) = source.get("serviceAccountToken") {
-            files.insert(object::text(wanted, "/path").into(), self.token(wanted)?.into_bytes());
+            files.insert(
+                object::text(wanted, "/path").into(),
+                self.token(wanted)?.into_bytes(),
+            );
             return Ok(true);
         }
         Ok(false)
@@ -146,7 +181,8 @@ impl Volumes<'_> {
         let namespace = object::namespace(self.pod);
         let account = object::text(self.pod, "/spec/serviceAccountName");
         let account_object = self.store.find(&SERVICE_ACCOUNTS, namespace, account);
-        let account_object = account_object.ok_or_else(|| Missing(format!("serviceaccount \"{account}\" not found")))?;
+        let account_object = account_object
+            .ok_or_else(|| Missing(format!("serviceaccount \"{account}\" not found")))?;
         let subject = Subject {
             namespace: namespace.into(),
             account: account.into(),
@@ -157,14 +193,26 @@ impl Volumes<'_> {
             "" => crate::token::ISSUER,
             audience => audience,
         };
-        let seconds = object::number(wanted, "/expirationSeconds").unwrap_or(3_600).max(MIN_TOKEN_SECONDS);
+        let seconds = object::number(wanted, "/expirationSeconds")
+            .unwrap_or(3_600)
+            .max(MIN_TOKEN_SECONDS);
         let now = jiff::Timestamp::now().as_second();
-        Ok(self.signer.sign(&subject, &[audience.to_string()], now, seconds)?)
+        Ok(self
+            .signer
+            .sign(&subject, &[audience.to_string()], now, seconds)?)
     }
 
-    fn replace(&self, folder: &Path, files: &BTreeMap<String, Vec<u8>>, mode: u32) -> io::Result<()> {
+    fn replace(
+        &self,
+        folder: &Path,
+        files: &BTreeMap<String, Vec<u8>>,
+        mode: u32,
+    ) -> io::Result<()> {
         for (name, content) in files {
-            let path = folder.join(relative(name).ok_or_else(|| io::Error::other(format!("`{name}` leads out of the volume")))?);
+            let path = folder
+                .join(relative(name).ok_or_else(|| {
+                    io::Error::other(format!("`{name}` leads out of the volume"))
+                })?);
             if fs::read(&path).is_ok_and(|present| present == *content) {
                 continue;
             }
@@ -181,7 +229,9 @@ impl Volumes<'_> {
         }
         for entry in fs::read_dir(folder)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let wanted = files.keys().any(|file| file == &name || file.starts_with(&format!("{name}/")));
+            let wanted = files
+                .keys()
+                .any(|file| file == &name || file.starts_with(&format!("{name}/")));
             if !wanted && entry.path().is_file() {
                 fs::remove_file(entry.path())?;
             }
@@ -196,7 +246,8 @@ impl Volumes<'_> {
         let write = |name: &str, text: String| {
             let path = folder.join(name);
             fs::write(&path, text).context(|| format!("write {}", path.display()))?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).context(|| format!("write {}", path.display()))
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+                .context(|| format!("write {}", path.display()))
         };
         write("hosts", hosts(self.pod, self.address))?;
         write("resolv.conf", resolv_conf(self.pod))?;
@@ -206,25 +257,40 @@ impl Volumes<'_> {
     /// What a container sees.
     pub fn mounts(&self, container: &Value) -> Result<Vec<Mount>> {
         let etc = self.folder.join("etc");
-        let own = |name: &str| Mount { source: etc.join(name), target: Path::new("/etc").join(name), read_only: false };
+        let own = |name: &str| Mount {
+            source: etc.join(name),
+            target: Path::new("/etc").join(name),
+            read_only: false,
+        };
         let mut mounts = vec![own("hosts"), own("resolv.conf"), own("hostname")];
         for wanted in object::list(container, "/volumeMounts") {
             let name = object::text(wanted, "/name");
-            let volume = object::list(self.pod, "/spec/volumes").iter().find(|volume| object::text(volume, "/name") == name);
-            let volume = volume.ok_or_else(|| Error::Configuration(format!("volumeMounts: no volume named {name}")))?;
+            let volume = object::list(self.pod, "/spec/volumes")
+                .iter()
+                .find(|volume| object::text(volume, "/name") == name);
+            let volume = volume.ok_or_else(|| {
+                Error::Configuration(format!("volumeMounts: no volume named {name}"))
+            })?;
             let mut source = match object::text(volume, "/hostPath/path") {
                 "" => self.folder.join("volumes").join(safe(name)?),
                 path => PathBuf::from(path),
             };
             let part = object::text(wanted, "/subPath");
             if !part.is_empty() {
-                source.push(relative(part).ok_or_else(|| Error::Configuration(format!("subPath {part} leads out of the volume")))?);
+                source.push(relative(part).ok_or_else(|| {
+                    Error::Configuration(format!("subPath {part} leads out of the volume"))
+                })?);
                 if volume.get("emptyDir").is_some() {
-                    fs::create_dir_all(&source).context(|| format!("make {part} in volume {name}"))?;
+                    fs::create_dir_all(&source)
+                        .context(|| format!("make {part} in volume {name}"))?;
                 }
             }
             let read_only = object::flag(wanted, "/readOnly");
-            mounts.push(Mount { source, target: PathBuf::from(object::text(wanted, "/mountPath")), read_only });
+            mounts.push(Mount {
+                source,
+                target: PathBuf::from(object::text(wanted, "/mountPath")),
+                read_only,
+            });
         }
         // Parents before what lies inside of them.
         mounts.sort_by_key(|mount| mount.target.components().count());
@@ -235,19 +301,25 @@ impl Volumes<'_> {
 fn safe(name: &str) -> Result<&str> {
     match !name.is_empty() && !name.contains('/') && name != ".." && name != "." {
         true => Ok(name),
-        false => Err(Error::Configuration(format!("`{name}` is not the name of a volume"))),
+        false => Err(Error::Configuration(format!(
+            "`{name}` is not the name of a volume"
+        ))),
     }
 }
 
 /// A path that stays inside of the folder it is joined to.
 fn relative(path: &str) -> Option<&Path> {
     let path = Path::new(path);
-    let inside = path.components().all(|component| matches!(component, Component::Normal(_)));
+    let inside = path
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)));
     (inside && path.components().next().is_some()).then_some(path)
 }
 
 fn hosts(pod: &Value, address: Ipv4Addr) -> String {
-    let mut text = String::from("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+    );
     let name = match object::text(pod, "/spec/hostname") {
         "" => object::name(pod),
         name => name,
@@ -256,17 +328,33 @@ fn hosts(pod: &Value, address: Ipv4Addr) -> String {
     if subdomain.is_empty() {
         text.push_str(&format!("{address}\t{name}\n"));
     } else {
-        text.push_str(&format!("{address}\t{name}.{subdomain}.{}.svc.cluster.local\t{name}\n", object::namespace(pod)));
+        text.push_str(&format!(
+            "{address}\t{name}.{subdomain}.{}.svc.cluster.local\t{name}\n",
+            object::namespace(pod)
+        ));
     }
     for alias in object::list(pod, "/spec/hostAliases") {
-        let names: Vec<&str> = object::list(alias, "/hostnames").iter().filter_map(Value::as_str).collect();
-        text.push_str(&format!("{}\t{}\n", object::text(alias, "/ip"), names.join("\t")));
+        let names: Vec<&str> = object::list(alias, "/hostnames")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        text.push_str(&format!(
+            "{}\t{}\n",
+            object::text(alias, "/ip"),
+            names.join("\t")
+        ));
     }
     text
 }
 
 fn resolv_conf(pod: &Value) -> String {
-    let list = |pointer: &str| object::list(pod, pointer).iter().filter_map(Value::as_str).map(String::from).collect::<Vec<_>>();
+    let list = |pointer: &str| {
+        object::list(pod, pointer)
+            .iter()
+            .filter_map(Value::as_str)
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
     let mut search = Vec::new();
     let mut servers = Vec::new();
     let mut options = vec!["ndots:5".to_string()];
@@ -274,14 +362,25 @@ fn resolv_conf(pod: &Value) -> String {
         options.clear();
     } else {
         servers.push(crate::network::DNS_ADDRESS.to_string());
-        search = vec![format!("{}.svc.cluster.local", object::namespace(pod)), "svc.cluster.local".into(), "cluster.local".into()];
+        search = vec![
+            format!("{}.svc.cluster.local", object::namespace(pod)),
+            "svc.cluster.local".into(),
+            "cluster.local".into(),
+        ];
     }
     servers.extend(list("/spec/dnsConfig/nameservers"));
     search.extend(list("/spec/dnsConfig/searches"));
     for option in object::list(pod, "/spec/dnsConfig/options") {
-        let (name, value) = (object::text(option, "/name"), object::text(option, "/value"));
+        let (name, value) = (
+            object::text(option, "/name"),
+            object::text(option, "/value"),
+        );
         options.retain(|present| present.split(':').next() != Some(name));
-        options.push(if value.is_empty() { name.to_string() } else { format!("{name}:{value}") });
+        options.push(if value.is_empty() {
+            name.to_string()
+        } else {
+            format!("{name}:{value}")
+        });
     }
     let _ = BRIDGE_ADDRESS;
     let mut text = String::new();
@@ -309,18 +408,43 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let signer = Signer::open(&folder.path().join("key")).expect("a key");
         let store = Store::default();
-        store.create(&NAMESPACES, json!({"metadata": {"name": "n"}})).expect("a namespace");
+        store
+            .create(&NAMESPACES, json!({"metadata": {"name": "n"}}))
+            .expect("a namespace");
         let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": [
             {"name": "v", "configMap": {"name": "m"}},
             {"name": "w", "projected": {"sources": [{"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}},
         ]}});
-        let volumes = Volumes { pod: &pod, address: Ipv4Addr::LOCALHOST, folder: folder.path(), store: &store, signer: &signer, owner: None };
-        assert!(matches!(volumes.write(), Err(Problem::Waiting(Missing(text))) if text == "configmap \"m\" not found"));
-        store.create(&CONFIG_MAPS, json!({"metadata": {"name": "m", "namespace": "n"}, "data": {"a": "1", "b": "2"}})).expect("a map");
+        let volumes = Volumes {
+            pod: &pod,
+            address: Ipv4Addr::LOCALHOST,
+            folder: folder.path(),
+            store: &store,
+            signer: &signer,
+            owner: None,
+        };
+        assert!(
+            matches!(volumes.write(), Err(Problem::Waiting(Missing(text))) if text == "configmap \"m\" not found")
+        );
+        store
+            .create(
+                &CONFIG_MAPS,
+                json!({"metadata": {"name": "m", "namespace": "n"}, "data": {"a": "1", "b": "2"}}),
+            )
+            .expect("a map");
         volumes.write().expect("written");
         let read = |path: &str| fs::read_to_string(folder.path().join("volumes").join(path)).ok();
-        assert_eq!((read("v/a").as_deref(), read("w/name").as_deref()), (Some("1"), Some("p")));
-        store.update(&CONFIG_MAPS, json!({"metadata": {"name": "m", "namespace": "n"}, "data": {"a": "3"}}), crate::store::Part::Main).expect("changed");
+        assert_eq!(
+            (read("v/a").as_deref(), read("w/name").as_deref()),
+            (Some("1"), Some("p"))
+        );
+        store
+            .update(
+                &CONFIG_MAPS,
+                json!({"metadata": {"name": "m", "namespace": "n"}, "data": {"a": "3"}}),
+                crate::store::Part::Main,
+            )
+            .expect("changed");
         volumes.write().expect("written");
         assert_eq!((read("v/a").as_deref(), read("v/b")), (Some("3"), None));
     }
@@ -336,6 +460,9 @@ mod tests {
     #[test]
     fn resolv_conf_has_the_search_list() {
         let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}});
-        assert_eq!(resolv_conf(&pod), "nameserver 10.96.0.10\nsearch n.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:2\n");
+        assert_eq!(
+            resolv_conf(&pod),
+            "nameserver 10.96.0.10\nsearch n.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:2\n"
+        );
     }
 }

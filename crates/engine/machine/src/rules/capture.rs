@@ -114,7 +114,9 @@ impl Capture {
     }
 
     fn excluded_inbound(&self) -> impl Iterator<Item = u16> {
-        std::iter::once(HBONE_PORT).chain(PROXY_PORTS).chain(self.not_inbound.iter().copied())
+        std::iter::once(HBONE_PORT)
+            .chain(PROXY_PORTS)
+            .chain(self.not_inbound.iter().copied())
     }
 
     fn nft(&self, exemption: Exemption) -> String {
@@ -124,7 +126,10 @@ impl Capture {
             line(&mut pre, format_args!("iifname \"{name}\" return"));
             line(&mut out, format_args!("oifname \"{name}\" return"));
         }
-        line(&mut pre, format_args!("meta l4proto tcp jump istio_inbound"));
+        line(
+            &mut pre,
+            format_args!("meta l4proto tcp jump istio_inbound"),
+        );
         line(&mut out, format_args!("jump istio_output"));
         let mut inbound = String::new();
         match &self.inbound {
@@ -132,11 +137,17 @@ impl Capture {
                 for port in self.excluded_inbound() {
                     line(&mut inbound, format_args!("tcp dport {port} return"));
                 }
-                line(&mut inbound, format_args!("meta l4proto tcp jump istio_in_redirect"));
+                line(
+                    &mut inbound,
+                    format_args!("meta l4proto tcp jump istio_in_redirect"),
+                );
             }
             Selection::Only(ports) => {
                 for port in ports {
-                    line(&mut inbound, format_args!("tcp dport {port} jump istio_in_redirect"));
+                    line(
+                        &mut inbound,
+                        format_args!("tcp dport {port} jump istio_in_redirect"),
+                    );
                 }
             }
         }
@@ -144,16 +155,30 @@ impl Capture {
         for port in &self.not_outbound_ports {
             line(&mut output, format_args!("tcp dport {port} return"));
         }
-        line(&mut output, format_args!("ip saddr 127.0.0.6 oifname \"lo\" return"));
+        line(
+            &mut output,
+            format_args!("ip saddr 127.0.0.6 oifname \"lo\" return"),
+        );
         let proxy: &[&str] = match exemption {
             Exemption::OwnerAndMark => &["meta skuid 1337", "meta skgid 1337", "meta mark 1337"],
             Exemption::Mark => &["meta mark 1337"],
         };
         for by in proxy {
-            line(&mut output, format_args!("{by} ip daddr != 127.0.0.1 oifname \"lo\" tcp dport != {{ 53, {HBONE_PORT} }} jump istio_in_redirect"));
+            line(
+                &mut output,
+                format_args!(
+                    "{by} ip daddr != 127.0.0.1 oifname \"lo\" tcp dport != {{ 53, {HBONE_PORT} }} jump istio_in_redirect"
+                ),
+            );
         }
-        let others: Vec<String> = proxy.iter().map(|by| by.replace(" 1337", " != 1337")).collect();
-        line(&mut output, format_args!("oifname \"lo\" {} return", others.join(" ")));
+        let others: Vec<String> = proxy
+            .iter()
+            .map(|by| by.replace(" 1337", " != 1337"))
+            .collect();
+        line(
+            &mut output,
+            format_args!("oifname \"lo\" {} return", others.join(" ")),
+        );
         for by in proxy {
             line(&mut output, format_args!("{by} return"));
         }
@@ -162,13 +187,19 @@ impl Capture {
             line(&mut output, format_args!("ip daddr {range} return"));
         }
         for port in &self.outbound_ports {
-            line(&mut output, format_args!("tcp dport {port} jump istio_redirect"));
+            line(
+                &mut output,
+                format_args!("tcp dport {port} jump istio_redirect"),
+            );
         }
         match &self.outbound_ranges {
             Selection::All => line(&mut output, format_args!("jump istio_redirect")),
             Selection::Only(ranges) => {
                 for range in ranges {
-                    line(&mut output, format_args!("ip daddr {range} jump istio_redirect"));
+                    line(
+                        &mut output,
+                        format_args!("ip daddr {range} jump istio_redirect"),
+                    );
                 }
             }
         }
@@ -196,18 +227,26 @@ impl Capture {
         }
         add(format_args!("PREROUTING -p tcp -j ISTIO_INBOUND"));
         add(format_args!("OUTPUT -j ISTIO_OUTPUT"));
-        add(format_args!("ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports {OUTBOUND_PORT}"));
-        add(format_args!("ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports {INBOUND_PORT}"));
+        add(format_args!(
+            "ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports {OUTBOUND_PORT}"
+        ));
+        add(format_args!(
+            "ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports {INBOUND_PORT}"
+        ));
         match &self.inbound {
             Selection::All => {
                 for port in self.excluded_inbound() {
-                    add(format_args!("ISTIO_INBOUND -p tcp --dport {port} -j RETURN"));
+                    add(format_args!(
+                        "ISTIO_INBOUND -p tcp --dport {port} -j RETURN"
+                    ));
                 }
                 add(format_args!("ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT"));
             }
             Selection::Only(ports) => {
                 for port in ports {
-                    add(format_args!("ISTIO_INBOUND -p tcp --dport {port} -j ISTIO_IN_REDIRECT"));
+                    add(format_args!(
+                        "ISTIO_INBOUND -p tcp --dport {port} -j ISTIO_IN_REDIRECT"
+                    ));
                 }
             }
         }
@@ -217,13 +256,19 @@ impl Capture {
         add(format_args!("ISTIO_OUTPUT -s 127.0.0.6/32 -o lo -j RETURN"));
         let (proxy, others): (&[&str], &str) = match exemption {
             Exemption::OwnerAndMark => (
-                &["-m owner --uid-owner 1337", "-m owner --gid-owner 1337", "-m mark --mark 1337"],
+                &[
+                    "-m owner --uid-owner 1337",
+                    "-m owner --gid-owner 1337",
+                    "-m mark --mark 1337",
+                ],
                 "-m owner ! --uid-owner 1337 -m owner ! --gid-owner 1337 -m mark ! --mark 1337",
             ),
             Exemption::Mark => (&["-m mark --mark 1337"], "-m mark ! --mark 1337"),
         };
         for by in proxy {
-            add(format_args!("ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m multiport ! --dports 53,{HBONE_PORT} {by} -j ISTIO_IN_REDIRECT"));
+            add(format_args!(
+                "ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m multiport ! --dports 53,{HBONE_PORT} {by} -j ISTIO_IN_REDIRECT"
+            ));
         }
         add(format_args!("ISTIO_OUTPUT -o lo {others} -j RETURN"));
         for by in proxy {
@@ -234,7 +279,9 @@ impl Capture {
             add(format_args!("ISTIO_OUTPUT -d {range} -j RETURN"));
         }
         for port in &self.outbound_ports {
-            add(format_args!("ISTIO_OUTPUT -p tcp --dport {port} -j ISTIO_REDIRECT"));
+            add(format_args!(
+                "ISTIO_OUTPUT -p tcp --dport {port} -j ISTIO_REDIRECT"
+            ));
         }
         match &self.outbound_ranges {
             Selection::All => add(format_args!("ISTIO_OUTPUT -j ISTIO_REDIRECT")),
@@ -254,21 +301,38 @@ fn line(chain: &mut String, rule: std::fmt::Arguments<'_>) {
 }
 
 fn selection<T: std::str::FromStr>(key: &str, value: &str) -> Result<Selection<T>, String> {
-    if value.trim() == "*" { Ok(Selection::All) } else { list(key, value).map(Selection::Only) }
+    if value.trim() == "*" {
+        Ok(Selection::All)
+    } else {
+        list(key, value).map(Selection::Only)
+    }
 }
 
 fn list<T: std::str::FromStr>(key: &str, value: &str) -> Result<Vec<T>, String> {
-    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts.map(|part| part.parse().map_err(|_| format!("annotation {key}: `{part}` is not understood"))).collect()
+    let parts = value
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            part.parse()
+                .map_err(|_| format!("annotation {key}: `{part}` is not understood"))
+        })
+        .collect()
 }
 
 fn interfaces(key: &str, value: &str) -> Result<Vec<String>, String> {
     let names: Vec<String> = list(key, value)?;
     let fine = |name: &&String| {
-        name.len() < 16 && name.chars().all(|character| character.is_ascii_alphanumeric() || "._-+".contains(character))
+        name.len() < 16
+            && name
+                .chars()
+                .all(|character| character.is_ascii_alphanumeric() || "._-+".contains(character))
     };
     match names.iter().find(|name| !fine(name)) {
-        Some(name) => Err(format!("annotation {key}: `{name}` is not the name of an interface")),
+        Some(name) => Err(format!(
+            "annotation {key}: `{name}` is not the name of an interface"
+        )),
         None => Ok(names),
     }
 }
@@ -278,7 +342,10 @@ mod tests {
     use super::*;
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| (format!("traffic.sidecar.istio.io/{name}"), (*value).into())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (format!("traffic.sidecar.istio.io/{name}"), (*value).into()))
+            .collect()
     }
 
     #[test]
@@ -305,7 +372,10 @@ mod tests {
 -A ISTIO_OUTPUT -j ISTIO_REDIRECT
 COMMIT
 ";
-        assert_eq!(Capture::default().rules(Firewall::Iptables, Exemption::Mark), expected);
+        assert_eq!(
+            Capture::default().rules(Firewall::Iptables, Exemption::Mark),
+            expected
+        );
     }
 
     #[test]
@@ -319,19 +389,32 @@ COMMIT
         ]))
         .expect("annotations parse");
         let text = capture.rules(Firewall::Nft, Exemption::OwnerAndMark);
-        assert!(text.contains("tcp dport 80 jump istio_in_redirect\n\t\ttcp dport 81 jump istio_in_redirect"));
-        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no `{part}` in\n{text}"));
+        assert!(text.contains(
+            "tcp dport 80 jump istio_in_redirect\n\t\ttcp dport 81 jump istio_in_redirect"
+        ));
+        let at = |part: &str| {
+            text.find(part)
+                .unwrap_or_else(|| panic!("no `{part}` in\n{text}"))
+        };
         assert!(at("tcp dport 3306 return") < at("ip saddr 127.0.0.6"));
         assert!(at("meta skuid 1337 return") < at("ip daddr 10.1.0.0/16 return"));
         assert!(at("ip daddr 10.1.0.0/16 return") < at("tcp dport 9000 jump istio_redirect"));
-        assert!(at("tcp dport 9000 jump istio_redirect") < at("ip daddr 10.0.0.0/8 jump istio_redirect"));
+        assert!(
+            at("tcp dport 9000 jump istio_redirect")
+                < at("ip daddr 10.0.0.0/8 jump istio_redirect")
+        );
         assert!(!text.contains("\t\tjump istio_redirect"));
     }
 
     #[test]
     fn an_annotation_that_does_not_parse_is_named() {
-        let error = Capture::parse(&annotations(&[("excludeInboundPorts", "80,x")])).expect_err("refused");
-        assert_eq!(error, "annotation traffic.sidecar.istio.io/excludeInboundPorts: `x` is not understood");
-        Capture::parse(&annotations(&[("excludeInterfaces", "eth0\" accept")])).expect_err("no way out of the quotes");
+        let error =
+            Capture::parse(&annotations(&[("excludeInboundPorts", "80,x")])).expect_err("refused");
+        assert_eq!(
+            error,
+            "annotation traffic.sidecar.istio.io/excludeInboundPorts: `x` is not understood"
+        );
+        Capture::parse(&annotations(&[("excludeInterfaces", "eth0\" accept")]))
+            .expect_err("no way out of the quotes");
     }
 }

@@ -63,33 +63,57 @@ pub fn rules(vips: &[Vip], firewall: Firewall) -> String {
 }
 
 fn self_addresses(vips: &[Vip]) -> BTreeSet<Ipv4Addr> {
-    vips.iter().flat_map(|vip| vip.endpoints.iter().map(|endpoint| *endpoint.ip())).collect()
+    vips.iter()
+        .flat_map(|vip| vip.endpoints.iter().map(|endpoint| *endpoint.ip()))
+        .collect()
 }
 
 fn nft(vips: &[Vip]) -> String {
-    let mut text = String::from("table ip services {}\ndelete table ip services\ntable ip services {\n");
+    let mut text =
+        String::from("table ip services {}\ndelete table ip services\ntable ip services {\n");
     let mut elements = Vec::new();
-    for (index, vip) in vips.iter().enumerate().filter(|(_, vip)| !vip.endpoints.is_empty()) {
+    for (index, vip) in vips
+        .iter()
+        .enumerate()
+        .filter(|(_, vip)| !vip.endpoints.is_empty())
+    {
         for (number, endpoint) in vip.endpoints.iter().enumerate() {
             let protocol = vip.protocol.name();
-            let _ = writeln!(text, "\tchain s{index}e{number} {{ meta l4proto {protocol} dnat to {endpoint}; }}");
+            let _ = writeln!(
+                text,
+                "\tchain s{index}e{number} {{ meta l4proto {protocol} dnat to {endpoint}; }}"
+            );
         }
         let choice = match vip.affinity {
             Affinity::None => "numgen random",
             Affinity::Client => "jhash ip saddr",
         };
-        let targets: Vec<String> = (0..vip.endpoints.len()).map(|number| format!("{number} : goto s{index}e{number}")).collect();
+        let targets: Vec<String> = (0..vip.endpoints.len())
+            .map(|number| format!("{number} : goto s{index}e{number}"))
+            .collect();
         let _ = match targets.len() {
             1 => writeln!(text, "\tchain s{index} {{ goto s{index}e0; }}"),
-            count => writeln!(text, "\tchain s{index} {{ {choice} mod {count} vmap {{ {} }}; }}", targets.join(", ")),
+            count => writeln!(
+                text,
+                "\tchain s{index} {{ {choice} mod {count} vmap {{ {} }}; }}",
+                targets.join(", ")
+            ),
         };
-        elements.push(format!("{} . {} . {} : goto s{index}", vip.address, vip.protocol.name(), vip.port));
+        elements.push(format!(
+            "{} . {} . {} : goto s{index}",
+            vip.address,
+            vip.protocol.name(),
+            vip.port
+        ));
     }
     let elements = match elements.is_empty() {
         true => String::new(),
         false => format!("elements = {{ {} }};", elements.join(", ")),
     };
-    let hairpins: Vec<String> = self_addresses(vips).iter().map(|address| format!("{address} . {address}")).collect();
+    let hairpins: Vec<String> = self_addresses(vips)
+        .iter()
+        .map(|address| format!("{address} . {address}"))
+        .collect();
     let hairpins = match hairpins.is_empty() {
         true => String::new(),
         false => format!("elements = {{ {} }};", hairpins.join(", ")),
@@ -111,14 +135,25 @@ fn nft(vips: &[Vip]) -> String {
 fn iptables(vips: &[Vip]) -> String {
     let mut chains = String::new();
     let mut rules = String::new();
-    for (index, vip) in vips.iter().enumerate().filter(|(_, vip)| !vip.endpoints.is_empty()) {
+    for (index, vip) in vips
+        .iter()
+        .enumerate()
+        .filter(|(_, vip)| !vip.endpoints.is_empty())
+    {
         let protocol = vip.protocol.name();
         let _ = writeln!(chains, ":S{index} - [0:0]");
-        let _ = writeln!(rules, "-A SERVICES -d {} -p {protocol} --dport {} -j S{index}", vip.address, vip.port);
+        let _ = writeln!(
+            rules,
+            "-A SERVICES -d {} -p {protocol} --dport {} -j S{index}",
+            vip.address, vip.port
+        );
         let count = vip.endpoints.len();
         if vip.affinity == Affinity::Client {
             for number in 0..count {
-                let _ = writeln!(rules, "-A S{index} -m recent --name s{index}e{number} --rcheck --seconds 10800 -j S{index}E{number}");
+                let _ = writeln!(
+                    rules,
+                    "-A S{index} -m recent --name s{index}e{number} --rcheck --seconds 10800 -j S{index}E{number}"
+                );
             }
         }
         for (number, endpoint) in vip.endpoints.iter().enumerate() {
@@ -126,18 +161,27 @@ fn iptables(vips: &[Vip]) -> String {
             let left = count - number;
             let chance = match left {
                 1 => String::new(),
-                _ => format!("-m statistic --mode random --probability {:.10} ", 1.0 / left as f64),
+                _ => format!(
+                    "-m statistic --mode random --probability {:.10} ",
+                    1.0 / left as f64
+                ),
             };
             let _ = writeln!(rules, "-A S{index} {chance}-j S{index}E{number}");
             let remember = match vip.affinity {
                 Affinity::None => String::new(),
                 Affinity::Client => format!("-m recent --name s{index}e{number} --set "),
             };
-            let _ = writeln!(rules, "-A S{index}E{number} -p {protocol} {remember}-j DNAT --to-destination {endpoint}");
+            let _ = writeln!(
+                rules,
+                "-A S{index}E{number} -p {protocol} {remember}-j DNAT --to-destination {endpoint}"
+            );
         }
     }
     for address in self_addresses(vips) {
-        let _ = writeln!(rules, "-A POSTROUTING -s {address} -d {address} -m conntrack --ctstate DNAT -j MASQUERADE");
+        let _ = writeln!(
+            rules,
+            "-A POSTROUTING -s {address} -d {address} -m conntrack --ctstate DNAT -j MASQUERADE"
+        );
     }
     format!(
         "*nat\n:SERVICES - [0:0]\n{chains}-A PREROUTING -j SERVICES\n-A OUTPUT -j SERVICES\n{rules}COMMIT\n\
@@ -156,15 +200,25 @@ mod tests {
             port: 9080,
             protocol: Protocol::Tcp,
             affinity: Affinity::None,
-            endpoints: endpoints.iter().map(|text| text.parse().expect("an endpoint")).collect(),
+            endpoints: endpoints
+                .iter()
+                .map(|text| text.parse().expect("an endpoint"))
+                .collect(),
         }
     }
 
     #[test]
     fn each_endpoint_has_an_equal_chance() {
-        let text = rules(&[vip(&["10.244.0.2:80", "10.244.0.3:80", "10.244.0.4:80"])], Firewall::Iptables);
-        assert!(text.contains("-A S0 -m statistic --mode random --probability 0.3333333333 -j S0E0"));
-        assert!(text.contains("-A S0 -m statistic --mode random --probability 0.5000000000 -j S0E1"));
+        let text = rules(
+            &[vip(&["10.244.0.2:80", "10.244.0.3:80", "10.244.0.4:80"])],
+            Firewall::Iptables,
+        );
+        assert!(
+            text.contains("-A S0 -m statistic --mode random --probability 0.3333333333 -j S0E0")
+        );
+        assert!(
+            text.contains("-A S0 -m statistic --mode random --probability 0.5000000000 -j S0E1")
+        );
         assert!(text.contains("-A S0 -j S0E2"));
         let text = rules(&[vip(&["10.244.0.2:80", "10.244.0.3:80"])], Firewall::Nft);
         assert!(text.contains("numgen random mod 2 vmap { 0 : goto s0e0, 1 : goto s0e1 }"));

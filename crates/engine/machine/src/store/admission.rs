@@ -29,7 +29,11 @@ pub struct Addresses {
 impl Addresses {
     fn take_vip(&mut self) -> Option<Ipv4Addr> {
         for _ in 0..=u16::MAX {
-            self.last_vip = self.last_vip.checked_add(1).unwrap_or(FIRST_SERVICE_ADDRESS).max(FIRST_SERVICE_ADDRESS);
+            self.last_vip = self
+                .last_vip
+                .checked_add(1)
+                .unwrap_or(FIRST_SERVICE_ADDRESS)
+                .max(FIRST_SERVICE_ADDRESS);
             let [high, low] = self.last_vip.to_be_bytes();
             if low != 0 && low != 255 && self.vips.insert(self.last_vip) {
                 return Some(Ipv4Addr::new(10, 96, high, low));
@@ -39,10 +43,14 @@ impl Addresses {
     }
 
     fn claim_vip(&mut self, text: &str) -> Result<(), String> {
-        let address: Ipv4Addr = text.parse().map_err(|_| format!("spec.clusterIP: {text} is not an address"))?;
+        let address: Ipv4Addr = text
+            .parse()
+            .map_err(|_| format!("spec.clusterIP: {text} is not an address"))?;
         let [first, second, high, low] = address.octets();
         if (first, second) != (10, 96) || (high, low) == (0, 10) {
-            return Err(format!("spec.clusterIP: {text} is not in the range 10.96.0.0/16 of Services or is taken"));
+            return Err(format!(
+                "spec.clusterIP: {text} is not in the range 10.96.0.0/16 of Services or is taken"
+            ));
         }
         match self.vips.insert(u16::from_be_bytes([high, low])) {
             true => Ok(()),
@@ -64,7 +72,9 @@ impl Addresses {
             self.vips.remove(&u16::from_be_bytes([high, low]));
         }
         for port in object::list(object, "/spec/ports") {
-            if let Some(port) = object::number(port, "/nodePort").and_then(|port| u16::try_from(port).ok()) {
+            if let Some(port) =
+                object::number(port, "/nodePort").and_then(|port| u16::try_from(port).ok())
+            {
                 self.node_ports.remove(&port);
             }
         }
@@ -72,7 +82,12 @@ impl Addresses {
 }
 
 /// Completes a new object or a new state of `present`, or says what is wrong with it.
-pub fn admit(kind: &'static Kind, object: &mut Value, present: Option<&Value>, addresses: &mut Addresses) -> Result<(), Refusal> {
+pub fn admit(
+    kind: &'static Kind,
+    object: &mut Value,
+    present: Option<&Value>,
+    addresses: &mut Addresses,
+) -> Result<(), Refusal> {
     if present.is_none() {
         check_name(kind, object::name(object))?;
     }
@@ -81,7 +96,9 @@ pub fn admit(kind: &'static Kind, object: &mut Value, present: Option<&Value>, a
         ("", "Service") => service(object, present, addresses)?,
         ("", "Pod") => pod(object, present),
         ("", "Secret") => secret(object),
-        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => workload(kind, object)?,
+        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => {
+            workload(kind, object)?
+        }
         ("batch", "Job") => job(object),
         _ => {}
     }
@@ -90,7 +107,9 @@ pub fn admit(kind: &'static Kind, object: &mut Value, present: Option<&Value>, a
 
 /// A DNS subdomain (RFC 1123), which all names are here but those of roles.
 fn check_name(kind: &Kind, name: &str) -> Result<(), Refusal> {
-    let fine = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || "-.".contains(character);
+    let fine = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || "-.".contains(character)
+    };
     let edges = |text: &str| !text.starts_with(['-', '.']) && !text.ends_with(['-', '.']);
     let role = kind.group == "rbac.authorization.k8s.io";
     if role || (!name.is_empty() && name.len() <= 253 && name.chars().all(fine) && edges(name)) {
@@ -121,7 +140,12 @@ fn secret(object: &mut Value) {
         let data = object::entry(object, "data");
         for (key, text) in texts {
             let text = text.as_str().unwrap_or_default();
-            data.insert(key, base64::engine::general_purpose::STANDARD.encode(text).into());
+            data.insert(
+                key,
+                base64::engine::general_purpose::STANDARD
+                    .encode(text)
+                    .into(),
+            );
         }
     }
     if let Some(map) = object.as_object_mut() {
@@ -130,9 +154,14 @@ fn secret(object: &mut Value) {
     }
 }
 
-fn service(object: &mut Value, present: Option<&Value>, addresses: &mut Addresses) -> Result<(), Refusal> {
+fn service(
+    object: &mut Value,
+    present: Option<&Value>,
+    addresses: &mut Addresses,
+) -> Result<(), Refusal> {
     let name = object::name(object).to_string();
-    let invalid = |message: String| Refusal::Invalid(format!("Service \"{name}\" is invalid: {message}"));
+    let invalid =
+        |message: String| Refusal::Invalid(format!("Service \"{name}\" is invalid: {message}"));
     object::entry(object, "spec");
     default(object, "/spec", "type", "ClusterIP".into());
     default(object, "/spec", "sessionAffinity", "None".into());
@@ -141,8 +170,10 @@ fn service(object: &mut Value, present: Option<&Value>, addresses: &mut Addresse
     if let Some(Value::Array(ports)) = object.pointer_mut("/spec/ports") {
         let several = ports.len() > 1;
         for port in ports {
-            let number = object::number(port, "/port").filter(|number| (1..=65_535).contains(number));
-            let number = number.ok_or_else(|| invalid("spec.ports.port: must be between 1 and 65535".into()))?;
+            let number =
+                object::number(port, "/port").filter(|number| (1..=65_535).contains(number));
+            let number = number
+                .ok_or_else(|| invalid("spec.ports.port: must be between 1 and 65535".into()))?;
             default(port, "", "protocol", "TCP".into());
             default(port, "", "targetPort", number.into());
             if several && object::text(port, "/name").is_empty() {
@@ -162,17 +193,27 @@ fn service(object: &mut Value, present: Option<&Value>, addresses: &mut Addresse
     Ok(())
 }
 
-fn cluster_ip(object: &mut Value, present: Option<&Value>, kind: &str, addresses: &mut Addresses) -> Result<(), String> {
+fn cluster_ip(
+    object: &mut Value,
+    present: Option<&Value>,
+    kind: &str,
+    addresses: &mut Addresses,
+) -> Result<(), String> {
     if kind == "ExternalName" {
         return Ok(());
     }
     let wanted = object::text(object, "/spec/clusterIP").to_string();
-    let had = present.map(|present| object::text(present, "/spec/clusterIP").to_string()).unwrap_or_default();
+    let had = present
+        .map(|present| object::text(present, "/spec/clusterIP").to_string())
+        .unwrap_or_default();
     let address = match (wanted.as_str(), had.as_str()) {
         ("None", _) => "None".to_string(),
         ("", had) if !had.is_empty() => had.to_string(),
         (wanted, had) if wanted == had && !had.is_empty() => had.to_string(),
-        ("", _) => addresses.take_vip().ok_or("all Service addresses are in use")?.to_string(),
+        ("", _) => addresses
+            .take_vip()
+            .ok_or("all Service addresses are in use")?
+            .to_string(),
         (wanted, "") => {
             addresses.claim_vip(wanted)?;
             wanted.to_string()
@@ -187,29 +228,51 @@ fn cluster_ip(object: &mut Value, present: Option<&Value>, kind: &str, addresses
     Ok(())
 }
 
-fn node_ports(object: &mut Value, present: Option<&Value>, addresses: &mut Addresses) -> Result<(), String> {
+fn node_ports(
+    object: &mut Value,
+    present: Option<&Value>,
+    addresses: &mut Addresses,
+) -> Result<(), String> {
     let had: Vec<(Option<i64>, i64)> = present
         .map(|present| object::list(present, "/spec/ports"))
         .unwrap_or_default()
         .iter()
-        .filter_map(|port| Some((object::number(port, "/port"), object::number(port, "/nodePort")?)))
+        .filter_map(|port| {
+            Some((
+                object::number(port, "/port"),
+                object::number(port, "/nodePort")?,
+            ))
+        })
         .collect();
-    let Some(Value::Array(ports)) = object.pointer_mut("/spec/ports") else { return Ok(()) };
+    let Some(Value::Array(ports)) = object.pointer_mut("/spec/ports") else {
+        return Ok(());
+    };
     for port in ports {
         let wanted = object::number(port, "/nodePort").filter(|number| *number != 0);
-        let before = had.iter().find(|(number, _)| *number == object::number(port, "/port")).map(|(_, node_port)| *node_port);
+        let before = had
+            .iter()
+            .find(|(number, _)| *number == object::number(port, "/port"))
+            .map(|(_, node_port)| *node_port);
         let chosen = match (wanted, before) {
             (Some(wanted), _) if had.iter().any(|(_, node_port)| *node_port == wanted) => wanted,
             (Some(wanted), _) => {
-                let number = u16::try_from(wanted).ok().filter(|number| (FIRST_NODE_PORT..=LAST_NODE_PORT).contains(number));
+                let number = u16::try_from(wanted)
+                    .ok()
+                    .filter(|number| (FIRST_NODE_PORT..=LAST_NODE_PORT).contains(number));
                 let number = number.ok_or_else(|| format!("spec.ports.nodePort: {wanted}: must be between {FIRST_NODE_PORT} and {LAST_NODE_PORT}"))?;
                 if !addresses.node_ports.insert(number) {
-                    return Err(format!("spec.ports.nodePort: {wanted}: provided port is already allocated"));
+                    return Err(format!(
+                        "spec.ports.nodePort: {wanted}: provided port is already allocated"
+                    ));
                 }
                 wanted
             }
             (None, Some(before)) => before,
-            (None, None) => i64::from(addresses.take_node_port().ok_or("all node ports are in use")?),
+            (None, None) => i64::from(
+                addresses
+                    .take_node_port()
+                    .ok_or("all node ports are in use")?,
+            ),
         };
         port["nodePort"] = chosen.into();
     }
@@ -238,7 +301,9 @@ fn pod_spec(object: &mut Value, at: &str) {
         if let Some(Value::Array(containers)) = object.pointer_mut(&format!("{at}/{containers}")) {
             for container in containers {
                 if let Some(Value::Array(ports)) = container.get_mut("ports") {
-                    ports.iter_mut().for_each(|port| default(port, "", "protocol", "TCP".into()));
+                    ports
+                        .iter_mut()
+                        .for_each(|port| default(port, "", "protocol", "TCP".into()));
                 }
             }
         }
@@ -253,26 +318,45 @@ fn workload(kind: &Kind, object: &mut Value) -> Result<(), Refusal> {
     }
     match kind.kind {
         "Deployment" => {
-            default(object, "/spec", "strategy", json!({"type": "RollingUpdate"}));
+            default(
+                object,
+                "/spec",
+                "strategy",
+                json!({"type": "RollingUpdate"}),
+            );
             default(object, "/spec", "revisionHistoryLimit", 10.into());
             default(object, "/spec", "progressDeadlineSeconds", 600.into());
         }
-        "StatefulSet" => default(object, "/spec", "podManagementPolicy", "OrderedReady".into()),
+        "StatefulSet" => default(
+            object,
+            "/spec",
+            "podManagementPolicy",
+            "OrderedReady".into(),
+        ),
         _ => {}
     }
     pod_spec(object, "/spec/template/spec");
     let selector = Labels::of_object(object.pointer("/spec/selector").unwrap_or(&Value::Null));
     if selector.is_empty() {
-        return Err(Refusal::Invalid(format!("{} \"{name}\" is invalid: spec.selector: Required value", kind.kind)));
+        return Err(Refusal::Invalid(format!(
+            "{} \"{name}\" is invalid: spec.selector: Required value",
+            kind.kind
+        )));
     }
-    if !object.pointer("/spec/template").is_some_and(|template| selector.matches(template)) {
+    if !object
+        .pointer("/spec/template")
+        .is_some_and(|template| selector.matches(template))
+    {
         return Err(Refusal::Invalid(format!(
             "{} \"{name}\" is invalid: spec.template.metadata.labels: `selector` does not match template `labels`",
             kind.kind
         )));
     }
     if object::list(object, "/spec/template/spec/containers").is_empty() {
-        return Err(Refusal::Invalid(format!("{} \"{name}\" is invalid: spec.template.spec.containers: Required value", kind.kind)));
+        return Err(Refusal::Invalid(format!(
+            "{} \"{name}\" is invalid: spec.template.spec.containers: Required value",
+            kind.kind
+        )));
     }
     Ok(())
 }
@@ -284,7 +368,12 @@ fn job(object: &mut Value) {
     default(object, "/spec", "parallelism", 1.into());
     default(object, "/spec", "completions", 1.into());
     default(object, "/spec", "backoffLimit", 6.into());
-    default(object, "/spec", "selector", json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
+    default(
+        object,
+        "/spec",
+        "selector",
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}),
+    );
     pod_spec(object, "/spec/template/spec");
     if let Some(template) = object.pointer_mut("/spec/template") {
         object::label(template, "batch.kubernetes.io/controller-uid", &uid);

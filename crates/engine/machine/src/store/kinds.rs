@@ -126,7 +126,11 @@ kinds! {
 impl Kind {
     /// `apps/v1`, or `v1` in the core group.
     pub fn api_version(&self, version: &str) -> String {
-        if self.group.is_empty() { version.to_string() } else { format!("{}/{version}", self.group) }
+        if self.group.is_empty() {
+            version.to_string()
+        } else {
+            format!("{}/{version}", self.group)
+        }
     }
 
     /// The version that is answered when none is asked for.
@@ -146,30 +150,46 @@ impl Kind {
 
     /// `pods` or `deployments.apps`, as messages have it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// The path of the list or of one object, in the preferred version.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let root = if self.group.is_empty() { "/api".to_string() } else { format!("/apis/{}", self.group) };
+        let root = if self.group.is_empty() {
+            "/api".to_string()
+        } else {
+            format!("/apis/{}", self.group)
+        };
         let namespace = match namespace {
             Some(namespace) if self.namespaced() => format!("/namespaces/{namespace}"),
             _ => String::new(),
         };
         let name = name.map(|name| format!("/{name}")).unwrap_or_default();
-        format!("{root}/{}{namespace}/{}{name}", self.preferred(), self.plural)
+        format!(
+            "{root}/{}{namespace}/{}{name}",
+            self.preferred(),
+            self.plural
+        )
     }
 }
 
 /// The kind that a path names.
 pub fn by_plural(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    ALL.iter().copied().find(|kind| kind.group == group && kind.plural == plural && kind.versions.contains(&version))
+    ALL.iter().copied().find(|kind| {
+        kind.group == group && kind.plural == plural && kind.versions.contains(&version)
+    })
 }
 
 /// The kind that an object says it is.
 pub fn by_object(api_version: &str, name: &str) -> Option<&'static Kind> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    ALL.iter().copied().find(|kind| kind.group == group && kind.kind == name && kind.versions.contains(&version))
+    ALL.iter()
+        .copied()
+        .find(|kind| kind.group == group && kind.kind == name && kind.versions.contains(&version))
 }
 
 /// The kind that somebody typed: `po`, `pods`, `pod`, `deployments.apps`, `Gateway`.
@@ -181,7 +201,14 @@ pub fn by_word(word: &str) -> Option<&'static Kind> {
     };
     ALL.iter().copied().find(|kind| {
         let named = kind.plural == plain || kind.singular() == plain || kind.short.contains(&plain);
-        named && group.is_none_or(|group| kind.group == group || kind.versions.iter().any(|version| group == format!("{version}.{}", kind.group)))
+        named
+            && group.is_none_or(|group| {
+                kind.group == group
+                    || kind
+                        .versions
+                        .iter()
+                        .any(|version| group == format!("{version}.{}", kind.group))
+            })
     })
 }
 
@@ -191,13 +218,25 @@ mod tests {
 
     #[test]
     fn kinds_are_found_by_object_path_and_word() {
-        assert_eq!(by_object("networking.istio.io/v1alpha3", "DestinationRule"), Some(&DESTINATION_RULES));
+        assert_eq!(
+            by_object("networking.istio.io/v1alpha3", "DestinationRule"),
+            Some(&DESTINATION_RULES)
+        );
         assert_eq!(by_object("networking.istio.io/v2", "DestinationRule"), None);
-        assert_eq!(by_plural("gateway.networking.k8s.io", "v1", "gateways"), Some(&GATEWAYS));
+        assert_eq!(
+            by_plural("gateway.networking.k8s.io", "v1", "gateways"),
+            Some(&GATEWAYS)
+        );
         assert_eq!(by_word("po"), Some(&PODS));
-        assert_eq!(by_word("gateways.gateway.networking.k8s.io"), Some(&GATEWAYS));
+        assert_eq!(
+            by_word("gateways.gateway.networking.k8s.io"),
+            Some(&GATEWAYS)
+        );
         assert_eq!(by_word("Gateway"), Some(&ISTIO_GATEWAYS));
-        assert_eq!(DEPLOYMENTS.path(Some("a"), Some("b")), "/apis/apps/v1/namespaces/a/deployments/b");
+        assert_eq!(
+            DEPLOYMENTS.path(Some("a"), Some("b")),
+            "/apis/apps/v1/namespaces/a/deployments/b"
+        );
         assert_eq!(NODES.path(Some("a"), None), "/api/v1/nodes");
     }
 

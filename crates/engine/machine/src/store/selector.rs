@@ -24,16 +24,28 @@ impl Labels {
     /// # Errors
     /// The part that is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
-        split_outside_parentheses(text).into_iter().map(str::trim).filter(|part| !part.is_empty()).map(parse_part).collect::<Result<_, _>>().map(Self)
+        split_outside_parentheses(text)
+            .into_iter()
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(parse_part)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Reads a `LabelSelector` object (`matchLabels`, `matchExpressions`).
     pub fn of_object(selector: &Value) -> Self {
-        let mut requirements: Vec<Requirement> =
-            object::texts(selector, "/matchLabels").into_iter().map(|(key, value)| Requirement::In(key, vec![value])).collect();
+        let mut requirements: Vec<Requirement> = object::texts(selector, "/matchLabels")
+            .into_iter()
+            .map(|(key, value)| Requirement::In(key, vec![value]))
+            .collect();
         for expression in object::list(selector, "/matchExpressions") {
             let key = object::text(expression, "/key").to_string();
-            let values = object::list(expression, "/values").iter().filter_map(Value::as_str).map(String::from).collect();
+            let values = object::list(expression, "/values")
+                .iter()
+                .filter_map(Value::as_str)
+                .map(String::from)
+                .collect();
             requirements.push(match object::text(expression, "/operator") {
                 "NotIn" => Requirement::NotIn(key, values),
                 "Exists" => Requirement::Exists(key),
@@ -46,7 +58,12 @@ impl Labels {
 
     /// Reads a plain map of labels, as a Service's `spec.selector`.
     pub fn of_map(labels: BTreeMap<String, String>) -> Self {
-        Self(labels.into_iter().map(|(key, value)| Requirement::In(key, vec![value])).collect())
+        Self(
+            labels
+                .into_iter()
+                .map(|(key, value)| Requirement::In(key, vec![value]))
+                .collect(),
+        )
     }
 
     /// Whether there is no requirement.
@@ -58,8 +75,12 @@ impl Labels {
     pub fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| object.get("metadata")?.get("labels")?.get(key)?.as_str();
         self.0.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => label(key).is_some_and(|label| values.iter().any(|value| value == label)),
-            Requirement::NotIn(key, values) => label(key).is_none_or(|label| values.iter().all(|value| value != label)),
+            Requirement::In(key, values) => {
+                label(key).is_some_and(|label| values.iter().any(|value| value == label))
+            }
+            Requirement::NotIn(key, values) => {
+                label(key).is_none_or(|label| values.iter().all(|value| value != label))
+            }
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Absent(key) => label(key).is_none(),
         })
@@ -83,17 +104,34 @@ fn parse_part(part: &str) -> Result<Requirement, String> {
     let wrong = || format!("unable to parse requirement: {part}");
     for (word, negative) in [(" notin ", true), (" in ", false)] {
         if let Some((key, values)) = part.split_once(word) {
-            let values = values.trim().strip_prefix('(').and_then(|values| values.strip_suffix(')')).ok_or_else(wrong)?;
-            let values = values.split(',').map(|value| value.trim().to_string()).collect();
+            let values = values
+                .trim()
+                .strip_prefix('(')
+                .and_then(|values| values.strip_suffix(')'))
+                .ok_or_else(wrong)?;
+            let values = values
+                .split(',')
+                .map(|value| value.trim().to_string())
+                .collect();
             let key = key.trim().to_string();
-            return Ok(if negative { Requirement::NotIn(key, values) } else { Requirement::In(key, values) });
+            return Ok(if negative {
+                Requirement::NotIn(key, values)
+            } else {
+                Requirement::In(key, values)
+            });
         }
     }
     if let Some((key, value)) = part.split_once("!=") {
-        return Ok(Requirement::NotIn(key.trim().into(), vec![value.trim().into()]));
+        return Ok(Requirement::NotIn(
+            key.trim().into(),
+            vec![value.trim().into()],
+        ));
     }
     if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return Ok(Requirement::In(key.trim().into(), vec![value.trim().into()]));
+        return Ok(Requirement::In(
+            key.trim().into(),
+            vec![value.trim().into()],
+        ));
     }
     let (negative, key) = match part.strip_prefix('!') {
         Some(key) => (true, key.trim()),
@@ -102,7 +140,11 @@ fn parse_part(part: &str) -> Result<Requirement, String> {
     if key.is_empty() || key.contains(char::is_whitespace) {
         return Err(wrong());
     }
-    Ok(if negative { Requirement::Absent(key.into()) } else { Requirement::Exists(key.into()) })
+    Ok(if negative {
+        Requirement::Absent(key.into())
+    } else {
+        Requirement::Exists(key.into())
+    })
 }
 
 /// Requirements on fields (`metadata.name=a,status.phase!=Running`).
@@ -116,19 +158,28 @@ impl Fields {
     /// The part that is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts = text.split(',').filter(|part| !part.is_empty()).map(|part| {
-            let (field, value, equal) = match (part.split_once("!="), part.split_once("==").or_else(|| part.split_once('='))) {
+            let (field, value, equal) = match (
+                part.split_once("!="),
+                part.split_once("==").or_else(|| part.split_once('=')),
+            ) {
                 (Some((field, value)), _) => (field, value, false),
                 (None, Some((field, value))) => (field, value, true),
                 (None, None) => return Err(format!("invalid field selector: {part}")),
             };
-            Ok((format!("/{}", field.replace('.', "/")), value.to_string(), equal))
+            Ok((
+                format!("/{}", field.replace('.', "/")),
+                value.to_string(),
+                equal,
+            ))
         });
         parts.collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether an object's fields fulfil all requirements.
     pub fn matches(&self, object: &Value) -> bool {
-        self.0.iter().all(|(pointer, value, equal)| (object::text(object, pointer) == value) == *equal)
+        self.0
+            .iter()
+            .all(|(pointer, value, equal)| (object::text(object, pointer) == value) == *equal)
     }
 }
 
@@ -150,7 +201,11 @@ mod tests {
             ("!version,app", true),
             ("", true),
         ] {
-            assert_eq!(Labels::parse(text).expect(text).matches(&pod), expected, "{text}");
+            assert_eq!(
+                Labels::parse(text).expect(text).matches(&pod),
+                expected,
+                "{text}"
+            );
         }
         Labels::parse("app in a").expect_err("parentheses are missing");
     }
@@ -160,14 +215,23 @@ mod tests {
         let pod = json!({"metadata": {"labels": {"app": "a"}}});
         let selector = json!({"matchLabels": {"app": "a"}, "matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]});
         assert!(Labels::of_object(&selector).matches(&pod));
-        let selector = json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]});
+        let selector =
+            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]});
         assert!(!Labels::of_object(&selector).matches(&pod));
     }
 
     #[test]
     fn field_selectors_are_matched() {
         let pod = json!({"metadata": {"name": "p"}, "status": {"phase": "Running"}});
-        assert!(Fields::parse("metadata.name=p,status.phase!=Failed").expect("parses").matches(&pod));
-        assert!(!Fields::parse("metadata.name=q").expect("parses").matches(&pod));
+        assert!(
+            Fields::parse("metadata.name=p,status.phase!=Failed")
+                .expect("parses")
+                .matches(&pod)
+        );
+        assert!(
+            !Fields::parse("metadata.name=q")
+                .expect("parses")
+                .matches(&pod)
+        );
     }
 }

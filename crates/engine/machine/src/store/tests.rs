@@ -5,7 +5,9 @@ use super::*;
 
 fn store() -> Store {
     let store = Store::default();
-    store.create(&NAMESPACES, json!({"metadata": {"name": "default"}})).expect("a namespace");
+    store
+        .create(&NAMESPACES, json!({"metadata": {"name": "default"}}))
+        .expect("a namespace");
     store
 }
 
@@ -17,11 +19,29 @@ fn map(name: &str) -> Value {
 fn an_object_needs_its_namespace_and_a_free_name() {
     let store = store();
     store.create(&CONFIG_MAPS, map("a")).expect("created");
-    assert_eq!(store.create(&CONFIG_MAPS, map("a")).expect_err("twice").status(), (409, "AlreadyExists"));
+    assert_eq!(
+        store
+            .create(&CONFIG_MAPS, map("a"))
+            .expect_err("twice")
+            .status(),
+        (409, "AlreadyExists")
+    );
     let elsewhere = json!({"metadata": {"name": "a", "namespace": "nowhere"}});
-    assert_eq!(store.create(&CONFIG_MAPS, elsewhere).expect_err("no namespace").status(), (404, "NotFound"));
+    assert_eq!(
+        store
+            .create(&CONFIG_MAPS, elsewhere)
+            .expect_err("no namespace")
+            .status(),
+        (404, "NotFound")
+    );
     let bad = json!({"metadata": {"name": "Not_A_Name"}});
-    assert_eq!(store.create(&CONFIG_MAPS, bad).expect_err("bad name").status(), (422, "Invalid"));
+    assert_eq!(
+        store
+            .create(&CONFIG_MAPS, bad)
+            .expect_err("bad name")
+            .status(),
+        (422, "Invalid")
+    );
 }
 
 #[test]
@@ -30,10 +50,20 @@ fn an_update_with_an_old_version_conflicts_and_one_without_change_makes_none() {
     let first = store.create(&CONFIG_MAPS, map("a")).expect("created");
     let mut next = (*first).clone();
     next["data"]["a"] = "c".into();
-    let second = store.update(&CONFIG_MAPS, next.clone(), Part::Main).expect("updated");
+    let second = store
+        .update(&CONFIG_MAPS, next.clone(), Part::Main)
+        .expect("updated");
     assert!(object::version(&second) > object::version(&first));
-    assert_eq!(store.update(&CONFIG_MAPS, next, Part::Main).expect_err("stale").status(), (409, "Conflict"));
-    let same = store.update(&CONFIG_MAPS, (*second).clone(), Part::Main).expect("no change");
+    assert_eq!(
+        store
+            .update(&CONFIG_MAPS, next, Part::Main)
+            .expect_err("stale")
+            .status(),
+        (409, "Conflict")
+    );
+    let same = store
+        .update(&CONFIG_MAPS, (*second).clone(), Part::Main)
+        .expect("no change");
     assert_eq!(object::version(&same), object::version(&second));
 }
 
@@ -41,17 +71,35 @@ fn an_update_with_an_old_version_conflicts_and_one_without_change_makes_none() {
 fn changes_are_replayed_from_a_version_and_too_old_ones_expire() {
     let store = store();
     let first = store.create(&CONFIG_MAPS, map("a")).expect("created");
-    store.delete(&CONFIG_MAPS, "default", "a", &Deletion::default()).expect("deleted");
-    let changes = store.changes_since(object::version(&first), 10).expect("in the history");
-    assert_eq!(changes.iter().map(|change| change.happening).collect::<Vec<_>>(), [Happening::Deleted]);
+    store
+        .delete(&CONFIG_MAPS, "default", "a", &Deletion::default())
+        .expect("deleted");
+    let changes = store
+        .changes_since(object::version(&first), 10)
+        .expect("in the history");
+    assert_eq!(
+        changes
+            .iter()
+            .map(|change| change.happening)
+            .collect::<Vec<_>>(),
+        [Happening::Deleted]
+    );
     for number in 0..MAX_HISTORY {
-        store.change(&NAMESPACES, "", "default", Part::Main, |present| {
-            let mut next = present.clone();
-            object::annotate(&mut next, "n", &number.to_string());
-            Ok(next)
-        }).expect("changed");
+        store
+            .change(&NAMESPACES, "", "default", Part::Main, |present| {
+                let mut next = present.clone();
+                object::annotate(&mut next, "n", &number.to_string());
+                Ok(next)
+            })
+            .expect("changed");
     }
-    assert_eq!(store.changes_since(object::version(&first), 10).expect_err("expired").status(), (410, "Expired"));
+    assert_eq!(
+        store
+            .changes_since(object::version(&first), 10)
+            .expect_err("expired")
+            .status(),
+        (410, "Expired")
+    );
 }
 
 #[test]
@@ -71,10 +119,20 @@ fn status_and_the_rest_are_written_apart() {
 #[test]
 fn a_pod_is_marked_first_and_removed_later() {
     let store = store();
-    let pod = store.create(&PODS, json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}})).expect("created");
-    let marked = store.delete(&PODS, "default", "p", &Deletion::default()).expect("marked");
+    let pod = store
+        .create(
+            &PODS,
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}),
+        )
+        .expect("created");
+    let marked = store
+        .delete(&PODS, "default", "p", &Deletion::default())
+        .expect("marked");
     assert!(object::deleting(&marked));
-    assert_eq!(object::number(&marked, "/metadata/deletionGracePeriodSeconds"), Some(30));
+    assert_eq!(
+        object::number(&marked, "/metadata/deletionGracePeriodSeconds"),
+        Some(30)
+    );
     store.remove(&PODS, "default", "p", "another");
     assert!(store.find(&PODS, "default", "p").is_some());
     store.remove(&PODS, "default", "p", object::uid(&pod));
@@ -84,17 +142,26 @@ fn a_pod_is_marked_first_and_removed_later() {
 #[test]
 fn services_get_addresses_and_ports_and_give_them_back() {
     let store = store();
-    let service = |name: &str, address: Option<&str>| {
-        json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "clusterIP": address, "ports": [{"port": 80}]}})
-    };
-    let first = store.create(&SERVICES, service("a", None)).expect("created");
+    let service = |name: &str, address: Option<&str>| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "clusterIP": address, "ports": [{"port": 80}]}});
+    let first = store
+        .create(&SERVICES, service("a", None))
+        .expect("created");
     assert_eq!(object::text(&first, "/spec/clusterIP"), "10.96.0.16");
-    assert_eq!(object::number(&first, "/spec/ports/0/nodePort"), Some(30_000));
+    assert_eq!(
+        object::number(&first, "/spec/ports/0/nodePort"),
+        Some(30_000)
+    );
     assert_eq!(object::number(&first, "/spec/ports/0/targetPort"), Some(80));
-    let taken = store.create(&SERVICES, service("b", Some("10.96.0.16"))).expect_err("taken");
+    let taken = store
+        .create(&SERVICES, service("b", Some("10.96.0.16")))
+        .expect_err("taken");
     assert!(taken.to_string().contains("10.96.0.16 is taken"));
-    store.delete(&SERVICES, "default", "a", &Deletion::default()).expect("deleted");
-    store.create(&SERVICES, service("b", Some("10.96.0.16"))).expect("free again");
+    store
+        .delete(&SERVICES, "default", "a", &Deletion::default())
+        .expect("deleted");
+    store
+        .create(&SERVICES, service("b", Some("10.96.0.16")))
+        .expect("free again");
 }
 
 #[test]
@@ -102,10 +169,16 @@ fn finalizers_hold_an_object_until_they_are_gone() {
     let store = store();
     let object = json!({"metadata": {"name": "a", "finalizers": ["x"]}});
     store.create(&CONFIG_MAPS, object).expect("created");
-    store.delete(&CONFIG_MAPS, "default", "a", &Deletion::default()).expect("marked");
-    let present = store.find(&CONFIG_MAPS, "default", "a").expect("still there");
+    store
+        .delete(&CONFIG_MAPS, "default", "a", &Deletion::default())
+        .expect("marked");
+    let present = store
+        .find(&CONFIG_MAPS, "default", "a")
+        .expect("still there");
     let mut next = (*present).clone();
     object::set_metadata(&mut next, "finalizers", json!([]));
-    store.update(&CONFIG_MAPS, next, Part::Main).expect("updated");
+    store
+        .update(&CONFIG_MAPS, next, Part::Main)
+        .expect("updated");
     assert!(store.find(&CONFIG_MAPS, "default", "a").is_none());
 }

@@ -19,7 +19,7 @@ use stdx::Rng;
 use super::edf::Edf;
 use crate::publish::LiveEndpoint;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Group {
     hosts: Box<[Arc<LiveEndpoint>]>,
     /// 0: turns have not begun.
@@ -27,7 +27,6 @@ pub struct Group {
     schedule: Option<Mutex<Schedule>>,
 }
 
-#[derive(Debug)]
 struct Schedule {
     edf: Edf,
     /// By host, slow start included.
@@ -52,10 +51,6 @@ impl Group {
             Mutex::new(Schedule { edf: Edf::new((0..weights.len()).map(weight)), weights: weights.clone(), has_begun: false })
         });
         Self { hosts: hosts.into(), turn: AtomicU64::default(), schedule }
-    }
-
-    pub fn hosts(&self) -> &[Arc<LiveEndpoint>] {
-        &self.hosts
     }
 
     /// The host whose turn it is; `None` only without any.

@@ -1,18 +1,28 @@
 //! What consistent hashing looks at: one number from a request, as the route's hash policies say. Follows Envoy's `HashPolicy`.
 
-use http::HeaderMap;
-use proxy_config::cluster::{HashPolicy, HashSource};
+use std::{fmt::Write as _, time::Duration};
+
+use http::{HeaderMap, HeaderValue, header::SET_COOKIE};
+use proxy_config::cluster::{Balancer, HashPolicy, HashSource};
+use telemetry::record::Address;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::{exchange::Exchange, route::split_path};
+use crate::{connection::Connection, exchange::Exchange, route::split_path};
 
-/// The hash of a request; `None` when no policy applies, and any host will do.
-pub fn of(policies: &[HashPolicy], x: &Exchange) -> Option<u64> {
+/// Cookies that were made up for a request, to be set with its response.
+#[derive(Clone, Default)]
+struct NewCookies(Vec<HeaderValue>);
+
+/// The hash of a request; `None` when no policy applies, and any host will do, or the cluster does not hash. May make up cookies.
+pub fn of(policies: &[HashPolicy], x: &mut Exchange) -> Option<u64> {
+    let is_hashed = |balancer: &Balancer| matches!(balancer, Balancer::RingHash { .. } | Balancer::Maglev { .. });
+    if !x.cluster.as_ref().is_some_and(|cluster| is_hashed(&cluster.config.balancer)) {
+        return None;
+    }
     let mut hash: Option<u64> = None;
     for policy in policies {
         if let Some(next) = of_source(&policy.source, x) {
-            // Policies are combined in order, so that swapping two values gives another hash.
-            hash = Some(hash.map_or(next, |hash| hash.rotate_left(1) ^ next));
+            hash = Some(combined(hash, next));
         }
         if policy.terminal && hash.is_some() {
             break;
@@ -21,17 +31,77 @@ pub fn of(policies: &[HashPolicy], x: &Exchange) -> Option<u64> {
     hash
 }
 
-fn of_source(source: &HashSource, x: &Exchange) -> Option<u64> {
+/// Policies are combined in order, so that swapping two values gives another hash.
+fn combined(hash: Option<u64>, next: u64) -> u64 {
+    hash.map_or(next, |hash| hash.rotate_left(1) ^ next)
+}
+
+fn of_source(source: &HashSource, x: &mut Exchange) -> Option<u64> {
     match source {
         HashSource::Header(name) => header(&x.head.headers, name),
-        HashSource::Cookie { name, .. } => cookie(&x.head.headers, name).map(|value| xxh64(value.as_bytes(), 0)),
-        HashSource::SourceIp => Some(xxh64(x.connection.facts.source.ip().to_canonical().to_string().as_bytes(), 0)),
+        HashSource::Cookie { name, ttl, path, attributes } => {
+            if let Some(value) = cookie(&x.head.headers, name).filter(|value| !value.is_empty()) {
+                return Some(xxh64(value.as_bytes(), 0));
+            }
+            let value = made_up(&x.connection);
+            let header = set_cookie(name, &value, (*ttl)?, path, attributes)?;
+            let hash = xxh64(value.as_bytes(), 0);
+            match x.head.extensions.get_mut::<NewCookies>() {
+                Some(cookies) => cookies.0.push(header),
+                None => drop(x.head.extensions.insert(NewCookies(vec![header]))),
+            }
+            Some(hash)
+        }
+        // The client as the connection manager sees it, after X-Forwarded-For.
+        HashSource::SourceIp => match &x.record.downstream_remote {
+            Some(Address::Socket(address)) => Some(of_ip(address.ip())),
+            _ => Some(of_ip(x.connection.facts.source.ip())),
+        },
         HashSource::QueryParameter(name) => {
             let (_, query) = split_path(x.path());
             let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
             pairs.into_iter().find(|(key, _)| *key == &**name).map(|(_, value)| xxh64(value.as_bytes(), 0))
         }
         HashSource::FilterState(_) => None,
+    }
+}
+
+fn of_ip(ip: std::net::IpAddr) -> u64 {
+    xxh64(ip.to_canonical().to_string().as_bytes(), 0)
+}
+
+/// The same for all requests of a connection, so that those that run at once get the same cookie.
+fn made_up(connection: &Connection) -> String {
+    let ends = format!("{}{}", connection.facts.source, connection.facts.destination);
+    format!("{:016x}", xxh64(ends.as_bytes(), 0))
+}
+
+/// `ttl` of zero: until the browser is closed.
+fn set_cookie(
+    name: &str,
+    value: &str,
+    ttl: Duration,
+    path: &str,
+    attributes: &[(std::sync::Arc<str>, std::sync::Arc<str>)],
+) -> Option<HeaderValue> {
+    let mut cookie = format!("{name}=\"{value}\"");
+    if ttl.as_secs() > 0 {
+        let _ = write!(cookie, "; Max-Age={}", ttl.as_secs());
+    }
+    if !path.is_empty() {
+        let _ = write!(cookie, "; Path={path}");
+    }
+    for (key, value) in attributes {
+        let _ = if value.is_empty() { write!(cookie, "; {key}") } else { write!(cookie, "; {key}={value}") };
+    }
+    cookie.push_str("; HttpOnly");
+    HeaderValue::from_str(&cookie).ok()
+}
+
+/// Tells the client the cookies that were made up for its request.
+pub fn set_cookies(x: &Exchange, response: &mut HeaderMap) {
+    for cookie in x.head.extensions.get::<NewCookies>().iter().flat_map(|cookies| &cookies.0) {
+        response.append(SET_COOKIE, cookie.clone());
     }
 }
 
@@ -51,9 +121,48 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// The hash of a TCP connection.
-pub fn of_connection(policy: &HashPolicy, connection: &crate::connection::Connection) -> Option<u64> {
+pub fn of_connection(policy: &HashPolicy, connection: &Connection) -> Option<u64> {
     match &policy.source {
-        HashSource::SourceIp => Some(xxh64(connection.facts.source.ip().to_canonical().to_string().as_bytes(), 0)),
+        HashSource::SourceIp => Some(of_ip(connection.facts.source.ip())),
         HashSource::Header(_) | HashSource::Cookie { .. } | HashSource::QueryParameter(_) | HashSource::FilterState(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_made_up_as_envoys_is() {
+        let attributes = [("SameSite".into(), "Lax".into()), ("Secure".into(), "".into())];
+        let hour = set_cookie("c", "00ff", Duration::from_secs(3600), "/p", &attributes).unwrap();
+        assert_eq!(hour, "c=\"00ff\"; Max-Age=3600; Path=/p; SameSite=Lax; Secure; HttpOnly");
+        assert_eq!(set_cookie("c", "1", Duration::ZERO, "", &[]).unwrap(), "c=\"1\"; HttpOnly");
+        assert!(set_cookie("c\n", "1", Duration::ZERO, "", &[]).is_none());
+    }
+
+    #[test]
+    fn cookies_are_found_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append("cookie", HeaderValue::from_static("a=1; user=\"x\""));
+        headers.append("cookie", HeaderValue::from_static("b=2"));
+        assert_eq!(["a", "user", "b", "c"].map(|name| cookie(&headers, name)), [Some("1"), Some("x"), Some("2"), None]);
+    }
+
+    #[test]
+    fn values_of_one_header_are_hashed_whatever_their_order() {
+        let name = HeaderName::from_static("x-user");
+        let hash = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(name.clone(), HeaderValue::from_static(value));
+            }
+            header(&headers, &name)
+        };
+        assert_eq!(hash(&["a", "b"]), hash(&["b", "a"]));
+        assert_eq!((hash(&["a"]), hash(&[])), (Some(xxh64(b"a", 0)), None));
+        assert_ne!(combined(Some(1), 2), combined(Some(2), 1));
     }
 }

@@ -22,6 +22,9 @@ use crate::publish::LiveEndpoint;
 
 type Host = Arc<LiveEndpoint>;
 
+/// Envoy accepts none above it, and neither does the decoder; here it bounds a vector.
+const HIGHEST_PRIORITY: u32 = 128;
+
 /// What all levels are made by.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
@@ -105,7 +108,7 @@ fn sites(rules: Rules<'_>, hosts: &[Host]) -> Vec<Vec<Site>> {
     let localities = rules.endpoints.iter().flat_map(|endpoints| endpoints.localities.iter());
     let highest = localities.clone().map(|l| l.priority).chain(hosts.iter().map(|h| h.priority)).max();
     let mut levels: Vec<Vec<Site>> = Vec::new();
-    levels.resize_with(highest.map_or(0, |highest| highest as usize + 1), Vec::new);
+    levels.resize_with(highest.map_or(0, |highest| highest.min(HIGHEST_PRIORITY) as usize + 1), Vec::new);
     let mut places: BTreeMap<(u32, &str, &str, &str), usize> = BTreeMap::new();
     for locality in localities {
         let Some(sites) = levels.get_mut(locality.priority as usize) else { continue };

@@ -146,8 +146,10 @@ mod tests {
         for (p0, p1, expected) in table {
             assert_eq!(two(p0, p1), expected, "{p0}% and {p1}% healthy");
         }
-        assert_eq!(loads(&[(100, 25), (100, 25), (100, 25)]).0, [34, 33, 33]);
-        assert_eq!(loads(&[(100, 25), (100, 0), (100, 20)]).0, [57, 0, 43]);
+        assert_eq!(loads(&[(100, 25), (100, 25), (100, 25)]).0, [35, 35, 30]);
+        assert_eq!(loads(&[(100, 20), (100, 20), (100, 20)]).0, [34, 33, 33], "all panic, so by size");
+        let calm = Loads::new(&[counts(100, 25, 0), counts(100, 0, 0), counts(100, 20, 0)], 140, 0);
+        assert_eq!(calm.healthy, [56, 0, 44], "what rounding lost goes to the first");
     }
 
     #[test]

@@ -50,14 +50,6 @@ impl Ring {
         let at = (at + attempt as usize).checked_rem(self.0.len())?;
         self.0.get(at).map(|(_, host)| *host as usize)
     }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 fn hash(function: RingHashFunction, key: &[u8]) -> u64 {

@@ -122,7 +122,8 @@ async fn converse(x: &mut Exchange, plan: &Plan, host: &Arc<LiveEndpoint>, in_fl
                 return Ok(received(x, response, lease));
             }
             Err(_) if x.body.has_failed() => return Err(Failure::Downstream),
-            Err(error) if error.unsent.is_some() && x.body.is_replayable() => continue,
+            // It was closing (or the peer says goodbye) before anything was written: no attempt was made.
+            Err(error) if error.unsent.is_some() && x.body.is_replayable() => lease.retire(),
             Err(error) => {
                 plan.cluster.metrics.count(Count::RqRxReset);
                 return Err(Failure::Reset { reason: error.reset, request_sent: error.unsent.is_none() });

@@ -72,9 +72,10 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
     reply
 }
 
-fn plan(x: &Exchange, rules: &Arc<Forward>, cluster: Arc<LiveCluster>) -> Plan {
+fn plan(x: &mut Exchange, rules: &Arc<Forward>, cluster: Arc<LiveCluster>) -> Plan {
     let of_host = || x.route.as_ref().and_then(|matched| matched.virtual_host.retry.clone());
-    let retry = rules.retry.clone().or_else(of_host).filter(|policy| retry::applies(policy, &x.view()));
+    let of_route = rules.retry.clone().or_else(of_host);
+    let retry = retry::asked_for(of_route, &mut x.head.headers).filter(|policy| retry::applies(policy, &x.view()));
     Plan { hash: hash::of(&rules.hash_policies, x), cluster, rules: rules.clone(), retry, tried: Vec::new(), retries: 0 }
 }
 
@@ -139,6 +140,7 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
             place => {
                 plan.retries += 1;
                 metrics.count(Count::RqRetry);
+                metrics.count(Count::RqRetryBackoffExponential);
                 Next::Retry(place)
             }
         },
@@ -185,7 +187,7 @@ async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
         let authority = x.authority.to_str().unwrap_or_default();
         return dynamic_forward::resolve(&plan.cluster, authority, x.scheme, refresh, &x.worker.live).await;
     }
-    match balance::pick(&plan.cluster.config, &plan.cluster.hosts(), &facts, &*x.worker.live.rng) {
+    match balance::pick_of(&plan.cluster, &facts, &*x.worker.live.rng) {
         Pick::Host(host) => Some(host),
         Pick::NoHealthyHost => None,
     }
@@ -229,7 +231,7 @@ fn longest(x: &Exchange, rules: &Forward, cluster: &LiveCluster) -> Option<Insta
 /// What the result teaches about the host.
 fn observe(x: &Exchange, cluster: &Arc<LiveCluster>, host: &LiveEndpoint, result: &Result<Reply, Failure>) {
     let outcome = match result {
-        Ok(reply) => outlier::Outcome::Status(reply.head.status.as_u16()),
+        Ok(reply) => outlier::Outcome::Status(outlier::status_of(x.is_grpc, reply.head.status, &reply.head.headers)),
         Err(Failure::Reset { reason: ResetReason::Overflow, .. } | Failure::Downstream) => return,
         Err(Failure::Reset { .. }) => outlier::Outcome::LocalOriginFailure,
         Err(Failure::PerTryTimeout | Failure::RouteTimeout | Failure::TooLong) => outlier::Outcome::Timeout,
@@ -253,6 +255,7 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         reply.head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, headers::number(milliseconds));
     }
+    hash::set_cookies(x, &mut reply.head.headers);
     attempt_count(x, &mut reply);
     reply
 }

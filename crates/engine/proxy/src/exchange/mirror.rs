@@ -74,7 +74,7 @@ fn with_suffix(authority: &HeaderValue) -> HeaderValue {
 /// Sends it and reads what comes, so that the connection can be used again.
 async fn send(shadow: Shadow) {
     let Shadow { worker, cluster, mut request, authority, version } = shadow;
-    let pick = balance::pick(&cluster.config, &cluster.hosts(), &PickFacts::default(), &*worker.live.rng);
+    let pick = balance::pick_of(&cluster, &PickFacts::default(), &*worker.live.rng);
     let Pick::Host(host) = pick else { return };
     let key = PoolKey { version, alpn: None, server_name: None, high_priority: false, downstream: None };
     let Ok(mut lease) = worker.pools.pool(&cluster, &host, key).acquire().await else { return };

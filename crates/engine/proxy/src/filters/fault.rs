@@ -2,7 +2,8 @@
 //!
 //! What happens to a request is drawn by [`Fault`]'s shares, delay and abort independently of each other, by the pure [`draw`]; the filter
 //! then waits and answers. A delayed request ends when its client leaves, as everything of a request does: its task is dropped.
-//! Follows `envoy.extensions.filters.http.fault.v3`; the limit of response rates is not carried out (see [`unsupported`]).
+//! Follows `envoy.extensions.filters.http.fault.v3`; the limit of response rates is not carried
+//! out, which the decoder reports.
 
 use std::{
     sync::{
@@ -96,11 +97,6 @@ impl Drop for Active {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
         self.0.gauges.dec(0);
     }
-}
-
-/// What of a configuration is not carried out.
-pub fn unsupported(config: &Fault) -> Option<&'static str> {
-    config.response_rate_limit.is_some().then_some("response_rate_limit of the fault filter is not supported: responses are not slowed down")
 }
 
 pub async fn on_request(name: &str, config: &Fault, state: &Arc<State>, x: &mut Exchange) -> Flow {

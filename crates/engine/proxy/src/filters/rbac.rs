@@ -107,14 +107,14 @@ impl State {
         if rules.action == Action::Log {
             notes.log_hint = Some(decision.policy.is_some());
         }
-        if notes.tell_enforced {
-            notes.decision(&self.enforced, &decision);
-        }
         if decision.allowed {
             self.allowed.inc();
             Ok(())
         } else {
             self.denied.inc();
+            if notes.tell_enforced {
+                notes.decision(&self.enforced, &decision);
+            }
             Err(decision.policy.cloned())
         }
     }
@@ -143,7 +143,7 @@ impl Keys {
 #[derive(Default)]
 struct Notes {
     fields: Vec<(Arc<str>, Value)>,
-    /// The HTTP filter tells about both rule sets, the network filter only about the shadow rules.
+    /// The HTTP filter tells of refusals, too (what passes says nothing, as every request would pay for it).
     tell_enforced: bool,
     /// `envoy.common: access_log_hint`, from LOG rules.
     log_hint: Option<bool>,

@@ -2,7 +2,10 @@
 
 #![expect(clippy::result_large_err, reason = "a refusal is a reply like any other, made at most once for a request")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
@@ -61,19 +64,26 @@ pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
     strip_hop_by_hop(x);
     normalize_path(x, &http)?;
     strip_port(x, http.strip_port);
-    let edge = http.use_remote_address;
+    strip_untrusted(&mut x.head.headers, http.use_remote_address);
     forwarded(x, &http);
-    for name in NOT_FROM_OUTSIDE {
-        x.head.headers.remove(name);
-    }
-    if edge {
-        for name in NOT_AT_THE_EDGE {
-            x.head.headers.remove(name);
-        }
-    }
     request_id(x, &http);
     client_certificate::apply(&mut x.head.headers, x.connection.tls.as_ref(), http.forward_client_cert, http.client_cert_details);
     Ok(())
+}
+
+fn strip_untrusted(headers: &mut HeaderMap, at_the_edge: bool) {
+    // One look at all names is cheaper than asking for each, and most requests have none.
+    if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        return;
+    }
+    for name in NOT_FROM_OUTSIDE {
+        headers.remove(name);
+    }
+    if at_the_edge {
+        for name in NOT_AT_THE_EDGE {
+            headers.remove(name);
+        }
+    }
 }
 
 /// `:authority`, the authority of an absolute URI, or `host`, in this order; `host` leaves the map.
@@ -147,12 +157,16 @@ fn remove_nominated(headers: &mut HeaderMap) {
 }
 
 fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), Reply> {
-    let original = x.path().to_owned();
-    if original.is_empty() || original == "*" {
+    if matches!(x.path(), "" | "*") {
         return Ok(());
     }
-    match path::normalize(&original, &http.path_normalization) {
-        path::Normalized::Path(same) if *same == *original => Ok(()),
+    let normalized = match path::normalize(x.path(), &http.path_normalization) {
+        path::Normalized::Path(Cow::Borrowed(_)) => return Ok(()),
+        path::Normalized::Path(Cow::Owned(clean)) => path::Normalized::Path(Cow::Owned(clean)),
+        path::Normalized::Reject => path::Normalized::Reject,
+        path::Normalized::Redirect(to) => path::Normalized::Redirect(to),
+    };
+    match normalized {
         path::Normalized::Path(clean) => match clean.parse::<PathAndQuery>() {
             Ok(path) => {
                 x.head.uri = Uri::from(path);
@@ -171,6 +185,9 @@ fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), 
 }
 
 fn strip_port(x: &mut Exchange, rule: StripPort) {
+    if rule == StripPort::No {
+        return;
+    }
     let authority = x.authority.to_str().unwrap_or_default();
     let host = without_port(authority);
     let port = authority.get(host.len()..).and_then(|rest| rest.strip_prefix(':')).and_then(|port| port.parse::<u16>().ok());

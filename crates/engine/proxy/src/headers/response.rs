@@ -23,8 +23,8 @@ pub fn finish(x: &Exchange, head: &mut Parts) {
         headers.remove(name);
     }
     match http.server_header {
-        ServerHeader::Overwrite => drop(headers.insert(SERVER, text(&http.server_name))),
-        ServerHeader::AppendIfAbsent => drop(headers.entry(SERVER).or_insert_with(|| text(&http.server_name))),
+        ServerHeader::Overwrite => drop(headers.insert(SERVER, x.http.server_name.clone())),
+        ServerHeader::AppendIfAbsent => drop(headers.entry(SERVER).or_insert_with(|| x.http.server_name.clone())),
         ServerHeader::PassThrough => {}
     }
     if let Some(via) = &http.via {

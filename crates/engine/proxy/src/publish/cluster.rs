@@ -14,7 +14,7 @@ use proxy_config::{
     metadata::Metadata,
 };
 
-use stdx::Clock;
+use stdx::{Clock, Rng};
 use telemetry::record::Address;
 
 use super::{Live, PublishProblem};
@@ -38,6 +38,7 @@ pub struct LiveCluster {
     /// Names that a dynamic forward cluster resolved.
     pub(crate) names: Names,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
     /// The default transport, then one for each of `transport_matches`.
     transports: Box<[Arc<LiveTransport>]>,
     hosts: ArcSwap<Hosts>,
@@ -121,6 +122,7 @@ impl LiveCluster {
             ad_hoc: AdHocHosts::default(),
             names: Names::default(),
             clock: live.clock.clone(),
+            rng: live.rng.clone(),
             transports,
             hosts: ArcSwap::default(),
             endpoints: Mutex::default(),

@@ -21,6 +21,7 @@ use telemetry::access_log::Needs;
 use super::{Live, PublishProblem};
 use crate::{
     filters::{LiveFilters, network::LiveNetworkFilters},
+    headers::text,
     report::downstream::{HttpMetrics, ListenerMetrics},
     route::LiveRouteTable,
     tls::LiveServerTls,
@@ -64,6 +65,8 @@ pub struct LiveHttp {
     pub needs: Needs,
     /// The router must not add `x-envoy-…` headers.
     pub suppresses_envoy_headers: bool,
+    /// `server` of responses.
+    pub server_name: http::HeaderValue,
     /// Istio's ALPN override, when the manager has one.
     pub alpn: Option<Arc<Alpn>>,
 }
@@ -124,6 +127,7 @@ impl LiveChain {
                 (Some(tls), problem)
             }
         };
+        let problem = problem.or_else(|| unsupported(&config));
         let (trigger, draining) = drain::channel();
         let network_filters = LiveNetworkFilters::new(&config.network_filters, live);
         (Self { config, tls, terminal, network_filters, trigger: Mutex::new(Some(trigger)), draining }, problem)
@@ -167,6 +171,21 @@ impl LiveChain {
     }
 }
 
+/// What the chain asks for and this proxy does not do; connections are served without it.
+fn unsupported(chain: &FilterChain) -> Option<String> {
+    match &chain.terminal {
+        Terminal::Http(http) => {
+            let mut filters = http.filters.iter();
+            let found = filters.find(|filter| matches!(filter.kind, HttpFilterKind::GrpcWeb) && !filter.disabled)?;
+            Some(format!("filter {} is not supported: gRPC-Web calls pass as they are", found.name))
+        }
+        Terminal::Tcp(tcp) if tcp.proxy.tunnel.as_ref().is_some_and(|tunnel| tunnel.use_post) => {
+            Some("tunnelling by POST is not supported: connections are closed".to_owned())
+        }
+        Terminal::Tcp(_) | Terminal::Close => None,
+    }
+}
+
 impl LiveHttp {
     fn new(config: Arc<HttpConnectionManager>, live: &Live) -> Self {
         let inline_routes = match &config.routes {
@@ -185,6 +204,7 @@ impl LiveHttp {
             inline_routes,
             filters,
             needs: needs(&config),
+            server_name: text(&config.server_name),
             suppresses_envoy_headers: config.suppress_envoy_headers || router_suppresses,
             alpn,
             config,

@@ -8,6 +8,8 @@ use proxy_config::{
     route::{HeaderOperations, RequireTls, RouteAction},
 };
 
+use proxy_config::route::WeightedCluster;
+
 use super::*;
 
 fn host(domains: &[&str], routes: Vec<Route>) -> Arc<VirtualHost> {

@@ -203,7 +203,8 @@ impl State {
         // Dropping the last sender of an HTTP/2 connection lets its streams end and then closes it.
         self.shared.retain(|shared| {
             let unused = shared.active.load(Ordering::Relaxed) == 0;
-            !shared.sender.is_closed() && !(too_old(&shared.connection) || !current || (unused && idle_too_long(*shared.connection.last_used.lock())))
+            let idle = unused && idle_too_long(*shared.connection.last_used.lock());
+            current && !idle && !too_old(&shared.connection) && !shared.sender.is_closed()
         });
     }
 }

@@ -1,16 +1,27 @@
 //! Whether an attempt that went wrong is made again, and after how long.
 //!
-//! Pure. Follows Envoy's router filter documentation (`x-envoy-retry-on`, `x-envoy-retry-grpc-on`) and its back-off.
+//! Pure. A request's policy is the route's, changed by `x-envoy-…` headers where they got this far: those of clients are removed when a head is
+//! admitted, so these were set by configuration. Follows Envoy's router filter documentation (`x-envoy-retry-on`, `x-envoy-retry-grpc-on`,
+//! `x-envoy-max-retries`, `x-envoy-retriable-…`) and its back-off.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy_config::{
-    matcher::HeaderView,
-    route::{BackOff, RetryPolicy},
+    matcher::{HeaderKey, HeaderMatcher, HeaderTest, HeaderView},
+    route::{BackOff, RetryOn, RetryPolicy},
 };
 
-use crate::codec::ResetReason;
+use crate::{
+    codec::ResetReason,
+    headers::names::{
+        X_ENVOY_MAX_RETRIES, X_ENVOY_RETRIABLE_HEADER_NAMES, X_ENVOY_RETRIABLE_STATUS_CODES, X_ENVOY_RETRY_GRPC_ON, X_ENVOY_RETRY_ON,
+    },
+};
+
+/// Envoy's defaults, for requests that ask for retries where the route has no policy.
+const NUM_RETRIES: u32 = 1;
+const BACK_OFF: BackOff = BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
 
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +41,76 @@ pub enum Decision {
     No,
     /// It would be, but the retries are used up: `URX`.
     LimitExceeded,
+}
+
+/// The policy for one request. What its headers ask for does not go upstream.
+pub fn asked_for(policy: Option<Arc<RetryPolicy>>, headers: &mut HeaderMap) -> Option<Arc<RetryPolicy>> {
+    let on = [headers.remove(X_ENVOY_RETRY_ON), headers.remove(X_ENVOY_RETRY_GRPC_ON)];
+    let number = headers.remove(X_ENVOY_MAX_RETRIES);
+    let statuses = headers.remove(X_ENVOY_RETRIABLE_STATUS_CODES);
+    let names = headers.remove(X_ENVOY_RETRIABLE_HEADER_NAMES);
+    let asks = [&on[0], &on[1], &number, &statuses, &names].into_iter().any(Option::is_some);
+    if !asks || (policy.is_none() && on.iter().all(Option::is_none)) {
+        return policy;
+    }
+    let mut policy = policy.map_or_else(only_by_headers, |policy| (*policy).clone());
+    for words in on.iter().flatten() {
+        policy.on = both(policy.on, RetryOn::parse(words.to_str().unwrap_or_default()).0);
+    }
+    if let Some(number) = number.and_then(|number| number.to_str().ok()?.trim().parse().ok()) {
+        policy.num_retries = number;
+    }
+    let listed = |list: &Option<HeaderValue>| -> Vec<String> {
+        let list = list.as_ref().and_then(|list| list.to_str().ok()).unwrap_or_default();
+        list.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
+    };
+    let codes = listed(&statuses).into_iter().filter_map(|code| code.parse().ok());
+    policy.retriable_status_codes = policy.retriable_status_codes.iter().copied().chain(codes).collect();
+    let present = listed(&names).into_iter().filter_map(|name| name.parse::<HeaderName>().ok()).map(|name| HeaderMatcher {
+        name: HeaderKey::Name(name),
+        test: HeaderTest::Present(true),
+        invert: false,
+        missing_as_empty: false,
+    });
+    policy.retriable_headers = policy.retriable_headers.iter().cloned().chain(present).collect();
+    Some(Arc::new(policy))
+}
+
+fn only_by_headers() -> RetryPolicy {
+    RetryPolicy {
+        on: RetryOn::default(),
+        num_retries: NUM_RETRIES,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        retriable_status_codes: Arc::from([]),
+        retriable_headers: Arc::from([]),
+        retriable_request_headers: Arc::from([]),
+        skip_previous_hosts: false,
+        host_selection_max_attempts: 1,
+        previous_priorities: None,
+        back_off: BACK_OFF,
+    }
+}
+
+fn both(a: RetryOn, b: RetryOn) -> RetryOn {
+    RetryOn {
+        five_xx: a.five_xx || b.five_xx,
+        gateway_error: a.gateway_error || b.gateway_error,
+        reset: a.reset || b.reset,
+        reset_before_request: a.reset_before_request || b.reset_before_request,
+        connect_failure: a.connect_failure || b.connect_failure,
+        envoy_ratelimited: a.envoy_ratelimited || b.envoy_ratelimited,
+        retriable_4xx: a.retriable_4xx || b.retriable_4xx,
+        refused_stream: a.refused_stream || b.refused_stream,
+        retriable_status_codes: a.retriable_status_codes || b.retriable_status_codes,
+        retriable_headers: a.retriable_headers || b.retriable_headers,
+        http3_post_connect_failure: a.http3_post_connect_failure || b.http3_post_connect_failure,
+        grpc_cancelled: a.grpc_cancelled || b.grpc_cancelled,
+        grpc_deadline_exceeded: a.grpc_deadline_exceeded || b.grpc_deadline_exceeded,
+        grpc_internal: a.grpc_internal || b.grpc_internal,
+        grpc_resource_exhausted: a.grpc_resource_exhausted || b.grpc_resource_exhausted,
+        grpc_unavailable: a.grpc_unavailable || b.grpc_unavailable,
+    }
 }
 
 /// Decides after an attempt. `retries`: how many were made already.
@@ -111,10 +192,6 @@ fn is_reset_retriable(policy: &RetryPolicy, reason: &ResetReason, request_sent: 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use proxy_config::route::RetryOn;
-
     use super::*;
 
     fn policy(on: &str) -> RetryPolicy {
@@ -157,6 +234,14 @@ mod tests {
             ("reset-before-request", unsent(&ResetReason::ConnectionTermination), true),
             ("reset-before-request", reset(&ResetReason::ConnectionTermination), false),
             ("5xx,reset,connect-failure", reset(&ResetReason::Overflow), false),
+            ("reset", unsent(&ResetReason::RemoteReset), true),
+            ("reset", status(503), false),
+            ("gateway-error", reset(&ResetReason::RemoteReset), true),
+            ("connect-failure", reset(&ResetReason::LocalConnectionFailure("".into())), true),
+            ("connect-failure", reset(&ResetReason::RemoteReset), false),
+            ("refused-stream", reset(&refused), false),
+            ("retriable-status-codes", status(503), false),
+            ("", status(503), false),
         ];
         for (on, (status, reset), expected) in table {
             let headers = HeaderMap::new();
@@ -167,6 +252,53 @@ mod tests {
             let decision = decide(&policy(on), attempt, 0);
             assert_eq!(decision == Decision::Retry, expected, "{on} {status} {reset:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_of_a_rate_limit_is_retried_only_if_asked_for() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-envoy-ratelimited", http::HeaderValue::from_static("true"));
+        let attempt = Attempt::Response { status: 503, headers: &headers };
+        assert_eq!(decide(&policy("5xx"), attempt, 0), Decision::No);
+        assert_eq!(decide(&policy("envoy-ratelimited"), attempt, 0), Decision::Retry);
+    }
+
+    #[test]
+    fn a_time_limit_for_one_try_is_a_reset() {
+        let expected = [("5xx", true), ("gateway-error", true), ("reset", true), ("connect-failure", false), ("refused-stream", false)];
+        for (on, retried) in expected {
+            assert_eq!(decide(&policy(on), Attempt::PerTryTimeout, 0) == Decision::Retry, retried, "{on}");
+        }
+    }
+
+    #[test]
+    fn headers_change_the_policy_and_stay_here() {
+        let with = |pairs: &[(&'static str, &'static str)], of_route: Option<RetryPolicy>| {
+            let mut headers: HeaderMap =
+                pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+            let policy = asked_for(of_route.map(Arc::new), &mut headers);
+            assert!(headers.is_empty());
+            policy
+        };
+        assert!(with(&[], None).is_none());
+        assert!(with(&[("x-envoy-max-retries", "3")], None).is_none(), "nothing says when to retry");
+        let made = with(&[("x-envoy-retry-on", "5xx,nonsense"), ("x-envoy-retry-grpc-on", "unavailable")], None).unwrap();
+        assert_eq!((made.on, made.num_retries, made.back_off), (RetryOn::parse("5xx,unavailable").0, 1, BACK_OFF));
+        let pairs = [
+            ("x-envoy-retry-on", "retriable-headers"),
+            ("x-envoy-max-retries", "7"),
+            ("x-envoy-retriable-status-codes", "404, x, 409"),
+            ("x-envoy-retriable-header-names", "x-again"),
+        ];
+        let changed = with(&pairs, Some(policy("retriable-status-codes"))).unwrap();
+        assert_eq!((changed.num_retries, &*changed.retriable_status_codes), (7, &[418, 404, 409][..]));
+        let mut again = HeaderMap::new();
+        assert_eq!(decide(&changed, Attempt::Response { status: 200, headers: &again }, 0), Decision::No);
+        again.insert("x-again", HeaderValue::from_static("1"));
+        assert_eq!(decide(&changed, Attempt::Response { status: 200, headers: &again }, 6), Decision::Retry);
+        assert_eq!(decide(&changed, Attempt::Response { status: 404, headers: &again }, 7), Decision::LimitExceeded);
+        let same = with(&[], Some(policy("5xx"))).unwrap();
+        assert_eq!(*same, policy("5xx"));
     }
 
     #[test]

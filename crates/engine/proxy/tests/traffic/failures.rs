@@ -1,6 +1,6 @@
 //! Requests that fail, and what client and record are told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use proxy_config::cluster::UpstreamProtocol;
@@ -96,15 +96,23 @@ async fn a_full_breaker_is_503_uo() {
 
 #[tokio::test]
 async fn requests_beyond_the_connection_limit_wait_their_turn() {
-    let backend = backend::serve(|_, _| async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        backend::text("done")
+    let answering = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = answering.clone();
+    let backend = backend::serve(move |_, _| {
+        let gate = gate.clone();
+        async move {
+            let _place = gate.acquire().await.unwrap();
+            backend::text("done")
+        }
     })
     .await;
     let cluster = cluster_with("b", &[backend.address], |c| c.circuit_breakers.default.max_connections = 1);
     let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster]).await;
     let address = proxy.address("in");
-    let answers = futures_util::future::join_all((0..5).map(|_| client::get(address, "/"))).await;
+    let asking = tokio::spawn(futures_util::future::join_all((0..5).map(move |_| client::get(address, "/"))));
+    crate::proxy::until(|| backend.requests() == 1 && proxy.counter("cluster.b.upstream_rq_pending_active") == 4).await;
+    answering.add_permits(1);
+    let answers = asking.await.unwrap();
     assert!(answers.iter().all(|(head, body)| head.status() == StatusCode::OK && body == "done"));
     assert_eq!((backend.requests(), backend.connections()), (5, 1));
 }

@@ -9,6 +9,7 @@ mod connections;
 mod failures;
 mod http;
 mod mutual_tls;
+mod reports;
 mod retries;
 mod updates;
 mod upgrades;

@@ -27,7 +27,7 @@ use crate::{
     proxy::{Proxy, update},
 };
 
-fn live(authority: &CertificateAuthority, account: &str) -> Live {
+pub fn live(authority: &CertificateAuthority, account: &str) -> Live {
     let domain = TrustDomain::parse("cluster.local").unwrap();
     let id = SpiffeId::workload(&domain, &ServiceAccountName::new("default", account).unwrap());
     let text = |text: &str| Value::String(text.into());
@@ -44,7 +44,7 @@ fn live(authority: &CertificateAuthority, account: &str) -> Live {
     live
 }
 
-fn authority() -> CertificateAuthority {
+pub fn authority() -> CertificateAuthority {
     CertificateAuthority::self_signed(&TrustDomain::parse("cluster.local").unwrap(), SystemTime::now()).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn common(alpn: &[&str], names: StringPattern) -> CommonTls {
     }
 }
 
-fn upstream_tls(server: &str) -> Transport {
+pub fn upstream_tls(server: &str) -> Transport {
     Transport::Tls(Arc::new(UpstreamTls {
         common: common(&["istio-peer-exchange", "istio"], StringPattern::Exact(format!("spiffe://cluster.local/ns/default/sa/{server}").into())),
         sni: Some("outbound_.80_._.server.default.svc.cluster.local".into()),
@@ -78,7 +78,7 @@ fn upstream_tls(server: &str) -> Transport {
 }
 
 /// As Istio's permissive inbound listener: one chain for mutual TLS, one for plaintext.
-fn inbound(strict: bool, terminal: Terminal, alpn: &[&str]) -> Listener {
+pub fn inbound(strict: bool, terminal: Terminal, alpn: &[&str]) -> Listener {
     let mut entry = listener("inbound", terminal.clone());
     let mut tls = chain("mtls", terminal.clone());
     tls.matches.transport_protocol = TransportProtocol::Tls;
@@ -95,11 +95,11 @@ fn inbound(strict: bool, terminal: Terminal, alpn: &[&str]) -> Listener {
     entry
 }
 
-fn filter(name: &str, kind: HttpFilterKind) -> HttpFilter {
+pub fn filter(name: &str, kind: HttpFilterKind) -> HttpFilter {
     HttpFilter { name: name.into(), kind, disabled: false }
 }
 
-fn with_filters(routes: Vec<proxy_config::route::Route>, before_router: Vec<HttpFilter>, inbound: bool) -> Terminal {
+pub fn with_filters(routes: Vec<proxy_config::route::Route>, before_router: Vec<HttpFilter>, inbound: bool) -> Terminal {
     let mut manager = http(RouteSource::Inline(Arc::new(table("inline", vec![host(&["*"], routes)]))));
     manager.filters = before_router.into_iter().chain(manager.filters.iter().cloned()).collect();
     if inbound {

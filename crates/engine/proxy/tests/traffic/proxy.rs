@@ -47,13 +47,17 @@ impl Proxy {
     }
 
     pub async fn with(live: Live, update: Update) -> Self {
-        let live = Arc::new(live);
+        let records = Arc::new(Records::default());
+        Self::reporting(Arc::new(live), update, records.clone(), records).await
+    }
+
+    /// With a reporter of its own; `records` then stay empty.
+    pub async fn reporting(live: Arc<Live>, update: Update, reporter: Arc<dyn Reporter>, records: Arc<Records>) -> Self {
         let wanted = update.listeners.set.iter().filter(|listener| listener.bind_to_port).count();
         let problems = live.publish(update);
         assert!(problems.is_empty(), "{problems:?}");
-        let records = Arc::new(Records::default());
         let settings = Settings { drain_time: Duration::from_millis(500), ..Settings::default() };
-        let worker = Worker::new(live.clone(), records.clone(), settings);
+        let worker = Worker::new(live.clone(), reporter, settings);
         let (trigger, signal) = drain::channel();
         let task = tokio::spawn(listen::run(worker.clone(), signal));
         let proxy = Self { live, worker, records, drain: trigger, task };

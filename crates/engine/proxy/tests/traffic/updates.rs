@@ -113,9 +113,14 @@ async fn a_removed_listener_takes_no_connection() {
 
 #[tokio::test]
 async fn a_drain_ends_idle_connections_and_lets_requests_finish() {
-    let backend = backend::serve(|_, _| async {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        backend::text("finished")
+    let answering = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = answering.clone();
+    let backend = backend::serve(move |_, _| {
+        let gate = gate.clone();
+        async move {
+            let _place = gate.acquire().await.unwrap();
+            backend::text("finished")
+        }
     })
     .await;
     let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster("b", &[backend.address])]).await;
@@ -123,6 +128,13 @@ async fn a_drain_ends_idle_connections_and_lets_requests_finish() {
     let asking = tokio::spawn(async move { client::get(address, "/").await });
     until(|| backend.requests() == 1).await;
     proxy.drain.start();
+    let refused = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::proxy::DEADLINE, refused).await.unwrap();
+    answering.add_permits(1);
     let (head, body) = asking.await.unwrap();
     assert_eq!(body, "finished");
     assert_eq!(head.headers()["connection"], "close");

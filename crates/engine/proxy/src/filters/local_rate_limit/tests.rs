@@ -97,7 +97,7 @@ fn a_descriptor_has_its_own_bucket_beside_the_default() {
     let config = config(rules(4, 1, 60), vec![descriptor("a", rules(1, 1, 3_600))], by_user());
     let now = Instant::now();
     let buckets = Buckets::new(&config, now).unwrap();
-    let mut ask = |user| {
+    let ask = |user| {
         let (allowed, standing) = buckets.take(&config, &yielded(&config, user), now);
         (allowed, standing.limit)
     };
