@@ -36,7 +36,7 @@ tidy: ## Structure: crate edges, sizes, banned names
 	cargo xtask tidy
 
 bench: build ## Print the figures of README (start, edit, memory)
-	bench/figures.sh
+	bench/figures.py
 
 clean:
 	cargo clean

@@ -165,6 +165,7 @@ struct Running {
     drain_workers: DrainTrigger,
     /// Ends feed and exporter.
     stop: DrainTrigger,
+    exporter: tokio::task::JoinHandle<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -196,6 +197,9 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
     }
     running.stop.start();
     running.shared.files.flush(LOG_FLUSH);
+    if running.exporter.await.is_err() {
+        tracing::error!("the span exporter ended by panic");
+    }
     Ok(())
 }
 
@@ -214,11 +218,11 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
     });
     let (spans, exported) = mpsc::channel(WAITING_SPANS);
     let shared = Arc::new(Shared {
-        files: LogFiles::default(),
+        files: LogFiles::new(live.stats.counter("access_log_file.lines_dropped")),
         metrics: metrics.clone(),
         rng: live.rng.clone(),
         spans,
-        spans_dropped: Default::default(),
+        spans_dropped: live.stats.counter("tracing.spans_dropped"),
         node,
         variables: env::vars().collect(),
     });
@@ -255,7 +259,7 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
     tasks.spawn(admin.clone().keep_house(SILENT_SERIES));
     let (stop, stopping) = drain::channel();
     tasks.spawn(feed.run(stopping.clone()));
-    tasks.spawn(Exporter::new(live.clone(), exported).run(stopping));
+    let exporter = tokio::spawn(Exporter::new(live.clone(), exported).run(stopping));
     let (drain_workers, worker_drain) = drain::channel();
     let settings = proxy::Settings {
         drain_time: plan.drain,
@@ -270,6 +274,7 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
         workers,
         drain_workers,
         stop,
+        exporter,
         _tasks: tasks,
     })
 }

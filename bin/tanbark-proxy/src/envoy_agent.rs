@@ -16,7 +16,7 @@ const DRAIN: Duration = Duration::from_secs(45);
 const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run() -> anyhow::Result<ExitCode> {
-    let role = match env::var("TANBARK_ROLE").as_deref() {
+    let role = match env::var("TANBARK_PROXY_TYPE").as_deref() {
         Ok("gateway" | "router") => Role::Gateway,
         _ => Role::Sidecar,
     };

@@ -186,7 +186,28 @@ impl Mesh {
         let log = fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(80).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        format!("--- pods\n{}{}\n--- status\n{}{}\n--- up\n{}\n", pods.stdout, pods.stderr, status.stdout, status.stderr, tail.join("\n"))
+        let told = format!("--- pods\n{}{}\n--- status\n{}{}\n", pods.stdout, pods.stderr, status.stdout, status.stderr);
+        format!("{told}--- up\n{}\n--- logs\n{}\n", tail.join("\n"), self.complaints())
+    }
+
+    /// What containers wrote about trouble: failed requests in access logs, warnings and errors of programs; the last lines of each.
+    fn complaints(&self) -> String {
+        let mut files = Vec::new();
+        files_below(&self.state().join("logs"), &mut files);
+        let is_trouble = |line: &&str| {
+            let quoted = line.split('"').nth(2).unwrap_or_default().trim_start();
+            ["WARN", "ERROR", "[warning]", "[error]", "[critical]", "panicked"].iter().any(|word| line.contains(word)) || quoted.starts_with('5') || quoted.starts_with("0 ")
+        };
+        let mut out = String::new();
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().filter(is_trouble).collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(10)) {
+                let line: String = line.chars().take(500).collect();
+                out.push_str(&format!("{}: {line}\n", file.strip_prefix(self.state()).unwrap_or(&file).display()));
+            }
+        }
+        out
     }
 
     /// The text that `up` printed.
@@ -286,6 +307,16 @@ impl Builder {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let child = command.spawn().expect("start tanbark");
         Mesh { folder, user: self.user, child }
+    }
+}
+
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            files_below(&entry.path(), files);
+        } else {
+            files.push(entry.path());
+        }
     }
 }
 

@@ -36,7 +36,13 @@ const COLLECTORS: usize = 16;
 /// For what is left when the process ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-const COUNTERS: &[&str] = &["spans_sent", "spans_dropped", "reports_sent", "reports_failed", "reports_skipped_no_cluster"];
+const COUNTERS: &[&str] = &[
+    "spans_sent",
+    "spans_dropped",
+    "reports_sent",
+    "reports_failed",
+    "reports_skipped_no_cluster",
+];
 
 /// Positions in [`COUNTERS`].
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +73,12 @@ struct Route {
 
 impl Exporter {
     pub fn new(live: Arc<Live>, spans: mpsc::Receiver<ExportedSpan>) -> Self {
-        Self { live, spans, routes: Vec::new(), tasks: JoinSet::new() }
+        Self {
+            live,
+            spans,
+            routes: Vec::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Runs until the drain starts or nobody can send spans any more.
@@ -92,12 +103,16 @@ impl Exporter {
         self.routes.iter_mut().for_each(Route::flush);
         self.routes.clear();
         // Whoever has not answered by then loses the rest.
-        let _ = timeout(FAREWELL, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let _ = timeout(FAREWELL, async {
+            while self.tasks.join_next().await.is_some() {}
+        })
+        .await;
     }
 
     fn take(&mut self, exported: ExportedSpan) {
         let ExportedSpan { provider, span } = exported;
-        let same = |route: &Route| Arc::ptr_eq(&route.provider, &provider) || route.provider == provider;
+        let same =
+            |route: &Route| Arc::ptr_eq(&route.provider, &provider) || route.provider == provider;
         let at = match self.routes.iter().position(same) {
             Some(at) => at,
             None => self.open(provider),
@@ -113,20 +128,29 @@ impl Exporter {
 
     fn open(&mut self, provider: Arc<TracingProvider>) -> usize {
         if self.routes.len() >= COLLECTORS
-            && let Some(silent) = (0..self.routes.len()).max_by_key(|at| self.routes.get(*at).map(|route| route.silent_pauses))
+            && let Some(silent) = (0..self.routes.len())
+                .max_by_key(|at| self.routes.get(*at).map(|route| route.silent_pauses))
         {
             self.routes.swap_remove(silent).flush();
         }
         let kind = match &*provider {
             TracingProvider::Zipkin { .. } => "tracing.zipkin",
-            TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => "tracing.opentelemetry",
+            TracingProvider::OpenTelemetryGrpc { .. }
+            | TracingProvider::OpenTelemetryHttp { .. } => "tracing.opentelemetry",
         };
         let scope = self.live.stats.scope(kind);
         let counters = scope.counters(COUNTERS);
         let (batches, receiver) = mpsc::channel(WAITING_BATCHES);
-        let collector = Collector::new(self.live.clone(), provider.clone(), counters.clone(), scope);
+        let collector =
+            Collector::new(self.live.clone(), provider.clone(), counters.clone(), scope);
         self.tasks.spawn(collector.run(receiver));
-        self.routes.push(Route { provider, waiting: Vec::new(), batches, counters, silent_pauses: 0 });
+        self.routes.push(Route {
+            provider,
+            waiting: Vec::new(),
+            batches,
+            counters,
+            silent_pauses: 0,
+        });
         self.routes.len() - 1
     }
 }
@@ -138,8 +162,12 @@ impl Route {
             return;
         }
         let batch = std::mem::take(&mut self.waiting);
-        if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) = self.batches.try_send(batch) {
-            self.counters.add(Count::SpansDropped as usize, batch.len() as u64);
+        if let Err(
+            mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch),
+        ) = self.batches.try_send(batch)
+        {
+            self.counters
+                .add(Count::SpansDropped as usize, batch.len() as u64);
         }
     }
 }

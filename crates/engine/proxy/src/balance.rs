@@ -8,10 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use foldhash::fast::RandomState;
 use proxy_config::{
-    Cluster, Endpoints,
-    cluster::Balancer,
-    endpoint::EndpointAddress,
-    metadata::Metadata,
+    Cluster, Endpoints, cluster::Balancer, endpoint::EndpointAddress, metadata::Metadata,
 };
 use stdx::Rng;
 
@@ -64,14 +61,32 @@ pub enum Pick {
 
 impl Hosts {
     /// Prepares a view. `all` are the endpoints of `endpoints` in order; `now` is for slow start.
-    pub fn build(cluster: &Cluster, endpoints: Option<&Endpoints>, all: Arc<[Arc<LiveEndpoint>]>, now: Instant) -> Self {
-        let by_address = all.iter().enumerate().map(|(at, host)| (host.address().clone(), at)).collect();
-        let rules = Rules { cluster, endpoints, now };
+    pub fn build(
+        cluster: &Cluster,
+        endpoints: Option<&Endpoints>,
+        all: Arc<[Arc<LiveEndpoint>]>,
+        now: Instant,
+    ) -> Self {
+        let by_address = all
+            .iter()
+            .enumerate()
+            .map(|(at, host)| (host.address().clone(), at))
+            .collect();
+        let rules = Rules {
+            cluster,
+            endpoints,
+            now,
+        };
         Self {
             by_address,
             whole: Levels::new(rules, &all),
-            subsets: cluster.subsets.as_ref().map(|config| Subsets::new(config, rules, &all)),
-            is_warming: all.iter().any(|host| group::is_warming(&cluster.balancer, host.state.added, now)),
+            subsets: cluster
+                .subsets
+                .as_ref()
+                .map(|config| Subsets::new(config, rules, &all)),
+            is_warming: all
+                .iter()
+                .any(|host| group::is_warming(&cluster.balancer, host.state.added, now)),
             all,
         }
     }
@@ -88,7 +103,9 @@ impl Hosts {
 
     /// The host with this address.
     pub fn find(&self, address: &EndpointAddress) -> Option<&Arc<LiveEndpoint>> {
-        self.by_address.get(address).and_then(|at| self.all.get(*at))
+        self.by_address
+            .get(address)
+            .and_then(|at| self.all.get(*at))
     }
 }
 
@@ -109,7 +126,10 @@ pub fn pick_of(cluster: &LiveCluster, facts: &PickFacts<'_>, rng: &dyn Rng) -> P
         (circumstances.subset, Count::LbSubsetsSelected),
         (circumstances.fallback, Count::LbSubsetsFallback),
     ];
-    counts.into_iter().filter(|(holds, _)| *holds).for_each(|(_, count)| cluster.metrics.count(count));
+    counts
+        .into_iter()
+        .filter(|(holds, _)| *holds)
+        .for_each(|(_, count)| cluster.metrics.count(count));
     pick
 }
 
@@ -118,9 +138,18 @@ pub fn pick(cluster: &Cluster, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn R
     choose(&cluster.balancer, hosts, facts, rng).0
 }
 
-fn choose(balancer: &Balancer, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn Rng) -> (Pick, Circumstances) {
+fn choose(
+    balancer: &Balancer,
+    hosts: &Hosts,
+    facts: &PickFacts<'_>,
+    rng: &dyn Rng,
+) -> (Pick, Circumstances) {
     let mut seen = Circumstances::default();
-    let levels = match hosts.subsets.as_ref().map(|subsets| subsets.find(facts.metadata_match)) {
+    let levels = match hosts
+        .subsets
+        .as_ref()
+        .map(|subsets| subsets.find(facts.metadata_match))
+    {
         None => &hosts.whole,
         Some(Found::Subset(levels)) => {
             seen.subset = true;
@@ -133,20 +162,32 @@ fn choose(balancer: &Balancer, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn R
         Some(Found::Nothing) => return (Pick::NoHealthyHost, seen),
     };
     // Consistent hashing keeps its number over all tries; others draw anew.
-    let is_hashed = matches!(balancer, Balancer::RingHash { .. } | Balancer::Maglev { .. });
+    let is_hashed = matches!(
+        balancer,
+        Balancer::RingHash { .. } | Balancer::Maglev { .. }
+    );
     let hash = facts.hash.filter(|_| is_hashed);
     let fixed = hash.unwrap_or_else(|| rng.u64());
     let mut chosen = None;
     for attempt in 0..=facts.selection_attempts {
-        let number = if is_hashed || attempt == 0 { fixed } else { rng.u64() };
-        let Some(Picked { host, panics }) = levels.pick(balancer, number, attempt, rng) else { break };
+        let number = if is_hashed || attempt == 0 {
+            fixed
+        } else {
+            rng.u64()
+        };
+        let Some(Picked { host, panics }) = levels.pick(balancer, number, attempt, rng) else {
+            break;
+        };
         seen.panics |= panics;
         chosen = Some(host);
         if !facts.tried.contains(&host.state.id) {
             break;
         }
     }
-    (chosen.map_or(Pick::NoHealthyHost, |host| Pick::Host(host.clone())), seen)
+    (
+        chosen.map_or(Pick::NoHealthyHost, |host| Pick::Host(host.clone())),
+        seen,
+    )
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub enum Flow {
 pub struct LiveFilters(Box<[LiveFilter]>);
 
 enum LiveFilter {
-    Rbac(rbac::State),
+    Rbac(Box<rbac::State>),
     Fault(Arc<fault::State>),
     Cors(cors::State),
     Stateless,
@@ -45,8 +45,12 @@ impl LiveFilters {
         // Istio ends the name with `;`, which is no part of it.
         let prefix = format!("http.{}.", http.stat_prefix.trim_end_matches(';'));
         let live = |filter: &HttpFilter| match &filter.kind {
-            HttpFilterKind::Rbac(config) => LiveFilter::Rbac(rbac::State::new(stats, &prefix, config)),
-            HttpFilterKind::Fault(_) => LiveFilter::Fault(Arc::new(fault::State::new(stats, &prefix))),
+            HttpFilterKind::Rbac(config) => {
+                LiveFilter::Rbac(Box::new(rbac::State::new(stats, &prefix, config)))
+            }
+            HttpFilterKind::Fault(_) => {
+                LiveFilter::Fault(Arc::new(fault::State::new(stats, &prefix)))
+            }
             HttpFilterKind::Cors => LiveFilter::Cors(cors::State::new(stats, &prefix)),
             HttpFilterKind::PeerMetadata(_)
             | HttpFilterKind::IstioStats(_)
@@ -70,10 +74,18 @@ pub async fn on_request(x: &mut Exchange) -> Flow {
         }
         let flow = match (&filter.kind, state) {
             (HttpFilterKind::PeerMetadata(config), _) => peer_metadata::on_request(config, x),
-            (HttpFilterKind::Rbac(config), LiveFilter::Rbac(state)) => rbac::on_request(&filter.name, config, state, x),
-            (HttpFilterKind::Fault(config), LiveFilter::Fault(state)) => fault::on_request(&filter.name, config, state, x).await,
-            (HttpFilterKind::Cors, LiveFilter::Cors(state)) => cors::on_request(&filter.name, state, x),
-            (HttpFilterKind::LocalRateLimit(config), _) => local_rate_limit::on_request(&filter.name, config, x),
+            (HttpFilterKind::Rbac(config), LiveFilter::Rbac(state)) => {
+                rbac::on_request(&filter.name, config, state, x)
+            }
+            (HttpFilterKind::Fault(config), LiveFilter::Fault(state)) => {
+                fault::on_request(&filter.name, config, state, x).await
+            }
+            (HttpFilterKind::Cors, LiveFilter::Cors(state)) => {
+                cors::on_request(&filter.name, state, x)
+            }
+            (HttpFilterKind::LocalRateLimit(config), _) => {
+                local_rate_limit::on_request(&filter.name, config, x)
+            }
             // Read by the router (ALPN), by the report (statistics) or by the bodies (gRPC).
             (
                 HttpFilterKind::Alpn(_)
@@ -85,7 +97,12 @@ pub async fn on_request(x: &mut Exchange) -> Flow {
             ) => Flow::Continue,
             // The states were made from this very list; if one were not, the request must not slip past a filter.
             (HttpFilterKind::Rbac(_) | HttpFilterKind::Fault(_) | HttpFilterKind::Cors, _) => {
-                Flow::Respond(Reply::local(x, http::StatusCode::INTERNAL_SERVER_ERROR, "", "filter_without_state"))
+                Flow::Respond(Reply::local(
+                    x,
+                    http::StatusCode::INTERNAL_SERVER_ERROR,
+                    "",
+                    "filter_without_state",
+                ))
             }
         };
         if let Flow::Respond(reply) = flow {
@@ -119,18 +136,30 @@ pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
 }
 
 /// Adds fields to a filter's dynamic metadata.
-fn note(metadata: &mut Metadata, filter: &str, fields: impl IntoIterator<Item = (Arc<str>, Value)>) {
+fn note(
+    metadata: &mut Metadata,
+    filter: &str,
+    fields: impl IntoIterator<Item = (Arc<str>, Value)>,
+) {
     let all = Arc::make_mut(&mut metadata.0);
     match all.get_mut(filter) {
         Some(Value::Struct(known)) => Arc::make_mut(known).extend(fields),
-        _ => drop(all.insert(Arc::from(filter), Value::Struct(Arc::new(fields.into_iter().collect())))),
+        _ => drop(all.insert(
+            Arc::from(filter),
+            Value::Struct(Arc::new(fields.into_iter().collect())),
+        )),
     }
 }
 
 /// What the route says about a filter: the most specific of weighted cluster, route, virtual host and table.
 pub fn per_route<'x>(x: &'x Exchange, name: &str) -> Option<&'x PerRouteConfig> {
     let matched = x.route.as_ref()?;
-    let of = |filters: &'x Arc<[PerRouteFilter]>| filters.iter().find(|filter| *filter.name == *name).map(|filter| &filter.config);
+    let of = |filters: &'x Arc<[PerRouteFilter]>| {
+        filters
+            .iter()
+            .find(|filter| *filter.name == *name)
+            .map(|filter| &filter.config)
+    };
     x.weighted_cluster()
         .and_then(|weighted| of(&weighted.filters))
         .or_else(|| of(&matched.route.filters))

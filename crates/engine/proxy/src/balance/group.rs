@@ -37,20 +37,38 @@ struct Schedule {
 impl Group {
     pub fn new(hosts: Vec<Arc<LiveEndpoint>>, balancer: &Balancer, now: Instant) -> Self {
         let slow_start = match balancer {
-            Balancer::RoundRobin { slow_start } | Balancer::LeastRequest { slow_start, .. } => slow_start.as_ref(),
+            Balancer::RoundRobin { slow_start } | Balancer::LeastRequest { slow_start, .. } => {
+                slow_start.as_ref()
+            }
             // Envoy's random and consistent hashing balancers do not look at weights here.
-            Balancer::Random | Balancer::RingHash { .. } | Balancer::Maglev { .. } | Balancer::ClusterProvided => {
-                return Self { hosts: hosts.into(), ..Self::default() };
+            Balancer::Random
+            | Balancer::RingHash { .. }
+            | Balancer::Maglev { .. }
+            | Balancer::ClusterProvided => {
+                return Self {
+                    hosts: hosts.into(),
+                    ..Self::default()
+                };
             }
         };
-        let weights: Box<[f64]> =
-            hosts.iter().map(|host| f64::from(host.config.weight) * warmth(slow_start, host.state.added, now)).collect();
+        let weights: Box<[f64]> = hosts
+            .iter()
+            .map(|host| f64::from(host.config.weight) * warmth(slow_start, host.state.added, now))
+            .collect();
         let are_equal = weights.iter().all(|weight| Some(weight) == weights.first());
         let schedule = (!are_equal).then(|| {
             let weight = |at: usize| weight_now(&hosts, &weights, balancer, at);
-            Mutex::new(Schedule { edf: Edf::new((0..weights.len()).map(weight)), weights: weights.clone(), has_begun: false })
+            Mutex::new(Schedule {
+                edf: Edf::new((0..weights.len()).map(weight)),
+                weights: weights.clone(),
+                has_begun: false,
+            })
         });
-        Self { hosts: hosts.into(), turn: AtomicU64::default(), schedule }
+        Self {
+            hosts: hosts.into(),
+            turn: AtomicU64::default(),
+            schedule,
+        }
     }
 
     /// The host whose turn it is; `None` only without any.
@@ -60,14 +78,25 @@ impl Group {
         }
         match (&self.schedule, balancer) {
             (Some(schedule), _) => self.scheduled(&mut schedule.lock(), balancer, rng),
-            (None, Balancer::LeastRequest { choice_count, .. }) => self.least_busy(*choice_count, rng),
+            (None, Balancer::LeastRequest { choice_count, .. }) => {
+                self.least_busy(*choice_count, rng)
+            }
             (None, Balancer::RoundRobin { .. }) => self.in_turn(rng),
             (None, _) => self.any(rng),
         }
     }
 
-    fn scheduled(&self, schedule: &mut Schedule, balancer: &Balancer, rng: &dyn Rng) -> Option<&Arc<LiveEndpoint>> {
-        let Schedule { edf, weights, has_begun } = schedule;
+    fn scheduled(
+        &self,
+        schedule: &mut Schedule,
+        balancer: &Balancer,
+        rng: &dyn Rng,
+    ) -> Option<&Arc<LiveEndpoint>> {
+        let Schedule {
+            edf,
+            weights,
+            has_begun,
+        } = schedule;
         let weight = |at: usize| weight_now(&self.hosts, weights, balancer, at);
         if !std::mem::replace(has_begun, true) {
             for _ in 0..rng.below(edf.len() as u64) {
@@ -84,7 +113,8 @@ impl Group {
             turn = BEGUN | (rng.u64() >> 2);
             self.turn.store(turn + 1, Ordering::Relaxed);
         }
-        self.hosts.get(usize::try_from(turn % self.hosts.len() as u64).ok()?)
+        self.hosts
+            .get(usize::try_from(turn % self.hosts.len() as u64).ok()?)
     }
 
     /// The least busy of a few that are drawn, one host perhaps twice, as in Envoy.
@@ -100,15 +130,21 @@ impl Group {
     }
 
     fn any(&self, rng: &dyn Rng) -> Option<&Arc<LiveEndpoint>> {
-        self.hosts.get(usize::try_from(rng.below(self.hosts.len() as u64)).ok()?)
+        self.hosts
+            .get(usize::try_from(rng.below(self.hosts.len() as u64)).ok()?)
     }
 }
 
 /// A host's weight for its next turn; the busier, the less, under least request.
 fn weight_now(hosts: &[Arc<LiveEndpoint>], weights: &[f64], balancer: &Balancer, at: usize) -> f64 {
-    let (Some(host), Some(weight)) = (hosts.get(at), weights.get(at)) else { return 0.0 };
+    let (Some(host), Some(weight)) = (hosts.get(at), weights.get(at)) else {
+        return 0.0;
+    };
     match balancer {
-        Balancer::LeastRequest { active_request_bias, .. } if *active_request_bias > 0.0 => {
+        Balancer::LeastRequest {
+            active_request_bias,
+            ..
+        } if *active_request_bias > 0.0 => {
             weight / (f64::from(host.active_requests()) + 1.0).powf(*active_request_bias)
         }
         _ => *weight,
@@ -117,18 +153,27 @@ fn weight_now(hosts: &[Arc<LiveEndpoint>], weights: &[f64], balancer: &Balancer,
 
 /// The share of its weight that a host has at this moment of its slow start.
 fn warmth(slow_start: Option<&SlowStart>, added: Option<Instant>, now: Instant) -> f64 {
-    let (Some(slow_start), Some(added)) = (slow_start, added) else { return 1.0 };
+    let (Some(slow_start), Some(added)) = (slow_start, added) else {
+        return 1.0;
+    };
     let age = now.saturating_duration_since(added);
     if age >= slow_start.window {
         return 1.0;
     }
     let part = (age.as_secs_f64().max(0.001) / slow_start.window.as_secs_f64()).min(1.0);
-    part.powf(1.0 / slow_start.aggression).max(slow_start.min_weight_percent / 100.0)
+    part.powf(1.0 / slow_start.aggression)
+        .max(slow_start.min_weight_percent / 100.0)
 }
 
 /// Whether a host's weight still grows.
 pub fn is_warming(balancer: &Balancer, added: Option<Instant>, now: Instant) -> bool {
-    let (Balancer::RoundRobin { slow_start } | Balancer::LeastRequest { slow_start, .. }) = balancer else { return false };
-    let (Some(slow_start), Some(added)) = (slow_start, added) else { return false };
+    let (Balancer::RoundRobin { slow_start } | Balancer::LeastRequest { slow_start, .. }) =
+        balancer
+    else {
+        return false;
+    };
+    let (Some(slow_start), Some(added)) = (slow_start, added) else {
+        return false;
+    };
     now.saturating_duration_since(added) < slow_start.window
 }

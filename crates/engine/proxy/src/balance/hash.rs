@@ -15,8 +15,17 @@ struct NewCookies(Vec<HeaderValue>);
 
 /// The hash of a request; `None` when no policy applies, and any host will do, or the cluster does not hash. May make up cookies.
 pub fn of(policies: &[HashPolicy], x: &mut Exchange) -> Option<u64> {
-    let is_hashed = |balancer: &Balancer| matches!(balancer, Balancer::RingHash { .. } | Balancer::Maglev { .. });
-    if !x.cluster.as_ref().is_some_and(|cluster| is_hashed(&cluster.config.balancer)) {
+    let is_hashed = |balancer: &Balancer| {
+        matches!(
+            balancer,
+            Balancer::RingHash { .. } | Balancer::Maglev { .. }
+        )
+    };
+    if !x
+        .cluster
+        .as_ref()
+        .is_some_and(|cluster| is_hashed(&cluster.config.balancer))
+    {
         return None;
     }
     let mut hash: Option<u64> = None;
@@ -39,7 +48,12 @@ fn combined(hash: Option<u64>, next: u64) -> u64 {
 fn of_source(source: &HashSource, x: &mut Exchange) -> Option<u64> {
     match source {
         HashSource::Header(name) => header(&x.head.headers, name),
-        HashSource::Cookie { name, ttl, path, attributes } => {
+        HashSource::Cookie {
+            name,
+            ttl,
+            path,
+            attributes,
+        } => {
             if let Some(value) = cookie(&x.head.headers, name).filter(|value| !value.is_empty()) {
                 return Some(xxh64(value.as_bytes(), 0));
             }
@@ -59,8 +73,13 @@ fn of_source(source: &HashSource, x: &mut Exchange) -> Option<u64> {
         },
         HashSource::QueryParameter(name) => {
             let (_, query) = split_path(x.path());
-            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-            pairs.into_iter().find(|(key, _)| *key == &**name).map(|(_, value)| xxh64(value.as_bytes(), 0))
+            let pairs = query
+                .split('&')
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            pairs
+                .into_iter()
+                .find(|(key, _)| *key == &**name)
+                .map(|(_, value)| xxh64(value.as_bytes(), 0))
         }
         HashSource::FilterState(_) => None,
     }
@@ -72,7 +91,10 @@ fn of_ip(ip: std::net::IpAddr) -> u64 {
 
 /// The same for all requests of a connection, so that those that run at once get the same cookie.
 fn made_up(connection: &Connection) -> String {
-    let ends = format!("{}{}", connection.facts.source, connection.facts.destination);
+    let ends = format!(
+        "{}{}",
+        connection.facts.source, connection.facts.destination
+    );
     format!("{:016x}", xxh64(ends.as_bytes(), 0))
 }
 
@@ -92,7 +114,11 @@ fn set_cookie(
         let _ = write!(cookie, "; Path={path}");
     }
     for (key, value) in attributes {
-        let _ = if value.is_empty() { write!(cookie, "; {key}") } else { write!(cookie, "; {key}={value}") };
+        let _ = if value.is_empty() {
+            write!(cookie, "; {key}")
+        } else {
+            write!(cookie, "; {key}={value}")
+        };
     }
     cookie.push_str("; HttpOnly");
     HeaderValue::from_str(&cookie).ok()
@@ -100,31 +126,54 @@ fn set_cookie(
 
 /// Tells the client the cookies that were made up for its request.
 pub fn set_cookies(x: &Exchange, response: &mut HeaderMap) {
-    for cookie in x.head.extensions.get::<NewCookies>().iter().flat_map(|cookies| &cookies.0) {
+    for cookie in x
+        .head
+        .extensions
+        .get::<NewCookies>()
+        .iter()
+        .flat_map(|cookies| &cookies.0)
+    {
         response.append(SET_COOKIE, cookie.clone());
     }
 }
 
 /// Several values are hashed in the order of their bytes.
 fn header(headers: &HeaderMap, name: &http::HeaderName) -> Option<u64> {
-    let mut values: Vec<&[u8]> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+    let mut values: Vec<&[u8]> = headers
+        .get_all(name)
+        .iter()
+        .map(http::HeaderValue::as_bytes)
+        .collect();
     values.sort_unstable();
     let (first, rest) = values.split_first()?;
-    Some(rest.iter().fold(xxh64(first, 0), |seed, value| xxh64(value, seed)))
+    Some(
+        rest.iter()
+            .fold(xxh64(first, 0), |seed, value| xxh64(value, seed)),
+    )
 }
 
 /// The value of a cookie.
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'))
+    let lines = headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
+    let mut pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.trim_matches('"'))
 }
 
 /// The hash of a TCP connection.
 pub fn of_connection(policy: &HashPolicy, connection: &Connection) -> Option<u64> {
     match &policy.source {
         HashSource::SourceIp => Some(of_ip(connection.facts.source.ip())),
-        HashSource::Header(_) | HashSource::Cookie { .. } | HashSource::QueryParameter(_) | HashSource::FilterState(_) => None,
+        HashSource::Header(_)
+        | HashSource::Cookie { .. }
+        | HashSource::QueryParameter(_)
+        | HashSource::FilterState(_) => None,
     }
 }
 
@@ -136,10 +185,19 @@ mod tests {
 
     #[test]
     fn a_cookie_is_made_up_as_envoys_is() {
-        let attributes = [("SameSite".into(), "Lax".into()), ("Secure".into(), "".into())];
+        let attributes = [
+            ("SameSite".into(), "Lax".into()),
+            ("Secure".into(), "".into()),
+        ];
         let hour = set_cookie("c", "00ff", Duration::from_secs(3600), "/p", &attributes).unwrap();
-        assert_eq!(hour, "c=\"00ff\"; Max-Age=3600; Path=/p; SameSite=Lax; Secure; HttpOnly");
-        assert_eq!(set_cookie("c", "1", Duration::ZERO, "", &[]).unwrap(), "c=\"1\"; HttpOnly");
+        assert_eq!(
+            hour,
+            "c=\"00ff\"; Max-Age=3600; Path=/p; SameSite=Lax; Secure; HttpOnly"
+        );
+        assert_eq!(
+            set_cookie("c", "1", Duration::ZERO, "", &[]).unwrap(),
+            "c=\"1\"; HttpOnly"
+        );
         assert!(set_cookie("c\n", "1", Duration::ZERO, "", &[]).is_none());
     }
 
@@ -148,7 +206,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("cookie", HeaderValue::from_static("a=1; user=\"x\""));
         headers.append("cookie", HeaderValue::from_static("b=2"));
-        assert_eq!(["a", "user", "b", "c"].map(|name| cookie(&headers, name)), [Some("1"), Some("x"), Some("2"), None]);
+        assert_eq!(
+            ["a", "user", "b", "c"].map(|name| cookie(&headers, name)),
+            [Some("1"), Some("x"), Some("2"), None]
+        );
     }
 
     #[test]

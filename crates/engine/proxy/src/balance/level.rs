@@ -52,7 +52,11 @@ struct Level {
 /// A flat set, or localities by weight.
 enum Choice {
     Flat(Group),
-    Localities { schedule: Mutex<Edf>, weights: Box<[f64]>, groups: Box<[Group]> },
+    Localities {
+        schedule: Mutex<Edf>,
+        weights: Box<[f64]>,
+        groups: Box<[Group]>,
+    },
 }
 
 struct Table {
@@ -81,17 +85,35 @@ pub struct Picked<'h> {
 impl Levels {
     pub fn new(rules: Rules<'_>, hosts: &[Host]) -> Self {
         let sites = sites(rules, hosts);
-        let weighs = rules.endpoints.is_some_and(|endpoints| endpoints.weighted_priority_health);
+        let weighs = rules
+            .endpoints
+            .is_some_and(|endpoints| endpoints.weighted_priority_health);
         let counts: Vec<Counts> = sites.iter().map(|sites| count(sites, weighs)).collect();
-        let overprovisioning = rules.endpoints.map_or(140, |endpoints| endpoints.overprovisioning_percent);
-        let panic = rules.cluster.common_lb.healthy_panic_threshold_percent.round() as u64;
+        let overprovisioning = rules
+            .endpoints
+            .map_or(140, |endpoints| endpoints.overprovisioning_percent);
+        let panic = rules
+            .cluster
+            .common_lb
+            .healthy_panic_threshold_percent
+            .round() as u64;
         let loads = Loads::new(&counts, overprovisioning.into(), panic);
-        let levels = sites.iter().zip(&loads.panics).map(|(sites, panics)| Level::new(rules, sites, *panics, overprovisioning)).collect();
+        let levels = sites
+            .iter()
+            .zip(&loads.panics)
+            .map(|(sites, panics)| Level::new(rules, sites, *panics, overprovisioning))
+            .collect();
         Self { loads, levels }
     }
 
     /// `attempt` counts from 0: which try to find a host that was not used before this is.
-    pub fn pick(&self, balancer: &Balancer, hash: u64, attempt: u32, rng: &dyn Rng) -> Option<Picked<'_>> {
+    pub fn pick(
+        &self,
+        balancer: &Balancer,
+        hash: u64,
+        attempt: u32,
+        rng: &dyn Rng,
+    ) -> Option<Picked<'_>> {
         let (at, availability) = self.loads.choose(hash)?;
         let level = self.levels.get(at)?;
         let host = match (&level.table, availability) {
@@ -99,32 +121,64 @@ impl Levels {
             (None, Availability::Healthy) => level.healthy.take(balancer, rng),
             (None, Availability::Degraded) => level.degraded.take(balancer, rng),
         };
-        host.map(|host| Picked { host, panics: level.panics })
+        host.map(|host| Picked {
+            host,
+            panics: level.panics,
+        })
     }
 }
 
 /// By priority, then by locality in the order received.
 fn sites(rules: Rules<'_>, hosts: &[Host]) -> Vec<Vec<Site>> {
-    let localities = rules.endpoints.iter().flat_map(|endpoints| endpoints.localities.iter());
-    let highest = localities.clone().map(|l| l.priority).chain(hosts.iter().map(|h| h.priority)).max();
+    let localities = rules
+        .endpoints
+        .iter()
+        .flat_map(|endpoints| endpoints.localities.iter());
+    let highest = localities
+        .clone()
+        .map(|l| l.priority)
+        .chain(hosts.iter().map(|h| h.priority))
+        .max();
     let mut levels: Vec<Vec<Site>> = Vec::new();
-    levels.resize_with(highest.map_or(0, |highest| highest.min(HIGHEST_PRIORITY) as usize + 1), Vec::new);
+    levels.resize_with(
+        highest.map_or(0, |highest| highest.min(HIGHEST_PRIORITY) as usize + 1),
+        Vec::new,
+    );
     let mut places: BTreeMap<(u32, &str, &str, &str), usize> = BTreeMap::new();
     for locality in localities {
-        let Some(sites) = levels.get_mut(locality.priority as usize) else { continue };
-        let Locality { region, zone, sub_zone } = &locality.locality;
-        places.entry((locality.priority, region, zone, sub_zone)).or_insert_with(|| {
-            sites.push(Site { weight: locality.weight.unwrap_or(0), all: Vec::new() });
-            sites.len() - 1
-        });
+        let Some(sites) = levels.get_mut(locality.priority as usize) else {
+            continue;
+        };
+        let Locality {
+            region,
+            zone,
+            sub_zone,
+        } = &locality.locality;
+        places
+            .entry((locality.priority, region, zone, sub_zone))
+            .or_insert_with(|| {
+                sites.push(Site {
+                    weight: locality.weight.unwrap_or(0),
+                    all: Vec::new(),
+                });
+                sites.len() - 1
+            });
     }
     for host in hosts {
-        let Some(sites) = levels.get_mut(host.priority as usize) else { continue };
-        let Locality { region, zone, sub_zone } = &host.locality;
-        let at = *places.entry((host.priority, region, zone, sub_zone)).or_insert_with(|| {
-            sites.push(Site::default());
-            sites.len() - 1
-        });
+        let Some(sites) = levels.get_mut(host.priority as usize) else {
+            continue;
+        };
+        let Locality {
+            region,
+            zone,
+            sub_zone,
+        } = &host.locality;
+        let at = *places
+            .entry((host.priority, region, zone, sub_zone))
+            .or_insert_with(|| {
+                sites.push(Site::default());
+                sites.len() - 1
+            });
         if let Some(site) = sites.get_mut(at) {
             site.all.push(host.clone());
         }
@@ -139,7 +193,11 @@ fn is(host: &LiveEndpoint, health: Health) -> bool {
 fn count(sites: &[Site], weighs: bool) -> Counts {
     let mut counts = Counts::default();
     for host in sites.iter().flat_map(|site| &site.all) {
-        let weight = if weighs { u64::from(host.config.weight) } else { 1 };
+        let weight = if weighs {
+            u64::from(host.config.weight)
+        } else {
+            1
+        };
         counts.hosts += 1;
         counts.weight += weight;
         if is(host, Health::Healthy) {
@@ -156,34 +214,78 @@ fn count(sites: &[Site], weighs: bool) -> Counts {
 impl Level {
     fn new(rules: Rules<'_>, sites: &[Site], panics: bool, overprovisioning: u32) -> Self {
         let common = &rules.cluster.common_lb;
-        let fails = panics && matches!(common.locality, LocalityMode::ZoneAware { fail_traffic_on_panic: true, .. });
+        let fails = panics
+            && matches!(
+                common.locality,
+                LocalityMode::ZoneAware {
+                    fail_traffic_on_panic: true,
+                    ..
+                }
+            );
         let flat = |wanted: &dyn Fn(&Host) -> bool| {
-            let hosts = sites.iter().flat_map(|site| &site.all).filter(|host| wanted(host)).cloned().collect();
+            let hosts = sites
+                .iter()
+                .flat_map(|site| &site.all)
+                .filter(|host| wanted(host))
+                .cloned()
+                .collect();
             Choice::Flat(Group::new(hosts, &rules.cluster.balancer, rules.now))
         };
         if fails {
-            return Self { panics, healthy: flat(&|_| false), degraded: flat(&|_| false), table: None };
+            return Self {
+                panics,
+                healthy: flat(&|_| false),
+                degraded: flat(&|_| false),
+                table: None,
+            };
         }
         if let Some(table) = Table::new(rules, sites, panics) {
-            return Self { panics, healthy: flat(&|_| false), degraded: flat(&|_| false), table: Some(table) };
+            return Self {
+                panics,
+                healthy: flat(&|_| false),
+                degraded: flat(&|_| false),
+                table: Some(table),
+            };
         }
         if panics {
-            return Self { panics, healthy: flat(&|_| true), degraded: flat(&|_| false), table: None };
+            return Self {
+                panics,
+                healthy: flat(&|_| true),
+                degraded: flat(&|_| false),
+                table: None,
+            };
         }
         let choice = |health: Health| {
-            Choice::by_locality(rules, sites, health, overprovisioning).unwrap_or_else(|| flat(&|host| is(host, health)))
+            Choice::by_locality(rules, sites, health, overprovisioning)
+                .unwrap_or_else(|| flat(&|host| is(host, health)))
         };
-        Self { panics, healthy: choice(Health::Healthy), degraded: choice(Health::Degraded), table: None }
+        Self {
+            panics,
+            healthy: choice(Health::Healthy),
+            degraded: choice(Health::Degraded),
+            table: None,
+        }
     }
 }
 
 impl Choice {
     /// `None`: localities do not count, or none with a weight has such a host.
-    fn by_locality(rules: Rules<'_>, sites: &[Site], health: Health, overprovisioning: u32) -> Option<Self> {
+    fn by_locality(
+        rules: Rules<'_>,
+        sites: &[Site],
+        health: Health,
+        overprovisioning: u32,
+    ) -> Option<Self> {
         if rules.cluster.common_lb.locality != LocalityMode::Weighted {
             return None;
         }
-        let hosts = |site: &Site| -> Vec<Host> { site.all.iter().filter(|host| is(host, health)).cloned().collect() };
+        let hosts = |site: &Site| -> Vec<Host> {
+            site.all
+                .iter()
+                .filter(|host| is(host, health))
+                .cloned()
+                .collect()
+        };
         let weights: Box<[f64]> = sites
             .iter()
             .map(|site| {
@@ -192,15 +294,30 @@ impl Choice {
             })
             .collect();
         let edf = Edf::new(weights.iter().copied());
-        let groups = || sites.iter().map(|site| Group::new(hosts(site), &rules.cluster.balancer, rules.now)).collect();
-        (!edf.is_empty()).then(|| Self::Localities { schedule: Mutex::new(edf), weights: weights.clone(), groups: groups() })
+        let groups = || {
+            sites
+                .iter()
+                .map(|site| Group::new(hosts(site), &rules.cluster.balancer, rules.now))
+                .collect()
+        };
+        (!edf.is_empty()).then(|| Self::Localities {
+            schedule: Mutex::new(edf),
+            weights: weights.clone(),
+            groups: groups(),
+        })
     }
 
     fn take(&self, balancer: &Balancer, rng: &dyn Rng) -> Option<&Host> {
         match self {
             Self::Flat(group) => group.take(balancer, rng),
-            Self::Localities { schedule, weights, groups } => {
-                let locality = schedule.lock().next(|at| weights.get(at).copied().unwrap_or(0.0))?;
+            Self::Localities {
+                schedule,
+                weights,
+                groups,
+            } => {
+                let locality = schedule
+                    .lock()
+                    .next(|at| weights.get(at).copied().unwrap_or(0.0))?;
                 groups.get(locality)?.take(balancer, rng)
             }
         }
@@ -210,18 +327,35 @@ impl Choice {
 impl Table {
     /// `None`: no consistent hashing.
     fn new(rules: Rules<'_>, sites: &[Site], panics: bool) -> Option<Self> {
-        let Cluster { balancer, common_lb, .. } = rules.cluster;
+        let Cluster {
+            balancer,
+            common_lb,
+            ..
+        } = rules.cluster;
         let use_hostname = match balancer {
-            Balancer::RingHash { use_hostname, .. } | Balancer::Maglev { use_hostname, .. } => *use_hostname,
-            Balancer::RoundRobin { .. } | Balancer::LeastRequest { .. } | Balancer::Random | Balancer::ClusterProvided => return None,
+            Balancer::RingHash { use_hostname, .. } | Balancer::Maglev { use_hostname, .. } => {
+                *use_hostname
+            }
+            Balancer::RoundRobin { .. }
+            | Balancer::LeastRequest { .. }
+            | Balancer::Random
+            | Balancer::ClusterProvided => return None,
         };
         let wanted = |site: &Site| -> Vec<Host> {
-            site.all.iter().filter(|host| panics || is(host, Health::Healthy)).cloned().collect()
+            site.all
+                .iter()
+                .filter(|host| panics || is(host, Health::Healthy))
+                .cloned()
+                .collect()
         };
         let by_locality = common_lb.locality == LocalityMode::Weighted && rules.endpoints.is_some();
         let sets: Vec<(f64, Vec<Host>)> = if by_locality {
             let total: f64 = sites.iter().map(|site| f64::from(site.weight)).sum();
-            sites.iter().filter(|site| site.weight > 0).map(|site| (f64::from(site.weight) / total, wanted(site))).collect()
+            sites
+                .iter()
+                .filter(|site| site.weight > 0)
+                .map(|site| (f64::from(site.weight) / total, wanted(site)))
+                .collect()
         } else {
             vec![(1.0, sites.iter().flat_map(wanted).collect())]
         };
@@ -233,16 +367,32 @@ impl Table {
                 (host, weight)
             }));
         }
-        let keys: Vec<String> = weighted.iter().map(|(host, _)| hash_key(host, use_hostname)).collect();
-        let pairs: Vec<(&str, f64)> = keys.iter().map(String::as_str).zip(weighted.iter().map(|(_, weight)| *weight)).collect();
+        let keys: Vec<String> = weighted
+            .iter()
+            .map(|(host, _)| hash_key(host, use_hostname))
+            .collect();
+        let pairs: Vec<(&str, f64)> = keys
+            .iter()
+            .map(String::as_str)
+            .zip(weighted.iter().map(|(_, weight)| *weight))
+            .collect();
         let kind = match balancer {
             Balancer::Maglev { table_size, .. } => Kind::Maglev(Maglev::new(&pairs, *table_size)),
-            Balancer::RingHash { minimum_size, maximum_size, hash, .. } => {
-                Kind::Ring(Ring::new(&pairs, *minimum_size, *maximum_size, *hash))
-            }
-            Balancer::RoundRobin { .. } | Balancer::LeastRequest { .. } | Balancer::Random | Balancer::ClusterProvided => return None,
+            Balancer::RingHash {
+                minimum_size,
+                maximum_size,
+                hash,
+                ..
+            } => Kind::Ring(Ring::new(&pairs, *minimum_size, *maximum_size, *hash)),
+            Balancer::RoundRobin { .. }
+            | Balancer::LeastRequest { .. }
+            | Balancer::Random
+            | Balancer::ClusterProvided => return None,
         };
-        Some(Self { hosts: weighted.into_iter().map(|(host, _)| host).collect(), kind })
+        Some(Self {
+            hosts: weighted.into_iter().map(|(host, _)| host).collect(),
+            kind,
+        })
     }
 
     fn find(&self, hash: u64, attempt: u32) -> Option<&Host> {
@@ -256,7 +406,12 @@ impl Table {
 
 /// What a host is hashed by: `hash_key` of its `envoy.lb` metadata, else its name or address.
 fn hash_key(host: &LiveEndpoint, use_hostname: bool) -> String {
-    if let Some(key) = host.config.metadata.lookup("envoy.lb", &["hash_key"]).and_then(Value::as_str) {
+    if let Some(key) = host
+        .config
+        .metadata
+        .lookup("envoy.lb", &["hash_key"])
+        .and_then(Value::as_str)
+    {
         return key.to_owned();
     }
     match host.address() {

@@ -34,16 +34,33 @@ pub enum Availability {
 impl Loads {
     /// `panic_percent`: 0 switches the panic mode off.
     pub fn new(levels: &[Counts], overprovisioning_percent: u64, panic_percent: u64) -> Self {
-        let health = |part: u64, whole: u64| (overprovisioning_percent * part).checked_div(whole).unwrap_or(0).min(100);
-        let healthy: Vec<u64> = levels.iter().map(|l| health(l.healthy_weight, l.weight)).collect();
-        let degraded: Vec<u64> = levels.iter().map(|l| health(l.degraded_weight, l.weight)).collect();
+        let health = |part: u64, whole: u64| {
+            (overprovisioning_percent * part)
+                .checked_div(whole)
+                .unwrap_or(0)
+                .min(100)
+        };
+        let healthy: Vec<u64> = levels
+            .iter()
+            .map(|l| health(l.healthy_weight, l.weight))
+            .collect();
+        let degraded: Vec<u64> = levels
+            .iter()
+            .map(|l| health(l.degraded_weight, l.weight))
+            .collect();
         let available = healthy.iter().chain(&degraded).sum::<u64>().min(100);
-        let mut loads = Self { panics: vec![false; levels.len()], ..Self::shared(&healthy, &degraded, available) };
+        let mut loads = Self {
+            panics: vec![false; levels.len()],
+            ..Self::shared(&healthy, &degraded, available)
+        };
         let panic_percent = panic_percent.min(100);
         if available == 100 || (panic_percent == 0 && available == 0) {
             return loads;
         }
-        loads.panics = levels.iter().map(|level| level.is_below(panic_percent)).collect();
+        loads.panics = levels
+            .iter()
+            .map(|level| level.is_below(panic_percent))
+            .collect();
         if loads.panics.iter().all(|panics| *panics) {
             loads.share_by_size(levels);
         }
@@ -61,7 +78,11 @@ impl Loads {
             });
             parts.collect()
         };
-        let mut loads = Self { healthy: share(healthy), degraded: share(degraded), panics: Vec::new() };
+        let mut loads = Self {
+            healthy: share(healthy),
+            degraded: share(degraded),
+            panics: Vec::new(),
+        };
         // What rounding lost goes to the first that takes anything.
         let first = |loads: &[u64]| loads.iter().position(|load| *load > 0);
         let place = match (first(&loads.healthy), first(&loads.degraded)) {
@@ -109,7 +130,13 @@ impl Loads {
 
 impl Counts {
     fn is_below(&self, panic_percent: u64) -> bool {
-        let percent = |part: u64| if self.hosts == 0 { 0.0 } else { 100.0 * part as f64 / self.hosts as f64 };
+        let percent = |part: u64| {
+            if self.hosts == 0 {
+                0.0
+            } else {
+                100.0 * part as f64 / self.hosts as f64
+            }
+        };
         percent(self.healthy) + percent(self.degraded) < panic_percent as f64
     }
 }
@@ -121,11 +148,21 @@ mod tests {
     use super::*;
 
     fn counts(hosts: u64, healthy: u64, degraded: u64) -> Counts {
-        Counts { hosts, healthy, degraded, weight: hosts, healthy_weight: healthy, degraded_weight: degraded }
+        Counts {
+            hosts,
+            healthy,
+            degraded,
+            weight: hosts,
+            healthy_weight: healthy,
+            degraded_weight: degraded,
+        }
     }
 
     fn loads(levels: &[(u64, u64)]) -> (Vec<u64>, Vec<bool>) {
-        let levels: Vec<Counts> = levels.iter().map(|(hosts, healthy)| counts(*hosts, *healthy, 0)).collect();
+        let levels: Vec<Counts> = levels
+            .iter()
+            .map(|(hosts, healthy)| counts(*hosts, *healthy, 0))
+            .collect();
         let loads = Loads::new(&levels, 140, 50);
         (loads.healthy, loads.panics)
     }
@@ -147,15 +184,33 @@ mod tests {
             assert_eq!(two(p0, p1), expected, "{p0}% and {p1}% healthy");
         }
         assert_eq!(loads(&[(100, 25), (100, 25), (100, 25)]).0, [35, 35, 30]);
-        assert_eq!(loads(&[(100, 20), (100, 20), (100, 20)]).0, [34, 33, 33], "all panic, so by size");
-        let calm = Loads::new(&[counts(100, 25, 0), counts(100, 0, 0), counts(100, 20, 0)], 140, 0);
-        assert_eq!(calm.healthy, [56, 0, 44], "what rounding lost goes to the first");
+        assert_eq!(
+            loads(&[(100, 20), (100, 20), (100, 20)]).0,
+            [34, 33, 33],
+            "all panic, so by size"
+        );
+        let calm = Loads::new(
+            &[counts(100, 25, 0), counts(100, 0, 0), counts(100, 20, 0)],
+            140,
+            0,
+        );
+        assert_eq!(
+            calm.healthy,
+            [56, 0, 44],
+            "what rounding lost goes to the first"
+        );
     }
 
     #[test]
     fn a_priority_panics_only_when_the_others_cannot_take_over() {
-        assert_eq!(loads(&[(100, 20), (100, 100)]), (vec![28, 72], vec![false, false]));
-        assert_eq!(loads(&[(100, 5), (100, 65)]), (vec![8, 92], vec![true, false]));
+        assert_eq!(
+            loads(&[(100, 20), (100, 100)]),
+            (vec![28, 72], vec![false, false])
+        );
+        assert_eq!(
+            loads(&[(100, 5), (100, 65)]),
+            (vec![8, 92], vec![true, false])
+        );
         // All panic: by size.
         assert_eq!(loads(&[(10, 0), (30, 0)]), (vec![25, 75], vec![true, true]));
         assert_eq!(loads(&[(0, 0), (0, 0)]), (vec![100, 0], vec![true, true]));
@@ -164,13 +219,19 @@ mod tests {
     #[test]
     fn without_panic_mode_nothing_healthy_stays_nothing() {
         let loads = Loads::new(&[counts(4, 0, 0), counts(4, 0, 0)], 140, 0);
-        assert_eq!((loads.healthy, loads.panics), (vec![100, 0], vec![false, false]));
+        assert_eq!(
+            (loads.healthy, loads.panics),
+            (vec![100, 0], vec![false, false])
+        );
     }
 
     #[test]
     fn degraded_hosts_take_what_healthy_ones_of_all_priorities_cannot() {
         let loads = Loads::new(&[counts(10, 3, 7), counts(10, 3, 0)], 140, 50);
-        assert_eq!((loads.healthy.clone(), loads.degraded.clone()), (vec![42, 42], vec![16, 0]));
+        assert_eq!(
+            (loads.healthy.clone(), loads.degraded.clone()),
+            (vec![42, 42], vec![16, 0])
+        );
         assert_eq!(loads.choose(41), Some((0, Availability::Healthy)));
         assert_eq!(loads.choose(42), Some((1, Availability::Healthy)));
         assert_eq!(loads.choose(84), Some((0, Availability::Degraded)));

@@ -15,8 +15,16 @@ pub struct Ring(Box<[(u64, u32)]>);
 
 impl Ring {
     /// `hosts`: key and weight of each; the weights add up to one.
-    pub fn new(hosts: &[(&str, f64)], minimum_size: u64, maximum_size: u64, function: RingHashFunction) -> Self {
-        let least = hosts.iter().map(|(_, weight)| *weight).fold(f64::INFINITY, f64::min);
+    pub fn new(
+        hosts: &[(&str, f64)],
+        minimum_size: u64,
+        maximum_size: u64,
+        function: RingHashFunction,
+    ) -> Self {
+        let least = hosts
+            .iter()
+            .map(|(_, weight)| *weight)
+            .fold(f64::INFINITY, f64::min);
         if !least.is_finite() || least <= 0.0 {
             return Self::default();
         }
@@ -66,12 +74,19 @@ fn murmur2(key: &[u8], seed: u64) -> u64 {
     let mut hash = seed ^ (key.len() as u64).wrapping_mul(MULTIPLIER);
     let mut chunks = key.chunks_exact(8);
     for chunk in &mut chunks {
-        let word = chunk.iter().rev().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
-        hash = (hash ^ mix(word.wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+        let word = chunk
+            .iter()
+            .rev()
+            .fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
+        hash = (hash ^ mix(word.wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER))
+            .wrapping_mul(MULTIPLIER);
     }
     let tail = chunks.remainder();
     if !tail.is_empty() {
-        let word = tail.iter().rev().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
+        let word = tail
+            .iter()
+            .rev()
+            .fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
         hash = (hash ^ word).wrapping_mul(MULTIPLIER);
     }
     mix(mix(hash).wrapping_mul(MULTIPLIER))

@@ -39,20 +39,40 @@ pub enum Found<'s> {
 
 impl Subsets {
     pub fn new(config: &SubsetConfig, rules: Rules<'_>, hosts: &[Arc<LiveEndpoint>]) -> Self {
-        let selectors = config.selectors.iter().map(|keys| Selector::new(keys, rules, hosts)).collect();
+        let selectors = config
+            .selectors
+            .iter()
+            .map(|keys| Selector::new(keys, rules, hosts))
+            .collect();
         let default = (config.fallback == SubsetFallback::DefaultSubset).then(|| {
-            let chosen: Vec<_> = hosts.iter().filter(|host| is_in(&config.default_subset, host)).cloned().collect();
+            let chosen: Vec<_> = hosts
+                .iter()
+                .filter(|host| is_in(&config.default_subset, host))
+                .cloned()
+                .collect();
             Levels::new(rules, &chosen)
         });
-        Self { fallback: config.fallback, selectors, default }
+        Self {
+            fallback: config.fallback,
+            selectors,
+            default,
+        }
     }
 
     /// The subset with exactly the keys that are asked for, if it has hosts; else the fallback.
     pub fn find(&self, asked: Option<&Metadata>) -> Found<'_> {
         let fields = asked.and_then(fields).filter(|fields| !fields.is_empty());
-        let selector = fields.and_then(|fields| self.selectors.iter().find(|selector| selector.keys.iter().eq(fields.keys())));
+        let selector = fields.and_then(|fields| {
+            self.selectors
+                .iter()
+                .find(|selector| selector.keys.iter().eq(fields.keys()))
+        });
         let subset = fields.zip(selector).and_then(|(fields, selector)| {
-            selector.subsets.iter().find(|(values, _)| values.iter().eq(fields.values())).map(|(_, levels)| levels)
+            selector
+                .subsets
+                .iter()
+                .find(|(values, _)| values.iter().eq(fields.values()))
+                .map(|(_, levels)| levels)
         });
         match (subset, self.fallback) {
             (Some(subset), _) => Found::Subset(subset),
@@ -71,14 +91,26 @@ impl Selector {
         let mut sets: Vec<(Vec<Value>, Vec<Arc<LiveEndpoint>>)> = Vec::new();
         for host in hosts {
             let fields = fields(&host.config.metadata);
-            let Some(values) = keys.iter().map(|key| fields?.get(key).cloned()).collect::<Option<Vec<Value>>>() else { continue };
+            let Some(values) = keys
+                .iter()
+                .map(|key| fields?.get(key).cloned())
+                .collect::<Option<Vec<Value>>>()
+            else {
+                continue;
+            };
             match sets.iter_mut().find(|(known, _)| *known == values) {
                 Some((_, members)) => members.push(host.clone()),
                 None => sets.push((values, vec![host.clone()])),
             }
         }
-        let subsets = sets.into_iter().map(|(values, members)| (values, Levels::new(rules, &members))).collect();
-        Self { keys: keys.into(), subsets }
+        let subsets = sets
+            .into_iter()
+            .map(|(values, members)| (values, Levels::new(rules, &members)))
+            .collect();
+        Self {
+            keys: keys.into(),
+            subsets,
+        }
     }
 }
 
@@ -90,7 +122,11 @@ fn fields(metadata: &Metadata) -> Option<&Fields> {
 }
 
 fn is_in(wanted: &Value, host: &LiveEndpoint) -> bool {
-    let Value::Struct(wanted) = wanted else { return true };
+    let Value::Struct(wanted) = wanted else {
+        return true;
+    };
     let fields = fields(&host.config.metadata);
-    wanted.iter().all(|(key, value)| fields.and_then(|fields| fields.get(key)) == Some(value))
+    wanted
+        .iter()
+        .all(|(key, value)| fields.and_then(|fields| fields.get(key)) == Some(value))
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
-        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+        ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
+        ORIGIN,
     },
 };
 use proxy_config::filter::{PerRouteConfig, cors::CorsPolicy};
@@ -18,8 +20,10 @@ use telemetry::stats::{Counters, Scope, Store};
 use super::{Flow, per_route};
 use crate::exchange::{Exchange, reply::Reply};
 
-const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
-const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+const REQUEST_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-allow-private-network");
 
 const COUNTERS: &[&str] = &["origin_valid", "origin_invalid"];
 
@@ -41,24 +45,42 @@ impl State {
     /// `prefix`: `http.<name>.`
     pub fn new(stats: &Store, prefix: &str) -> Self {
         let scope = stats.scope(&format!("{prefix}cors."));
-        Self { counters: scope.counters(COUNTERS), _scope: scope }
+        Self {
+            counters: scope.counters(COUNTERS),
+            _scope: scope,
+        }
     }
 }
 
 pub fn on_request(name: &str, state: &State, x: &mut Exchange) -> Flow {
-    let Some(policy) = policy(name, x) else { return Flow::Continue };
+    let Some(policy) = policy(name, x) else {
+        return Flow::Continue;
+    };
     let random = x.worker.live.rng.u64();
     let is_enabled = policy.enabled.selects(random);
-    if !is_enabled && !policy.shadow_enabled.is_some_and(|share| share.selects(random)) {
+    if !is_enabled
+        && !policy
+            .shadow_enabled
+            .is_some_and(|share| share.selects(random))
+    {
         return Flow::Continue;
     }
-    let Some(origin) = x.head.headers.get(ORIGIN).filter(|origin| !origin.is_empty()).cloned() else { return Flow::Continue };
+    let Some(origin) = x
+        .head
+        .headers
+        .get(ORIGIN)
+        .filter(|origin| !origin.is_empty())
+        .cloned()
+    else {
+        return Flow::Continue;
+    };
     let is_allowed = is_allowed(&policy, &origin);
     state.counters.inc(usize::from(!is_allowed));
     if !is_enabled {
         return Flow::Continue;
     }
-    let answer = (is_allowed || !policy.forward_not_matching_preflights) && is_preflight(&x.head.method, &x.head.headers);
+    let answer = (is_allowed || !policy.forward_not_matching_preflights)
+        && is_preflight(&x.head.method, &x.head.headers);
     let headers = answer.then(|| preflight(&policy, &x.head.headers));
     if is_allowed {
         x.head.extensions.insert(Granted { origin, policy });
@@ -74,11 +96,16 @@ pub fn on_request(name: &str, state: &State, x: &mut Exchange) -> Flow {
 }
 
 pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
-    let Some(Granted { origin, policy }) = x.head.extensions.get::<Granted>() else { return };
+    let Some(Granted { origin, policy }) = x.head.extensions.get::<Granted>() else {
+        return;
+    };
     let headers = &mut reply.head.headers;
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     if policy.allow_credentials {
-        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
     }
     if let Some(exposed) = &policy.expose_headers {
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed.clone());
@@ -91,24 +118,34 @@ fn policy(name: &str, x: &Exchange) -> Option<Arc<CorsPolicy>> {
         return Some(policy.clone());
     }
     let of_route = x.forward_rules().and_then(|rules| rules.cors.as_ref());
-    of_route.or_else(|| x.route.as_ref()?.virtual_host.cors.as_ref()).cloned()
+    of_route
+        .or_else(|| x.route.as_ref()?.virtual_host.cors.as_ref())
+        .cloned()
 }
 
 /// A pattern that takes `*` takes every origin.
 fn is_allowed(policy: &CorsPolicy, origin: &HeaderValue) -> bool {
     let origin = origin.to_str().ok();
-    policy.allow_origins.iter().any(|allowed| allowed.is_match("*") || origin.is_some_and(|origin| allowed.is_match(origin)))
+    policy.allow_origins.iter().any(|allowed| {
+        allowed.is_match("*") || origin.is_some_and(|origin| allowed.is_match(origin))
+    })
 }
 
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::OPTIONS && headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|method| !method.is_empty())
+    *method == Method::OPTIONS
+        && headers
+            .get(ACCESS_CONTROL_REQUEST_METHOD)
+            .is_some_and(|method| !method.is_empty())
 }
 
 /// What a preflight is answered besides the origin, which [`on_response`] adds.
 fn preflight(policy: &CorsPolicy, request: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if policy.allow_credentials {
-        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
     }
     // `*` would mean the name "*" where credentials are sent, so what was asked for is named.
     let mut list = |name: HeaderName, allowed: &Option<HeaderValue>, asked: HeaderName| {
@@ -118,12 +155,24 @@ fn preflight(policy: &CorsPolicy, request: &HeaderMap) -> HeaderMap {
         };
         value.map(|value| headers.insert(name, value.clone()));
     };
-    list(ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods, ACCESS_CONTROL_REQUEST_METHOD);
-    list(ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers, ACCESS_CONTROL_REQUEST_HEADERS);
+    list(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        &policy.allow_methods,
+        ACCESS_CONTROL_REQUEST_METHOD,
+    );
+    list(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        &policy.allow_headers,
+        ACCESS_CONTROL_REQUEST_HEADERS,
+    );
     if let Some(age) = &policy.max_age {
         headers.insert(ACCESS_CONTROL_MAX_AGE, age.clone());
     }
-    if policy.allow_private_network && request.get(REQUEST_PRIVATE_NETWORK).is_some_and(|asked| asked == "true") {
+    if policy.allow_private_network
+        && request
+            .get(REQUEST_PRIVATE_NETWORK)
+            .is_some_and(|asked| asked == "true")
+    {
         headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
     }
     headers

@@ -76,13 +76,22 @@ impl State {
     /// `prefix`: `http.<name>.`
     pub fn new(stats: &Store, prefix: &str) -> Self {
         let scope = stats.scope(&format!("{prefix}fault."));
-        Self { counters: scope.counters(COUNTERS), gauges: scope.gauges(GAUGES), active: AtomicU32::default(), _scope: scope }
+        Self {
+            counters: scope.counters(COUNTERS),
+            gauges: scope.gauges(GAUGES),
+            active: AtomicU32::default(),
+            _scope: scope,
+        }
     }
 
     /// Counts a request among those with a fault, unless there are too many.
     fn enter(self: &Arc<Self>, limit: Option<u32>) -> Option<Active> {
         let limit = limit.unwrap_or(u32::MAX);
-        let taken = self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
+        let taken = self
+            .active
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < limit).then_some(n + 1)
+            });
         if taken.is_err() {
             self.counters.inc(OVERFLOW);
             return None;
@@ -131,7 +140,9 @@ pub async fn on_request(name: &str, config: &Fault, state: &Arc<State>, x: &mut 
 /// The place is held until the exchange ends.
 fn enter(config: &Fault, state: &Arc<State>, x: &mut Exchange) -> bool {
     let place = state.enter(config.max_active_faults);
-    place.map(|place| x.head.extensions.insert(Arc::new(place))).is_some()
+    place
+        .map(|place| x.head.extensions.insert(Arc::new(place)))
+        .is_some()
 }
 
 fn abort(x: &mut Exchange, answer: Answer) -> Reply {
@@ -139,7 +150,13 @@ fn abort(x: &mut Exchange, answer: Answer) -> Reply {
         Answer::Http(status) => (status, None),
         Answer::Grpc(code) => (StatusCode::OK, Some(code)),
     };
-    let mut reply = Reply::failure(x, status, "fault filter abort", ResponseFlags::FAULT_INJECTED, "fault_filter_abort");
+    let mut reply = Reply::failure(
+        x,
+        status,
+        "fault filter abort",
+        ResponseFlags::FAULT_INJECTED,
+        "fault_filter_abort",
+    );
     if let Some(code) = grpc.filter(|_| x.is_grpc) {
         reply.head.headers.insert(GRPC_STATUS, number(code.into()));
     }
@@ -147,25 +164,56 @@ fn abort(x: &mut Exchange, answer: Answer) -> Reply {
 }
 
 fn applies(config: &Fault, x: &Exchange) -> bool {
-    let cluster = x.cluster.as_ref().map(|cluster| cluster.config.name.as_str());
-    let node = || x.head.headers.get(X_ENVOY_DOWNSTREAM_SERVICE_NODE).and_then(|node| node.to_str().ok());
-    config.upstream_cluster.as_deref().is_none_or(|wanted| cluster == Some(wanted))
-        && (config.downstream_nodes.is_empty() || node().is_some_and(|node| config.downstream_nodes.iter().any(|wanted| **wanted == *node)))
-        && config.headers.iter().all(|header| header.is_match(&x.view()))
+    let cluster = x
+        .cluster
+        .as_ref()
+        .map(|cluster| cluster.config.name.as_str());
+    let node = || {
+        x.head
+            .headers
+            .get(X_ENVOY_DOWNSTREAM_SERVICE_NODE)
+            .and_then(|node| node.to_str().ok())
+    };
+    config
+        .upstream_cluster
+        .as_deref()
+        .is_none_or(|wanted| cluster == Some(wanted))
+        && (config.downstream_nodes.is_empty()
+            || node().is_some_and(|node| {
+                config
+                    .downstream_nodes
+                    .iter()
+                    .any(|wanted| **wanted == *node)
+            }))
+        && config
+            .headers
+            .iter()
+            .all(|header| header.is_match(&x.view()))
 }
 
 /// Draws for one request, with a random number for each fault.
 fn draw(config: &Fault, headers: &HeaderMap, delay_random: u64, abort_random: u64) -> Drawn {
     Drawn {
-        delay: config.delay.and_then(|delay| draw_delay(delay, headers, delay_random)),
-        abort: config.abort.and_then(|abort| draw_abort(abort, headers, abort_random)),
+        delay: config
+            .delay
+            .and_then(|delay| draw_delay(delay, headers, delay_random)),
+        abort: config
+            .abort
+            .and_then(|abort| draw_abort(abort, headers, abort_random)),
     }
 }
 
-fn draw_delay(Delay { kind, fraction }: Delay, headers: &HeaderMap, random: u64) -> Option<Duration> {
+fn draw_delay(
+    Delay { kind, fraction }: Delay,
+    headers: &HeaderMap,
+    random: u64,
+) -> Option<Duration> {
     let (delay, fraction) = match kind {
         DelayKind::Fixed(delay) => (delay, fraction),
-        DelayKind::Header => (Duration::from_millis(integer(headers, &DELAY_MILLISECONDS)?), share(headers, &DELAY_SHARE, fraction)),
+        DelayKind::Header => (
+            Duration::from_millis(integer(headers, &DELAY_MILLISECONDS)?),
+            share(headers, &DELAY_SHARE, fraction),
+        ),
     };
     (fraction.selects(random) && !delay.is_zero()).then_some(delay)
 }
@@ -175,10 +223,20 @@ fn draw_abort(Abort { kind, fraction }: Abort, headers: &HeaderMap, random: u64)
         AbortKind::Http(status) => (Answer::Http(status), fraction),
         AbortKind::Grpc(code) => (Answer::Grpc(code), fraction),
         AbortKind::Header => {
-            let status = integer(headers, &ABORT_STATUS).filter(|status| (200..600).contains(status));
-            let status = status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()).map(Answer::Http);
-            let grpc = || integer(headers, &ABORT_GRPC_STATUS).and_then(|code| u32::try_from(code).ok()).map(Answer::Grpc);
-            (status.or_else(grpc)?, share(headers, &ABORT_SHARE, fraction))
+            let status =
+                integer(headers, &ABORT_STATUS).filter(|status| (200..600).contains(status));
+            let status = status
+                .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok())
+                .map(Answer::Http);
+            let grpc = || {
+                integer(headers, &ABORT_GRPC_STATUS)
+                    .and_then(|code| u32::try_from(code).ok())
+                    .map(Answer::Grpc)
+            };
+            (
+                status.or_else(grpc)?,
+                share(headers, &ABORT_SHARE, fraction),
+            )
         }
     };
     fraction.selects(random).then_some(answer)

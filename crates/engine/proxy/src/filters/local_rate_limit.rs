@@ -47,6 +47,7 @@ const RATE_LIMITED: usize = 2;
 const ENFORCED: usize = 3;
 
 type Entry = (Arc<str>, Arc<str>);
+type ByConnection = HashMap<u64, (Weak<Connection>, Arc<Buckets>), RandomState>;
 
 /// Limiters by the identity of their configuration.
 #[derive(Default)]
@@ -57,7 +58,7 @@ pub struct Limiter {
     config: Arc<LocalRateLimit>,
     buckets: Option<Arc<Buckets>>,
     /// By connection, with `per_connection`.
-    of_connections: Mutex<HashMap<u64, (Weak<Connection>, Arc<Buckets>), RandomState>>,
+    of_connections: Mutex<ByConnection>,
     counters: Counters,
     /// Keeps the series alive.
     _scope: Scope,
@@ -90,24 +91,36 @@ impl Bucket {
     /// A full bucket.
     pub fn new(rules: TokenBucket, now: Instant) -> Self {
         let max_tokens = f64::from(rules.max_tokens);
-        let tokens_per_second = f64::from(rules.tokens_per_fill) / rules.fill_interval.as_secs_f64().max(f64::MIN_POSITIVE);
+        let tokens_per_second = f64::from(rules.tokens_per_fill)
+            / rules.fill_interval.as_secs_f64().max(f64::MIN_POSITIVE);
         let filling_since = AtomicU64::new((-max_tokens / tokens_per_second).to_bits());
-        Self { max_tokens, tokens_per_second, origin: now, filling_since }
+        Self {
+            max_tokens,
+            tokens_per_second,
+            origin: now,
+            filling_since,
+        }
     }
 
     /// Takes a token, if there is one.
     pub fn take(&self, now: Instant) -> bool {
         let now = self.seconds(now);
-        let taken = self.filling_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |since| {
-            let tokens = self.tokens_at(now, f64::from_bits(since));
-            // Sums of fractions fall short of the whole by a little.
-            (tokens >= 1.0 - 1e-9).then(|| (now - (tokens - 1.0) / self.tokens_per_second).to_bits())
-        });
+        let taken =
+            self.filling_since
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |since| {
+                    let tokens = self.tokens_at(now, f64::from_bits(since));
+                    // Sums of fractions fall short of the whole by a little.
+                    (tokens >= 1.0 - 1e-9)
+                        .then(|| (now - (tokens - 1.0) / self.tokens_per_second).to_bits())
+                });
         taken.is_ok()
     }
 
     fn tokens(&self, now: Instant) -> f64 {
-        self.tokens_at(self.seconds(now), f64::from_bits(self.filling_since.load(Ordering::Relaxed)))
+        self.tokens_at(
+            self.seconds(now),
+            f64::from_bits(self.filling_since.load(Ordering::Relaxed)),
+        )
     }
 
     fn tokens_at(&self, now: f64, since: f64) -> f64 {
@@ -120,8 +133,16 @@ impl Bucket {
 
     fn standing(&self, now: Instant) -> Standing {
         let tokens = self.tokens(now);
-        let wait = if tokens >= 1.0 { 0.0 } else { (1.0 - tokens) / self.tokens_per_second };
-        Standing { limit: self.max_tokens as u64, remaining: (tokens + 1e-9) as u64, reset_seconds: wait as u64 }
+        let wait = if tokens >= 1.0 {
+            0.0
+        } else {
+            (1.0 - tokens) / self.tokens_per_second
+        };
+        Standing {
+            limit: self.max_tokens as u64,
+            remaining: (tokens + 1e-9) as u64,
+            reset_seconds: wait as u64,
+        }
     }
 }
 
@@ -129,14 +150,33 @@ impl Buckets {
     /// `None`: the configuration limits nothing.
     fn new(config: &LocalRateLimit, now: Instant) -> Option<Self> {
         let default = Bucket::new(config.bucket?, now);
-        Some(Self { default, descriptors: config.descriptors.iter().map(|d| Bucket::new(d.bucket, now)).collect() })
+        Some(Self {
+            default,
+            descriptors: config
+                .descriptors
+                .iter()
+                .map(|d| Bucket::new(d.bucket, now))
+                .collect(),
+        })
     }
 
     /// Takes a token of each bucket that applies; the strictest first, so that a request that it refuses costs the others nothing.
-    fn take(&self, config: &LocalRateLimit, request: &[Vec<Entry>], now: Instant) -> (bool, Standing) {
-        let is_asked = |descriptor: &Descriptor| request.iter().any(|entries| **entries == *descriptor.entries);
+    fn take(
+        &self,
+        config: &LocalRateLimit,
+        request: &[Vec<Entry>],
+        now: Instant,
+    ) -> (bool, Standing) {
+        let is_asked = |descriptor: &Descriptor| {
+            request
+                .iter()
+                .any(|entries| **entries == *descriptor.entries)
+        };
         let pairs = config.descriptors.iter().zip(&self.descriptors);
-        let mut matched: Vec<&Bucket> = pairs.filter(|(descriptor, _)| is_asked(descriptor)).map(|(_, bucket)| bucket).collect();
+        let mut matched: Vec<&Bucket> = pairs
+            .filter(|(descriptor, _)| is_asked(descriptor))
+            .map(|(_, bucket)| bucket)
+            .collect();
         matched.sort_by(|a, b| a.tokens_per_second.total_cmp(&b.tokens_per_second));
         let told = matched.first().copied().unwrap_or(&self.default);
         // The default bucket counts every request.
@@ -151,7 +191,10 @@ impl Buckets {
 
 impl Limiter {
     fn new(config: &Arc<LocalRateLimit>, stats: &Store, now: Instant) -> Self {
-        let scope = stats.scope(&format!("{}.http_local_rate_limit.", config.stat_prefix.trim_end_matches('.')));
+        let scope = stats.scope(&format!(
+            "{}.http_local_rate_limit.",
+            config.stat_prefix.trim_end_matches('.')
+        ));
         Self {
             buckets: Buckets::new(config, now).map(Arc::new),
             config: config.clone(),
@@ -180,7 +223,12 @@ impl Limiter {
 
 impl Registry {
     /// The limiter of a configuration, made when it is new.
-    pub fn limiter(&self, config: &Arc<LocalRateLimit>, stats: &Store, now: Instant) -> Arc<Limiter> {
+    pub fn limiter(
+        &self,
+        config: &Arc<LocalRateLimit>,
+        stats: &Store,
+        now: Instant,
+    ) -> Arc<Limiter> {
         // The limiter holds the configuration, so its address belongs to no other as long as the entry is there.
         let key = Arc::as_ptr(config) as usize;
         if let Some(limiter) = self.0.read().get(&key) {
@@ -188,7 +236,10 @@ impl Registry {
         }
         let mut limiters = self.0.write();
         limiters.retain(|_, limiter| Arc::strong_count(&limiter.config) > 1);
-        limiters.entry(key).or_insert_with(|| Arc::new(Limiter::new(config, stats, now))).clone()
+        limiters
+            .entry(key)
+            .or_insert_with(|| Arc::new(Limiter::new(config, stats, now)))
+            .clone()
     }
 }
 
@@ -203,12 +254,18 @@ pub fn on_request(name: &str, config: &Arc<LocalRateLimit>, x: &mut Exchange) ->
     }
     let now = live.clock.now();
     let limiter = live.rate_limits.limiter(&config, &live.stats, now);
-    let Some(buckets) = limiter.buckets(&x.connection, now) else { return Flow::Continue };
+    let Some(buckets) = limiter.buckets(&x.connection, now) else {
+        return Flow::Continue;
+    };
     limiter.counters.inc(ENABLED);
-    let remote = x.record.downstream_remote.as_ref().map(|remote| match remote {
-        telemetry::record::Address::Socket(address) => address.ip().to_canonical().to_string(),
-        other => other.to_string(),
-    });
+    let remote = x
+        .record
+        .downstream_remote
+        .as_ref()
+        .map(|remote| match remote {
+            telemetry::record::Address::Socket(address) => address.ip().to_canonical().to_string(),
+            other => other.to_string(),
+        });
     let request = descriptors(&config, &x.view(), remote.as_deref());
     let (allowed, standing) = buckets.take(&config, &request, now);
     if config.x_ratelimit_headers {
@@ -223,13 +280,26 @@ pub fn on_request(name: &str, config: &Arc<LocalRateLimit>, x: &mut Exchange) ->
         return Flow::Continue;
     }
     limiter.counters.inc(ENFORCED);
-    let mut reply = Reply::failure(x, config.status, "local_rate_limited", ResponseFlags::RATE_LIMITED, "local_rate_limited");
+    let mut reply = Reply::failure(
+        x,
+        config.status,
+        "local_rate_limited",
+        ResponseFlags::RATE_LIMITED,
+        "local_rate_limited",
+    );
     operations::apply(&config.response_headers, &mut reply.head.headers, &x.record);
     Flow::Respond(reply)
 }
 
 pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
-    let Some(Standing { limit, remaining, reset_seconds }) = x.head.extensions.get::<Standing>() else { return };
+    let Some(Standing {
+        limit,
+        remaining,
+        reset_seconds,
+    }) = x.head.extensions.get::<Standing>()
+    else {
+        return;
+    };
     let headers = &mut reply.head.headers;
     headers.insert(LIMIT, number(*limit));
     headers.insert(REMAINING, number(*remaining));
@@ -237,7 +307,11 @@ pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
 }
 
 /// The descriptors that a request yields: one for each list of actions all of which apply.
-fn descriptors(config: &LocalRateLimit, head: &HeaderView<'_>, remote: Option<&str>) -> Vec<Vec<Entry>> {
+fn descriptors(
+    config: &LocalRateLimit,
+    head: &HeaderView<'_>,
+    remote: Option<&str>,
+) -> Vec<Vec<Entry>> {
     if config.descriptors.is_empty() {
         return Vec::new();
     }
@@ -263,7 +337,11 @@ enum Yield {
 
 fn entry(action: &DescriptorAction, head: &HeaderView<'_>, remote: Option<&str>) -> Yield {
     match action {
-        DescriptorAction::RequestHeader { header, key, skip_if_absent } => match head.value(header).filter(|value| !value.is_empty()) {
+        DescriptorAction::RequestHeader {
+            header,
+            key,
+            skip_if_absent,
+        } => match head.value(header).filter(|value| !value.is_empty()) {
             Some(value) => Yield::Entry(key.clone(), Arc::from(&*value)),
             None if *skip_if_absent => Yield::Nothing,
             None => Yield::NoDescriptor,
@@ -273,9 +351,18 @@ fn entry(action: &DescriptorAction, head: &HeaderView<'_>, remote: Option<&str>)
             Some(remote) => Yield::Entry(Arc::from("remote_address"), Arc::from(remote)),
             None => Yield::NoDescriptor,
         },
-        DescriptorAction::HeaderValueMatch { key, value, expect, headers } => {
+        DescriptorAction::HeaderValueMatch {
+            key,
+            value,
+            expect,
+            headers,
+        } => {
             let matches = headers.iter().all(|header| header.is_match(head));
-            if matches == *expect { Yield::Entry(key.clone(), value.clone()) } else { Yield::NoDescriptor }
+            if matches == *expect {
+                Yield::Entry(key.clone(), value.clone())
+            } else {
+                Yield::NoDescriptor
+            }
         }
     }
 }

@@ -26,7 +26,10 @@ use crate::{connection::Connection, publish::Live, worker::Worker};
 pub enum Verdict {
     Continue,
     /// Closed at once; what the access log says (`connection_termination_details`).
-    Close { flags: ResponseFlags, details: String },
+    Close {
+        flags: ResponseFlags,
+        details: String,
+    },
 }
 
 /// What the network filters of a chain keep across connections and workers, in the order of the configuration.
@@ -34,7 +37,10 @@ pub struct LiveNetworkFilters(Box<[LiveNetworkFilter]>);
 
 enum LiveNetworkFilter {
     Rbac(rbac::State),
-    LocalRateLimit { bucket: Bucket, rate_limited: Counter },
+    LocalRateLimit {
+        bucket: Bucket,
+        rate_limited: Counter,
+    },
     Stateless,
 }
 
@@ -46,7 +52,12 @@ impl LiveNetworkFilters {
 
     pub fn new(filters: &[NetworkFilter], live: &Live) -> Self {
         let now = live.clock.now();
-        Self(filters.iter().map(|filter| LiveNetworkFilter::new(filter, &live.stats, now)).collect())
+        Self(
+            filters
+                .iter()
+                .map(|filter| LiveNetworkFilter::new(filter, &live.stats, now))
+                .collect(),
+        )
     }
 }
 
@@ -55,15 +66,29 @@ impl LiveNetworkFilter {
         match filter {
             NetworkFilter::Rbac(config) => {
                 let prefix = config.stat_prefix.trim_end_matches('.');
-                let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
+                let prefix = if prefix.is_empty() {
+                    String::new()
+                } else {
+                    format!("{prefix}.")
+                };
                 Self::Rbac(rbac::State::new(stats, &prefix, config))
             }
             NetworkFilter::LocalRateLimit(config) => {
-                let NetworkLocalRateLimit { stat_prefix, bucket, enabled: _ } = &**config;
-                let rate_limited = stats.counter(&format!("local_rate_limit.{stat_prefix}.rate_limited"));
-                Self::LocalRateLimit { bucket: Bucket::new(*bucket, now), rate_limited }
+                let NetworkLocalRateLimit {
+                    stat_prefix,
+                    bucket,
+                    enabled: _,
+                } = &**config;
+                let rate_limited =
+                    stats.counter(&format!("local_rate_limit.{stat_prefix}.rate_limited"));
+                Self::LocalRateLimit {
+                    bucket: Bucket::new(*bucket, now),
+                    rate_limited,
+                }
             }
-            NetworkFilter::MetadataExchange | NetworkFilter::IstioStats(_) | NetworkFilter::SniCluster => Self::Stateless,
+            NetworkFilter::MetadataExchange
+            | NetworkFilter::IstioStats(_)
+            | NetworkFilter::SniCluster => Self::Stateless,
         }
     }
 }
@@ -73,27 +98,58 @@ pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
     let chain = &connection.chain;
     let live = &worker.live;
     let mut metadata = Metadata::default();
-    for (filter, state) in chain.config.network_filters.iter().zip(&chain.network_filters.0) {
+    for (filter, state) in chain
+        .config
+        .network_filters
+        .iter()
+        .zip(&chain.network_filters.0)
+    {
         match (filter, state) {
             (NetworkFilter::Rbac(config), LiveNetworkFilter::Rbac(state)) => {
                 let told = metadata.clone();
                 let tls = connection.tls.as_ref().map(|tls| &*tls.info);
                 let remote = connection.facts.source.ip();
-                let facts = Facts { head: None, connection: &connection.facts, remote, tls, metadata: &told };
+                let facts = Facts {
+                    head: None,
+                    connection: &connection.facts,
+                    remote,
+                    tls,
+                    metadata: &told,
+                };
                 if let Err(details) = state.judge_connection(config, &facts, &mut metadata) {
-                    return Verdict::Close { flags: ResponseFlags::NONE, details };
+                    return Verdict::Close {
+                        flags: ResponseFlags::NONE,
+                        details,
+                    };
                 }
             }
-            (NetworkFilter::LocalRateLimit(config), LiveNetworkFilter::LocalRateLimit { bucket, rate_limited }) => {
+            (
+                NetworkFilter::LocalRateLimit(config),
+                LiveNetworkFilter::LocalRateLimit {
+                    bucket,
+                    rate_limited,
+                },
+            ) => {
                 if config.enabled.selects(live.rng.u64()) && !bucket.take(live.clock.now()) {
                     rate_limited.inc();
-                    return Verdict::Close { flags: ResponseFlags::NONE, details: "local_ratelimit_close_over_limit".to_owned() };
+                    return Verdict::Close {
+                        flags: ResponseFlags::NONE,
+                        details: "local_ratelimit_close_over_limit".to_owned(),
+                    };
                 }
             }
-            (NetworkFilter::MetadataExchange | NetworkFilter::IstioStats(_) | NetworkFilter::SniCluster, _) => {}
+            (
+                NetworkFilter::MetadataExchange
+                | NetworkFilter::IstioStats(_)
+                | NetworkFilter::SniCluster,
+                _,
+            ) => {}
             // The states were made from this very list; if one were not, the connection must not slip past a filter.
             (NetworkFilter::Rbac(_) | NetworkFilter::LocalRateLimit(_), _) => {
-                return Verdict::Close { flags: ResponseFlags::NONE, details: "filter_without_state".to_owned() };
+                return Verdict::Close {
+                    flags: ResponseFlags::NONE,
+                    details: "filter_without_state".to_owned(),
+                };
             }
         }
     }
@@ -102,6 +158,11 @@ pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
 
 /// The cluster that the SNI names, on chains that route so (`outbound_.80_._.host`).
 pub fn sni_cluster(connection: &Connection) -> Option<ClusterName> {
-    let by_sni = connection.chain.config.network_filters.iter().any(|filter| matches!(filter, NetworkFilter::SniCluster));
+    let by_sni = connection
+        .chain
+        .config
+        .network_filters
+        .iter()
+        .any(|filter| matches!(filter, NetworkFilter::SniCluster));
     ClusterName::parse(connection.facts.server_name.as_deref().filter(|_| by_sni)?).ok()
 }

@@ -78,7 +78,10 @@ impl State {
     /// `prefix`: `http.<name>.` or, for connections, the filter's own.
     pub fn new(stats: &Store, prefix: &str, config: &Rbac) -> Self {
         let scope = stats.scope(&format!("{prefix}rbac."));
-        let (own, shadow) = (&*config.rules_stat_prefix, &*config.shadow_rules_stat_prefix);
+        let (own, shadow) = (
+            &*config.rules_stat_prefix,
+            &*config.shadow_rules_stat_prefix,
+        );
         // Envoy puts a dot between prefix and name here, but none into the metadata's keys.
         let counter = |prefix: &str, name: &str| match prefix.trim_end_matches('.') {
             "" => scope.counter(name),
@@ -96,13 +99,24 @@ impl State {
     }
 
     /// Evaluates both rule sets, counts, and notes what they say. `Err`: refused, with the name of the policy.
-    fn judge(&self, config: &Rbac, facts: &Facts<'_>, notes: &mut Notes) -> Result<(), Option<Arc<str>>> {
+    fn judge(
+        &self,
+        config: &Rbac,
+        facts: &Facts<'_>,
+        notes: &mut Notes,
+    ) -> Result<(), Option<Arc<str>>> {
         if let Some(rules) = &config.shadow_rules {
             let decision = decide(rules, facts);
-            if decision.allowed { self.shadow_allowed.inc() } else { self.shadow_denied.inc() }
+            if decision.allowed {
+                self.shadow_allowed.inc()
+            } else {
+                self.shadow_denied.inc()
+            }
             notes.decision(&self.shadow, &decision);
         }
-        let Some(rules) = &config.rules else { return Ok(()) };
+        let Some(rules) = &config.rules else {
+            return Ok(());
+        };
         let decision = decide(rules, facts);
         if rules.action == Action::Log {
             notes.log_hint = Some(decision.policy.is_some());
@@ -120,7 +134,12 @@ impl State {
     }
 
     /// Judges a plain connection. `Err`: the `connection_termination_details` to close it with.
-    pub fn judge_connection(&self, config: &Rbac, facts: &Facts<'_>, metadata: &mut Metadata) -> Result<(), String> {
+    pub fn judge_connection(
+        &self,
+        config: &Rbac,
+        facts: &Facts<'_>,
+        metadata: &mut Metadata,
+    ) -> Result<(), String> {
         let mut notes = Notes::default();
         let verdict = self.judge(config, facts, &mut notes);
         notes.write(NETWORK_NAMESPACE, metadata);
@@ -152,9 +171,14 @@ struct Notes {
 impl Notes {
     fn decision(&mut self, keys: &Keys, decision: &Decision<'_>) {
         if let Some(policy) = decision.policy {
-            self.fields.push((keys.policy.clone(), Value::String(policy.clone())));
+            self.fields
+                .push((keys.policy.clone(), Value::String(policy.clone())));
         }
-        let result = if decision.allowed { &keys.is_allowed } else { &keys.is_denied };
+        let result = if decision.allowed {
+            &keys.is_allowed
+        } else {
+            &keys.is_denied
+        };
         self.fields.push((keys.result.clone(), result.clone()));
     }
 
@@ -163,7 +187,11 @@ impl Notes {
             note(metadata, namespace, self.fields);
         }
         if let Some(hint) = self.log_hint {
-            note(metadata, "envoy.common", [(Arc::from("access_log_hint"), Value::Bool(hint))]);
+            note(
+                metadata,
+                "envoy.common",
+                [(Arc::from("access_log_hint"), Value::Bool(hint))],
+            );
         }
     }
 }
@@ -176,12 +204,20 @@ pub fn on_request(name: &str, config: &Rbac, state: &State, x: &mut Exchange) ->
         _ => None,
     };
     let config = of_route.as_deref().unwrap_or(config);
-    let mut notes = Notes { tell_enforced: true, ..Notes::default() };
+    let mut notes = Notes {
+        tell_enforced: true,
+        ..Notes::default()
+    };
     let verdict = state.judge(config, &facts(x), &mut notes);
     notes.write(HTTP_NAMESPACE, &mut x.metadata);
     match verdict {
         Ok(()) => Flow::Continue,
-        Err(policy) => Flow::Respond(Reply::local(x, StatusCode::FORBIDDEN, "RBAC: access denied", details(policy.as_deref()))),
+        Err(policy) => Flow::Respond(Reply::local(
+            x,
+            StatusCode::FORBIDDEN,
+            "RBAC: access denied",
+            details(policy.as_deref()),
+        )),
     }
 }
 
@@ -192,28 +228,44 @@ fn facts(x: &Exchange) -> Facts<'_> {
         _ => connection.source.ip(),
     };
     let tls = x.connection.tls.as_ref().map(|tls| &*tls.info);
-    Facts { head: Some(x.view()), connection, remote, tls, metadata: &x.metadata }
+    Facts {
+        head: Some(x.view()),
+        connection,
+        remote,
+        tls,
+        metadata: &x.metadata,
+    }
 }
 
 /// Envoy's response code details. White space would break a log line into other columns.
 fn details(policy: Option<&str>) -> String {
-    let name: String = policy.unwrap_or("none").chars().map(|c| if c.is_ascii_whitespace() { '_' } else { c }).collect();
+    let name: String = policy
+        .unwrap_or("none")
+        .chars()
+        .map(|c| if c.is_ascii_whitespace() { '_' } else { c })
+        .collect();
     format!("rbac_access_denied_matched_policy[{name}]")
 }
 
 /// Evaluates rules.
 pub fn decide<'r>(rules: &'r Rules, facts: &Facts<'_>) -> Decision<'r> {
-    let matched = rules.policies.iter().find(|policy| match is_match(policy, facts) {
-        Truth::Yes => true,
-        Truth::No => false,
-        Truth::Unknown => rules.action != Action::Allow,
-    });
+    let matched = rules
+        .policies
+        .iter()
+        .find(|policy| match is_match(policy, facts) {
+            Truth::Yes => true,
+            Truth::No => false,
+            Truth::Unknown => rules.action != Action::Allow,
+        });
     let allowed = match rules.action {
         Action::Allow => matched.is_some(),
         Action::Deny => matched.is_none(),
         Action::Log => true,
     };
-    Decision { allowed, policy: matched.map(|policy| &policy.name) }
+    Decision {
+        allowed,
+        policy: matched.map(|policy| &policy.name),
+    }
 }
 
 /// Kleene's three values, in their order.
@@ -252,7 +304,9 @@ fn is_match(policy: &Policy, facts: &Facts<'_>) -> Truth {
     // The cheaper side first would differ by policy; most policies are told apart by who is asking.
     match Truth::any(policy.principals.iter().map(|p| principal(p, facts))) {
         Truth::No => Truth::No,
-        who => who.min(Truth::any(policy.permissions.iter().map(|p| permission(p, facts)))),
+        who => who.min(Truth::any(
+            policy.permissions.iter().map(|p| permission(p, facts)),
+        )),
     }
 }
 
@@ -265,12 +319,18 @@ fn permission(wanted: &Permission, facts: &Facts<'_>) -> Truth {
         Permission::Not(inner) => permission(inner, facts).not(),
         Permission::Header(header) => of_head(facts, |head| header.is_match(head)),
         Permission::UrlPath(path) => of_head(facts, |head| path.is_match(split_path(head.path).0)),
-        Permission::UriTemplate(template) => of_head(facts, |head| template.0.is_match(split_path(head.path).0)),
+        Permission::UriTemplate(template) => {
+            of_head(facts, |head| template.0.is_match(split_path(head.path).0))
+        }
         Permission::DestinationIp(set) => contains(set, destination.ip()),
         Permission::DestinationPort(port) => (*port == destination.port()).into(),
-        Permission::DestinationPortRange { start, end } => (*start..*end).contains(&destination.port().into()).into(),
+        Permission::DestinationPortRange { start, end } => {
+            (*start..*end).contains(&destination.port().into()).into()
+        }
         Permission::Metadata(matcher) => metadata(matcher, facts),
-        Permission::RequestedServerName(name) => name.is_match(facts.connection.server_name.as_deref().unwrap_or_default()).into(),
+        Permission::RequestedServerName(name) => name
+            .is_match(facts.connection.server_name.as_deref().unwrap_or_default())
+            .into(),
         Permission::Unsupported(_) => Truth::Unknown,
     }
 }
@@ -295,7 +355,10 @@ fn principal(wanted: &Principal, facts: &Facts<'_>) -> Truth {
 
 /// A connection without requests says nothing about them.
 fn of_head(facts: &Facts<'_>, test: impl FnOnce(&HeaderView<'_>) -> bool) -> Truth {
-    facts.head.as_ref().map_or(Truth::Unknown, |head| test(head).into())
+    facts
+        .head
+        .as_ref()
+        .map_or(Truth::Unknown, |head| test(head).into())
 }
 
 fn contains(set: &CidrSet, ip: IpAddr) -> Truth {
@@ -303,15 +366,22 @@ fn contains(set: &CidrSet, ip: IpAddr) -> Truth {
 }
 
 fn metadata(matcher: &MetadataMatcher, facts: &Facts<'_>) -> Truth {
-    (matcher.value.is_match(facts.metadata.lookup(&matcher.filter, &matcher.path)) != matcher.invert).into()
+    (matcher
+        .value
+        .is_match(facts.metadata.lookup(&matcher.filter, &matcher.path))
+        != matcher.invert)
+        .into()
 }
 
 /// Only a certificate that was verified names anyone.
 fn is_authenticated(name: Option<&StringMatcher>, tls: Option<&TlsInfo>) -> bool {
-    let Some(tls) = tls.filter(|tls| tls.mutual) else { return false };
+    let Some(tls) = tls.filter(|tls| tls.mutual) else {
+        return false;
+    };
     let Some(name) = name else { return true };
     let mut sans = tls.peer_uri_sans.iter().chain(&tls.peer_dns_sans);
-    sans.any(|san| name.is_match(san)) || name.is_match(tls.peer_subject.as_deref().unwrap_or_default())
+    sans.any(|san| name.is_match(san))
+        || name.is_match(tls.peer_subject.as_deref().unwrap_or_default())
 }
 
 fn filter_state(key: &str, matcher: &StringMatcher, tls: Option<&TlsInfo>) -> Truth {
@@ -321,7 +391,10 @@ fn filter_state(key: &str, matcher: &StringMatcher, tls: Option<&TlsInfo>) -> Tr
         LOCAL_PRINCIPAL => tls.map(|tls| &tls.local_uri_sans),
         _ => return Truth::Unknown,
     };
-    names.and_then(|names| names.first()).is_some_and(|name| matcher.is_match(name)).into()
+    names
+        .and_then(|names| names.first())
+        .is_some_and(|name| matcher.is_match(name))
+        .into()
 }
 
 #[cfg(test)]

@@ -9,21 +9,20 @@ use std::{
     io::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
+use telemetry::stats::Counter;
 
 /// Lines that may wait for one file.
 const QUEUE: usize = 1 << 14;
 
-#[derive(Default)]
 pub struct LogFiles {
     files: Mutex<HashMap<Arc<str>, SyncSender<Message>>>,
-    dropped: Arc<AtomicU64>,
+    dropped: Counter,
 }
 
 enum Message {
@@ -32,17 +31,17 @@ enum Message {
 }
 
 impl LogFiles {
+    /// `dropped` counts lines that are lost, because a queue is full or a file cannot be opened.
+    pub fn new(dropped: Counter) -> Self {
+        Self { files: Mutex::default(), dropped }
+    }
+
     /// Queues a line (which ends with its own newline) for the file at `path`.
     pub fn write(&self, path: &Arc<str>, line: String) {
         let sender = self.sender(path);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(Message::Line(line)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.inc();
         }
-    }
-
-    /// Lines that were dropped because a queue was full or a file could not be opened.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until what is queued now is written, at most `limit` for each file.
@@ -120,13 +119,20 @@ fn take(message: Message, batch: &mut Vec<u8>, waiting: &mut Vec<SyncSender<()>>
 
 #[cfg(test)]
 mod tests {
+    use telemetry::stats::{Options, Store};
+
     use super::*;
+
+    fn files() -> (LogFiles, Counter) {
+        let dropped = Store::new(Options::default()).counter("dropped");
+        (LogFiles::new(dropped.clone()), dropped)
+    }
 
     #[test]
     fn lines_are_in_the_file_after_a_flush_and_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<str> = folder.path().join("log").to_str().unwrap().into();
-        let files = LogFiles::default();
+        let (files, dropped) = files();
         for number in 0..1000 {
             files.write(&path, format!("{number}\n"));
         }
@@ -134,6 +140,20 @@ mod tests {
         let text = std::fs::read_to_string(&*path).unwrap();
         assert_eq!(text.lines().count(), 1000);
         assert_eq!(text.lines().last(), Some("999"));
-        assert_eq!(files.dropped(), 0);
+        assert_eq!(dropped.value(), 0);
+    }
+
+    #[test]
+    fn lines_for_a_file_that_cannot_be_opened_are_counted_as_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path: Arc<str> = folder.path().to_str().unwrap().into();
+        let (files, dropped) = files();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        // The first lines may still be queued before the thread knows.
+        while dropped.value() == 0 {
+            files.write(&path, "lost\n".to_owned());
+            assert!(std::time::Instant::now() < deadline, "nothing was counted");
+            std::thread::yield_now();
+        }
     }
 }

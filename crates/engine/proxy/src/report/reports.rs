@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -24,6 +24,7 @@ use telemetry::{
     access_log::Format,
     istio_metrics::IstioMetrics,
     record::{Peer, Record},
+    stats::Counter,
     trace::{self, CustomTagSource, Span, SpanContext, SpanKind, SpanSettings},
 };
 
@@ -47,7 +48,8 @@ pub struct Shared {
     pub metrics: IstioMetrics,
     pub rng: Arc<dyn Rng>,
     pub spans: mpsc::Sender<ExportedSpan>,
-    pub spans_dropped: AtomicU64,
+    /// Counts spans that found no room in the queue.
+    pub spans_dropped: Counter,
     pub node: Node,
     /// What `environment` tags may show.
     pub variables: HashMap<String, String>,
@@ -59,13 +61,14 @@ pub struct Reports {
     /// Settings of the connection manager's tracing that was used last, which nearly always is the next one too.
     settings: Mutex<Option<(Arc<Tracing>, Arc<(SpanSettings, Vec<FormatTag>)>)>>,
     local: Arc<Peer>,
+    complained: AtomicBool,
 }
 
 impl Reports {
     /// For one worker; `local` is this proxy's workload.
     pub fn new(shared: Arc<Shared>, local: Arc<Peer>) -> Self {
         let edges = Edges::new(shared.metrics.clone(), local.clone());
-        Self { shared, edges, settings: Mutex::default(), local }
+        Self { shared, edges, settings: Mutex::default(), local, complained: AtomicBool::new(false) }
     }
 
     fn log(&self, log: &AccessLog, record: &Record) {
@@ -78,8 +81,11 @@ impl Reports {
                 format.write(record, &mut line);
                 self.shared.files.write(path, line);
             }
-            // The decoder refuses these by name until there is an exporter; nothing to do twice.
-            AccessLogSink::OpenTelemetry { .. } => {}
+            AccessLogSink::OpenTelemetry { cluster, .. } => {
+                if !self.complained.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%cluster, "access logs over OpenTelemetry are not supported; nothing is sent");
+                }
+            }
         }
     }
 
@@ -118,7 +124,7 @@ impl Reports {
 
     fn export(&self, provider: &Arc<TracingProvider>, span: Span) {
         if self.shared.spans.try_send(ExportedSpan { provider: provider.clone(), span }).is_err() {
-            self.shared.spans_dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.spans_dropped.inc();
         }
     }
 

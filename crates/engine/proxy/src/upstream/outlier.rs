@@ -94,17 +94,26 @@ impl HostState {
             return [None, None];
         }
         let gateway = if (502..=504).contains(&status) {
-            reaches(&self.consecutive_gateway, config.consecutive_gateway_failure).then_some(Kind::ConsecutiveGateway)
+            reaches(
+                &self.consecutive_gateway,
+                config.consecutive_gateway_failure,
+            )
+            .then_some(Kind::ConsecutiveGateway)
         } else {
             self.consecutive_gateway.store(0, Ordering::Relaxed);
             None
         };
-        let any = reaches(&self.consecutive_5xx, config.consecutive_5xx).then_some(Kind::Consecutive5xx);
+        let any =
+            reaches(&self.consecutive_5xx, config.consecutive_5xx).then_some(Kind::Consecutive5xx);
         [gateway, any]
     }
 
     fn forget_runs(&self) {
-        for counter in [&self.consecutive_5xx, &self.consecutive_gateway, &self.consecutive_local_origin] {
+        for counter in [
+            &self.consecutive_5xx,
+            &self.consecutive_gateway,
+            &self.consecutive_local_origin,
+        ] {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -154,8 +163,15 @@ pub fn status_of(is_grpc: bool, status: StatusCode, headers: &HeaderMap) -> u16 
 }
 
 /// Counts one result. `true`: the host was ejected by it, and the cluster's hosts must be refreshed.
-pub fn observe(cluster: &LiveCluster, endpoint: &LiveEndpoint, outcome: Outcome, now: Instant) -> bool {
-    let Some(config) = &cluster.config.outlier_detection else { return false };
+pub fn observe(
+    cluster: &LiveCluster,
+    endpoint: &LiveEndpoint,
+    outcome: Outcome,
+    now: Instant,
+) -> bool {
+    let Some(config) = &cluster.config.outlier_detection else {
+        return false;
+    };
     let state = &endpoint.state.outlier;
     let splits = config.split_external_local_origin_errors;
     let reached = match (outcome, splits) {
@@ -166,7 +182,10 @@ pub fn observe(cluster: &LiveCluster, endpoint: &LiveEndpoint, outcome: Outcome,
             state.count_status(config, status)
         }
         (Outcome::LocalOriginFailure | Outcome::Timeout, true) => {
-            let reached = reaches(&state.consecutive_local_origin, config.consecutive_local_origin_failure);
+            let reached = reaches(
+                &state.consecutive_local_origin,
+                config.consecutive_local_origin_failure,
+            );
             [reached.then_some(Kind::ConsecutiveLocalOrigin), None]
         }
         (Outcome::LocalOriginSuccess, true) => {
@@ -185,7 +204,13 @@ pub fn observe(cluster: &LiveCluster, endpoint: &LiveEndpoint, outcome: Outcome,
 }
 
 /// A limit was reached: ejects the host if configuration and its neighbours' state allow it.
-fn detected(cluster: &LiveCluster, endpoint: &LiveEndpoint, config: &OutlierDetection, kind: Kind, now: Instant) -> bool {
+fn detected(
+    cluster: &LiveCluster,
+    endpoint: &LiveEndpoint,
+    config: &OutlierDetection,
+    kind: Kind,
+    now: Instant,
+) -> bool {
     let mut interval_end = cluster.outlier.interval_end.lock();
     interval_end.get_or_insert(now + config.interval);
     let state = &endpoint.state.outlier;
@@ -195,7 +220,11 @@ fn detected(cluster: &LiveCluster, endpoint: &LiveEndpoint, config: &OutlierDete
     let (detected, enforced, chance) = series(config, kind);
     cluster.metrics.count(detected);
     let hosts = cluster.hosts();
-    let active = hosts.all.iter().filter(|host| host.state.outlier.is_ejected()).count();
+    let active = hosts
+        .all
+        .iter()
+        .filter(|host| host.state.outlier.is_ejected())
+        .count();
     let may = may_eject(config, active, hosts.all.len());
     if !may {
         cluster.metrics.count(Count::OutlierEjectionsOverflow);
@@ -205,7 +234,9 @@ fn detected(cluster: &LiveCluster, endpoint: &LiveEndpoint, config: &OutlierDete
         cluster.metrics.count(Count::OutlierEjectionsTotal);
         cluster.metrics.count(enforced);
         eject(state, config, cluster.rng.u64(), now);
-        cluster.metrics.set(Level::OutlierEjectionsActive, active as u64 + 1);
+        cluster
+            .metrics
+            .set(Level::OutlierEjectionsActive, active as u64 + 1);
     }
     // The next run begins here, whether or not this one had consequences.
     if let Some(run) = state.run(kind) {
@@ -216,7 +247,8 @@ fn detected(cluster: &LiveCluster, endpoint: &LiveEndpoint, config: &OutlierDete
 
 fn may_eject(config: &OutlierDetection, active: usize, hosts: usize) -> bool {
     let percent = 100.0 * (active as f64 + 1.0) / hosts as f64;
-    percent <= f64::from(config.max_ejection_percent.value()) || (config.always_eject_one_host && active == 0)
+    percent <= f64::from(config.max_ejection_percent.value())
+        || (config.always_eject_one_host && active == 0)
 }
 
 fn eject(state: &HostState, config: &OutlierDetection, random: u64, now: Instant) {
@@ -225,7 +257,11 @@ fn eject(state: &HostState, config: &OutlierDetection, random: u64, now: Instant
     let jitter = u64::try_from(config.max_ejection_time_jitter.as_millis()).unwrap_or(u64::MAX);
     ejection.jitter = Duration::from_millis(random % jitter.saturating_add(1));
     // Times beyond the maximum would only make the way back longer.
-    if config.base_ejection_time.saturating_mul(ejection.times) < config.max_ejection_time.saturating_add(config.base_ejection_time) {
+    if config.base_ejection_time.saturating_mul(ejection.times)
+        < config
+            .max_ejection_time
+            .saturating_add(config.base_ejection_time)
+    {
         ejection.times += 1;
     }
     state.ejected.store(true, Ordering::Relaxed);
@@ -235,22 +271,40 @@ fn eject(state: &HostState, config: &OutlierDetection, random: u64, now: Instant
 fn series(config: &OutlierDetection, kind: Kind) -> (Count, Count, Percent) {
     let of = |limit: Option<Consecutive>| limit.map_or(Percent::ZERO, |limit| limit.enforcing);
     match kind {
-        Kind::Consecutive5xx => {
-            (Count::OutlierEjectionsDetected5xx, Count::OutlierEjectionsConsecutive5xx, of(config.consecutive_5xx))
-        }
-        Kind::ConsecutiveGateway => {
-            (Count::OutlierDetectedGateway, Count::OutlierEnforcedGateway, of(config.consecutive_gateway_failure))
-        }
-        Kind::ConsecutiveLocalOrigin => {
-            (Count::OutlierDetectedLocalOrigin, Count::OutlierEnforcedLocalOrigin, of(config.consecutive_local_origin_failure))
-        }
+        Kind::Consecutive5xx => (
+            Count::OutlierEjectionsDetected5xx,
+            Count::OutlierEjectionsConsecutive5xx,
+            of(config.consecutive_5xx),
+        ),
+        Kind::ConsecutiveGateway => (
+            Count::OutlierDetectedGateway,
+            Count::OutlierEnforcedGateway,
+            of(config.consecutive_gateway_failure),
+        ),
+        Kind::ConsecutiveLocalOrigin => (
+            Count::OutlierDetectedLocalOrigin,
+            Count::OutlierEnforcedLocalOrigin,
+            of(config.consecutive_local_origin_failure),
+        ),
         Kind::SuccessRate => {
-            let chance = config.success_rate.map_or(Percent::ZERO, |rate| rate.enforcing);
-            (Count::OutlierDetectedSuccessRate, Count::OutlierEnforcedSuccessRate, chance)
+            let chance = config
+                .success_rate
+                .map_or(Percent::ZERO, |rate| rate.enforcing);
+            (
+                Count::OutlierDetectedSuccessRate,
+                Count::OutlierEnforcedSuccessRate,
+                chance,
+            )
         }
         Kind::FailurePercentage => {
-            let chance = config.failure_percentage.map_or(Percent::ZERO, |rate| rate.enforcing);
-            (Count::OutlierDetectedFailurePercentage, Count::OutlierEnforcedFailurePercentage, chance)
+            let chance = config
+                .failure_percentage
+                .map_or(Percent::ZERO, |rate| rate.enforcing);
+            (
+                Count::OutlierDetectedFailurePercentage,
+                Count::OutlierEnforcedFailurePercentage,
+                chance,
+            )
         }
     }
 }
@@ -260,7 +314,9 @@ fn series(config: &OutlierDetection, kind: Kind) -> (Count, Count, Percent) {
 pub fn tick(cluster: &LiveCluster, now: Instant) -> bool {
     let hosts = cluster.hosts();
     let warms = hosts.is_warming();
-    let Some(config) = &cluster.config.outlier_detection else { return warms };
+    let Some(config) = &cluster.config.outlier_detection else {
+        return warms;
+    };
     {
         let mut interval_end = cluster.outlier.interval_end.lock();
         let end = interval_end.get_or_insert(now + config.interval);
@@ -278,8 +334,14 @@ pub fn tick(cluster: &LiveCluster, now: Instant) -> bool {
         changed |= detected(cluster, endpoint, config, kind, now);
     }
     // Hosts may have gone while they were ejected.
-    let active = hosts.all.iter().filter(|host| host.state.outlier.is_ejected()).count();
-    cluster.metrics.set(Level::OutlierEjectionsActive, active as u64);
+    let active = hosts
+        .all
+        .iter()
+        .filter(|host| host.state.outlier.is_ejected())
+        .count();
+    cluster
+        .metrics
+        .set(Level::OutlierEjectionsActive, active as u64);
     changed || warms
 }
 
@@ -291,8 +353,14 @@ fn end_of_interval(state: &HostState, config: &OutlierDetection, now: Instant) -
         return false;
     }
     let longest = config.max_ejection_time.max(config.base_ejection_time);
-    let time = config.base_ejection_time.saturating_mul(ejection.times).min(longest).saturating_add(ejection.jitter);
-    let is_over = ejection.since.is_none_or(|since| now.saturating_duration_since(since) >= time);
+    let time = config
+        .base_ejection_time
+        .saturating_mul(ejection.times)
+        .min(longest)
+        .saturating_add(ejection.jitter);
+    let is_over = ejection
+        .since
+        .is_none_or(|since| now.saturating_duration_since(since) >= time);
     if is_over {
         ejection.since = None;
         state.forget_runs();
@@ -313,7 +381,10 @@ struct Rate<'h, Host> {
 fn take_rates(hosts: &[std::sync::Arc<LiveEndpoint>]) -> Vec<Rate<'_, LiveEndpoint>> {
     let rate = |host: &'_ std::sync::Arc<LiveEndpoint>| {
         let state = &host.state.outlier;
-        (state.requests.swap(0, Ordering::Relaxed), state.successes.swap(0, Ordering::Relaxed))
+        (
+            state.requests.swap(0, Ordering::Relaxed),
+            state.successes.swap(0, Ordering::Relaxed),
+        )
     };
     let counted = hosts.iter().map(|host| (host, rate(host)));
     counted
@@ -327,9 +398,15 @@ fn take_rates(hosts: &[std::sync::Arc<LiveEndpoint>]) -> Vec<Rate<'_, LiveEndpoi
 }
 
 /// Who does much worse than the others, or badly in absolute terms.
-fn outliers<'h, Host>(config: &OutlierDetection, rates: &[Rate<'h, Host>]) -> Vec<(&'h Host, Kind)> {
+fn outliers<'h, Host>(
+    config: &OutlierDetection,
+    rates: &[Rate<'h, Host>],
+) -> Vec<(&'h Host, Kind)> {
     let with = |volume: u32, minimum: u32| {
-        let valid: Vec<&Rate<'h, Host>> = rates.iter().filter(|rate| rate.requests >= volume).collect();
+        let valid: Vec<&Rate<'h, Host>> = rates
+            .iter()
+            .filter(|rate| rate.requests >= volume)
+            .collect();
         (!valid.is_empty() && valid.len() >= minimum as usize).then_some(valid)
     };
     let mut found = Vec::new();
@@ -338,15 +415,29 @@ fn outliers<'h, Host>(config: &OutlierDetection, rates: &[Rate<'h, Host>]) -> Ve
     {
         let count = valid.len() as f64;
         let mean = valid.iter().map(|rate| rate.success).sum::<f64>() / count;
-        let variance = valid.iter().map(|rate| (rate.success - mean).powi(2)).sum::<f64>() / count;
+        let variance = valid
+            .iter()
+            .map(|rate| (rate.success - mean).powi(2))
+            .sum::<f64>()
+            / count;
         let threshold = mean - f64::from(rule.stdev_factor) / 1000.0 * variance.sqrt();
-        found.extend(valid.iter().filter(|rate| rate.success < threshold).map(|rate| (rate.host, Kind::SuccessRate)));
+        found.extend(
+            valid
+                .iter()
+                .filter(|rate| rate.success < threshold)
+                .map(|rate| (rate.host, Kind::SuccessRate)),
+        );
     }
     if let Some(rule) = config.failure_percentage
         && let Some(valid) = with(rule.request_volume, rule.minimum_hosts)
     {
         let threshold = f64::from(rule.threshold.value());
-        found.extend(valid.iter().filter(|rate| 100.0 - rate.success >= threshold).map(|rate| (rate.host, Kind::FailurePercentage)));
+        found.extend(
+            valid
+                .iter()
+                .filter(|rate| 100.0 - rate.success >= threshold)
+                .map(|rate| (rate.host, Kind::FailurePercentage)),
+        );
     }
     found
 }

@@ -7,6 +7,7 @@ mod proxy;
 
 mod connections;
 mod failures;
+mod filters;
 mod http;
 mod mutual_tls;
 mod reports;

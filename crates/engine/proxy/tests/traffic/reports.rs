@@ -52,11 +52,11 @@ async fn reporting(live: Live, update: Update) -> Reporting {
     let live = Arc::new(live);
     let (sender, spans) = mpsc::channel(16);
     let shared = Arc::new(Shared {
-        files: LogFiles::default(),
+        files: LogFiles::new(live.stats.counter("access_log_file.lines_dropped")),
         metrics: IstioMetrics::new(istio_metrics::Options::default()),
         rng: live.rng.clone(),
         spans: sender,
-        spans_dropped: Default::default(),
+        spans_dropped: live.stats.counter("tracing.spans_dropped"),
         node: node("client"),
         variables: [("CITY".to_owned(), "Basel".to_owned())].into(),
     });

@@ -2,8 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn equal<'a>(keys: &'a [String]) -> Vec<(&'a str, f64)> {
-    keys.iter().map(|key| (&**key, 1.0 / keys.len() as f64)).collect()
+fn equal(keys: &[String]) -> Vec<(&str, f64)> {
+    keys.iter()
+        .map(|key| (&**key, 1.0 / keys.len() as f64))
+        .collect()
 }
 
 fn addresses(ports: std::ops::RangeInclusive<u16>) -> Vec<String> {
@@ -30,7 +32,13 @@ fn places_are_envoys() {
         (16117243373044804889, 0),
     ];
     assert_eq!(*ring.0, expected);
-    let table = [(0, 4), (u64::MAX, 4), (3551244743356806947, 5), (3551244743356806948, 3), (16117243373044804880, 0)];
+    let table = [
+        (0, 4),
+        (u64::MAX, 4),
+        (3551244743356806947, 5),
+        (3551244743356806948, 3),
+        (16117243373044804880, 0),
+    ];
     for (hash, host) in table {
         assert_eq!(ring.find(hash, 0), Some(host), "{hash}");
     }
@@ -65,20 +73,37 @@ fn places_by_host_name_are_envoys() {
     let ring = Ring::new(&equal(&keys), 12, 8 << 20, RingHashFunction::XxHash);
     let hosts: Vec<u32> = ring.0.iter().map(|(_, host)| *host).collect();
     assert_eq!(hosts, [5, 5, 3, 4, 3, 2, 0, 2, 1, 0, 1, 4]);
-    assert_eq!((ring.0[0].0, ring.0[11].0), (1975508444536362413, 15364271037087512980));
+    assert_eq!(
+        (ring.0[0].0, ring.0[11].0),
+        (1975508444536362413, 15364271037087512980)
+    );
 }
 
 #[test]
 fn a_ring_is_as_large_as_weights_and_bounds_ask() {
     let keys = addresses(1..=3);
     let sizes = |minimum, maximum| {
-        let hosts: Vec<(&str, f64)> = keys.iter().map(|key| &**key).zip([0.5, 0.25, 0.25]).collect();
+        let hosts: Vec<(&str, f64)> = keys
+            .iter()
+            .map(|key| &**key)
+            .zip([0.5, 0.25, 0.25])
+            .collect();
         let ring = Ring::new(&hosts, minimum, maximum, RingHashFunction::XxHash);
-        (0..3).map(|host| ring.0.iter().filter(|(_, at)| *at == host).count()).collect::<Vec<_>>()
+        (0..3)
+            .map(|host| ring.0.iter().filter(|(_, at)| *at == host).count())
+            .collect::<Vec<_>>()
     };
     assert_eq!(sizes(1024, 8 << 20), [512, 256, 256]);
-    assert_eq!(sizes(3, 8 << 20), [2, 1, 1], "whole places for the lightest");
-    assert_eq!(sizes(1024, 2), [1, 1, 0], "a small maximum leaves hosts out");
+    assert_eq!(
+        sizes(3, 8 << 20),
+        [2, 1, 1],
+        "whole places for the lightest"
+    );
+    assert_eq!(
+        sizes(1024, 2),
+        [1, 1, 0],
+        "a small maximum leaves hosts out"
+    );
     let none = Ring::new(&[], 1024, 2048, RingHashFunction::XxHash);
     assert!(none.0.is_empty() && none.find(7, 0).is_none());
 }

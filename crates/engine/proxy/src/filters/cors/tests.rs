@@ -18,7 +18,15 @@ fn cors() -> CorsPolicy {
 }
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-    pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -27,11 +35,17 @@ fn an_origin_is_allowed_by_a_pattern_or_by_the_star() {
     let mut policy = cors();
     assert!(is_allowed(&policy, &origin("https://a.example.com")));
     assert!(!is_allowed(&policy, &origin("https://b.example.com")));
-    assert!(!is_allowed(&policy, &HeaderValue::from_bytes(b"\xff").unwrap()));
+    assert!(!is_allowed(
+        &policy,
+        &HeaderValue::from_bytes(b"\xff").unwrap()
+    ));
     policy.allow_origins = Arc::from([StringMatcher::exact("*")]);
     assert!(is_allowed(&policy, &origin("https://b.example.com")));
     let pattern = StringPattern::Suffix(".example.com".into());
-    policy.allow_origins = Arc::from([StringMatcher { pattern, ignore_case: false }]);
+    policy.allow_origins = Arc::from([StringMatcher {
+        pattern,
+        ignore_case: false,
+    }]);
     assert!(is_allowed(&policy, &origin("https://c.example.com")));
     policy.allow_origins = Arc::from([]);
     assert!(!is_allowed(&policy, &origin("https://c.example.com")));
@@ -43,7 +57,10 @@ fn a_preflight_is_an_options_request_that_asks_for_a_method() {
     assert!(is_preflight(&Method::OPTIONS, &asks));
     assert!(!is_preflight(&Method::GET, &asks));
     assert!(!is_preflight(&Method::OPTIONS, &HeaderMap::new()));
-    assert!(!is_preflight(&Method::OPTIONS, &headers(&[("access-control-request-method", "")])));
+    assert!(!is_preflight(
+        &Method::OPTIONS,
+        &headers(&[("access-control-request-method", "")])
+    ));
 }
 
 #[test]
@@ -64,7 +81,19 @@ fn a_preflight_is_told_what_the_policy_says() {
     policy.allow_methods = Some(HeaderValue::from_static("*"));
     policy.allow_headers = Some(HeaderValue::from_static("*"));
     let told = preflight(&policy, &request);
-    assert_eq!((&told["access-control-allow-methods"], &told["access-control-allow-headers"]), (&"PUT".parse().unwrap(), &"x-a,x-b".parse().unwrap()));
-    let minimal = CorsPolicy { allow_methods: None, max_age: None, allow_credentials: false, allow_private_network: false, ..cors() };
+    assert_eq!(
+        (
+            &told["access-control-allow-methods"],
+            &told["access-control-allow-headers"]
+        ),
+        (&"PUT".parse().unwrap(), &"x-a,x-b".parse().unwrap())
+    );
+    let minimal = CorsPolicy {
+        allow_methods: None,
+        max_age: None,
+        allow_credentials: false,
+        allow_private_network: false,
+        ..cors()
+    };
     assert_eq!(preflight(&minimal, &request), HeaderMap::new());
 }

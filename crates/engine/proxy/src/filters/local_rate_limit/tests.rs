@@ -11,10 +11,18 @@ use telemetry::stats::Options;
 use super::*;
 
 fn rules(max_tokens: u32, tokens_per_fill: u32, seconds: u64) -> TokenBucket {
-    TokenBucket { max_tokens, tokens_per_fill, fill_interval: Duration::from_secs(seconds) }
+    TokenBucket {
+        max_tokens,
+        tokens_per_fill,
+        fill_interval: Duration::from_secs(seconds),
+    }
 }
 
-fn config(bucket: TokenBucket, descriptors: Vec<Descriptor>, actions: Vec<DescriptorAction>) -> LocalRateLimit {
+fn config(
+    bucket: TokenBucket,
+    descriptors: Vec<Descriptor>,
+    actions: Vec<DescriptorAction>,
+) -> LocalRateLimit {
     LocalRateLimit {
         stat_prefix: "limit".into(),
         status: StatusCode::TOO_MANY_REQUESTS,
@@ -50,9 +58,23 @@ fn a_bucket_starts_full_and_fills_continuously_up_to_its_size() {
 fn what_is_left_is_told_with_the_time_until_there_is_more() {
     let now = Instant::now();
     let bucket = Bucket::new(rules(2, 1, 30), now);
-    assert_eq!(bucket.standing(now), Standing { limit: 2, remaining: 2, reset_seconds: 0 });
+    assert_eq!(
+        bucket.standing(now),
+        Standing {
+            limit: 2,
+            remaining: 2,
+            reset_seconds: 0
+        }
+    );
     assert!(bucket.take(now) && bucket.take(now));
-    assert_eq!(bucket.standing(now + Duration::from_secs(10)), Standing { limit: 2, remaining: 0, reset_seconds: 20 });
+    assert_eq!(
+        bucket.standing(now + Duration::from_secs(10)),
+        Standing {
+            limit: 2,
+            remaining: 0,
+            reset_seconds: 20
+        }
+    );
 }
 
 proptest! {
@@ -77,24 +99,52 @@ proptest! {
 fn by_user() -> Vec<DescriptorAction> {
     let header = HeaderKey::Name("x-user".parse().unwrap());
     vec![
-        DescriptorAction::GenericKey { key: "generic_key".into(), value: "v".into() },
-        DescriptorAction::RequestHeader { header, key: "user".into(), skip_if_absent: false },
+        DescriptorAction::GenericKey {
+            key: "generic_key".into(),
+            value: "v".into(),
+        },
+        DescriptorAction::RequestHeader {
+            header,
+            key: "user".into(),
+            skip_if_absent: false,
+        },
     ]
 }
 
 fn descriptor(user: &str, bucket: TokenBucket) -> Descriptor {
-    Descriptor { entries: Arc::from([("generic_key".into(), "v".into()), ("user".into(), user.into())]), bucket }
+    Descriptor {
+        entries: Arc::from([
+            ("generic_key".into(), "v".into()),
+            ("user".into(), user.into()),
+        ]),
+        bucket,
+    }
 }
 
 fn yielded(config: &LocalRateLimit, user: Option<&'static str>) -> Vec<Vec<Entry>> {
-    let headers: HeaderMap = user.map(|user| ("x-user".parse().unwrap(), HeaderValue::from_static(user))).into_iter().collect();
-    let head = HeaderView { headers: &headers, authority: "", method: "GET", path: "/", scheme: "", protocol: "", status: None };
+    let headers: HeaderMap = user
+        .map(|user| ("x-user".parse().unwrap(), HeaderValue::from_static(user)))
+        .into_iter()
+        .collect();
+    let head = HeaderView {
+        headers: &headers,
+        authority: "",
+        method: "GET",
+        path: "/",
+        scheme: "",
+        protocol: "",
+        status: None,
+    };
     descriptors(config, &head, Some("10.0.0.1"))
 }
 
 #[test]
 fn a_descriptor_has_its_own_bucket_beside_the_default() {
-    let config = config(rules(4, 1, 60), vec![descriptor("a", rules(1, 1, 3_600))], by_user());
+    let config = config(
+        rules(4, 1, 60),
+        vec![descriptor("a", rules(1, 1, 3_600))],
+        by_user(),
+    );
     let now = Instant::now();
     let buckets = Buckets::new(&config, now).unwrap();
     let ask = |user| {
@@ -102,7 +152,11 @@ fn a_descriptor_has_its_own_bucket_beside_the_default() {
         (allowed, standing.limit)
     };
     assert_eq!(ask(Some("a")), (true, 1));
-    assert_eq!(ask(Some("a")), (false, 1), "and the default bucket pays nothing for it");
+    assert_eq!(
+        ask(Some("a")),
+        (false, 1),
+        "and the default bucket pays nothing for it"
+    );
     assert_eq!(ask(Some("b")), (true, 4));
     assert_eq!(ask(None), (true, 4));
     assert_eq!(ask(None), (true, 4));
@@ -111,28 +165,58 @@ fn a_descriptor_has_its_own_bucket_beside_the_default() {
 
 #[test]
 fn actions_yield_entries_or_no_descriptor() {
-    let with = |actions| config(rules(1, 1, 1), vec![descriptor("a", rules(1, 1, 1))], actions);
+    let with = |actions| {
+        config(
+            rules(1, 1, 1),
+            vec![descriptor("a", rules(1, 1, 1))],
+            actions,
+        )
+    };
     let pair = |key: &str, value: &str| (Arc::from(key), Arc::from(value));
-    assert_eq!(yielded(&with(by_user()), Some("a")), [vec![pair("generic_key", "v"), pair("user", "a")]]);
+    assert_eq!(
+        yielded(&with(by_user()), Some("a")),
+        [vec![pair("generic_key", "v"), pair("user", "a")]]
+    );
     assert_eq!(yielded(&with(by_user()), None), Vec::<Vec<Entry>>::new());
     let address = with(vec![DescriptorAction::RemoteAddress]);
-    assert_eq!(yielded(&address, None), [vec![pair("remote_address", "10.0.0.1")]]);
+    assert_eq!(
+        yielded(&address, None),
+        [vec![pair("remote_address", "10.0.0.1")]]
+    );
     let matches = |expect| {
         let headers = Arc::from([]);
-        with(vec![DescriptorAction::HeaderValueMatch { key: "header_match".into(), value: "yes".into(), expect, headers }])
+        with(vec![DescriptorAction::HeaderValueMatch {
+            key: "header_match".into(),
+            value: "yes".into(),
+            expect,
+            headers,
+        }])
     };
-    assert_eq!(yielded(&matches(true), None), [vec![pair("header_match", "yes")]]);
+    assert_eq!(
+        yielded(&matches(true), None),
+        [vec![pair("header_match", "yes")]]
+    );
     assert_eq!(yielded(&matches(false), None), Vec::<Vec<Entry>>::new());
 }
 
 #[test]
 fn a_limiter_belongs_to_one_configuration_and_goes_with_it() {
-    let (registry, stats, now) = (Registry::default(), Store::new(Options::default()), Instant::now());
+    let (registry, stats, now) = (
+        Registry::default(),
+        Store::new(Options::default()),
+        Instant::now(),
+    );
     let first = Arc::new(config(rules(1, 1, 1), vec![], vec![]));
     let equal = Arc::new((*first).clone());
     let limiter = registry.limiter(&first, &stats, now);
-    assert!(Arc::ptr_eq(&limiter, &registry.limiter(&first.clone(), &stats, now)));
-    assert!(!Arc::ptr_eq(&limiter, &registry.limiter(&equal, &stats, now)), "another filter with equal limits has its own tokens");
+    assert!(Arc::ptr_eq(
+        &limiter,
+        &registry.limiter(&first.clone(), &stats, now)
+    ));
+    assert!(
+        !Arc::ptr_eq(&limiter, &registry.limiter(&equal, &stats, now)),
+        "another filter with equal limits has its own tokens"
+    );
     assert_eq!(registry.0.read().len(), 2);
     drop((first, limiter));
     let third = Arc::new(config(rules(2, 1, 1), vec![], vec![]));

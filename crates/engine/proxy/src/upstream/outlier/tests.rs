@@ -20,7 +20,12 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 fn rules() -> OutlierDetection {
-    let all = |count| Some(Consecutive { count, enforcing: Percent::HUNDRED });
+    let all = |count| {
+        Some(Consecutive {
+            count,
+            enforcing: Percent::HUNDRED,
+        })
+    };
     OutlierDetection {
         interval: 10 * SECOND,
         base_ejection_time: 30 * SECOND,
@@ -49,11 +54,29 @@ impl Bench {
     fn new(hosts: u16, rules: OutlierDetection) -> Self {
         let clock = VirtualClock::default();
         let rng = Arc::new(SeededRng::new(5));
-        let live = Live::new(Arc::new(clock.clone()), rng, Store::new(Options::default()), Own::default());
-        let clusters = Changes { set: vec![Arc::new(cluster(hosts, rules))], removed: Vec::new() };
-        assert!(live.publish(Update { clusters, ..Update::default() }).is_empty());
+        let live = Live::new(
+            Arc::new(clock.clone()),
+            rng,
+            Store::new(Options::default()),
+            Own::default(),
+        );
+        let clusters = Changes {
+            set: vec![Arc::new(cluster(hosts, rules))],
+            removed: Vec::new(),
+        };
+        assert!(
+            live.publish(Update {
+                clusters,
+                ..Update::default()
+            })
+            .is_empty()
+        );
         let cluster = live.config().cluster("c").unwrap().clone();
-        let bench = Self { clock, live, cluster };
+        let bench = Self {
+            clock,
+            live,
+            cluster,
+        };
         bench.tick();
         bench
     }
@@ -92,10 +115,12 @@ impl Bench {
 
     /// Seconds until the host is back.
     fn seconds_away(&self, host: usize) -> u32 {
-        (1..2_000).find(|_| {
-            self.pass(1);
-            !self.is_ejected(host)
-        }).unwrap()
+        (1..2_000)
+            .find(|_| {
+                self.pass(1);
+                !self.is_ejected(host)
+            })
+            .unwrap()
     }
 
     fn picks(&self) -> Vec<usize> {
@@ -124,7 +149,12 @@ fn cluster(hosts: u16, rules: OutlierDetection) -> Cluster {
     let endpoints = (1..=hosts).map(endpoint).collect();
     let endpoints = Endpoints {
         cluster: "c".into(),
-        localities: Arc::from([LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints }]),
+        localities: Arc::from([LocalityEndpoints {
+            locality: Locality::default(),
+            priority: 0,
+            weight: None,
+            endpoints,
+        }]),
         overprovisioning_percent: 140,
         weighted_priority_health: false,
         drops: Arc::from([]),
@@ -152,7 +182,10 @@ fn cluster(hosts: u16, rules: OutlierDetection) -> Cluster {
             ignore_new_hosts_until_first_health_check: false,
             override_host_statuses_draining: false,
         },
-        circuit_breakers: CircuitBreakers { default: thresholds, high: thresholds },
+        circuit_breakers: CircuitBreakers {
+            default: thresholds,
+            high: thresholds,
+        },
         outlier_detection: Some(Arc::new(rules)),
         http: UpstreamHttp {
             protocol: UpstreamProtocol::Http1,
@@ -180,7 +213,10 @@ fn cluster(hosts: u16, rules: OutlierDetection) -> Cluster {
 #[test]
 fn a_run_of_failures_ejects_for_thirty_seconds_then_sixty_and_gets_no_traffic() {
     let bench = Bench::new(2, rules());
-    assert!(!bench.fail(0, 2) && !bench.see(0, Outcome::Status(404)) && !bench.fail(0, 2), "a success ends a run");
+    assert!(
+        !bench.fail(0, 2) && !bench.see(0, Outcome::Status(404)) && !bench.fail(0, 2),
+        "a success ends a run"
+    );
     assert!(bench.fail(0, 1));
     assert_eq!(bench.picks(), [1]);
     assert_eq!(bench.seconds_away(0), 30);
@@ -205,7 +241,14 @@ fn ejections_end_at_the_end_of_an_interval() {
 
 #[test]
 fn short_intervals_as_in_istios_examples() {
-    let bench = Bench::new(2, OutlierDetection { interval: SECOND, base_ejection_time: 3 * SECOND, ..rules() });
+    let bench = Bench::new(
+        2,
+        OutlierDetection {
+            interval: SECOND,
+            base_ejection_time: 3 * SECOND,
+            ..rules()
+        },
+    );
     bench.fail(0, 3);
     assert_eq!(bench.seconds_away(0), 3);
     bench.fail(0, 3);
@@ -214,7 +257,13 @@ fn short_intervals_as_in_istios_examples() {
 
 #[test]
 fn time_grows_to_its_maximum_and_shrinks_with_healthy_intervals() {
-    let bench = Bench::new(2, OutlierDetection { max_ejection_time: 90 * SECOND, ..rules() });
+    let bench = Bench::new(
+        2,
+        OutlierDetection {
+            max_ejection_time: 90 * SECOND,
+            ..rules()
+        },
+    );
     let times: Vec<u32> = (0..5)
         .map(|_| {
             bench.fail(0, 3);
@@ -235,9 +284,21 @@ fn time_grows_to_its_maximum_and_shrinks_with_healthy_intervals() {
 fn no_more_hosts_go_than_the_percentage_allows() {
     let percent = |percent, always, hosts| {
         let max_ejection_percent = Percent::new(percent).unwrap();
-        let bench = Bench::new(hosts, OutlierDetection { max_ejection_percent, always_eject_one_host: always, ..rules() });
-        let ejected = (0..hosts.into()).filter(|host| bench.fail(*host, 3)).count();
-        (ejected, bench.cluster.metrics.value(Count::OutlierEjectionsOverflow))
+        let bench = Bench::new(
+            hosts,
+            OutlierDetection {
+                max_ejection_percent,
+                always_eject_one_host: always,
+                ..rules()
+            },
+        );
+        let ejected = (0..hosts.into())
+            .filter(|host| bench.fail(*host, 3))
+            .count();
+        (
+            ejected,
+            bench.cluster.metrics.value(Count::OutlierEjectionsOverflow),
+        )
     };
     assert_eq!(percent(10, false, 5), (0, 5));
     assert_eq!(percent(10, true, 5), (1, 4));
@@ -252,68 +313,191 @@ fn when_all_are_ejected_nobody_is_left_to_pick() {
     bench.fail(0, 3);
     bench.fail(1, 3);
     assert!(bench.picks().is_empty());
-    assert_eq!(bench.cluster.metrics.level(Level::OutlierEjectionsActive), 2);
+    assert_eq!(
+        bench.cluster.metrics.level(Level::OutlierEjectionsActive),
+        2
+    );
 }
 
 #[test]
 fn gateway_failures_run_apart_from_other_errors() {
-    let gateway = Some(Consecutive { count: 2, enforcing: Percent::HUNDRED });
-    let bench = Bench::new(1, OutlierDetection { consecutive_gateway_failure: gateway, consecutive_5xx: None, ..rules() });
-    assert!(!bench.see(0, Outcome::Status(503)) && !bench.see(0, Outcome::Status(500)) && !bench.see(0, Outcome::Status(504)));
-    assert!(bench.see(0, Outcome::LocalOriginFailure), "counts as 503 unless split");
-    assert_eq!(bench.cluster.metrics.value(Count::OutlierEnforcedGateway), 1);
+    let gateway = Some(Consecutive {
+        count: 2,
+        enforcing: Percent::HUNDRED,
+    });
+    let bench = Bench::new(
+        1,
+        OutlierDetection {
+            consecutive_gateway_failure: gateway,
+            consecutive_5xx: None,
+            ..rules()
+        },
+    );
+    assert!(
+        !bench.see(0, Outcome::Status(503))
+            && !bench.see(0, Outcome::Status(500))
+            && !bench.see(0, Outcome::Status(504))
+    );
+    assert!(
+        bench.see(0, Outcome::LocalOriginFailure),
+        "counts as 503 unless split"
+    );
+    assert_eq!(
+        bench.cluster.metrics.value(Count::OutlierEnforcedGateway),
+        1
+    );
 }
 
 #[test]
 fn split_mode_counts_local_trouble_alone() {
-    let bench = Bench::new(1, OutlierDetection { split_external_local_origin_errors: true, ..rules() });
-    assert!(!bench.see(0, Outcome::Timeout) && !bench.see(0, Outcome::Status(500)), "an answer means that the connection was fine");
-    assert!(!bench.see(0, Outcome::LocalOriginFailure) && bench.see(0, Outcome::LocalOriginFailure));
-    assert_eq!(bench.cluster.metrics.value(Count::OutlierEnforcedLocalOrigin), 1);
+    let bench = Bench::new(
+        1,
+        OutlierDetection {
+            split_external_local_origin_errors: true,
+            ..rules()
+        },
+    );
+    assert!(
+        !bench.see(0, Outcome::Timeout) && !bench.see(0, Outcome::Status(500)),
+        "an answer means that the connection was fine"
+    );
+    assert!(
+        !bench.see(0, Outcome::LocalOriginFailure) && bench.see(0, Outcome::LocalOriginFailure)
+    );
+    assert_eq!(
+        bench
+            .cluster
+            .metrics
+            .value(Count::OutlierEnforcedLocalOrigin),
+        1
+    );
     let joined = Bench::new(1, rules());
-    assert!(!joined.see(0, Outcome::Timeout) && !joined.see(0, Outcome::Status(500)) && joined.see(0, Outcome::LocalOriginFailure));
+    assert!(
+        !joined.see(0, Outcome::Timeout)
+            && !joined.see(0, Outcome::Status(500))
+            && joined.see(0, Outcome::LocalOriginFailure)
+    );
 }
 
 #[test]
 fn a_list_of_errors_replaces_5xx() {
-    let bench = Bench::new(1, OutlierDetection { error_statuses: Some(Arc::from([400..430, 503..504])), ..rules() });
+    let bench = Bench::new(
+        1,
+        OutlierDetection {
+            error_statuses: Some(Arc::from([400..430, 503..504])),
+            ..rules()
+        },
+    );
     assert!(!bench.fail(0, 10));
-    assert!(!bench.see(0, Outcome::Status(404)) && !bench.see(0, Outcome::Status(503)) && bench.see(0, Outcome::Status(429)));
+    assert!(
+        !bench.see(0, Outcome::Status(404))
+            && !bench.see(0, Outcome::Status(503))
+            && bench.see(0, Outcome::Status(429))
+    );
 }
 
 #[test]
 fn a_grpc_status_in_the_head_counts_as_what_it_means() {
-    let head = |status: &'static str| HeaderMap::from_iter([("grpc-status".parse().unwrap(), http::HeaderValue::from_static(status))]);
+    let head = |status: &'static str| {
+        HeaderMap::from_iter([(
+            "grpc-status".parse().unwrap(),
+            http::HeaderValue::from_static(status),
+        )])
+    };
     assert_eq!(status_of(true, StatusCode::OK, &head("14")), 503);
     assert_eq!(status_of(true, StatusCode::OK, &head("0")), 200);
     assert_eq!(status_of(true, StatusCode::OK, &head("99")), 500);
-    assert_eq!(status_of(false, StatusCode::OK, &head("14")), 200, "no gRPC");
-    assert_eq!(status_of(true, StatusCode::BAD_GATEWAY, &HeaderMap::new()), 502);
+    assert_eq!(
+        status_of(false, StatusCode::OK, &head("14")),
+        200,
+        "no gRPC"
+    );
+    assert_eq!(
+        status_of(true, StatusCode::BAD_GATEWAY, &HeaderMap::new()),
+        502
+    );
 }
 
 #[test]
 fn what_is_not_enforced_is_only_counted() {
-    let never = Some(Consecutive { count: 3, enforcing: Percent::ZERO });
-    let bench = Bench::new(1, OutlierDetection { consecutive_5xx: never, ..rules() });
+    let never = Some(Consecutive {
+        count: 3,
+        enforcing: Percent::ZERO,
+    });
+    let bench = Bench::new(
+        1,
+        OutlierDetection {
+            consecutive_5xx: never,
+            ..rules()
+        },
+    );
     assert!(!bench.fail(0, 9));
-    assert_eq!(bench.cluster.metrics.value(Count::OutlierEjectionsDetected5xx), 3);
+    assert_eq!(
+        bench
+            .cluster
+            .metrics
+            .value(Count::OutlierEjectionsDetected5xx),
+        3
+    );
     assert_eq!(bench.cluster.metrics.value(Count::OutlierEjectionsTotal), 0);
 }
 
 #[test]
 fn who_fails_much_more_than_the_others_goes_at_the_end_of_the_interval() {
-    let rate = SuccessRate { minimum_hosts: 5, request_volume: 10, stdev_factor: 1900, enforcing: Percent::HUNDRED };
-    let bench = Bench::new(5, OutlierDetection { consecutive_5xx: None, success_rate: Some(rate), ..rules() });
+    let rate = SuccessRate {
+        minimum_hosts: 5,
+        request_volume: 10,
+        stdev_factor: 1900,
+        enforcing: Percent::HUNDRED,
+    };
+    let bench = Bench::new(
+        5,
+        OutlierDetection {
+            consecutive_5xx: None,
+            success_rate: Some(rate),
+            ..rules()
+        },
+    );
     for host in 0..5 {
         for request in 0..10 {
-            bench.see(host, Outcome::Status(if host == 2 && request % 2 == 0 { 500 } else { 200 }));
+            bench.see(
+                host,
+                Outcome::Status(if host == 2 && request % 2 == 0 {
+                    500
+                } else {
+                    200
+                }),
+            );
         }
     }
     bench.pass(10);
-    assert_eq!((0..5).filter(|host| bench.is_ejected(*host)).collect::<Vec<_>>(), [2]);
-    assert_eq!(bench.cluster.metrics.value(Count::OutlierEnforcedSuccessRate), 1);
-    let rate = FailurePercentage { threshold: Percent::new(50).unwrap(), minimum_hosts: 1, request_volume: 4, enforcing: Percent::HUNDRED };
-    let bench = Bench::new(2, OutlierDetection { consecutive_5xx: None, failure_percentage: Some(rate), ..rules() });
+    assert_eq!(
+        (0..5)
+            .filter(|host| bench.is_ejected(*host))
+            .collect::<Vec<_>>(),
+        [2]
+    );
+    assert_eq!(
+        bench
+            .cluster
+            .metrics
+            .value(Count::OutlierEnforcedSuccessRate),
+        1
+    );
+    let rate = FailurePercentage {
+        threshold: Percent::new(50).unwrap(),
+        minimum_hosts: 1,
+        request_volume: 4,
+        enforcing: Percent::HUNDRED,
+    };
+    let bench = Bench::new(
+        2,
+        OutlierDetection {
+            consecutive_5xx: None,
+            failure_percentage: Some(rate),
+            ..rules()
+        },
+    );
     for status in [500, 200, 500, 200] {
         bench.see(0, Outcome::Status(status));
     }
