@@ -22,30 +22,51 @@ const CONTROL_PLANE: &str = "app=istiod";
 /// A page of a pod's proxy, as text.
 pub async fn page(api: &Api, pod: &Value, method: Method, path: &str) -> Result<String> {
     let (namespace, name) = (object::namespace(pod), object::name(pod));
-    let to = Port { namespace, pod: name, port: ADMIN };
-    let bytes = api.pod(method, to, path).await.map_err(|error| match object::has_proxy(pod) {
-        true => anyhow!("the proxy of {name}.{namespace}: {error}"),
-        false => anyhow!("pod {name}.{namespace} has no proxy"),
-    })?;
+    let to = Port {
+        namespace,
+        pod: name,
+        port: ADMIN,
+    };
+    let bytes = api
+        .pod(method, to, path)
+        .await
+        .map_err(|error| match object::has_proxy(pod) {
+            true => anyhow!("the proxy of {name}.{namespace}: {error}"),
+            false => anyhow!("pod {name}.{namespace} has no proxy"),
+        })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A page of a pod's proxy, as JSON.
 pub async fn json_page(api: &Api, pod: &Value, path: &str) -> Result<Value> {
     let text = page(api, pod, Method::GET, path).await?;
-    serde_json::from_str(&text).with_context(|| format!("{path} of {} is not JSON", object::name(pod)))
+    serde_json::from_str(&text)
+        .with_context(|| format!("{path} of {} is not JSON", object::name(pod)))
 }
 
 /// The control plane's pods.
 pub async fn control_plane(api: &Api) -> Result<Vec<Value>> {
-    api.list(&Kind::pods(), Some(SYSTEM_NAMESPACE), Some(CONTROL_PLANE)).await
+    api.list(&Kind::pods(), Some(SYSTEM_NAMESPACE), Some(CONTROL_PLANE))
+        .await
 }
 
 /// A debug page of the control plane.
 pub async fn control_page(api: &Api, path: &str) -> Result<Value> {
     let pods = control_plane(api).await?;
-    let pod = pods.iter().find(|pod| object::ready(pod)).or(pods.first()).context("no control plane runs in this mesh")?;
-    let to = Port { namespace: SYSTEM_NAMESPACE, pod: object::name(pod), port: MONITORING };
-    let bytes = api.pod(Method::GET, to, path).await.map_err(|error| anyhow!("the control plane: {error}"))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("{path} of the control plane is not JSON"))
+    let pod = pods
+        .iter()
+        .find(|pod| object::ready(pod))
+        .or(pods.first())
+        .context("no control plane runs in this mesh")?;
+    let to = Port {
+        namespace: SYSTEM_NAMESPACE,
+        pod: object::name(pod),
+        port: MONITORING,
+    };
+    let bytes = api
+        .pod(Method::GET, to, path)
+        .await
+        .map_err(|error| anyhow!("the control plane: {error}"))?;
+    serde_json::from_slice(&bytes)
+        .with_context(|| format!("{path} of the control plane is not JSON"))
 }

@@ -32,16 +32,25 @@ pub struct Payload {
 
 impl Payload {
     pub fn none() -> Self {
-        Self { media_type: "application/json", bytes: Vec::new() }
+        Self {
+            media_type: "application/json",
+            bytes: Vec::new(),
+        }
     }
 
     pub fn json(value: &Value) -> Self {
-        Self { media_type: "application/json", bytes: value.to_string().into_bytes() }
+        Self {
+            media_type: "application/json",
+            bytes: value.to_string().into_bytes(),
+        }
     }
 
     /// RFC 7396.
     pub fn merge_patch(value: &Value) -> Self {
-        Self { media_type: "application/merge-patch+json", bytes: value.to_string().into_bytes() }
+        Self {
+            media_type: "application/merge-patch+json",
+            bytes: value.to_string().into_bytes(),
+        }
     }
 }
 
@@ -56,7 +65,9 @@ pub struct Port<'a> {
 impl Api {
     /// The API of the runtime whose state is kept there.
     pub fn at(state: &machine::state::State) -> Self {
-        Self { client: Client::new(state.socket()) }
+        Self {
+            client: Client::new(state.socket()),
+        }
     }
 
     /// The client itself.
@@ -65,8 +76,16 @@ impl Api {
     }
 
     /// Sends a request; a refusal is an error.
-    pub async fn send(&self, method: Method, path: &str, payload: Payload) -> Result<Response<Incoming>> {
-        Ok(self.client.send(method, path, payload.media_type, payload.bytes).await?)
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+    ) -> Result<Response<Incoming>> {
+        Ok(self
+            .client
+            .send(method, path, payload.media_type, payload.bytes)
+            .await?)
     }
 
     /// Sends a request and reads the whole answer.
@@ -82,7 +101,12 @@ impl Api {
 
     /// One object.
     pub async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value> {
-        self.json(Method::GET, &kind.path(Some(namespace), Some(name)), Payload::none()).await
+        self.json(
+            Method::GET,
+            &kind.path(Some(namespace), Some(name)),
+            Payload::none(),
+        )
+        .await
     }
 
     /// One object, or `None` where there is none.
@@ -95,7 +119,12 @@ impl Api {
     }
 
     /// All objects of a kind in one namespace, or in all.
-    pub async fn list(&self, kind: &Kind, namespace: Option<&str>, selector: Option<&str>) -> Result<Vec<Value>> {
+    pub async fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: Option<&str>,
+    ) -> Result<Vec<Value>> {
         let mut list = self.list_object(kind, namespace, selector).await?;
         Ok(match list.get_mut("items").map(Value::take) {
             Some(Value::Array(items)) => items,
@@ -104,14 +133,24 @@ impl Api {
     }
 
     /// The list itself, with its resource version; items are given their type.
-    pub async fn list_object(&self, kind: &Kind, namespace: Option<&str>, selector: Option<&str>) -> Result<Value> {
+    pub async fn list_object(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: Option<&str>,
+    ) -> Result<Value> {
         let mut path = kind.path(namespace, None);
         if let Some(selector) = selector {
             path.push_str("?labelSelector=");
             path.push_str(&escape(selector));
         }
         let mut list = self.json(Method::GET, &path, Payload::none()).await?;
-        for item in list.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        for item in list
+            .get_mut("items")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             if item.get("kind").is_none() {
                 item["kind"] = kind.kind.clone().into();
                 item["apiVersion"] = kind.api_version().into();
@@ -122,8 +161,17 @@ impl Api {
 
     /// A request to a port on a pod's loopback, through the runtime.
     pub async fn pod(&self, method: Method, to: Port<'_>, path: &str) -> Result<Bytes> {
-        let Port { namespace, pod, port } = to;
-        self.bytes(method, &format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}"), Payload::none()).await
+        let Port {
+            namespace,
+            pod,
+            port,
+        } = to;
+        self.bytes(
+            method,
+            &format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}"),
+            Payload::none(),
+        )
+        .await
     }
 }
 
@@ -141,7 +189,11 @@ pub struct Lines {
 
 impl Lines {
     pub fn of(response: Response<Incoming>) -> Self {
-        Self { body: response.into_body(), buffer: BytesMut::new(), ended: false }
+        Self {
+            body: response.into_body(),
+            buffer: BytesMut::new(),
+            ended: false,
+        }
     }
 
     /// The next line without its end; `None` after the last.
@@ -157,7 +209,9 @@ impl Lines {
                 return Ok((!rest.is_empty()).then_some(rest));
             }
             if self.buffer.len() > MAX_LINE_BYTES {
-                return Err(anyhow!("the local API sent a line of more than {MAX_LINE_BYTES} bytes"));
+                return Err(anyhow!(
+                    "the local API sent a line of more than {MAX_LINE_BYTES} bytes"
+                ));
             }
             match self.body.frame().await {
                 Some(frame) => {
@@ -190,7 +244,9 @@ pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => out.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                out.push(char::from(byte))
+            }
             other => out.push_str(&format!("%{other:02X}")),
         }
     }
@@ -198,8 +254,12 @@ pub fn escape(text: &str) -> String {
 }
 
 async fn read_all(response: Response<Incoming>) -> Result<Bytes> {
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-    Ok(body.map_err(|error| anyhow!("the local API broke off: {error}"))?.to_bytes())
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+        .collect()
+        .await;
+    Ok(body
+        .map_err(|error| anyhow!("the local API broke off: {error}"))?
+        .to_bytes())
 }
 
 #[cfg(test)]
@@ -208,14 +268,21 @@ mod tests {
 
     #[test]
     fn selectors_are_escaped() {
-        assert_eq!(escape("app in (a,b),x!=y"), "app%20in%20%28a%2Cb%29%2Cx%21%3Dy");
+        assert_eq!(
+            escape("app in (a,b),x!=y"),
+            "app%20in%20%28a%2Cb%29%2Cx%21%3Dy"
+        );
     }
 
     #[tokio::test]
     async fn a_runtime_that_is_not_there_is_named_with_its_remedy() {
         let folder = tempfile::tempdir().expect("a folder");
         let api = Api::at(&machine::state::State::at(folder.path()));
-        let error = api.get(&Kind::pods(), "default", "p").await.expect_err("nothing runs").to_string();
+        let error = api
+            .get(&Kind::pods(), "default", "p")
+            .await
+            .expect_err("nothing runs")
+            .to_string();
         assert!(error.contains("start it with `tanbark up`"), "{error}");
     }
 }

@@ -8,7 +8,12 @@ use crate::commands;
 
 /// A service mesh that speaks Istio, on one machine.
 #[derive(Debug, Parser)]
-#[command(name = "tanbark", version, propagate_version = false, max_term_width = 120)]
+#[command(
+    name = "tanbark",
+    version,
+    propagate_version = false,
+    max_term_width = 120
+)]
 pub struct Cli {
     /// State folder of the runtime
     #[arg(long, global = true, value_name = "DIR", env = "TANBARK_STATE")]
@@ -90,28 +95,61 @@ mod tests {
 
     #[test]
     fn state_is_taken_everywhere() {
-        for line in ["--state /s status", "status --state /s", "get pods -A --state /s", "proxy-config listeners a.b --state /s", "rollout restart deploy/a --state /s", "down --state /s"] {
-            assert_eq!(parse(line).expect(line).state, Some(PathBuf::from("/s")), "{line}");
+        for line in [
+            "--state /s status",
+            "status --state /s",
+            "get pods -A --state /s",
+            "proxy-config listeners a.b --state /s",
+            "rollout restart deploy/a --state /s",
+            "down --state /s",
+        ] {
+            assert_eq!(
+                parse(line).expect(line).state,
+                Some(PathBuf::from("/s")),
+                "{line}"
+            );
         }
     }
 
     #[test]
     fn the_command_of_exec_may_look_like_flags() {
-        let Command::Exec(exec) = parse("exec deploy/a -c c -n x -- sh -c true").expect("parsed").command else { panic!("not exec") };
+        let Command::Exec(exec) = parse("exec deploy/a -c c -n x -- sh -c true")
+            .expect("parsed")
+            .command
+        else {
+            panic!("not exec")
+        };
         assert_eq!(exec.command, ["sh", "-c", "true"]);
         assert_eq!(exec.container.as_deref(), Some("c"));
     }
 
     #[test]
     fn what_people_of_istioctl_type_is_understood() {
-        for line in ["pc l a.b", "pc cluster a --fqdn x --direction outbound --port 80", "proxy-config secrets a -o json", "ps", "pc all a -o yaml", "pc ep a --cluster c", "pc routes a --name 9080", "pc log a --level debug"] {
+        for line in [
+            "pc l a.b",
+            "pc cluster a --fqdn x --direction outbound --port 80",
+            "proxy-config secrets a -o json",
+            "ps",
+            "pc all a -o yaml",
+            "pc ep a --cluster c",
+            "pc routes a --name 9080",
+            "pc log a --level debug",
+        ] {
             assert!(parse(line).is_ok(), "{line}");
         }
     }
 
     #[test]
     fn mistakes_are_refused() {
-        for line in ["get", "up", "proxy-config listeners", "exec a", "apply", "render samples", "scale deploy/a"] {
+        for line in [
+            "get",
+            "up",
+            "proxy-config listeners",
+            "exec a",
+            "apply",
+            "render samples",
+            "scale deploy/a",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -33,7 +33,11 @@ fn main() -> ExitCode {
     run(Cli::parse()).unwrap_or_else(|error| {
         // What the API refuses is told in kubectl's words.
         match error.downcast_ref::<machine::Error>() {
-            Some(machine::Error::Api { reason, message, .. }) if !reason.is_empty() => output::note(&format!("Error from server ({reason}): {message}")),
+            Some(machine::Error::Api {
+                reason, message, ..
+            }) if !reason.is_empty() => {
+                output::note(&format!("Error from server ({reason}): {message}"))
+            }
             _ => output::note(&format!("error: {error:#}")),
         }
         ExitCode::FAILURE
@@ -68,7 +72,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 /// Runs a command's future on a runtime of its own; one thread is plenty for a client.
 fn wait(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
     let result = runtime.block_on(command);
     // A read of standard input that nobody waits for any more must not hold the program.
     runtime.shutdown_background();

@@ -32,12 +32,15 @@ pub fn read(paths: &[PathBuf]) -> Result<Manifests> {
     for path in paths {
         if path.as_os_str() == "-" {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read standard input")?;
             all.take("<stdin>", &text);
             continue;
         }
         for file in files(path)? {
-            let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
             match String::from_utf8(text) {
                 Ok(text) => all.take(&file.display().to_string(), &text),
                 Err(error) => all.broken.push(not_utf8(&file, &error)),
@@ -58,7 +61,10 @@ impl Manifests {
 }
 
 fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> String {
-    let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+    let good = error
+        .as_bytes()
+        .get(..error.utf8_error().valid_up_to())
+        .unwrap_or_default();
     let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
     let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
     format!("{}:{line}:{column}: not UTF-8 text", file.display())
@@ -70,7 +76,10 @@ fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> String {
 /// As [`read`].
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let found = std::fs::metadata(path).with_context(|| match path.exists() {
-        false => format!("{} does not exist; name a file of YAML or a folder with some", path.display()),
+        false => format!(
+            "{} does not exist; name a file of YAML or a folder with some",
+            path.display()
+        ),
         true => format!("cannot open {}", path.display()),
     })?;
     if !found.is_dir() {
@@ -79,20 +88,32 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut out = Vec::new();
     walk(path, 0, &mut out)?;
     if out.is_empty() {
-        bail!("{} holds no file that ends in .yaml, .yml or .json", path.display());
+        bail!(
+            "{} holds no file that ends in .yaml, .yml or .json",
+            path.display()
+        );
     }
     Ok(out)
 }
 
 fn walk(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
     if depth > MAX_DEPTH {
-        bail!("{} lies more than {MAX_DEPTH} folders deep", folder.display());
+        bail!(
+            "{} lies more than {MAX_DEPTH} folders deep",
+            folder.display()
+        );
     }
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot open {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot open {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()
+        .with_context(|| format!("cannot read {}", folder.display()))?;
     paths.sort();
     for path in paths {
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if hidden {
             continue;
         }
@@ -109,7 +130,9 @@ fn walk(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().and_then(|end| end.to_str()).is_some_and(|end| ["yaml", "yml", "json"].contains(&end))
+    path.extension()
+        .and_then(|end| end.to_str())
+        .is_some_and(|end| ["yaml", "yml", "json"].contains(&end))
 }
 
 #[cfg(test)]
@@ -119,7 +142,9 @@ mod tests {
     #[test]
     fn folders_are_read_in_order_and_a_broken_file_hides_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).expect("written");
+        let write = |name: &str, text: &[u8]| {
+            std::fs::write(folder.path().join(name), text).expect("written")
+        };
         std::fs::create_dir(folder.path().join("b")).expect("a folder");
         write("b/x.yml", b"kind: B\n");
         write("a.yaml", b"kind: A\n---\nkind: A2\n");
@@ -128,10 +153,20 @@ mod tests {
         write("notes.txt", b"nothing\n");
         write(".hidden.yaml", b"kind: H\n");
         let all = read(&[folder.path().into()]).expect("read");
-        let kinds: Vec<&str> = all.documents.iter().filter_map(|document| document.object["kind"].as_str()).collect();
+        let kinds: Vec<&str> = all
+            .documents
+            .iter()
+            .filter_map(|document| document.object["kind"].as_str())
+            .collect();
         assert_eq!(kinds, ["A", "A2", "B"]);
         assert_eq!(all.broken.len(), 2);
-        assert!(all.broken.iter().any(|text| text.ends_with("latin.yaml:2:4: not UTF-8 text")), "{:?}", all.broken);
+        assert!(
+            all.broken
+                .iter()
+                .any(|text| text.ends_with("latin.yaml:2:4: not UTF-8 text")),
+            "{:?}",
+            all.broken
+        );
     }
 
     #[test]

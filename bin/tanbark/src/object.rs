@@ -4,7 +4,10 @@ use serde_json::Value;
 
 /// A text at a JSON pointer; empty when absent.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A number at a JSON pointer; 0 when absent.
@@ -14,7 +17,10 @@ pub fn number(object: &Value, pointer: &str) -> i64 {
 
 /// A list at a JSON pointer; empty when absent.
 pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 pub fn name(object: &Value) -> &str {
@@ -32,7 +38,11 @@ pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 
 /// The value of an annotation.
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.get("metadata")?.get("annotations")?.get(key)?.as_str()
+    object
+        .get("metadata")?
+        .get("annotations")?
+        .get(key)?
+        .as_str()
 }
 
 /// A scalar as people read it.
@@ -46,7 +56,9 @@ pub fn plain(value: &Value) -> String {
 
 /// Is a condition of the status true?
 pub fn condition(object: &Value, kind: &str) -> bool {
-    list(object, "/status/conditions").iter().any(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
+    list(object, "/status/conditions")
+        .iter()
+        .any(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
 }
 
 /// Does a pod take traffic?
@@ -66,13 +78,22 @@ pub fn has_proxy(pod: &Value) -> bool {
 
 /// `a=b,c=d` of a map of texts; kubectl's `<none>` when empty.
 pub fn pairs(map: Option<&Value>) -> String {
-    let pairs: Vec<String> = map.and_then(Value::as_object).into_iter().flatten().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+    let pairs: Vec<String> = map
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", plain(value)))
+        .collect();
     or_none(pairs.join(","))
 }
 
 /// kubectl's word for nothing.
 pub fn or_none(text: String) -> String {
-    if text.is_empty() { "<none>".into() } else { text }
+    if text.is_empty() {
+        "<none>".into()
+    } else {
+        text
+    }
 }
 
 /// Seconds since a time stamp of the API; `None` when it does not parse.
@@ -83,13 +104,20 @@ pub fn seconds_since(stamp: &str, now: jiff::Timestamp) -> Option<i64> {
 
 /// An object's age in kubectl's words.
 pub fn age(object: &Value, now: jiff::Timestamp) -> String {
-    seconds_since(text(object, "/metadata/creationTimestamp"), now).map_or_else(|| "<unknown>".into(), short_duration)
+    seconds_since(text(object, "/metadata/creationTimestamp"), now)
+        .map_or_else(|| "<unknown>".into(), short_duration)
 }
 
 /// `5s`, `2m3s`, `12m`, `3h5m`, `2d3h`, `40d`, `2y`: as kubectl writes durations.
 pub fn short_duration(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
-    let two = |whole: i64, unit: &str, rest: i64, small: &str| if rest == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit}{rest}{small}") };
+    let two = |whole: i64, unit: &str, rest: i64, small: &str| {
+        if rest == 0 {
+            format!("{whole}{unit}")
+        } else {
+            format!("{whole}{unit}{rest}{small}")
+        }
+    };
     match seconds {
         ..120 => format!("{seconds}s"),
         120..600 => two(minutes, "m", seconds % 60, "s"),
@@ -109,7 +137,18 @@ mod tests {
 
     #[test]
     fn durations_are_kubectls() {
-        for (seconds, expected) in [(0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (601, "10m"), (10_799, "179m"), (11_100, "3h5m"), (90_000, "25h"), (176_400, "2d1h"), (700_000, "8d")] {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (601, "10m"),
+            (10_799, "179m"),
+            (11_100, "3h5m"),
+            (90_000, "25h"),
+            (176_400, "2d1h"),
+            (700_000, "8d"),
+        ] {
             assert_eq!(short_duration(seconds), expected);
         }
     }

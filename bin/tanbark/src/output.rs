@@ -64,8 +64,13 @@ pub enum Colour {
 impl Colour {
     /// On when the stream is a terminal and `NO_COLOR` is unset or empty (no-color.org).
     pub fn of(stream: &impl std::io::IsTerminal) -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        if stream.is_terminal() && !refused { Self::On } else { Self::Off }
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if stream.is_terminal() && !refused {
+            Self::On
+        } else {
+            Self::Off
+        }
     }
 
     pub fn paint(self, text: &str, tone: Tone) -> String {
@@ -93,7 +98,10 @@ pub struct Table {
 
 impl Table {
     pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
-        Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        Self {
+            header: header.into_iter().map(Into::into).collect(),
+            rows: Vec::new(),
+        }
     }
 
     pub fn row<C: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = C>) {
@@ -106,10 +114,25 @@ impl Table {
 
     /// The width of each column, its gap included.
     fn widths(&self) -> Vec<usize> {
-        let columns = self.rows.iter().map(Vec::len).chain([self.header.len()]).max().unwrap_or(0);
+        let columns = self
+            .rows
+            .iter()
+            .map(Vec::len)
+            .chain([self.header.len()])
+            .max()
+            .unwrap_or(0);
         let width = |column: usize| {
-            let header = self.header.get(column).map_or(0, |text| text.chars().count());
-            let widest = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.0.chars().count()).max().unwrap_or(0);
+            let header = self
+                .header
+                .get(column)
+                .map_or(0, |text| text.chars().count());
+            let widest = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.0.chars().count())
+                .max()
+                .unwrap_or(0);
             (header.max(widest) + GAP).max(NARROWEST)
         };
         (0..columns).map(width).collect()
@@ -120,7 +143,11 @@ impl Table {
         let widths = self.widths();
         let mut out = String::new();
         if self.header.iter().any(|title| !title.is_empty()) {
-            let titles: Vec<Cell> = self.header.iter().map(|title| Cell::from(title.as_str())).collect();
+            let titles: Vec<Cell> = self
+                .header
+                .iter()
+                .map(|title| Cell::from(title.as_str()))
+                .collect();
             push_row(&mut out, &titles, &widths, Colour::Off);
         }
         for row in &self.rows {
@@ -139,7 +166,10 @@ fn push_row(out: &mut String, row: &[Cell], widths: &[usize], colour: Colour) {
     for (at, (Cell(text, tone), width)) in row.iter().zip(widths).enumerate() {
         out.push_str(&colour.paint(text, *tone));
         if at + 1 < row.len() {
-            out.extend(std::iter::repeat_n(' ', width.saturating_sub(text.chars().count())));
+            out.extend(std::iter::repeat_n(
+                ' ',
+                width.saturating_sub(text.chars().count()),
+            ));
         }
     }
     out.push('\n');
@@ -148,7 +178,11 @@ fn push_row(out: &mut String, row: &[Cell], widths: &[usize], colour: Colour) {
 /// A value as YAML, as kubectl prints it.
 pub fn yaml(value: &Value) -> Result<String> {
     let text = serde_saphyr::to_string(value).context("cannot write YAML")?;
-    Ok(if text.ends_with('\n') { text } else { format!("{text}\n") })
+    Ok(if text.ends_with('\n') {
+        text
+    } else {
+        format!("{text}\n")
+    })
 }
 
 /// A value as indented JSON.
@@ -195,14 +229,20 @@ mod tests {
         let mut table = Table::new(["NAME", "READY", "AGE"]);
         table.row(["productpage-v1-abc", "2/2", "5s"]);
         table.row(["x", "0/1", "12m"]);
-        assert_eq!(table.render(Colour::Off), "NAME                 READY   AGE\nproductpage-v1-abc   2/2     5s\nx                    0/1     12m\n");
+        assert_eq!(
+            table.render(Colour::Off),
+            "NAME                 READY   AGE\nproductpage-v1-abc   2/2     5s\nx                    0/1     12m\n"
+        );
     }
 
     #[test]
     fn colours_do_not_move_columns() {
         let mut table = Table::new(["A", "B"]);
         table.row([Cell("ok".into(), Tone::Good), Cell("x".into(), Tone::Plain)]);
-        assert_eq!(table.render(Colour::On), "A     B\n\x1b[32mok\x1b[0m    x\n");
+        assert_eq!(
+            table.render(Colour::On),
+            "A     B\n\x1b[32mok\x1b[0m    x\n"
+        );
     }
 
     #[test]

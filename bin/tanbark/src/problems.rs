@@ -42,13 +42,35 @@ impl Finding {
             Severity::Warning => ("warning: ", Tone::Doubtful),
             Severity::Info => ("info: ", Tone::Faint),
         };
-        let Self { place, subject, path, message, code, .. } = self;
-        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
-        format!("{place}: {}{subject}: {path}{message} [{code}]", colour.paint(word, tone))
+        let Self {
+            place,
+            subject,
+            path,
+            message,
+            code,
+            ..
+        } = self;
+        let path = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}: ")
+        };
+        format!(
+            "{place}: {}{subject}: {path}{message} [{code}]",
+            colour.paint(word, tone)
+        )
     }
 
     pub fn json(&self) -> Value {
-        let Self { severity, code, place, subject, path, message, by_itself: _ } = self;
+        let Self {
+            severity,
+            code,
+            place,
+            subject,
+            path,
+            message,
+            by_itself: _,
+        } = self;
         json!({"level": severity.as_str(), "code": code, "place": place, "object": subject, "path": path, "message": message})
     }
 }
@@ -71,13 +93,27 @@ pub fn check_among(documents: &[Document], others: &[Arc<Value>]) -> Vec<Finding
 /// only informs.
 pub fn lines_for_runtime(documents: &[Document]) -> Vec<String> {
     let findings = of_mesh(documents, &rehearsed(documents));
-    findings.iter().filter(|finding| finding.severity != Severity::Info).map(|finding| finding.line(Colour::Off)).collect()
+    findings
+        .iter()
+        .filter(|finding| finding.severity != Severity::Info)
+        .map(|finding| finding.line(Colour::Off))
+        .collect()
 }
 
 /// Everything that a machine would make of these documents.
 fn rehearsed(documents: &[Document]) -> Vec<Arc<Value>> {
-    let given: Vec<Value> = documents.iter().map(|document| document.object.clone()).collect();
-    rehearse(&given, Injection { proxy: ProxyKind::Tanbark, trust_domain: "cluster.local".into() }).objects
+    let given: Vec<Value> = documents
+        .iter()
+        .map(|document| document.object.clone())
+        .collect();
+    rehearse(
+        &given,
+        Injection {
+            proxy: ProxyKind::Tanbark,
+            trust_domain: "cluster.local".into(),
+        },
+    )
+    .objects
 }
 
 /// What the mesh has to say: objects by themselves, then together. The first of several objects of one name counts.
@@ -85,7 +121,9 @@ fn of_mesh(documents: &[Document], others: &[Arc<Value>]) -> Vec<Finding> {
     let mut store = Store::new(ingest::default_mesh());
     let mut places: BTreeMap<Key, (&Document, Vec<ingest::Problem>)> = BTreeMap::new();
     for document in documents {
-        let Ok(key) = Key::of(&document.object) else { continue };
+        let Ok(key) = Key::of(&document.object) else {
+            continue;
+        };
         if let Entry::Vacant(place) = places.entry(key) {
             let applied = store.apply(Arc::new(document.object.clone()));
             place.insert((document, applied.problems));
@@ -112,7 +150,10 @@ fn of_runtime(documents: &[Document]) -> Vec<Finding> {
     let mut places: BTreeMap<Key, &Document> = BTreeMap::new();
     for document in documents {
         match Key::of(&document.object) {
-            Err(problem) => findings.extend(judge_unknown(document, place(document, &subject_of(document), problem))),
+            Err(problem) => findings.extend(judge_unknown(
+                document,
+                place(document, &subject_of(document), problem),
+            )),
             Ok(key) => {
                 findings.extend(inert(document));
                 match places.get(&key) {
@@ -129,21 +170,46 @@ fn of_runtime(documents: &[Document]) -> Vec<Finding> {
 
 /// Does one of these keep its object from being used, whatever else there is?
 pub fn has_errors(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.severity == Severity::Error && finding.by_itself)
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error && finding.by_itself)
 }
 
 fn place(document: &Document, subject: &str, problem: ingest::Problem) -> Finding {
-    let ingest::Problem { severity, code, path, message } = problem;
-    Finding { severity, code: code.into(), place: document.place(&path), subject: subject.into(), path, message, by_itself: true }
+    let ingest::Problem {
+        severity,
+        code,
+        path,
+        message,
+    } = problem;
+    Finding {
+        severity,
+        code: code.into(),
+        place: document.place(&path),
+        subject: subject.into(),
+        path,
+        message,
+        by_itself: true,
+    }
 }
 
 fn subject_of(document: &Document) -> String {
-    let (kind, name) = (object::text(&document.object, "/kind"), object::name(&document.object));
+    let (kind, name) = (
+        object::text(&document.object, "/kind"),
+        object::name(&document.object),
+    );
     let namespace = object::namespace(&document.object);
     match (kind, name) {
         ("", _) => "object".into(),
         (kind, "") => kind.into(),
-        (kind, name) => format!("{kind} {}/{name}", if namespace.is_empty() { "default" } else { namespace }),
+        (kind, name) => format!(
+            "{kind} {}/{name}",
+            if namespace.is_empty() {
+                "default"
+            } else {
+                namespace
+            }
+        ),
     }
 }
 
@@ -161,7 +227,8 @@ fn judge_unknown(document: &Document, finding: Finding) -> Option<Finding> {
 fn inert(document: &Document) -> Option<Finding> {
     let (api_version, kind) = document.type_meta()?;
     let known = kinds::by_object(api_version, kind)?;
-    let judged_elsewhere = wire_kube::kinds::find(api_version, kind).is_some_and(|info| info.support == wire_kube::kinds::Support::NotYet);
+    let judged_elsewhere = wire_kube::kinds::find(api_version, kind)
+        .is_some_and(|info| info.support == wire_kube::kinds::Support::NotYet);
     (known.effect == Effect::Inert && !judged_elsewhere).then(|| Finding {
         severity: Severity::Info,
         code: ingest::code::UNSUPPORTED_KIND.into(),
@@ -180,7 +247,10 @@ fn duplicate(document: &Document, first: &Document, key: &Key) -> Finding {
         place: document.place("metadata.name"),
         subject: key.to_string(),
         path: "metadata.name".into(),
-        message: format!("the same object stands at {} already: give one of them another name", first.place("")),
+        message: format!(
+            "the same object stands at {} already: give one of them another name",
+            first.place("")
+        ),
         by_itself: true,
     }
 }
@@ -199,7 +269,11 @@ fn place_key(place: &str, order: &BTreeMap<Arc<str>, usize>) -> (usize, u32, u32
     let mut parts = place.rsplitn(3, ':');
     let column = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
     let line = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let file = parts.next().and_then(|file| order.get(file)).copied().unwrap_or(usize::MAX);
+    let file = parts
+        .next()
+        .and_then(|file| order.get(file))
+        .copied()
+        .unwrap_or(usize::MAX);
     (file, line, column)
 }
 
@@ -209,7 +283,10 @@ mod tests {
 
     fn findings(text: &str) -> Vec<String> {
         let documents = wire_kube::manifest::load("f.yaml", text).expect("parses");
-        check(&documents).iter().map(|finding| finding.line(Colour::Off)).collect()
+        check(&documents)
+            .iter()
+            .map(|finding| finding.line(Colour::Off))
+            .collect()
     }
 
     const WEIGHT: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: reviews\nspec:\n  hosts: [reviews]\n  http:\n  - route:\n    - destination: {host: reviews}\n      weight: 50\n    - destination: {host: other}\n      weight: -5\n";
@@ -217,7 +294,12 @@ mod tests {
     #[test]
     fn a_problem_has_file_line_column_and_object() {
         let found = findings(WEIGHT);
-        assert!(found.iter().any(|line| line.starts_with("f.yaml:12:7: VirtualService default/reviews: ")), "{found:#?}");
+        assert!(
+            found
+                .iter()
+                .any(|line| line.starts_with("f.yaml:12:7: VirtualService default/reviews: ")),
+            "{found:#?}"
+        );
     }
 
     #[test]
@@ -244,16 +326,30 @@ mod tests {
 
     #[test]
     fn a_second_object_of_one_name_is_refused() {
-        let found = findings("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n");
+        let found = findings(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n",
+        );
         assert_eq!(found.len(), 1, "{found:#?}");
-        assert!(found[0].starts_with("f.yaml:7:12: Namespace") && found[0].contains("stands at f.yaml:1:1 already"), "{found:#?}");
+        assert!(
+            found[0].starts_with("f.yaml:7:12: Namespace")
+                && found[0].contains("stands at f.yaml:1:1 already"),
+            "{found:#?}"
+        );
     }
 
     #[test]
     fn kinds_are_known_inert_or_unknown() {
-        let kind = |api: &str, kind: &str| findings(&format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n")).join("\n");
+        let kind = |api: &str, kind: &str| {
+            findings(&format!(
+                "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n"
+            ))
+            .join("\n")
+        };
         assert_eq!(kind("coordination.k8s.io/v1", "Lease"), "");
-        assert!(kind("rbac.authorization.k8s.io/v1", "Role").contains("info: Role default/a: kind: Role has no effect on one machine"));
+        assert!(
+            kind("rbac.authorization.k8s.io/v1", "Role")
+                .contains("info: Role default/a: kind: Role has no effect on one machine")
+        );
         assert!(kind("example.com/v1", "Widget").contains("not a kind that Tanbark knows"));
     }
 }

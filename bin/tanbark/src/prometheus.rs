@@ -14,13 +14,19 @@ pub struct Sample {
 impl Sample {
     /// A label's value; empty when absent.
     pub fn label(&self, name: &str) -> &str {
-        self.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+        self.labels
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .unwrap_or_default()
     }
 }
 
 /// Every sample whose name begins so.
 pub fn samples<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = Sample> + 'a {
-    text.lines().filter(move |line| line.starts_with(prefix)).filter_map(parse)
+    text.lines()
+        .filter(move |line| line.starts_with(prefix))
+        .filter_map(parse)
 }
 
 fn parse(line: &str) -> Option<Sample> {
@@ -31,7 +37,11 @@ fn parse(line: &str) -> Option<Sample> {
         None => (Vec::new(), rest),
     };
     let value = rest.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(Sample { name: name.to_owned(), labels, value })
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    })
 }
 
 /// `a="b",c="d"} rest`
@@ -75,7 +85,10 @@ mod tests {
         let text = "# TYPE a counter\na{x=\"1\",y=\"q\\\"u,}\"} 3\nab 4.5 1700000000\na{x=\"\n c 1\nother 1\n";
         let found: Vec<Sample> = samples(text, "a").collect();
         assert_eq!(found.len(), 2);
-        assert_eq!((found[0].label("x"), found[0].label("y"), found[0].value), ("1", "q\"u,}", 3.0));
+        assert_eq!(
+            (found[0].label("x"), found[0].label("y"), found[0].value),
+            ("1", "q\"u,}", 3.0)
+        );
         assert_eq!((found[1].name.as_str(), found[1].value), ("ab", 4.5));
     }
 }

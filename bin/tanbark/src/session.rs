@@ -29,7 +29,8 @@ impl Session {
             Some(folder) => folder.clone(),
             None => default_folder(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME")).context("no home folder is known (HOME is not set): choose a state folder with `--state DIR`")?,
         };
-        let folder = std::path::absolute(&folder).with_context(|| format!("the state folder {}", folder.display()))?;
+        let folder = std::path::absolute(&folder)
+            .with_context(|| format!("the state folder {}", folder.display()))?;
         Ok(State::at(folder))
     }
 

@@ -20,12 +20,21 @@ impl Target {
     /// # Errors
     /// A kind that does not exist, or `KIND/` without a name.
     pub fn parse(text: &str) -> Result<Self> {
-        let Some((word, name)) = text.split_once('/') else { return Ok(Self::Pod(text.into())) };
+        let Some((word, name)) = text.split_once('/') else {
+            return Ok(Self::Pod(text.into()));
+        };
         if name.is_empty() || name.contains('/') {
             bail!("`{text}` names no object: write POD or KIND/NAME");
         }
         let kind = Kind::typed(word)?;
-        Ok(if kind == Kind::pods() { Self::Pod(name.into()) } else { Self::Owner { kind, name: name.into() } })
+        Ok(if kind == Kind::pods() {
+            Self::Pod(name.into())
+        } else {
+            Self::Owner {
+                kind,
+                name: name.into(),
+            }
+        })
     }
 }
 
@@ -34,15 +43,29 @@ pub async fn find_pod(api: &Api, namespace: &str, text: &str) -> Result<Value> {
     match Target::parse(text)? {
         Target::Pod(name) => match api.get(&Kind::pods(), namespace, &name).await {
             Err(error) if is_status(&error, 404) => match name.rsplit_once('.') {
-                Some((pod, namespace)) if !namespace.is_empty() => api.get(&Kind::pods(), namespace, pod).await.map_err(|_| error),
+                Some((pod, namespace)) if !namespace.is_empty() => api
+                    .get(&Kind::pods(), namespace, pod)
+                    .await
+                    .map_err(|_| error),
                 _ => Err(error),
             },
             found => found,
         },
         Target::Owner { kind, name } => {
             let mut pods = pods_of(api, &kind, namespace, &name).await?;
-            pods.sort_by_key(|pod| (object::deleting(pod), !object::ready(pod), object::name(pod).to_owned()));
-            pods.into_iter().next().ok_or_else(|| anyhow!("{}/{name} in namespace {namespace} has no pods", kind.singular()))
+            pods.sort_by_key(|pod| {
+                (
+                    object::deleting(pod),
+                    !object::ready(pod),
+                    object::name(pod).to_owned(),
+                )
+            });
+            pods.into_iter().next().ok_or_else(|| {
+                anyhow!(
+                    "{}/{name} in namespace {namespace} has no pods",
+                    kind.singular()
+                )
+            })
         }
     }
 }
@@ -50,21 +73,38 @@ pub async fn find_pod(api: &Api, namespace: &str, text: &str) -> Result<Value> {
 /// Every pod of a workload or Service.
 pub async fn pods_of(api: &Api, kind: &Kind, namespace: &str, name: &str) -> Result<Vec<Value>> {
     let owner = api.get(kind, namespace, name).await?;
-    let selector = selector_of(&owner).with_context(|| format!("{}/{name} does not select pods", kind.singular()))?;
-    api.list(&Kind::pods(), Some(namespace), Some(&selector)).await
+    let selector = selector_of(&owner)
+        .with_context(|| format!("{}/{name} does not select pods", kind.singular()))?;
+    api.list(&Kind::pods(), Some(namespace), Some(&selector))
+        .await
 }
 
 /// The label selector of a workload or Service, as text.
 pub fn selector_of(owner: &Value) -> Option<String> {
     let spec = owner.get("spec")?;
     let labels = match spec.get("selector")? {
-        Value::Object(selector) if selector.contains_key("matchLabels") || selector.contains_key("matchExpressions") => selector.get("matchLabels").and_then(Value::as_object).cloned().unwrap_or_default(),
+        Value::Object(selector)
+            if selector.contains_key("matchLabels")
+                || selector.contains_key("matchExpressions") =>
+        {
+            selector
+                .get("matchLabels")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default()
+        }
         Value::Object(plain) => plain.clone(),
         _ => return None,
     };
-    let mut parts: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={}", object::plain(value))).collect();
+    let mut parts: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={}", object::plain(value)))
+        .collect();
     for expression in object::list(owner, "/spec/selector/matchExpressions") {
-        let (key, values) = (object::text(expression, "/key"), object::list(expression, "/values"));
+        let (key, values) = (
+            object::text(expression, "/key"),
+            object::list(expression, "/values"),
+        );
         let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
         parts.push(match object::text(expression, "/operator") {
             "In" => format!("{key} in ({})", values.join(",")),
@@ -78,15 +118,24 @@ pub fn selector_of(owner: &Value) -> Option<String> {
 
 /// The container to use when none is named, and whether there were others to choose from.
 pub fn default_container(pod: &Value) -> (String, bool) {
-    let names: Vec<&str> = object::list(pod, "/spec/containers").iter().map(|container| object::text(container, "/name")).collect();
-    let marked = object::annotation(pod, "kubectl.kubernetes.io/default-container").filter(|marked| names.contains(marked));
+    let names: Vec<&str> = object::list(pod, "/spec/containers")
+        .iter()
+        .map(|container| object::text(container, "/name"))
+        .collect();
+    let marked = object::annotation(pod, "kubectl.kubernetes.io/default-container")
+        .filter(|marked| names.contains(marked));
     let chosen = marked.or(names.first().copied()).unwrap_or_default();
     (chosen.to_owned(), marked.is_none() && names.len() > 1)
 }
 
 /// Names of all containers, init containers last, as kubectl lists them.
 pub fn containers(pod: &Value) -> Vec<String> {
-    let of = |pointer: &str| object::list(pod, pointer).iter().map(|container| object::text(container, "/name").to_owned()).collect::<Vec<_>>();
+    let of = |pointer: &str| {
+        object::list(pod, pointer)
+            .iter()
+            .map(|container| object::text(container, "/name").to_owned())
+            .collect::<Vec<_>>()
+    };
     let mut all = of("/spec/containers");
     all.extend(of("/spec/initContainers"));
     all
@@ -100,11 +149,18 @@ pub fn choose_container(pod: &Value, named: Option<&str>) -> Result<String> {
     let all = containers(pod);
     match named {
         Some(name) if all.iter().any(|container| container == name) => Ok(name.to_owned()),
-        Some(name) => bail!("container {name} is not valid for pod {}: it has {}", object::name(pod), all.join(", ")),
+        Some(name) => bail!(
+            "container {name} is not valid for pod {}: it has {}",
+            object::name(pod),
+            all.join(", ")
+        ),
         None => {
             let (name, doubtful) = default_container(pod);
             if doubtful {
-                crate::output::note(&format!("Defaulted container \"{name}\" out of: {}", all.join(", ")));
+                crate::output::note(&format!(
+                    "Defaulted container \"{name}\" out of: {}",
+                    all.join(", ")
+                ));
             }
             Ok(name)
         }
@@ -119,9 +175,17 @@ mod tests {
 
     #[test]
     fn targets_are_pods_or_their_owners() {
-        assert_eq!(Target::parse("a-1").expect("a pod"), Target::Pod("a-1".into()));
-        assert_eq!(Target::parse("pod/a-1").expect("a pod"), Target::Pod("a-1".into()));
-        assert!(matches!(Target::parse("deploy/a"), Ok(Target::Owner { kind, name }) if kind.kind == "Deployment" && name == "a"));
+        assert_eq!(
+            Target::parse("a-1").expect("a pod"),
+            Target::Pod("a-1".into())
+        );
+        assert_eq!(
+            Target::parse("pod/a-1").expect("a pod"),
+            Target::Pod("a-1".into())
+        );
+        assert!(
+            matches!(Target::parse("deploy/a"), Ok(Target::Owner { kind, name }) if kind.kind == "Deployment" && name == "a")
+        );
         assert!(Target::parse("deploy/").is_err());
         assert!(Target::parse("widget/a").is_err());
     }
@@ -129,8 +193,14 @@ mod tests {
     #[test]
     fn selectors_of_workloads_and_services_become_text() {
         let deployment = json!({"spec": {"selector": {"matchLabels": {"app": "a"}, "matchExpressions": [{"key": "v", "operator": "In", "values": ["1", "2"]}]}}});
-        assert_eq!(selector_of(&deployment).as_deref(), Some("app=a,v in (1,2)"));
-        assert_eq!(selector_of(&json!({"spec": {"selector": {"app": "a", "v": "1"}}})).as_deref(), Some("app=a,v=1"));
+        assert_eq!(
+            selector_of(&deployment).as_deref(),
+            Some("app=a,v in (1,2)")
+        );
+        assert_eq!(
+            selector_of(&json!({"spec": {"selector": {"app": "a", "v": "1"}}})).as_deref(),
+            Some("app=a,v=1")
+        );
         assert_eq!(selector_of(&json!({"spec": {}})), None);
     }
 
@@ -140,7 +210,15 @@ mod tests {
         assert_eq!(default_container(&pod), ("a".into(), true));
         pod["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
         assert_eq!(default_container(&pod), ("b".into(), false));
-        assert_eq!(choose_container(&pod, Some("istio-proxy")).expect("an init container"), "istio-proxy");
-        assert!(choose_container(&pod, Some("x")).expect_err("none").to_string().contains("a, b, istio-proxy"));
+        assert_eq!(
+            choose_container(&pod, Some("istio-proxy")).expect("an init container"),
+            "istio-proxy"
+        );
+        assert!(
+            choose_container(&pod, Some("x"))
+                .expect_err("none")
+                .to_string()
+                .contains("a, b, istio-proxy")
+        );
     }
 }

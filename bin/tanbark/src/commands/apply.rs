@@ -60,7 +60,11 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
         bail!("nothing was applied: mend the errors above, or pass --keep-going to apply the rest");
     }
     // A namespace must be there before what lives in it.
-    documents.sort_by_key(|document| document.type_meta().is_none_or(|(_, kind)| kind != "Namespace"));
+    documents.sort_by_key(|document| {
+        document
+            .type_meta()
+            .is_none_or(|(_, kind)| kind != "Namespace")
+    });
     let mut failed = !read.broken.is_empty();
     for document in &documents {
         match apply(&api, &document.object, &args.scope.namespace).await {
@@ -71,7 +75,11 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
             }
         }
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn report(args: &Args, kind: &Kind, object: &Value, done: Done) -> Result<()> {
@@ -84,21 +92,37 @@ fn report(args: &Args, kind: &Kind, object: &Value, done: Done) -> Result<()> {
         Some(Format::Json) => output::emit(&output::json(object)?),
         Some(Format::Yaml) => output::emit(&format!("---\n{}", output::yaml(object)?)),
         Some(Format::Name) => output::say(&format!("{}/{}", kind.singular(), object::name(object))),
-        Some(Format::Wide) | None => output::say(&format!("{}/{} {word}", kind.singular(), object::name(object))),
+        Some(Format::Wide) | None => output::say(&format!(
+            "{}/{} {word}",
+            kind.singular(),
+            object::name(object)
+        )),
     }
     Ok(())
 }
 
 /// What the mesh consists of now, so that a route to a service that runs already is no mistake.
 async fn live(api: &Api) -> Result<Vec<Arc<Value>>> {
-    let meant = |kind: &&&machine::store::kinds::Kind| wire_kube::kinds::find(&kind.api_version(kind.preferred()), kind.kind).is_some_and(|info| info.support == Support::Supported);
-    let kinds: Vec<Kind> = machine::store::kinds::ALL.iter().filter(meant).map(|kind| Kind::from(*kind)).collect();
-    let lists = futures_util::future::try_join_all(kinds.iter().map(|kind| api.list(kind, None, None))).await?;
+    let meant = |kind: &&&machine::store::kinds::Kind| {
+        wire_kube::kinds::find(&kind.api_version(kind.preferred()), kind.kind)
+            .is_some_and(|info| info.support == Support::Supported)
+    };
+    let kinds: Vec<Kind> = machine::store::kinds::ALL
+        .iter()
+        .filter(meant)
+        .map(|kind| Kind::from(*kind))
+        .collect();
+    let lists =
+        futures_util::future::try_join_all(kinds.iter().map(|kind| api.list(kind, None, None)))
+            .await?;
     Ok(lists.into_iter().flatten().map(Arc::new).collect())
 }
 
 async fn apply(api: &Api, written: &Value, namespace: &str) -> Result<(Kind, Value, Done)> {
-    let kind = Kind::of_object(object::text(written, "/apiVersion"), object::text(written, "/kind"))?;
+    let kind = Kind::of_object(
+        object::text(written, "/apiVersion"),
+        object::text(written, "/kind"),
+    )?;
     let mut written = written.clone();
     if kind.namespaced && object::namespace(&written).is_empty() {
         written["metadata"]["namespace"] = namespace.into();
@@ -111,18 +135,33 @@ async fn apply(api: &Api, written: &Value, namespace: &str) -> Result<(Kind, Val
     for _ in 0..CONFLICTS {
         let present = api.find(&kind, &namespace, &name).await?;
         let (method, path, body) = match &present {
-            None => (Method::POST, kind.path(Some(&namespace), None), merge::with_last_applied(&written)),
-            Some(present) => (Method::PUT, kind.path(Some(&namespace), Some(&name)), merge::merged(present, &written)),
+            None => (
+                Method::POST,
+                kind.path(Some(&namespace), None),
+                merge::with_last_applied(&written),
+            ),
+            Some(present) => (
+                Method::PUT,
+                kind.path(Some(&namespace), Some(&name)),
+                merge::merged(present, &written),
+            ),
         };
         if present.as_ref().is_some_and(|present| *present == body) {
             return Ok((kind, body, Done::Unchanged));
         }
-        let done = if present.is_none() { Done::Created } else { Done::Configured };
+        let done = if present.is_none() {
+            Done::Created
+        } else {
+            Done::Configured
+        };
         match api.json(method, &path, Payload::json(&body)).await {
             Ok(object) => return Ok((kind, object, done)),
             Err(error) if is_status(&error, 409) => {}
             Err(error) => return Err(error).with_context(|| format!("{}/{name}", kind.singular())),
         }
     }
-    bail!("{}/{name} was changed by somebody else each time; try again", kind.singular())
+    bail!(
+        "{}/{name} was changed by somebody else each time; try again",
+        kind.singular()
+    )
 }

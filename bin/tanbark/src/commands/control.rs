@@ -33,10 +33,19 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     let settings = settings(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
     runtime.block_on(async {
         let (trigger, drain) = stdx::drain::channel();
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
@@ -48,16 +57,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
             }
             trigger.start();
         });
-        control::run(settings, drain).await.context("the control plane ended")
+        control::run(settings, drain)
+            .await
+            .context("the control plane ended")
     })?;
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(ExitCode::SUCCESS)
 }
 
 fn settings(args: Args) -> Result<Settings> {
-    let Args { api_socket, folder, trust_domain, root_namespace, cluster_domain, workload_ttl } = args;
+    let Args {
+        api_socket,
+        folder,
+        trust_domain,
+        root_namespace,
+        cluster_domain,
+        workload_ttl,
+    } = args;
     let ttl = match workload_ttl {
-        Some(text) => wire_kube::duration::parse(&text).map_err(|why| anyhow::anyhow!("DEFAULT_WORKLOAD_CERT_TTL: {text} {why}"))?,
+        Some(text) => wire_kube::duration::parse(&text)
+            .map_err(|why| anyhow::anyhow!("DEFAULT_WORKLOAD_CERT_TTL: {text} {why}"))?,
         None => WORKLOAD_TTL,
     };
     let any = |port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));

@@ -56,7 +56,8 @@ struct Victim {
 
 pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
-    let timeout = wire_kube::duration::parse(&args.timeout).map_err(|why| anyhow::anyhow!("--timeout: {} {why}", args.timeout))?;
+    let timeout = wire_kube::duration::parse(&args.timeout)
+        .map_err(|why| anyhow::anyhow!("--timeout: {} {why}", args.timeout))?;
     let victims = victims(&api, &args).await?;
     if victims.is_empty() {
         output::note("No resources found");
@@ -64,8 +65,15 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let mut begun = Vec::new();
     let mut failed = false;
     for victim in victims {
-        let Victim { kind, namespace, name } = &victim;
-        let grace = args.grace_period.map(|seconds| format!("?gracePeriodSeconds={seconds}")).unwrap_or_default();
+        let Victim {
+            kind,
+            namespace,
+            name,
+        } = &victim;
+        let grace = args
+            .grace_period
+            .map(|seconds| format!("?gracePeriodSeconds={seconds}"))
+            .unwrap_or_default();
         let path = format!("{}{grace}", kind.path(Some(namespace), Some(name)));
         match api.json(Method::DELETE, &path, Payload::none()).await {
             Ok(object) => {
@@ -82,12 +90,22 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     if args.wait {
         wait_for_end(&api, &begun, timeout).await?;
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 async fn victims(api: &Api, args: &Args) -> Result<Vec<Victim>> {
-    let Some(word) = &args.kind else { return from_files(args) };
-    let place = |kind: &Kind, name: &str| Victim { kind: kind.clone(), namespace: args.scope.namespace.clone(), name: name.into() };
+    let Some(word) = &args.kind else {
+        return from_files(args);
+    };
+    let place = |kind: &Kind, name: &str| Victim {
+        kind: kind.clone(),
+        namespace: args.scope.namespace.clone(),
+        name: name.into(),
+    };
     if word.contains('/') {
         let all = std::iter::once(word).chain(&args.names);
         return all
@@ -100,11 +118,22 @@ async fn victims(api: &Api, args: &Args) -> Result<Vec<Victim>> {
     let kind = Kind::typed(word)?;
     match (args.names.is_empty(), &args.selector, args.all) {
         (false, None, false) => Ok(args.names.iter().map(|name| place(&kind, name)).collect()),
-        (true, None, false) => bail!("resource(s) were provided, but no name was specified; name some, or pass -l SELECTOR or --all"),
+        (true, None, false) => bail!(
+            "resource(s) were provided, but no name was specified; name some, or pass -l SELECTOR or --all"
+        ),
         (false, _, _) => bail!("name cannot be provided when a selector or --all is specified"),
         (true, selector, _) => {
-            let objects = api.list(&kind, Some(&args.scope.namespace), selector.as_deref()).await?;
-            Ok(objects.iter().map(|each| Victim { kind: kind.clone(), namespace: object::namespace(each).into(), name: object::name(each).into() }).collect())
+            let objects = api
+                .list(&kind, Some(&args.scope.namespace), selector.as_deref())
+                .await?;
+            Ok(objects
+                .iter()
+                .map(|each| Victim {
+                    kind: kind.clone(),
+                    namespace: object::namespace(each).into(),
+                    name: object::name(each).into(),
+                })
+                .collect())
         }
     }
 }
@@ -118,12 +147,17 @@ fn from_files(args: &Args) -> Result<Vec<Victim>> {
     let mut victims = Vec::new();
     for document in read.documents.iter().rev() {
         let (api_version, kind) = document.type_meta().unwrap_or_default();
-        let kind = Kind::of_object(api_version, kind).map_err(|error| anyhow::anyhow!("{}: {error}", document.place("kind")))?;
+        let kind = Kind::of_object(api_version, kind)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", document.place("kind")))?;
         let namespace = match object::namespace(&document.object) {
             "" => args.scope.namespace.clone(),
             own => own.to_owned(),
         };
-        victims.push(Victim { kind, namespace, name: object::name(&document.object).into() });
+        victims.push(Victim {
+            kind,
+            namespace,
+            name: object::name(&document.object).into(),
+        });
     }
     Ok(victims)
 }
@@ -131,10 +165,25 @@ fn from_files(args: &Args) -> Result<Vec<Victim>> {
 /// Gone means: no object, or another one of the same name.
 async fn wait_for_end(api: &Api, begun: &[(Victim, String)], timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;
-    for (Victim { kind, namespace, name }, uid) in begun {
-        while api.find(kind, namespace, name).await?.is_some_and(|object| object::text(&object, "/metadata/uid") == uid) {
+    for (
+        Victim {
+            kind,
+            namespace,
+            name,
+        },
+        uid,
+    ) in begun
+    {
+        while api
+            .find(kind, namespace, name)
+            .await?
+            .is_some_and(|object| object::text(&object, "/metadata/uid") == uid)
+        {
             if Instant::now() > deadline {
-                bail!("timed out waiting for {}/{name} to be gone", kind.singular());
+                bail!(
+                    "timed out waiting for {}/{name} to be gone",
+                    kind.singular()
+                );
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -17,7 +17,9 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     match machine::down(state.root()).await {
         Ok(()) => output::note("stopped"),
         // The goal is reached.
-        Err(Error::NotRunning { state }) => output::note(&format!("nothing runs with state {}", state.display())),
+        Err(Error::NotRunning { state }) => {
+            output::note(&format!("nothing runs with state {}", state.display()))
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(ExitCode::SUCCESS)

@@ -49,9 +49,17 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     if args.tty && !tty {
         output::note("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
-    let options = ExecOptions { container: Some(container), command: args.command, stdin: args.stdin || tty, terminal: tty };
+    let options = ExecOptions {
+        container: Some(container),
+        command: args.command,
+        stdin: args.stdin || tty,
+        terminal: tty,
+    };
     let stdin = options.stdin;
-    let exec = api.client().exec(object::namespace(&pod), object::name(&pod), &options).await?;
+    let exec = api
+        .client()
+        .exec(object::namespace(&pod), object::name(&pod), &options)
+        .await?;
     talk(exec, stdin, tty).await
 }
 
@@ -109,7 +117,11 @@ async fn read_input(sender: mpsc::Sender<Input>) {
     let mut input = tokio::io::stdin();
     let mut bytes = vec![0_u8; 16 << 10];
     while let Ok(length @ 1..) = input.read(&mut bytes).await {
-        if sender.send(Input::Bytes(bytes[..length].to_vec())).await.is_err() {
+        if sender
+            .send(Input::Bytes(bytes[..length].to_vec()))
+            .await
+            .is_err()
+        {
             return;
         }
     }

@@ -86,12 +86,21 @@ fn requests(what: &str, names: &[String]) -> Result<Vec<Request>> {
             })
             .collect();
     }
-    what.split(',').map(|word| Ok(Request { kind: Kind::typed(word)?, names: names.to_vec() })).collect()
+    what.split(',')
+        .map(|word| {
+            Ok(Request {
+                kind: Kind::typed(word)?,
+                names: names.to_vec(),
+            })
+        })
+        .collect()
 }
 
 async fn fetch(api: &Api, args: &Args, kind: &Kind, names: &[String]) -> Result<Vec<Value>> {
     if names.is_empty() {
-        return api.list(kind, namespace(args), args.selector.as_deref()).await;
+        return api
+            .list(kind, namespace(args), args.selector.as_deref())
+            .await;
     }
     if args.all_namespaces {
         bail!("a resource cannot be retrieved by name across all namespaces");
@@ -129,14 +138,20 @@ fn as_one(args: &Args, found: &[(Kind, Vec<Value>)]) -> Value {
     let by_name = !args.names.is_empty() || args.what.contains('/');
     match (by_name, objects.as_slice()) {
         (true, [one]) => (*one).clone(),
-        _ => json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": objects}),
+        _ => {
+            json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": objects})
+        }
     }
 }
 
 fn print_tables(args: &Args, found: &[(Kind, Vec<Value>)], several: bool) {
     if found.iter().all(|(_, objects)| objects.is_empty()) {
         let namespaced = found.iter().any(|(kind, _)| kind.namespaced);
-        output::note(&if args.all_namespaces || !namespaced { "No resources found".to_owned() } else { format!("No resources found in {} namespace.", args.scope.namespace) });
+        output::note(&if args.all_namespaces || !namespaced {
+            "No resources found".to_owned()
+        } else {
+            format!("No resources found in {} namespace.", args.scope.namespace)
+        });
         return;
     }
     for (at, (kind, objects)) in found.iter().enumerate() {
@@ -166,8 +181,17 @@ fn new_table(args: &Args, kind: &Kind) -> Table {
 }
 
 fn row(args: &Args, kind: &Kind, each: &Value, several: bool) -> Vec<output::Cell> {
-    let mut cells = columns::row(kind, each, args.output == Some(Format::Wide), jiff::Timestamp::now());
-    if several && let Some(column) = columns::header(kind, false).iter().position(|title| *title == "NAME") {
+    let mut cells = columns::row(
+        kind,
+        each,
+        args.output == Some(Format::Wide),
+        jiff::Timestamp::now(),
+    );
+    if several
+        && let Some(column) = columns::header(kind, false)
+            .iter()
+            .position(|title| *title == "NAME")
+    {
         cells[column] = format!("{}/{}", kind.singular(), object::name(each)).into();
     }
     if args.all_namespaces && kind.namespaced {
@@ -180,13 +204,26 @@ fn row(args: &Args, kind: &Kind, each: &Value, several: bool) -> Vec<output::Cel
 }
 
 async fn watch(api: &Api, args: &Args, requests: &[Request]) -> Result<ExitCode> {
-    let [Request { kind, names }] = requests else { bail!("you may only watch a single resource or type of resource at a time") };
-    let list = api.list_object(kind, namespace(args), args.selector.as_deref()).await?;
-    let wanted = |each: &Value| names.is_empty() || names.iter().any(|name| name == object::name(each));
-    let present: Vec<Value> = object::list(&list, "/items").iter().filter(|each| wanted(each)).cloned().collect();
+    let [Request { kind, names }] = requests else {
+        bail!("you may only watch a single resource or type of resource at a time")
+    };
+    let list = api
+        .list_object(kind, namespace(args), args.selector.as_deref())
+        .await?;
+    let wanted =
+        |each: &Value| names.is_empty() || names.iter().any(|name| name == object::name(each));
+    let present: Vec<Value> = object::list(&list, "/items")
+        .iter()
+        .filter(|each| wanted(each))
+        .cloned()
+        .collect();
     let mut columns = Columns::default();
     columns.print(args, kind, &present)?;
-    let mut path = format!("{}?watch=true&resourceVersion={}", kind.path(namespace(args), None), object::text(&list, "/metadata/resourceVersion"));
+    let mut path = format!(
+        "{}?watch=true&resourceVersion={}",
+        kind.path(namespace(args), None),
+        object::text(&list, "/metadata/resourceVersion")
+    );
     if let Some(selector) = &args.selector {
         path.push_str("&labelSelector=");
         path.push_str(&escape(selector));
@@ -247,11 +284,24 @@ mod tests {
     fn kinds_and_names_come_in_all_of_kubectls_forms() {
         let shown = |what: &str, names: &[&str]| -> Vec<(String, Vec<String>)> {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            requests(what, &names).expect("understood").into_iter().map(|request| (request.kind.kind, request.names)).collect()
+            requests(what, &names)
+                .expect("understood")
+                .into_iter()
+                .map(|request| (request.kind.kind, request.names))
+                .collect()
         };
-        assert_eq!(shown("po", &["a"]), [("Pod".to_owned(), vec!["a".to_owned()])]);
+        assert_eq!(
+            shown("po", &["a"]),
+            [("Pod".to_owned(), vec!["a".to_owned()])]
+        );
         assert_eq!(shown("vs,dr", &[]).len(), 2);
-        assert_eq!(shown("deploy/a", &["svc/b"]), [("Deployment".to_owned(), vec!["a".to_owned()]), ("Service".to_owned(), vec!["b".to_owned()])]);
+        assert_eq!(
+            shown("deploy/a", &["svc/b"]),
+            [
+                ("Deployment".to_owned(), vec!["a".to_owned()]),
+                ("Service".to_owned(), vec!["b".to_owned()])
+            ]
+        );
         assert_eq!(shown("all", &[]).len(), 7);
         assert!(requests("deploy/a", &["b".into()]).is_err());
         assert!(requests("nothing", &[]).is_err());

@@ -59,12 +59,28 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
     let query = query(&args)?;
     let sources = sources(&api, &args).await?;
-    let prefix = |source: &Source| if args.prefix { format!("[pod/{}/{}] ", source.pod, source.container) } else { String::new() };
+    let prefix = |source: &Source| {
+        if args.prefix {
+            format!("[pod/{}/{}] ", source.pod, source.container)
+        } else {
+            String::new()
+        }
+    };
     if args.follow && sources.len() > 1 {
-        return follow_all(&api, sources.iter().map(|source| (source.path(&query), prefix(source))).collect()).await;
+        return follow_all(
+            &api,
+            sources
+                .iter()
+                .map(|source| (source.path(&query), prefix(source)))
+                .collect(),
+        )
+        .await;
     }
     for source in &sources {
-        let lines = Lines::of(api.send(Method::GET, &source.path(&query), Payload::none()).await?);
+        let lines = Lines::of(
+            api.send(Method::GET, &source.path(&query), Payload::none())
+                .await?,
+        );
         copy(lines, &prefix(source)).await?;
     }
     Ok(ExitCode::SUCCESS)
@@ -78,35 +94,67 @@ struct Source {
 
 impl Source {
     fn path(&self, query: &str) -> String {
-        let Self { namespace, pod, container } = self;
-        format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={}{query}", escape(container))
+        let Self {
+            namespace,
+            pod,
+            container,
+        } = self;
+        format!(
+            "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={}{query}",
+            escape(container)
+        )
     }
 }
 
 async fn sources(api: &Api, args: &Args) -> Result<Vec<Source>> {
     let pods = match (&args.pod, &args.selector) {
         (Some(pod), _) => vec![find_pod(api, &args.scope.namespace, pod).await?],
-        (None, selector) => api.list(&Kind::pods(), Some(&args.scope.namespace), selector.as_deref()).await?,
+        (None, selector) => {
+            api.list(
+                &Kind::pods(),
+                Some(&args.scope.namespace),
+                selector.as_deref(),
+            )
+            .await?
+        }
     };
     if pods.is_empty() {
-        output::note(&format!("No resources found in {} namespace.", args.scope.namespace));
+        output::note(&format!(
+            "No resources found in {} namespace.",
+            args.scope.namespace
+        ));
     }
-    let named = args.container.as_deref().or(args.container_position.as_deref());
+    let named = args
+        .container
+        .as_deref()
+        .or(args.container_position.as_deref());
     let mut sources = Vec::new();
     for pod in &pods {
-        let names = if args.all_containers { containers(pod) } else { vec![choose_container(pod, named)?] };
+        let names = if args.all_containers {
+            containers(pod)
+        } else {
+            vec![choose_container(pod, named)?]
+        };
         sources.extend(names.into_iter().map(|container| source(pod, container)));
     }
     Ok(sources)
 }
 
 fn source(pod: &Value, container: String) -> Source {
-    Source { namespace: object::namespace(pod).into(), pod: object::name(pod).into(), container }
+    Source {
+        namespace: object::namespace(pod).into(),
+        pod: object::name(pod).into(),
+        container,
+    }
 }
 
 fn query(args: &Args) -> Result<String> {
     let mut query = String::new();
-    for (given, text) in [(args.follow, "&follow=true"), (args.previous, "&previous=true"), (args.timestamps, "&timestamps=true")] {
+    for (given, text) in [
+        (args.follow, "&follow=true"),
+        (args.previous, "&previous=true"),
+        (args.timestamps, "&timestamps=true"),
+    ] {
         if given {
             query.push_str(text);
         }
@@ -115,8 +163,12 @@ fn query(args: &Args) -> Result<String> {
         query.push_str(&format!("&tailLines={lines}"));
     }
     if let Some(since) = &args.since {
-        let duration = wire_kube::duration::parse(since).ok().filter(|duration| !duration.is_zero());
-        let Some(duration) = duration else { bail!("--since {since}: not a duration such as 30s, 5m or 1h") };
+        let duration = wire_kube::duration::parse(since)
+            .ok()
+            .filter(|duration| !duration.is_zero());
+        let Some(duration) = duration else {
+            bail!("--since {since}: not a duration such as 30s, 5m or 1h")
+        };
         query.push_str(&format!("&sinceSeconds={}", duration.as_secs().max(1)));
     }
     Ok(query)
@@ -144,7 +196,11 @@ async fn follow_all(api: &Api, paths: Vec<(String, String)>) -> Result<ExitCode>
             let result = async {
                 let mut lines = Lines::of(api.send(Method::GET, &path, Payload::none()).await?);
                 while let Some(line) = lines.next().await? {
-                    if sender.send(Ok([prefix.as_bytes(), &line, b"\n"].concat())).await.is_err() {
+                    if sender
+                        .send(Ok([prefix.as_bytes(), &line, b"\n"].concat()))
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                 }

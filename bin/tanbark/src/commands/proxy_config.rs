@@ -82,21 +82,33 @@ pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
     match command {
         Command::Listeners(args) => {
             let dump = fetch(&args.source, session).await?;
-            print(&args.source, listeners::select(&dump, &args), listeners::table)
+            print(
+                &args.source,
+                listeners::select(&dump, &args),
+                listeners::table,
+            )
         }
         Command::Clusters(args) => {
             let dump = fetch(&args.source, session).await?;
-            print(&args.source, clusters::select(&dump, &args), clusters::table)
+            print(
+                &args.source,
+                clusters::select(&dump, &args),
+                clusters::table,
+            )
         }
         Command::Routes(args) => {
             let dump = fetch(&args.source, session).await?;
-            print(&args.source, routes::select(&dump, &args), |found| routes::table(found))
+            print(&args.source, routes::select(&dump, &args), |found| {
+                routes::table(found)
+            })
         }
         Command::Endpoints(args) => endpoints_of(&args, session).await,
         Command::Secret(args) => {
             let dump = fetch(&args.source, session).await?;
             let secrets: Vec<Value> = dump.secrets();
-            print(&args.source, secrets, |found| secrets::table(found, jiff::Timestamp::now()))
+            print(&args.source, secrets, |found| {
+                secrets::table(found, jiff::Timestamp::now())
+            })
         }
         Command::All(source) => all(&source, session).await,
         Command::Bootstrap(source) => {
@@ -115,8 +127,10 @@ pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
 async fn fetch(source: &Source, session: &Session) -> Result<Dump> {
     let value = match (&source.file, &source.pod) {
         (Some(file), _) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_str(&text)
+                .with_context(|| format!("{} is not JSON", file.display()))?
         }
         (None, Some(pod)) => {
             let api = session.api()?;
@@ -128,7 +142,11 @@ async fn fetch(source: &Source, session: &Session) -> Result<Dump> {
     Ok(Dump::new(value))
 }
 
-fn print(source: &Source, found: Vec<Value>, table: impl Fn(&[Value]) -> Table) -> Result<ExitCode> {
+fn print(
+    source: &Source,
+    found: Vec<Value>,
+    table: impl Fn(&[Value]) -> Table,
+) -> Result<ExitCode> {
     match source.output {
         Some(Report::Json) => output::emit(&output::json(&Value::Array(found))?),
         Some(Report::Yaml) => output::emit(&output::yaml(&Value::Array(found))?),
@@ -146,21 +164,32 @@ async fn endpoints_of(args: &endpoints::Args, session: &Session) -> Result<ExitC
         }
         _ => endpoints::statuses_of(&fetch(&args.source, session).await?),
     };
-    print(&args.source, endpoints::select(&statuses, args), endpoints::table)
+    print(
+        &args.source,
+        endpoints::select(&statuses, args),
+        endpoints::table,
+    )
 }
 
 async fn all(source: &Source, session: &Session) -> Result<ExitCode> {
     let dump = fetch(source, session).await?;
     if let Some(Report::Json | Report::Yaml) = source.output {
         let whole = dump.whole();
-        output::emit(&if source.output == Some(Report::Yaml) { output::yaml(whole)? } else { output::json(whole)? });
+        output::emit(&if source.output == Some(Report::Yaml) {
+            output::yaml(whole)?
+        } else {
+            output::json(whole)?
+        });
         return Ok(ExitCode::SUCCESS);
     }
     let parts = [
         ("CLUSTERS", clusters::table(&dump.clusters())),
         ("LISTENERS", listeners::table(&dump.listeners())),
         ("ROUTES", routes::table(&dump.routes())),
-        ("SECRETS", secrets::table(&dump.secrets(), jiff::Timestamp::now())),
+        (
+            "SECRETS",
+            secrets::table(&dump.secrets(), jiff::Timestamp::now()),
+        ),
     ];
     for (title, table) in parts.iter().filter(|(_, table)| !table.is_empty()) {
         output::say(&format!("{title}\n"));
@@ -178,7 +207,11 @@ async fn log(args: &Log, session: &Session) -> Result<ExitCode> {
         Some(levels) => levels
             .split(',')
             .map(|level| match level.split_once(':') {
-                Some((logger, level)) => format!("?{}={}", crate::api::escape(logger), crate::api::escape(level)),
+                Some((logger, level)) => format!(
+                    "?{}={}",
+                    crate::api::escape(logger),
+                    crate::api::escape(level)
+                ),
                 None => format!("?level={}", crate::api::escape(level)),
             })
             .collect(),
@@ -192,7 +225,13 @@ async fn log(args: &Log, session: &Session) -> Result<ExitCode> {
 }
 
 /// Filters that several tables have.
-pub(super) fn service_filter(name: &clusters::ClusterName, port: Option<u16>, subset: Option<&str>, direction: Option<&str>, fqdn: Option<&str>) -> bool {
+pub(super) fn service_filter(
+    name: &clusters::ClusterName,
+    port: Option<u16>,
+    subset: Option<&str>,
+    direction: Option<&str>,
+    fqdn: Option<&str>,
+) -> bool {
     port.is_none_or(|port| name.port == Some(port))
         && subset.is_none_or(|subset| name.subset == subset)
         && direction.is_none_or(|direction| name.direction == direction)

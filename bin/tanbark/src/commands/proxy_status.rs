@@ -12,7 +12,12 @@ use crate::output::{self, Cell, Report, Table, Tone};
 use crate::session::Session;
 
 /// The types in the order of the table.
-const TYPES: [(&str, &str); 4] = [("CDS", "cluster"), ("LDS", "listener"), ("EDS", "endpoint"), ("RDS", "route")];
+const TYPES: [(&str, &str); 4] = [
+    ("CDS", "cluster"),
+    ("LDS", "listener"),
+    ("EDS", "endpoint"),
+    ("RDS", "route"),
+];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -69,12 +74,23 @@ pub struct ProxyRow {
 
 impl ProxyRow {
     pub fn is_good(&self) -> bool {
-        self.types.iter().all(|sync| matches!(sync, Sync::Synced | Sync::NotSent)) && self.rejections.is_empty()
+        self.types
+            .iter()
+            .all(|sync| matches!(sync, Sync::Synced | Sync::NotSent))
+            && self.rejections.is_empty()
     }
 
     pub fn json(&self) -> Value {
-        let types: serde_json::Map<String, Value> = TYPES.iter().zip(self.types).map(|((name, _), sync)| ((*name).to_owned(), sync.as_str().into())).collect();
-        let rejections: Vec<Value> = self.rejections.iter().map(|(kind, detail)| json!({"type": kind, "detail": detail})).collect();
+        let types: serde_json::Map<String, Value> = TYPES
+            .iter()
+            .zip(self.types)
+            .map(|((name, _), sync)| ((*name).to_owned(), sync.as_str().into()))
+            .collect();
+        let rejections: Vec<Value> = self
+            .rejections
+            .iter()
+            .map(|(kind, detail)| json!({"type": kind, "detail": detail}))
+            .collect();
         json!({"proxy": self.name, "cluster": self.cluster, "version": self.version, "types": types, "rejections": rejections})
     }
 }
@@ -83,7 +99,13 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
     let mut rows = rows(&api).await?;
     if let Some(pod) = &args.pod {
-        rows.retain(|row| row.name == *pod || row.name.rsplit_once('.').is_some_and(|(name, _)| name == pod));
+        rows.retain(|row| {
+            row.name == *pod
+                || row
+                    .name
+                    .rsplit_once('.')
+                    .is_some_and(|(name, _)| name == pod)
+        });
         if rows.is_empty() {
             bail!("proxy {pod} is not connected to the control plane");
         }
@@ -109,18 +131,36 @@ fn row(entry: &Value) -> ProxyRow {
     let rejections: Vec<(String, String)> = resources
         .into_iter()
         .flatten()
-        .filter_map(|(kind, status)| Some((short(kind), status.get("lastRejection")?.as_str()?.to_owned())))
+        .filter_map(|(kind, status)| {
+            Some((
+                short(kind),
+                status.get("lastRejection")?.as_str()?.to_owned(),
+            ))
+        })
         .collect();
     let types = TYPES.map(|(short_name, field)| {
-        let (sent, acked) = (text(entry, &format!("/{field}_sent")), text(entry, &format!("/{field}_acked")));
-        match (rejections.iter().any(|(kind, _)| kind == short_name), sent, acked) {
+        let (sent, acked) = (
+            text(entry, &format!("/{field}_sent")),
+            text(entry, &format!("/{field}_acked")),
+        );
+        match (
+            rejections.iter().any(|(kind, _)| kind == short_name),
+            sent,
+            acked,
+        ) {
             (true, _, _) => Sync::Rejected,
             (false, "", _) => Sync::NotSent,
             (false, sent, acked) if sent == acked => Sync::Synced,
             (false, _, _) => Sync::Stale,
         }
     });
-    ProxyRow { name: text(entry, "/proxy").into(), cluster: text(entry, "/cluster_id").into(), version: text(entry, "/istio_version").into(), types, rejections }
+    ProxyRow {
+        name: text(entry, "/proxy").into(),
+        cluster: text(entry, "/cluster_id").into(),
+        version: text(entry, "/istio_version").into(),
+        types,
+        rejections,
+    }
 }
 
 /// `CDS` for a type URL.
@@ -178,8 +218,14 @@ mod tests {
             "resources": {"type.googleapis.com/envoy.config.route.v3.RouteConfiguration": {"lastRejection": "bad route"}, "type.googleapis.com/envoy.config.cluster.v3.Cluster": {"lastRejection": null}},
         }]);
         let rows = rows_of(&page);
-        assert_eq!(rows[0].types, [Sync::Synced, Sync::Stale, Sync::NotSent, Sync::Rejected]);
-        assert_eq!(rows[0].rejections, [("RDS".to_owned(), "bad route".to_owned())]);
+        assert_eq!(
+            rows[0].types,
+            [Sync::Synced, Sync::Stale, Sync::NotSent, Sync::Rejected]
+        );
+        assert_eq!(
+            rows[0].rejections,
+            [("RDS".to_owned(), "bad route".to_owned())]
+        );
         assert!(!rows[0].is_good());
     }
 }

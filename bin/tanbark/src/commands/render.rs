@@ -73,18 +73,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let descriptors = Descriptors::load()?;
     let node = match &args.node {
         Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_str(&text)
+                .with_context(|| format!("{} is not JSON", file.display()))?
         }
         None => node::of_pod(find(&args, &rehearsal.objects)?)?,
     };
-    let node = descriptors.from_json(node, Unknown::Skip).context("the node")?;
+    let node = descriptors
+        .from_json(node, Unknown::Skip)
+        .context("the node")?;
     let client = Arc::new(Client::from_node(&node)?);
     let view = View::new(&snapshot, &client);
     for problem in xds_encode::problems(&view) {
         output::note(&problem.to_string());
     }
-    let parts = if args.only.is_empty() { encode::Part::value_variants().to_vec() } else { args.only.clone() };
+    let parts = if args.only.is_empty() {
+        encode::Part::value_variants().to_vec()
+    } else {
+        args.only.clone()
+    };
     let rendered = encode::render(&view, &descriptors, &client.id, &parts)?;
     output::emit(&match args.output {
         Some(Report::Yaml) => output::yaml(&rendered)?,
@@ -94,12 +102,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn play(args: &Args, documents: &[Document]) -> Rehearsal {
-    let given: Vec<Value> = documents.iter().map(|document| document.object.clone()).collect();
+    let given: Vec<Value> = documents
+        .iter()
+        .map(|document| document.object.clone())
+        .collect();
     let proxy = match args.proxy {
         Proxy::Tanbark => ProxyKind::Tanbark,
         Proxy::Envoy => ProxyKind::Envoy,
     };
-    let rehearsal = rehearse(&given, Injection { proxy, trust_domain: "cluster.local".into() });
+    let rehearsal = rehearse(
+        &given,
+        Injection {
+            proxy,
+            trust_domain: "cluster.local".into(),
+        },
+    );
     for (index, why) in &rehearsal.refused {
         if let Some(document) = documents.get(*index) {
             output::note(&format!("{}: {why}", document.place("")));
@@ -109,9 +126,13 @@ fn play(args: &Args, documents: &[Document]) -> Rehearsal {
 }
 
 fn mesh(args: &Args) -> Result<mesh_model::MeshConfig> {
-    let Some(file) = &args.mesh_config else { return Ok(ingest::default_mesh()) };
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let value: Value = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+    let Some(file) = &args.mesh_config else {
+        return Ok(ingest::default_mesh());
+    };
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let value: Value =
+        serde_saphyr::from_str(&text).map_err(|error| anyhow!("{}: {error}", file.display()))?;
     let (mesh, found) = ingest::parse_mesh(&value);
     for problem in found {
         output::note(&format!("{}: {problem}", file.display()));
@@ -122,31 +143,81 @@ fn mesh(args: &Args) -> Result<mesh_model::MeshConfig> {
 /// The pod that is meant, among those that would be.
 fn find<'a>(args: &Args, objects: &'a [Arc<Value>]) -> Result<&'a Value> {
     let wanted = args.pod.as_deref().context("which pod?")?;
-    let pods: Vec<&Value> = objects.iter().map(|object| &**object).filter(|object| object::text(object, "/kind") == "Pod").collect();
+    let pods: Vec<&Value> = objects
+        .iter()
+        .map(|object| &**object)
+        .filter(|object| object::text(object, "/kind") == "Pod")
+        .collect();
     let found = match Target::parse(wanted)? {
         Target::Pod(name) => by_name(&pods, &name, &args.scope.namespace),
         Target::Owner { kind, name } => {
-            let is_owner = |object: &&Value| object::text(object, "/kind") == kind.kind && object::name(object) == name && object::namespace(object) == args.scope.namespace;
-            let owner = objects.iter().map(|object| &**object).find(is_owner).with_context(|| format!("there is no {} {}/{name} in these files", kind.kind, args.scope.namespace))?;
+            let is_owner = |object: &&Value| {
+                object::text(object, "/kind") == kind.kind
+                    && object::name(object) == name
+                    && object::namespace(object) == args.scope.namespace
+            };
+            let owner = objects
+                .iter()
+                .map(|object| &**object)
+                .find(is_owner)
+                .with_context(|| {
+                    format!(
+                        "there is no {} {}/{name} in these files",
+                        kind.kind, args.scope.namespace
+                    )
+                })?;
             let selector = selector_of(owner).unwrap_or_default();
-            let fits = |pod: &&&Value| object::namespace(pod) == args.scope.namespace && selector.split(',').all(|pair| pair.split_once('=').is_some_and(|(key, value)| object::label(pod, key) == Some(value)));
+            let fits = |pod: &&&Value| {
+                object::namespace(pod) == args.scope.namespace
+                    && selector.split(',').all(|pair| {
+                        pair.split_once('=')
+                            .is_some_and(|(key, value)| object::label(pod, key) == Some(value))
+                    })
+            };
             pods.iter().find(fits).copied()
         }
     };
     let pod = found.ok_or_else(|| {
-        let names: Vec<String> = pods.iter().filter(|pod| object::has_proxy(pod)).map(|pod| format!("{}.{}", object::name(pod), object::namespace(pod))).collect();
-        anyhow!("no pod {wanted} in namespace {} would come of these files; pods with a proxy: {}", args.scope.namespace, object::or_none(names.join(", ")))
+        let names: Vec<String> = pods
+            .iter()
+            .filter(|pod| object::has_proxy(pod))
+            .map(|pod| format!("{}.{}", object::name(pod), object::namespace(pod)))
+            .collect();
+        anyhow!(
+            "no pod {wanted} in namespace {} would come of these files; pods with a proxy: {}",
+            args.scope.namespace,
+            object::or_none(names.join(", "))
+        )
     })?;
     if !object::has_proxy(pod) {
-        bail!("pod {}.{} would have no proxy: label its namespace istio-injection=enabled", object::name(pod), object::namespace(pod));
+        bail!(
+            "pod {}.{} would have no proxy: label its namespace istio-injection=enabled",
+            object::name(pod),
+            object::namespace(pod)
+        );
     }
     Ok(pod)
 }
 
 /// A pod by its name, by `NAME.NAMESPACE`, or by the name of its workload.
 fn by_name<'a>(pods: &[&'a Value], name: &str, namespace: &str) -> Option<&'a Value> {
-    let exact = |name: &str, namespace: &str| pods.iter().find(|pod| object::name(pod) == name && object::namespace(pod) == namespace).copied();
-    let of_workload = |name: &str, namespace: &str| pods.iter().find(|pod| object::namespace(pod) == namespace && machine::inject::workload_of(pod).0 == name).copied();
-    let one = |name: &str, namespace: &str| exact(name, namespace).or_else(|| of_workload(name, namespace));
-    one(name, namespace).or_else(|| name.rsplit_once('.').and_then(|(name, namespace)| one(name, namespace)))
+    let exact = |name: &str, namespace: &str| {
+        pods.iter()
+            .find(|pod| object::name(pod) == name && object::namespace(pod) == namespace)
+            .copied()
+    };
+    let of_workload = |name: &str, namespace: &str| {
+        pods.iter()
+            .find(|pod| {
+                object::namespace(pod) == namespace && machine::inject::workload_of(pod).0 == name
+            })
+            .copied()
+    };
+    let one = |name: &str, namespace: &str| {
+        exact(name, namespace).or_else(|| of_workload(name, namespace))
+    };
+    one(name, namespace).or_else(|| {
+        name.rsplit_once('.')
+            .and_then(|(name, namespace)| one(name, namespace))
+    })
 }

@@ -61,14 +61,20 @@ async fn restart(api: &Api, args: &Restart) -> Result<ExitCode> {
         }
         let now = jiff::Timestamp::now().to_string();
         let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
-        api.json(Method::PATCH, &kind.path(Some(&args.scope.namespace), Some(&name)), Payload::merge_patch(&patch)).await?;
+        api.json(
+            Method::PATCH,
+            &kind.path(Some(&args.scope.namespace), Some(&name)),
+            Payload::merge_patch(&patch),
+        )
+        .await?;
         output::say(&format!("{}/{name} restarted", kind.singular()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn status(api: &Api, args: &Status) -> Result<ExitCode> {
-    let timeout = wire_kube::duration::parse(&args.timeout).map_err(|why| anyhow::anyhow!("--timeout: {} {why}", args.timeout))?;
+    let timeout = wire_kube::duration::parse(&args.timeout)
+        .map_err(|why| anyhow::anyhow!("--timeout: {} {why}", args.timeout))?;
     let deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
     for (kind, name) in named(&args.targets)? {
         let mut told = String::new();
@@ -76,11 +82,17 @@ async fn status(api: &Api, args: &Status) -> Result<ExitCode> {
             let workload = api.get(&kind, &args.scope.namespace, &name).await?;
             let waiting = unfinished(&kind, &workload)?;
             let Some(waiting) = waiting else {
-                output::say(&format!("{} \"{name}\" successfully rolled out", kind.singular()));
+                output::say(&format!(
+                    "{} \"{name}\" successfully rolled out",
+                    kind.singular()
+                ));
                 break;
             };
             if told != waiting {
-                output::say(&format!("Waiting for {} \"{name}\" rollout to finish: {waiting}...", kind.singular()));
+                output::say(&format!(
+                    "Waiting for {} \"{name}\" rollout to finish: {waiting}...",
+                    kind.singular()
+                ));
                 told = waiting;
             }
             if !args.watch {
@@ -101,27 +113,49 @@ fn unfinished(kind: &Kind, workload: &Value) -> Result<Option<String>> {
     if count("/status/observedGeneration") < count("/metadata/generation") {
         return Ok(Some("the change has not been taken up yet".into()));
     }
-    let wanted = workload.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    let wanted = workload
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(1);
     Ok(match kind.kind.as_str() {
         "Deployment" => {
-            let (updated, all, available) = (count("/status/updatedReplicas"), count("/status/replicas"), count("/status/availableReplicas"));
+            let (updated, all, available) = (
+                count("/status/updatedReplicas"),
+                count("/status/replicas"),
+                count("/status/availableReplicas"),
+            );
             if updated < wanted {
-                Some(format!("{updated} out of {wanted} new replicas have been updated"))
+                Some(format!(
+                    "{updated} out of {wanted} new replicas have been updated"
+                ))
             } else if all > updated {
-                Some(format!("{} old replicas are pending termination", all - updated))
+                Some(format!(
+                    "{} old replicas are pending termination",
+                    all - updated
+                ))
             } else if available < updated {
-                Some(format!("{available} of {updated} updated replicas are available"))
+                Some(format!(
+                    "{available} of {updated} updated replicas are available"
+                ))
             } else {
                 None
             }
         }
         "StatefulSet" => {
-            let (updated, ready) = (count("/status/updatedReplicas"), count("/status/readyReplicas"));
-            (updated < wanted || ready < wanted).then(|| format!("{ready} of {wanted} pods are ready"))
+            let (updated, ready) = (
+                count("/status/updatedReplicas"),
+                count("/status/readyReplicas"),
+            );
+            (updated < wanted || ready < wanted)
+                .then(|| format!("{ready} of {wanted} pods are ready"))
         }
         "DaemonSet" => {
-            let (wanted, available) = (count("/status/desiredNumberScheduled"), count("/status/numberAvailable"));
-            (available < wanted).then(|| format!("{available} of {wanted} updated pods are available"))
+            let (wanted, available) = (
+                count("/status/desiredNumberScheduled"),
+                count("/status/numberAvailable"),
+            );
+            (available < wanted)
+                .then(|| format!("{available} of {wanted} updated pods are available"))
         }
         other => bail!("no status of a rollout for a {other}"),
     })
@@ -139,9 +173,18 @@ mod tests {
                 "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": all, "availableReplicas": available}});
             unfinished(&kind, &workload).expect("a Deployment")
         };
-        assert_eq!(state(1, 4, 3).as_deref(), Some("1 out of 3 new replicas have been updated"));
-        assert_eq!(state(3, 4, 3).as_deref(), Some("1 old replicas are pending termination"));
-        assert_eq!(state(3, 3, 2).as_deref(), Some("2 of 3 updated replicas are available"));
+        assert_eq!(
+            state(1, 4, 3).as_deref(),
+            Some("1 out of 3 new replicas have been updated")
+        );
+        assert_eq!(
+            state(3, 4, 3).as_deref(),
+            Some("1 old replicas are pending termination")
+        );
+        assert_eq!(
+            state(3, 3, 2).as_deref(),
+            Some("2 of 3 updated replicas are available")
+        );
         assert_eq!(state(3, 3, 3), None);
     }
 }

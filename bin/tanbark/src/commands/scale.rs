@@ -29,8 +29,16 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
         if !["Deployment", "ReplicaSet", "StatefulSet"].contains(&kind.kind.as_str()) {
             bail!("cannot scale a {}", kind.kind);
         }
-        let path = format!("{}/scale", kind.path(Some(&args.scope.namespace), Some(&name)));
-        api.json(Method::PATCH, &path, Payload::merge_patch(&json!({"spec": {"replicas": args.replicas}}))).await?;
+        let path = format!(
+            "{}/scale",
+            kind.path(Some(&args.scope.namespace), Some(&name))
+        );
+        api.json(
+            Method::PATCH,
+            &path,
+            Payload::merge_patch(&json!({"spec": {"replicas": args.replicas}})),
+        )
+        .await?;
         output::say(&format!("{}/{name} scaled", kind.singular()));
     }
     Ok(ExitCode::SUCCESS)
@@ -43,7 +51,10 @@ pub fn named(words: &[String]) -> Result<Vec<(Kind, String)>> {
         && !names.is_empty()
     {
         let kind = Kind::typed(kind)?;
-        return Ok(names.iter().map(|name| (kind.clone(), name.clone())).collect());
+        return Ok(names
+            .iter()
+            .map(|name| (kind.clone(), name.clone()))
+            .collect());
     }
     words
         .iter()
@@ -62,10 +73,20 @@ mod tests {
     fn names_come_with_their_kind_or_after_it() {
         let names = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            named(&words).map(|all| all.into_iter().map(|(kind, name)| format!("{}/{name}", kind.kind)).collect::<Vec<_>>())
+            named(&words).map(|all| {
+                all.into_iter()
+                    .map(|(kind, name)| format!("{}/{name}", kind.kind))
+                    .collect::<Vec<_>>()
+            })
         };
-        assert_eq!(names(&["deploy/a", "sts/b"]).expect("names"), ["Deployment/a", "StatefulSet/b"]);
-        assert_eq!(names(&["deploy", "a", "b"]).expect("names"), ["Deployment/a", "Deployment/b"]);
+        assert_eq!(
+            names(&["deploy/a", "sts/b"]).expect("names"),
+            ["Deployment/a", "StatefulSet/b"]
+        );
+        assert_eq!(
+            names(&["deploy", "a", "b"]).expect("names"),
+            ["Deployment/a", "Deployment/b"]
+        );
         assert!(names(&["deploy"]).is_err());
         assert!(names(&["deploy/"]).is_err());
     }

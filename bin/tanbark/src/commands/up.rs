@@ -78,13 +78,20 @@ enum Show {
 pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let state = session.state()?;
     if let Some(pid) = state.holder() {
-        bail!(machine::Error::AlreadyRunning { state: state.root().into(), pid });
+        bail!(machine::Error::AlreadyRunning {
+            state: state.root().into(),
+            pid
+        });
     }
     let options = options::resolve(&args, &state)?;
     if args.detach {
         return detach::run(&args, &state).await;
     }
-    let show = if output::is_watched() && !args.plain { Show::Live } else { Show::Lines };
+    let show = if output::is_watched() && !args.plain {
+        Show::Live
+    } else {
+        Show::Lines
+    };
     let mut stop = Stop::listen()?;
     let handle = tokio::select! {
         handle = machine::up(options) => handle?,
@@ -110,7 +117,11 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
 async fn follow(handle: &Handle, api: &Api, args: &Args, show: Show) -> Result<()> {
     handle.ready().await?;
     let summary = progress::settle(api, show, PATIENCE).await?;
-    output::emit(&report::text(&summary, &pages::find(api, &summary).await?, output::Colour::of(&std::io::stdout())));
+    output::emit(&report::text(
+        &summary,
+        &pages::find(api, &summary).await?,
+        output::Colour::of(&std::io::stdout()),
+    ));
     let mut ended = handle.ended();
     let watching = async {
         let mut changes = changes::Changes::new(&args.sources, &summary);
@@ -133,7 +144,13 @@ struct Stop {
 impl Stop {
     fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { signals: [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?] })
+        Ok(Self {
+            signals: [
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+                listen(SignalKind::hangup())?,
+            ],
+        })
     }
 
     /// Waits for the next one.
@@ -152,5 +169,7 @@ pub fn inside() -> ExitCode {
     // A session of its own, so that Ctrl-C reaches the outer process only, which then ends pods in order.
     let _ = nix::unistd::setsid();
     options::log_to_file();
-    machine::init::main(Hooks { validate: Some(Arc::new(problems::lines_for_runtime)) })
+    machine::init::main(Hooks {
+        validate: Some(Arc::new(problems::lines_for_runtime)),
+    })
 }

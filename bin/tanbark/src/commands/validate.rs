@@ -25,8 +25,15 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let read = manifests::read(&args.paths)?;
     let findings = problems::check(&read.documents);
-    let errors = read.broken.len() + findings.iter().filter(|finding| finding.severity == ingest::Severity::Error).count();
-    let warnings = findings.iter().filter(|finding| finding.severity == ingest::Severity::Warning).count();
+    let errors = read.broken.len()
+        + findings
+            .iter()
+            .filter(|finding| finding.severity == ingest::Severity::Error)
+            .count();
+    let warnings = findings
+        .iter()
+        .filter(|finding| finding.severity == ingest::Severity::Warning)
+        .count();
     match args.output {
         Some(Report::Json) => output::emit(&output::json(&report(&read.broken, &findings))?),
         Some(Report::Yaml) => output::emit(&output::yaml(&report(&read.broken, &findings))?),
@@ -38,14 +45,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
             for finding in &findings {
                 output::say(&finding.line(colour));
             }
-            output::note(&format!("{} objects in {} files: {errors} errors, {warnings} warnings", read.documents.len(), read.files.len().max(1)));
+            output::note(&format!(
+                "{} objects in {} files: {errors} errors, {warnings} warnings",
+                read.documents.len(),
+                read.files.len().max(1)
+            ));
         }
     }
     let failed = errors > 0 || (args.strict && warnings > 0);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn report(broken: &[String], findings: &[problems::Finding]) -> Value {
-    let files = broken.iter().map(|text| json!({"level": "Error", "code": ingest::code::INVALID, "message": text}));
-    Value::Array(files.chain(findings.iter().map(problems::Finding::json)).collect())
+    let files = broken
+        .iter()
+        .map(|text| json!({"level": "Error", "code": ingest::code::INVALID, "message": text}));
+    Value::Array(
+        files
+            .chain(findings.iter().map(problems::Finding::json))
+            .collect(),
+    )
 }

@@ -19,11 +19,14 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
-    let report = json!({"clientVersion": {"version": version, "istio": ISTIO, "platform": platform}});
+    let report =
+        json!({"clientVersion": {"version": version, "istio": ISTIO, "platform": platform}});
     match args.output {
         Some(Report::Json) => output::emit(&output::json(&report)?),
         Some(Report::Yaml) => output::emit(&output::yaml(&report)?),
-        Some(Report::Table) | None => output::say(&format!("tanbark {version} (Istio {ISTIO}, {platform})")),
+        Some(Report::Table) | None => {
+            output::say(&format!("tanbark {version} (Istio {ISTIO}, {platform})"))
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

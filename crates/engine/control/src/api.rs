@@ -1,6 +1,6 @@
-//! The connection to the API that holds the objects: the one-machine runtime's Unix socket, or a Kubernetes API server.
+//! The connection to the API that holds the objects: today the one-machine runtime's Unix socket.
 //!
-//! Both speak the same protocol, so the rest of the control plane has one `kube::Client` and does not know which it is.
+//! It speaks the Kubernetes API's protocol, so the rest of the control plane has one `kube::Client` and would not notice a real API server in its place.
 
 use std::{
     io,

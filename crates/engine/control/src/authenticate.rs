@@ -1,6 +1,7 @@
 //! Who calls: by client certificate of the mesh, or by service-account token that the API server reviews (rows SEC-002, SEC-003).
 //!
-//! A certificate that was presented was verified by the handshake. A token is never trusted by itself: the API server says whose it is.
+//! A certificate that was presented was verified by the handshake; it counts when it is of this mesh's trust domain (others may share the
+//! root). A token is never trusted by itself: the API server says whose it is, and for which audience.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -44,12 +45,16 @@ impl Authenticator {
 
     /// The caller of a gRPC request: its certificate, else its bearer token.
     pub async fn authenticate<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        if let Some(id) = request.extensions().get::<Peer>().and_then(|peer| peer.id.clone()) {
+        let certified = request.extensions().get::<Peer>().and_then(|peer| peer.id.clone());
+        if let Some(id) = certified.clone().filter(|id| *id.trust_domain() == self.trust_domain) {
             let account = id.service_account().ok_or_else(|| Status::unauthenticated(format!("{id} does not name a service account")))?;
             return Ok(Caller { id, account });
         }
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| Status::unauthenticated("neither a client certificate nor a bearer token was given"))?;
+        let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| match certified {
+            Some(id) => Status::unauthenticated(format!("{id} is not of the trust domain `{}`, and no bearer token was given", self.trust_domain.as_str())),
+            None => Status::unauthenticated("neither a client certificate nor a bearer token was given"),
+        })?;
         let account = self.review(token).await?;
         Ok(Caller { id: SpiffeId::workload(&self.trust_domain, &account), account })
     }
@@ -90,3 +95,6 @@ impl Authenticator {
         ServiceAccountName::parse_subject(&subject).map_err(|_| Status::unauthenticated(format!("the token is of `{subject}`, which is not a service account")))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,18 @@
 //! The mesh's certificate authority: where its key comes from, and how the root reaches every namespace.
 //!
 //! In order: the Secret `cacerts` in the root namespace (plug-in CA, row SEC-006), the files of a `cacerts` folder in the CA directory,
-//! the self-signed root kept in the CA directory, a new self-signed root written there (directory 0700, files 0600). The public root goes to a
-//! ConfigMap `istio-ca-root-cert` in each namespace (row SEC-008), where agents and proxies read it.
+//! the self-signed root kept in the CA directory, a new self-signed root written there (directory 0700, files 0600, each whole or absent). What is
+//! found but cannot be used ends the start: a mesh never changes its root by accident. The public root goes to a ConfigMap `istio-ca-root-cert`
+//! in each namespace (row SEC-008), where agents and proxies read it.
 
 use std::{
     collections::BTreeSet,
     fs,
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use identity::{AuthorityPem, CertificateAuthority, TrustDomain};
@@ -22,25 +23,30 @@ use kube::{
 };
 
 use mesh_model::Snapshot;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use crate::ControlError;
 
+const KEY_FILE: &str = "ca-key.pem";
 const PLUGGED_SECRET: &str = "cacerts";
 /// Name and key of the ConfigMap that carries the root.
 pub const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 pub const ROOT_KEY: &str = "root-cert.pem";
+const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(300);
+const ROOT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Finds or makes the authority.
 pub async fn load(client: &Client, root_namespace: &str, directory: &Path, trust_domain: &TrustDomain) -> Result<CertificateAuthority, ControlError> {
     if let Some(pem) = plugged_secret(client, root_namespace).await? {
         return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("Secret {root_namespace}/{PLUGGED_SECRET}: {e}")));
     }
-    for folder in [directory.join(PLUGGED_SECRET), directory.to_owned()] {
-        if folder.join("ca-key.pem").exists() {
-            let pem = read_files(&folder)?;
-            return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("{}: {e}", folder.display())));
-        }
+    let plugged = directory.join(PLUGGED_SECRET);
+    // A plugged folder that lacks its key is a mistake to report, not a reason to make another root.
+    let found = if plugged.is_dir() { Some(plugged) } else { Some(directory.to_owned()).filter(|own| own.join(KEY_FILE).exists()) };
+    if let Some(folder) = found {
+        let pem = read_files(&folder)?;
+        warn_if_readable_by_others(&folder.join(KEY_FILE));
+        return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("{}: {e}", folder.display())));
     }
     let authority = CertificateAuthority::self_signed(trust_domain, SystemTime::now())?;
     write_files(directory, &authority.to_pem())?;
@@ -74,7 +80,7 @@ fn read_files(folder: &Path) -> Result<AuthorityPem, ControlError> {
     };
     Ok(AuthorityPem {
         ca_cert: read("ca-cert.pem")?,
-        ca_key: read("ca-key.pem")?.into(),
+        ca_key: read(KEY_FILE)?.into(),
         cert_chain: if folder.join("cert-chain.pem").exists() { read("cert-chain.pem")? } else { String::new() },
         root_cert: read("root-cert.pem")?,
     })
@@ -83,12 +89,33 @@ fn read_files(folder: &Path) -> Result<AuthorityPem, ControlError> {
 fn write_files(folder: &Path, pem: &AuthorityPem) -> Result<(), ControlError> {
     let failed = |e: std::io::Error| ControlError::Authority(format!("{}: {e}", folder.display()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    // The folder may have been made by somebody with a wider mode.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     // The key comes last: its presence says that the set is whole.
-    for (name, text) in [("root-cert.pem", pem.root_cert.as_str()), ("ca-cert.pem", &pem.ca_cert), ("ca-key.pem", pem.ca_key.as_str())] {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(folder.join(name)).map_err(failed)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    for (name, text) in [("root-cert.pem", pem.root_cert.as_str()), ("ca-cert.pem", &pem.ca_cert), (KEY_FILE, pem.ca_key.as_str())] {
+        write_whole(&folder.join(name), text).map_err(failed)?;
     }
-    Ok(())
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Writes beside the file and renames, so that a crash leaves the file whole or absent.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    // What an earlier crash left behind may have another mode.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+fn warn_if_readable_by_others(key: &Path) {
+    if fs::metadata(key).is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
+        tracing::warn!(key = %key.display(), "the certificate authority's key can be read by others: chmod 600");
+    }
 }
 
 /// Writes the root to `namespace` unless it is there already.
@@ -113,7 +140,7 @@ pub async fn publish_root(client: &Client, namespace: &str, root_pem: &str) -> R
     }
 }
 
-/// Publishes the root to every namespace of the mesh, now and as they come.
+/// Publishes the root to every namespace of the mesh: as they come, and again from time to time, as a ConfigMap can be deleted or a write fail.
 pub async fn keep_roots_published(client: Client, root_pem: String, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
     let mut published: BTreeSet<Arc<str>> = BTreeSet::new();
     loop {
@@ -122,11 +149,17 @@ pub async fn keep_roots_published(client: Client, root_pem: String, mut snapshot
         for namespace in wanted.difference(&published.clone()) {
             match publish_root(&client, namespace, &root_pem).await {
                 Ok(()) => drop(published.insert(namespace.clone())),
-                Err(error) => tracing::warn!(%namespace, %error, "could not publish the root certificate; the next change tries again"),
+                Err(error) => tracing::warn!(%namespace, %error, "could not publish the root certificate; tried again later"),
             }
         }
-        if snapshots.changed().await.is_err() {
-            return;
+        let pause = if published.len() == wanted.len() { ROOT_CHECK_INTERVAL } else { ROOT_RETRY_INTERVAL };
+        match timeout(pause, snapshots.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => published.clear(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,10 @@ use tokio::sync::watch;
 use wire_envoy::type_url as urls;
 use xds_protocol::TypeStatus;
 
-use crate::{metrics::Metrics, proxies::Proxies};
+use crate::{
+    metrics::{CONTENT_TYPE, Metrics},
+    proxies::Proxies,
+};
 
 #[derive(Clone)]
 pub struct Pages {
@@ -55,7 +58,7 @@ async fn version() -> String {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], pages.metrics.text()).into_response()
+    ([("content-type", CONTENT_TYPE)], pages.metrics.text()).into_response()
 }
 
 async fn list() -> Json<Value> {
@@ -112,3 +115,6 @@ async fn registryz(State(pages): State<Pages>) -> Json<Value> {
     });
     Json(rows.collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! ADS: one task per stream, from requests and snapshots to responses.
 //!
-//! Three things wake a stream: a request of the proxy, a new snapshot, and the end of either side. What is sent and in which order is
+//! What wakes a stream: a request of the proxy, a new snapshot, the end of either side, and the drain of the control plane. What is sent and in which order is
 //! decided by `xds_protocol::Server`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
-//! proved to be of the node's namespace (row CP-007).
+//! proved to be of the node's namespace and service account (row CP-007).
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::SystemTime};
 
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use mesh_model::Snapshot;
+use stdx::Drain;
 use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 use wire_envoy::pb::{
@@ -34,6 +35,7 @@ pub struct Discovery {
     pub generator: Arc<Generator>,
     pub proxies: Arc<Proxies>,
     pub metrics: Metrics,
+    pub drain: Drain,
 }
 
 /// The gRPC face of `Discovery`.
@@ -105,7 +107,11 @@ impl Discovery {
     async fn serve(&self, caller: Caller, flavour: xds::Flavour, mut requests: BoxStream<'static, Result<xds::Request, Status>>, responses: &mpsc::Sender<Result<xds::Response, Status>>) -> Result<(), Status> {
         let Some(first) = requests.next().await.transpose()? else { return Ok(()) };
         let mut snapshots = self.snapshots.clone();
-        let mut session = self.begin(&caller, flavour, &first, &mut snapshots).await?;
+        let mut drain = self.drain.clone();
+        let mut session = tokio::select! {
+            session = self.begin(&caller, flavour, &first, &mut snapshots) => session?,
+            () = &mut drain => return Err(Status::unavailable("the control plane stops")),
+        };
         self.metrics.connected_proxies.inc();
         let _left = LeaveOnDrop(&self.metrics);
         session.request(first)?;
@@ -125,6 +131,8 @@ impl Discovery {
                     }
                 }
                 () = responses.closed() => return Ok(()),
+                // Streams have no end of their own: without this a graceful stop would wait for the last proxy.
+                () = &mut drain => return Err(Status::unavailable("the control plane stops")),
             }
             session.flush(responses).await?;
         }
@@ -135,6 +143,10 @@ impl Discovery {
         let client = Arc::new(Client::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?);
         if &*client.namespace != caller.account.namespace() {
             return Err(Status::permission_denied(format!("{} may not speak for a proxy of namespace {}", caller.id, client.namespace)));
+        }
+        let told = node.metadata.as_ref().is_some_and(|metadata| metadata.fields.contains_key("SERVICE_ACCOUNT"));
+        if told && &*client.service_account != caller.account.name() {
+            return Err(Status::permission_denied(format!("{} may not speak for a proxy of service account {}", caller.id, client.service_account)));
         }
         // Before the first listing is complete there is nothing true to say.
         let stops = |_| Status::unavailable("the control plane stops");
@@ -210,3 +222,6 @@ fn node_of(request: &xds::Request) -> Option<&Node> {
         xds::Request::Delta(request) => request.node.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod tests;

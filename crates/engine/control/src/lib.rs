@@ -32,6 +32,9 @@ mod serve;
 mod status;
 mod watch;
 
+#[cfg(test)]
+mod fake_api;
+
 pub use api::ApiAddress;
 
 /// What a control plane needs to know before it can ask.
@@ -44,7 +47,7 @@ pub struct Settings {
     pub root_namespace: String,
     pub cluster_domain: String,
     pub listen: Listen,
-    /// Lifetime of a workload certificate that asks for none.
+    /// Lifetime of a workload certificate that asks for none; above zero and at most [`identity::MAX_TTL`].
     pub workload_ttl: Duration,
 }
 
@@ -74,12 +77,25 @@ pub enum ControlError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("a server ended: {0}")]
     Server(#[from] tonic::transport::Error),
+    #[error("the lifetime of workload certificates is {seconds} s: it must be between 1 and {maximum} s")]
+    WorkloadLifetime { seconds: u64, maximum: u64 },
     #[error("bug: {0}")]
     Bug(&'static str),
 }
 
+impl Settings {
+    fn check(&self) -> Result<(), ControlError> {
+        let maximum = identity::MAX_TTL;
+        if self.workload_ttl.is_zero() || self.workload_ttl > maximum {
+            return Err(ControlError::WorkloadLifetime { seconds: self.workload_ttl.as_secs(), maximum: maximum.as_secs() });
+        }
+        Ok(())
+    }
+}
+
 /// Runs until `drain` starts.
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
+    settings.check()?;
     let client = api::connect(&settings.api)?;
     let authority = Arc::new(authority::load(&client, &settings.root_namespace, &settings.ca_directory, &settings.trust_domain).await?);
     let metrics = metrics::Metrics::default();
@@ -92,15 +108,21 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let changes = watch::start(&client, &mut tasks);
     let reporter = status::Reporter::start(client.clone(), &mut tasks);
     let writer = mesh::Writer { changes, publish, generator: generator.clone(), metrics: metrics.clone(), reporter };
-    tasks.spawn(writer.run(&settings));
+    let mut writing = JoinSet::new();
+    writing.spawn(writer.run(&settings));
     tasks.spawn(authority::keep_roots_published(client.clone(), authority.bundle().to_pem(), snapshots.clone()));
 
     let certificates = certificates::CertificateService { authority: authority.clone(), authenticator: authenticator.clone(), default_ttl: settings.workload_ttl, metrics: metrics.clone() };
-    let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery { authenticator, snapshots: snapshots.clone(), generator, proxies: proxies.clone(), metrics: metrics.clone() }));
+    let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery { authenticator, snapshots: snapshots.clone(), generator, proxies: proxies.clone(), metrics: metrics.clone(), drain: drain.clone() }));
     let pages = debug::Pages { proxies, metrics, snapshots };
-    serve_all(&settings, &authority, certificates, discovery, pages, &mut tasks, drain).await?;
+    let result = tokio::select! {
+        served = serve_all(&settings, &authority, certificates, discovery, pages, &mut tasks, drain) => served,
+        // Without its writer the mesh would stand still and look healthy.
+        _ = writing.join_next() => Err(ControlError::Bug("the snapshot writer ended")),
+    };
     tasks.shutdown().await;
-    Ok(())
+    writing.shutdown().await;
+    result
 }
 
 async fn serve_all(

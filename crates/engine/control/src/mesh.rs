@@ -43,7 +43,7 @@ impl Writer {
         async move {
             let mut synced = false;
             while let Some(change) = self.changes.recv().await {
-                synced |= take(&mut store, change);
+                synced |= self.take(&mut store, change);
                 synced |= self.gather(&mut store).await;
                 if synced {
                     self.publish(&mut store);
@@ -57,7 +57,7 @@ impl Writer {
         let mut synced = false;
         let end = Instant::now() + LONGEST;
         while let Ok(Some(change)) = timeout_at(end.min(Instant::now() + QUIET), self.changes.recv()).await {
-            synced |= take(store, change);
+            synced |= self.take(store, change);
             if Instant::now() >= end {
                 break;
             }
@@ -81,22 +81,31 @@ impl Writer {
         }
         self.reporter.report(problems);
     }
-}
 
-/// Gives a change to the store; true for the end of the first listing.
-fn take(store: &mut Store, change: Change) -> bool {
-    match change {
-        Change::Applied(object) => {
-            store.apply(Arc::new(object));
+    /// Gives a change to the store; true for the end of the first listing.
+    fn take(&mut self, store: &mut Store, change: Change) -> bool {
+        match change {
+            Change::Applied(object) => {
+                let object = Arc::new(object);
+                let applied = store.apply(object.clone());
+                match applied.key {
+                    Some(key) => self.reporter.found(object_key(&key), &object),
+                    // It has no name to put a status on.
+                    None => applied.problems.iter().for_each(|problem| tracing::warn!("an object of the API is not usable: {problem}")),
+                }
+            }
+            Change::Deleted { kind, namespace, name } => {
+                store.delete(&Key { kind, namespace: namespace.into(), name: name.into() });
+            }
+            Change::Synced => return true,
         }
-        Change::Deleted { kind, namespace, name } => {
-            store.delete(&Key { kind, namespace: namespace.into(), name: name.into() });
-        }
-        Change::Synced => return true,
+        false
     }
-    false
 }
 
 fn object_key(key: &Key) -> ObjectKey {
     ObjectKey { kind: key.kind, namespace: key.namespace.to_string(), name: key.name.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

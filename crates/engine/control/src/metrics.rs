@@ -1,23 +1,59 @@
 //! The control plane's own metrics, under Istio's names where istiod has them (reference 4.7).
+//!
+//! The page is Prometheus' text format (0.0.4), as istiod's: counters carry their names as they are, because dashboards ask for
+//! `pilot_xds_pushes`, not for the `pilot_xds_pushes_total` that OpenMetrics would make of it.
 
 use std::sync::Arc;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text::encode},
+    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+/// Content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A counter without OpenMetrics' suffix.
+#[derive(Debug, Clone, Default)]
+pub struct Count(Counter);
+
+impl Count {
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    #[cfg(test)]
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl TypedMetric for Count {
+    const TYPE: MetricType = MetricType::Counter;
+}
+
+impl EncodeMetric for Count {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        // The only sample form that writes the bare name.
+        encoder.encode_gauge(&i64::try_from(self.0.get()).unwrap_or(i64::MAX))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
 
 /// Handles; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    pub csr_count: Counter,
-    pub success_cert_issuance: Counter,
-    pub authentication_failures: Counter,
+    pub csr_count: Count,
+    pub success_cert_issuance: Count,
+    pub authentication_failures: Count,
     pub connected_proxies: Gauge,
-    pub pushes: Family<TypeLabel, Counter>,
-    pub rejects: Family<TypeLabel, Counter>,
+    pub pushes: Family<TypeLabel, Count>,
+    pub rejects: Family<TypeLabel, Count>,
     pub snapshot_version: Gauge,
     pub cached_generations: Gauge,
 }
@@ -30,12 +66,12 @@ pub struct TypeLabel {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let csr_count = Counter::default();
-        registry.register("citadel_server_csr", "CSRs received", csr_count.clone());
-        let success_cert_issuance = Counter::default();
-        registry.register("citadel_server_success_cert_issuance", "Certificates issued", success_cert_issuance.clone());
-        let authentication_failures = Counter::default();
-        registry.register("citadel_server_authentication_failure", "Callers that could not be authenticated", authentication_failures.clone());
+        let csr_count = Count::default();
+        registry.register("citadel_server_csr_count", "CSRs received", csr_count.clone());
+        let success_cert_issuance = Count::default();
+        registry.register("citadel_server_success_cert_issuance_count", "Certificates issued", success_cert_issuance.clone());
+        let authentication_failures = Count::default();
+        registry.register("citadel_server_authentication_failure_count", "Callers that could not be authenticated", authentication_failures.clone());
         let connected_proxies = Gauge::default();
         registry.register("pilot_xds", "Proxies connected by xDS", connected_proxies.clone());
         let pushes = Family::default();

@@ -33,6 +33,10 @@ use crate::ControlError;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Handshakes under way at a time; more wait in the accept queue.
 const MAX_HANDSHAKES: usize = 512;
+/// Pause after the system refused to accept (no file descriptors, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the own certificate's age is looked at: by the wall clock, as a machine may sleep.
+const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Who is at the other end of a connection, as the handshake proved it.
@@ -83,20 +87,26 @@ pub fn server_names(root_namespace: &str, cluster_domain: &str) -> Vec<String> {
 pub struct ServerCertificate {
     authority: Arc<CertificateAuthority>,
     names: Vec<String>,
-    acceptor: ArcSwap<tokio_rustls::rustls::ServerConfig>,
+    current: ArcSwap<Issued>,
+}
+
+/// A TLS configuration and when its certificate is at half its life.
+struct Issued {
+    config: Arc<tokio_rustls::rustls::ServerConfig>,
+    renew_at: SystemTime,
 }
 
 impl ServerCertificate {
     pub fn issue(authority: Arc<CertificateAuthority>, names: Vec<String>) -> Result<Arc<Self>, ControlError> {
-        let config = Self::config(&authority, &names)?;
-        Ok(Arc::new(Self { authority, names, acceptor: ArcSwap::new(config) }))
+        let issued = Self::make(&authority, &names, SystemTime::now())?;
+        Ok(Arc::new(Self { authority, names, current: ArcSwap::from_pointee(issued) }))
     }
 
-    fn config(authority: &CertificateAuthority, names: &[String]) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, ControlError> {
+    fn make(authority: &CertificateAuthority, names: &[String], now: SystemTime) -> Result<Issued, ControlError> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let now = SystemTime::now();
         let rest = authority.not_after().duration_since(now).unwrap_or_default();
-        let certificate = authority.issue_server(&names, SERVER_CERTIFICATE_TTL.min(rest), now)?;
+        let life = SERVER_CERTIFICATE_TTL.min(rest);
+        let certificate = authority.issue_server(&names, life, now)?;
         // Any certificate of the mesh's roots is welcome; what its holder may do is decided by its name.
         let validation = PeerValidation { roots: Roots::Bundle(authority.bundle().clone()), ..PeerValidation::unverified() };
         let tls = ServerTls {
@@ -106,18 +116,26 @@ impl ServerCertificate {
             settings: TlsSettings::default(),
             resumption: true,
         };
-        Ok(server_config(&tls)?)
+        Ok(Issued { config: server_config(&tls)?, renew_at: now + life / 2 })
     }
 
     /// Renews at half life, until the task is dropped.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(SERVER_CERTIFICATE_TTL / 2).await;
-            match Self::config(&self.authority, &self.names) {
-                Ok(config) => self.acceptor.store(config),
-                Err(error) => tracing::error!(%error, "could not renew the control plane's own certificate"),
+            tokio::time::sleep(RENEWAL_CHECK).await;
+            if let Err(error) = self.renew(SystemTime::now()) {
+                tracing::error!(%error, "could not renew the control plane's own certificate; tried again in a minute");
             }
         }
+    }
+
+    /// Renews when half of the certificate's life is over at `now`; true when it did.
+    fn renew(&self, now: SystemTime) -> Result<bool, ControlError> {
+        if now < self.current.load().renew_at {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(Self::make(&self.authority, &self.names, now)?));
+        Ok(true)
     }
 }
 
@@ -132,7 +150,7 @@ pub fn accept_tls(listener: TcpListener, certificate: Arc<ServerCertificate>) ->
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, address)) => {
-                        let acceptor = TlsAcceptor::from(certificate.acceptor.load_full());
+                        let acceptor = TlsAcceptor::from(certificate.current.load().config.clone());
                         let sender = sender.clone();
                         handshakes.spawn(async move {
                             if let Some(stream) = handshake(acceptor, tcp, address).await {
@@ -142,7 +160,10 @@ pub fn accept_tls(listener: TcpListener, certificate: Arc<ServerCertificate>) ->
                             drop(slot);
                         });
                     }
-                    Err(error) => tracing::warn!(%error, "could not accept a connection"),
+                    Err(error) => {
+                        tracing::warn!(%error, "could not accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 },
                 () = sender.closed() => return,
             }
@@ -168,3 +189,6 @@ async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, address: SocketAddr) -
         Err(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,26 @@
 //! Problems become status: each object that has one says so itself, and stops saying so when it is mended.
 //!
 //! The condition is `Reconciled` (as istiod's analysis writes it), with `validationMessages` of code, level and field path. Only the control
-//! plane's own part of the status is written, by a merge patch, and only when it changed. The queue is bounded; what does not fit is written by the next build.
+//! plane's own part of the status is written, by a merge patch, and only when it changed. The queue is bounded; what does not fit is written by the
+//! next build. A problem that an earlier run wrote and that is mended meanwhile is cleared as well: `Reporter::found` sees it in the object.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use ingest::{Problem, Severity};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
-    core::{ApiResource, DynamicObject, GroupVersionKind},
+    core::DynamicObject,
 };
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet};
 use wire_kube::kinds::Kind;
 
+use crate::watch::resource_of;
+
 const QUEUE: usize = 1024;
+/// Pauses before a write that failed is tried again; after the last one it is given up until the object's problems change.
+const RETRY_AFTER: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10)];
 
 /// Which object a report is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,12 +46,19 @@ impl Reporter {
         let (queue, mut reports) = mpsc::channel::<Report>(QUEUE);
         tasks.spawn(async move {
             while let Some(report) = reports.recv().await {
-                if let Err(error) = write(&client, &report).await {
+                if let Err(error) = write_with_retries(&client, &report).await {
                     tracing::warn!(object = ?report.key, %error, "could not write the status");
                 }
             }
         });
         Self { reported: HashMap::new(), queue }
+    }
+
+    /// Sees an object as the API has it: a problem in its status that this run did not write counts as reported, so that it is cleared or replaced.
+    pub fn found(&mut self, key: ObjectKey, object: &Value) {
+        if has_problem_status(object) {
+            self.reported.entry(key).or_default();
+        }
     }
 
     /// `current` holds every object that has problems now; objects that had some and have none are cleared.
@@ -71,15 +83,32 @@ impl Reporter {
     }
 }
 
+async fn write_with_retries(client: &Client, report: &Report) -> Result<(), kube::Error> {
+    for pause in RETRY_AFTER {
+        match write(client, report).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(object = ?report.key, %error, "the status is written again later"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    write(client, report).await
+}
+
+/// Does the status say what [`status_of`] says about an object with problems?
+fn has_problem_status(object: &Value) -> bool {
+    let status = &object["status"];
+    let messages = status["validationMessages"].as_array().is_some_and(|messages| !messages.is_empty());
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    messages || conditions.into_iter().any(|condition| condition["type"] == "Reconciled" && condition["status"] == "False")
+}
+
 async fn write(client: &Client, report: &Report) -> Result<(), kube::Error> {
     let info = report.key.kind.info();
     // Kubernetes' own kinds have a status that is not ours to write.
     if !info.group.ends_with("istio.io") {
         return Ok(());
     }
-    let version = info.versions.first().copied().unwrap_or("v1");
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(info.group, version, info.kind), info.plural);
-    let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), &report.key.namespace, &resource);
+    let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), &report.key.namespace, &resource_of(info));
     let patch = json!({ "status": status_of(&report.problems) });
     match objects.patch_status(&report.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         // Deleted meanwhile.

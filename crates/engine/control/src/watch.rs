@@ -1,6 +1,7 @@
 //! Watching: one stream of changes over all kinds that the control plane reads.
 //!
-//! Each kind is listed, then watched; a broken watch is taken up again with back-off and never loses an object (`kube::runtime::watcher`).
+//! Each kind is listed, then watched; a broken watch is taken up again with back-off (`kube::runtime::watcher`), and what vanished meanwhile is
+//! reported as deleted. A kind that the API does not serve has no objects; it is asked for again, as its definition may come.
 //! The order between kinds is not defined; `Synced` comes once every kind has been listed, before which nothing may be derived.
 
 use std::collections::BTreeSet;
@@ -8,14 +9,17 @@ use std::collections::BTreeSet;
 use futures_util::StreamExt;
 use kube::{
     Api, Client,
-    core::{ApiResource, DynamicObject, GroupVersionKind},
+    core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event},
     },
 };
 use serde_json::Value;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc::{self, error::SendError},
+    task::JoinSet,
+};
 use wire_kube::kinds::{KINDS, Kind, KindInfo, Support};
 
 /// Changes that wait for the single writer; a full queue slows the watches down, never loses a change.
@@ -52,9 +56,7 @@ pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change>
 }
 
 async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Sender<Change>, listed: mpsc::Sender<()>) {
-    let version = info.versions.first().copied().unwrap_or("v1");
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(info.group, version, info.kind), info.plural);
-    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let api: Api<DynamicObject> = Api::all_with(client, &resource_of(info));
     let mut stream = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut known: BTreeSet<(String, String)> = BTreeSet::new();
     let mut relisted: BTreeSet<(String, String)> = BTreeSet::new();
@@ -66,15 +68,14 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
                 Ok(())
             }
             Ok(Event::InitApply(object)) => {
+                // Known from now on: when this listing breaks off and the next one lacks the object, it must still be deleted.
+                known.insert(key_of(&object));
                 relisted.insert(key_of(&object));
-                changes.send(applied(&object)).await
+                changes.send(applied(info, object)).await
             }
             Ok(Event::InitDone) => {
                 // Objects that vanished while the watch was down are in no event.
-                let mut result = Ok(());
-                for (namespace, name) in known.difference(&relisted).cloned().collect::<Vec<_>>() {
-                    result = changes.send(Change::Deleted { kind: info.id, namespace, name }).await;
-                }
+                let result = vanished(info, &changes, known.difference(&relisted)).await;
                 known = std::mem::take(&mut relisted);
                 if std::mem::take(&mut first_list) {
                     let _ = listed.send(()).await;
@@ -83,7 +84,7 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
             }
             Ok(Event::Apply(object)) => {
                 known.insert(key_of(&object));
-                changes.send(applied(&object)).await
+                changes.send(applied(info, object)).await
             }
             Ok(Event::Delete(object)) => {
                 let (namespace, name) = key_of(&object);
@@ -96,7 +97,7 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
                 if std::mem::take(&mut first_list) {
                     let _ = listed.send(()).await;
                 }
-                Ok(())
+                vanished(info, &changes, std::mem::take(&mut known).iter()).await
             }
             Err(error) => {
                 tracing::warn!(kind = info.kind, %error, "the watch broke and is taken up again");
@@ -107,6 +108,16 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
             return;
         }
     }
+}
+
+/// How the API names a kind: in the first of its versions, which is the one that is read.
+pub fn resource_of(info: &KindInfo) -> ApiResource {
+    let version = info.versions.first().copied().unwrap_or("v1");
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(info.group, version, info.kind), info.plural)
+}
+
+fn api_version(info: &KindInfo) -> String {
+    resource_of(info).api_version
 }
 
 /// 404 for a whole kind: its definition is not installed.
@@ -122,6 +133,19 @@ fn key_of(object: &DynamicObject) -> (String, String) {
     (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default())
 }
 
-fn applied(object: &DynamicObject) -> Change {
+async fn vanished(info: &KindInfo, changes: &mpsc::Sender<Change>, gone: impl Iterator<Item = &(String, String)>) -> Result<(), SendError<Change>> {
+    for (namespace, name) in gone {
+        changes.send(Change::Deleted { kind: info.id, namespace: namespace.clone(), name: name.clone() }).await?;
+    }
+    Ok(())
+}
+
+/// The items of an API server's list carry no kind of their own.
+fn applied(info: &KindInfo, mut object: DynamicObject) -> Change {
+    object.types.get_or_insert_with(|| TypeMeta { api_version: api_version(info), kind: info.kind.to_owned() });
+    // An object that came as JSON goes back to JSON.
     Change::Applied(serde_json::to_value(object).unwrap_or(Value::Null))
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,8 @@ pub enum Door {
     Metrics,
 }
 
+pub type SetLogLevel = Box<dyn Fn(&str) -> Option<()> + Send + Sync>;
+
 /// What the pages show and what they can do.
 pub struct Admin {
     pub live: Arc<Live>,
@@ -64,7 +66,7 @@ pub struct Admin {
     /// Told to drain (`/drain_listeners`, `/drain`) or to stop (`/quitquitquit`).
     pub commands: tokio::sync::mpsc::Sender<Command>,
     /// Sets the log level; `None`: it is not a level.
-    pub set_log_level: Box<dyn Fn(&str) -> Option<()> + Send + Sync>,
+    pub set_log_level: SetLogLevel,
     pub workers: usize,
     /// Update counters as they were last shown; start with none.
     pub shown_updates: Mutex<HashMap<String, u64>>,

@@ -9,7 +9,15 @@ use serde_json::{Map, Value};
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Keys that tell the items of a list apart, the best first.
-const ITEM_KEYS: &[&str] = &["name", "mountPath", "containerPort", "port", "ip", "type", "key"];
+const ITEM_KEYS: &[&str] = &[
+    "name",
+    "mountPath",
+    "containerPort",
+    "port",
+    "ip",
+    "type",
+    "key",
+];
 
 /// The object to create.
 pub fn with_last_applied(written: &Value) -> Value {
@@ -27,15 +35,22 @@ pub fn with_last_applied(written: &Value) -> Value {
 
 /// The object to put in the present one's place; equal to it when nothing is to be done.
 pub fn merged(present: &Value, written: &Value) -> Value {
-    let last = present.pointer("/metadata/annotations").and_then(|annotations| annotations.get(LAST_APPLIED)).and_then(Value::as_str);
-    let last: Value = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
+    let last = present
+        .pointer("/metadata/annotations")
+        .and_then(|annotations| annotations.get(LAST_APPLIED))
+        .and_then(Value::as_str);
+    let last: Value = last
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null);
     let mut object = three_way(&last, &with_last_applied(written), present);
     // What the server owns is not the text's to say; the version makes a change in between a conflict.
     for field in ["resourceVersion", "uid", "creationTimestamp", "generation"] {
         match present.pointer(&format!("/metadata/{field}")) {
             Some(value) => object["metadata"][field] = value.clone(),
             None => {
-                object["metadata"].as_object_mut().map(|metadata| metadata.remove(field));
+                object["metadata"]
+                    .as_object_mut()
+                    .map(|metadata| metadata.remove(field));
             }
         }
     }
@@ -74,17 +89,27 @@ fn three_way(last: &Value, written: &Value, present: &Value) -> Value {
             }
             Value::Object(out)
         }
-        (Value::Array(written), Value::Array(present)) => Value::Array(list(last, written, present)),
+        (Value::Array(written), Value::Array(present)) => {
+            Value::Array(list(last, written, present))
+        }
         (written, _) => written.clone(),
     }
 }
 
 fn list(last: &Value, written: &[Value], present: &[Value]) -> Vec<Value> {
-    let Some(key) = ITEM_KEYS.iter().find(|key| !written.is_empty() && written.iter().all(|item| item.get(key).is_some())) else {
+    let Some(key) = ITEM_KEYS
+        .iter()
+        .find(|key| !written.is_empty() && written.iter().all(|item| item.get(key).is_some()))
+    else {
         return written.to_vec();
     };
     let last_items = last.as_array().map_or(&[][..], Vec::as_slice);
-    let find = |items: &[Value], wanted: &Value| items.iter().find(|item| item.get(key) == wanted.get(key)).cloned();
+    let find = |items: &[Value], wanted: &Value| {
+        items
+            .iter()
+            .find(|item| item.get(key) == wanted.get(key))
+            .cloned()
+    };
     let mut out: Vec<Value> = written
         .iter()
         .map(|item| match find(present, item) {
@@ -93,7 +118,9 @@ fn list(last: &Value, written: &[Value], present: &[Value]) -> Vec<Value> {
         })
         .collect();
     // Items that others added and no text ever named stay.
-    let foreign = |item: &&Value| find(written, item).is_none() && find(last_items, item).is_none() && item.get(key).is_some();
+    let foreign = |item: &&Value| {
+        find(written, item).is_none() && find(last_items, item).is_none() && item.get(key).is_some()
+    };
     if !last_items.is_empty() {
         out.extend(present.iter().filter(foreign).cloned());
     }
@@ -133,10 +160,18 @@ mod tests {
         });
         let after = json!({"metadata": {"name": "s", "labels": {"a": "9"}}, "spec": {"x": 1}});
         let object = merged(&present, &after);
-        assert_eq!(object["metadata"]["labels"], json!({"a": "9", "theirs": "3"}));
+        assert_eq!(
+            object["metadata"]["labels"],
+            json!({"a": "9", "theirs": "3"})
+        );
         assert_eq!(object["spec"], json!({"x": 1, "theirs": true}));
         assert_eq!(object["metadata"]["resourceVersion"], "7");
-        let last: Value = serde_json::from_str(object["metadata"]["annotations"][LAST_APPLIED].as_str().expect("text")).expect("JSON");
+        let last: Value = serde_json::from_str(
+            object["metadata"]["annotations"][LAST_APPLIED]
+                .as_str()
+                .expect("text"),
+        )
+        .expect("JSON");
         assert_eq!(last, after);
     }
 
@@ -145,7 +180,10 @@ mod tests {
         let before = json!({"metadata": {"name": "d"}, "spec": {"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b"}]}});
         let present = present_of(&before, |present| {
             present["spec"]["containers"][0]["terminationMessagePath"] = "/dev/null".into();
-            present["spec"]["containers"].as_array_mut().expect("a list").push(json!({"name": "injected"}));
+            present["spec"]["containers"]
+                .as_array_mut()
+                .expect("a list")
+                .push(json!({"name": "injected"}));
         });
         let after = json!({"metadata": {"name": "d"}, "spec": {"containers": [{"name": "a", "image": "2"}]}});
         assert_eq!(
@@ -158,7 +196,8 @@ mod tests {
     fn lists_without_names_are_replaced() {
         let before = json!({"metadata": {"name": "v"}, "spec": {"hosts": ["a"], "http": [{"route": []}, {"fault": {}}]}});
         let present = present_of(&before, |_| {});
-        let after = json!({"metadata": {"name": "v"}, "spec": {"hosts": ["b"], "http": [{"fault": {}}]}});
+        let after =
+            json!({"metadata": {"name": "v"}, "spec": {"hosts": ["b"], "http": [{"fault": {}}]}});
         assert_eq!(merged(&present, &after)["spec"], after["spec"]);
     }
 }

@@ -20,7 +20,8 @@ impl Raw {
         let before = tcgetattr(&stdin).context("cannot read the terminal's settings")?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        tcsetattr(&stdin, SetArg::TCSANOW, &raw).context("cannot change the terminal's settings")?;
+        tcsetattr(&stdin, SetArg::TCSANOW, &raw)
+            .context("cannot change the terminal's settings")?;
         Ok(Self { before })
     }
 }
@@ -37,7 +38,9 @@ pub fn is_terminal() -> bool {
 
 /// Sends the size now and on every change.
 pub async fn send_sizes(sender: mpsc::Sender<Input>) {
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    let Ok(mut changes) = signal(SignalKind::window_change()) else {
+        return;
+    };
     loop {
         if let Some((columns, rows)) = size()
             && sender.send(Input::Size(columns, rows)).await.is_err()
@@ -53,7 +56,12 @@ pub async fn send_sizes(sender: mpsc::Sender<Input>) {
 
 /// Columns and rows of the terminal on standard output.
 pub fn size() -> Option<(u16, u16)> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the request fills the structure that it is given.
     let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
     (done == 0 && size.ws_col > 0).then_some((size.ws_col, size.ws_row))

@@ -9,7 +9,13 @@ pub fn matches(chain: &Value) -> String {
     let nothing = super::nothing();
     let rule = field(chain, "filter_chain_match").unwrap_or(&nothing);
     let mut parts = Vec::new();
-    let join = |name: &str| list(rule, name).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+    let join = |name: &str| {
+        list(rule, name)
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let names = join("server_names");
     if !names.is_empty() {
         parts.push(format!("SNI: {names}"));
@@ -22,13 +28,23 @@ pub fn matches(chain: &Value) -> String {
     if !applications.is_empty() {
         parts.push(format!("App: {applications}"));
     }
-    let port = number(rule, "destination_port").map(|port| format!(":{port}")).unwrap_or_default();
+    let port = number(rule, "destination_port")
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
     let ranges: Vec<String> = list(rule, "prefix_ranges").iter().map(range).collect();
     if !ranges.is_empty() || !port.is_empty() {
-        let address = if ranges.is_empty() { "*".to_owned() } else { ranges.join(",") };
+        let address = if ranges.is_empty() {
+            "*".to_owned()
+        } else {
+            ranges.join(",")
+        };
         parts.push(format!("Addr: {address}{port}"));
     }
-    if parts.is_empty() { "ALL".into() } else { parts.join("; ") }
+    if parts.is_empty() {
+        "ALL".into()
+    } else {
+        parts.join("; ")
+    }
 }
 
 fn range(range: &Value) -> String {
@@ -60,7 +76,9 @@ fn http(config: &Value) -> String {
     if !named.is_empty() {
         return format!("Route: {named}");
     }
-    let Some(inline) = field(config, "route_config") else { return "HTTP without routes".into() };
+    let Some(inline) = field(config, "route_config") else {
+        return "HTTP without routes".into();
+    };
     let clusters = clusters_of(inline);
     match clusters.as_slice() {
         [] => format!("Inline Route: {}", text(inline, "name")),
@@ -70,8 +88,14 @@ fn http(config: &Value) -> String {
 }
 
 fn clusters_of(table: &Value) -> Vec<String> {
-    let routes = list(table, "virtual_hosts").iter().flat_map(|host| list(host, "routes"));
-    let mut clusters: Vec<String> = routes.map(|route| text(route, "route.cluster")).filter(|cluster| !cluster.is_empty()).map(str::to_owned).collect();
+    let routes = list(table, "virtual_hosts")
+        .iter()
+        .flat_map(|host| list(host, "routes"));
+    let mut clusters: Vec<String> = routes
+        .map(|route| text(route, "route.cluster"))
+        .filter(|cluster| !cluster.is_empty())
+        .map(str::to_owned)
+        .collect();
     clusters.sort();
     clusters.dedup();
     clusters
@@ -81,12 +105,25 @@ fn tcp(config: &Value) -> String {
     let cluster = text(config, "cluster");
     if !cluster.is_empty() {
         return match cluster {
-            "PassthroughCluster" | "BlackHoleCluster" | "InboundPassthroughCluster" => cluster.to_owned(),
+            "PassthroughCluster" | "BlackHoleCluster" | "InboundPassthroughCluster" => {
+                cluster.to_owned()
+            }
             cluster => format!("Cluster: {cluster}"),
         };
     }
-    let weighted = path(config, "weighted_clusters.clusters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let names: Vec<String> = weighted.iter().map(|entry| format!("{} ({})", text(entry, "name"), number(entry, "weight").unwrap_or(0))).collect();
+    let weighted = path(config, "weighted_clusters.clusters")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let names: Vec<String> = weighted
+        .iter()
+        .map(|entry| {
+            format!(
+                "{} ({})",
+                text(entry, "name"),
+                number(entry, "weight").unwrap_or(0)
+            )
+        })
+        .collect();
     format!("Cluster: {}", names.join(", "))
 }
 
@@ -118,7 +155,10 @@ mod tests {
             config["@type"] = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager".into();
             destination(&json!({"filters": [{"typedConfig": config}]}))
         };
-        assert_eq!(manager(json!({"rds": {"routeConfigName": "9080"}})), "Route: 9080");
+        assert_eq!(
+            manager(json!({"rds": {"routeConfigName": "9080"}})),
+            "Route: 9080"
+        );
         let inline = json!({"route_config": {"name": "inbound|9080||", "virtual_hosts": [{"routes": [{"route": {"cluster": "inbound|9080||"}}]}]}});
         assert_eq!(manager(inline), "Cluster: inbound|9080||");
     }

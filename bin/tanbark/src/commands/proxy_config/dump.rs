@@ -19,12 +19,16 @@ pub fn path<'a>(value: &'a Value, names: &str) -> Option<&'a Value> {
 
 /// A text at a path; empty when absent.
 pub fn text<'a>(value: &'a Value, names: &str) -> &'a str {
-    path(value, names).and_then(Value::as_str).unwrap_or_default()
+    path(value, names)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A list at a path; empty when absent.
 pub fn list<'a>(value: &'a Value, names: &str) -> &'a [Value] {
-    path(value, names).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    path(value, names)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// A number at a path, also one that is written as text.
@@ -56,37 +60,65 @@ impl Dump {
 
     fn section(&self, kind: &str) -> Option<&Value> {
         let wanted = format!("envoy.admin.v3.{kind}");
-        list(&self.value, "configs").iter().find(|section| text(section, "@type").ends_with(&wanted))
+        list(&self.value, "configs")
+            .iter()
+            .find(|section| text(section, "@type").ends_with(&wanted))
     }
 
     /// Entries of a section's static and dynamic lists, each reduced to the resource itself.
     fn resources(&self, kind: &str, lists: &[&str], inside: &[&str]) -> Vec<Value> {
-        let Some(section) = self.section(kind) else { return Vec::new() };
+        let Some(section) = self.section(kind) else {
+            return Vec::new();
+        };
         let entries = lists.iter().flat_map(|name| list(section, name));
-        entries.filter_map(|entry| inside.iter().find_map(|place| path(entry, place)).cloned()).collect()
+        entries
+            .filter_map(|entry| inside.iter().find_map(|place| path(entry, place)).cloned())
+            .collect()
     }
 
     pub fn listeners(&self) -> Vec<Value> {
-        self.resources("ListenersConfigDump", &["static_listeners", "dynamic_listeners"], &["active_state.listener", "listener"])
+        self.resources(
+            "ListenersConfigDump",
+            &["static_listeners", "dynamic_listeners"],
+            &["active_state.listener", "listener"],
+        )
     }
 
     pub fn clusters(&self) -> Vec<Value> {
-        self.resources("ClustersConfigDump", &["static_clusters", "dynamic_active_clusters"], &["cluster"])
+        self.resources(
+            "ClustersConfigDump",
+            &["static_clusters", "dynamic_active_clusters"],
+            &["cluster"],
+        )
     }
 
     pub fn routes(&self) -> Vec<Value> {
-        self.resources("RoutesConfigDump", &["static_route_configs", "dynamic_route_configs"], &["route_config"])
+        self.resources(
+            "RoutesConfigDump",
+            &["static_route_configs", "dynamic_route_configs"],
+            &["route_config"],
+        )
     }
 
     pub fn endpoints(&self) -> Vec<Value> {
-        self.resources("EndpointsConfigDump", &["static_endpoint_configs", "dynamic_endpoint_configs"], &["endpoint_config"])
+        self.resources(
+            "EndpointsConfigDump",
+            &["static_endpoint_configs", "dynamic_endpoint_configs"],
+            &["endpoint_config"],
+        )
     }
 
     /// Whole entries: name, state and secret.
     pub fn secrets(&self) -> Vec<Value> {
-        let Some(section) = self.section("SecretsConfigDump") else { return Vec::new() };
+        let Some(section) = self.section("SecretsConfigDump") else {
+            return Vec::new();
+        };
         let mut all = Vec::new();
-        for (name, state) in [("static_secrets", "ACTIVE"), ("dynamic_active_secrets", "ACTIVE"), ("dynamic_warming_secrets", "WARMING")] {
+        for (name, state) in [
+            ("static_secrets", "ACTIVE"),
+            ("dynamic_active_secrets", "ACTIVE"),
+            ("dynamic_warming_secrets", "WARMING"),
+        ] {
             for entry in list(section, name) {
                 let mut entry = entry.clone();
                 entry["state"] = state.into();
@@ -97,7 +129,8 @@ impl Dump {
     }
 
     pub fn bootstrap(&self) -> Option<Value> {
-        self.section("BootstrapConfigDump").map(|section| field(section, "bootstrap").unwrap_or(section).clone())
+        self.section("BootstrapConfigDump")
+            .map(|section| field(section, "bootstrap").unwrap_or(section).clone())
     }
 }
 

@@ -37,13 +37,29 @@ pub fn select(page: &Value, args: &Args) -> Vec<Value> {
     for cluster in list(page, "cluster_statuses") {
         let name = text(cluster, "name");
         let parsed = ClusterName::parse(name);
-        if args.cluster.as_deref().is_some_and(|wanted| wanted != name) || !service_filter(&parsed, None, args.subset.as_deref(), args.direction.as_deref(), args.fqdn.as_deref()) {
+        if args.cluster.as_deref().is_some_and(|wanted| wanted != name)
+            || !service_filter(
+                &parsed,
+                None,
+                args.subset.as_deref(),
+                args.direction.as_deref(),
+                args.fqdn.as_deref(),
+            )
+        {
             continue;
         }
-        let hosts: Vec<Value> = list(cluster, "host_statuses").iter().filter(|host| wanted(host, args)).cloned().collect();
+        let hosts: Vec<Value> = list(cluster, "host_statuses")
+            .iter()
+            .filter(|host| wanted(host, args))
+            .cloned()
+            .collect();
         if !hosts.is_empty() {
             let mut cluster = cluster.clone();
-            let key = if cluster.get("hostStatuses").is_some() { "hostStatuses" } else { "host_statuses" };
+            let key = if cluster.get("hostStatuses").is_some() {
+                "hostStatuses"
+            } else {
+                "host_statuses"
+            };
             cluster[key] = hosts.into();
             found.push(cluster);
         }
@@ -54,8 +70,14 @@ pub fn select(page: &Value, args: &Args) -> Vec<Value> {
 fn wanted(host: &Value, args: &Args) -> bool {
     let (address, port) = address_of(host);
     args.port.is_none_or(|wanted| port == Some(wanted))
-        && args.address.as_deref().is_none_or(|wanted| address == wanted)
-        && args.status.as_deref().is_none_or(|wanted| health(host).eq_ignore_ascii_case(wanted))
+        && args
+            .address
+            .as_deref()
+            .is_none_or(|wanted| address == wanted)
+        && args
+            .status
+            .as_deref()
+            .is_none_or(|wanted| health(host).eq_ignore_ascii_case(wanted))
 }
 
 fn address_of(host: &Value) -> (String, Option<u64>) {
@@ -63,7 +85,10 @@ fn address_of(host: &Value) -> (String, Option<u64>) {
     if !pipe.is_empty() {
         return (format!("unix://{pipe}"), None);
     }
-    (text(host, "address.socket_address.address").to_owned(), number(host, "address.socket_address.port_value"))
+    (
+        text(host, "address.socket_address.address").to_owned(),
+        number(host, "address.socket_address.port_value"),
+    )
 }
 
 fn health(host: &Value) -> &str {
@@ -75,7 +100,9 @@ fn health(host: &Value) -> &str {
 
 /// Ejected by outlier detection?
 fn outlier(host: &Value) -> &'static str {
-    let failed = field(host, "health_status").and_then(|status| field(status, "failed_outlier_check")) == Some(&Value::Bool(true));
+    let failed = field(host, "health_status")
+        .and_then(|status| field(status, "failed_outlier_check"))
+        == Some(&Value::Bool(true));
     if failed { "FAILED" } else { "OK" }
 }
 
@@ -84,15 +111,34 @@ pub fn table(clusters: &[Value]) -> Table {
     for cluster in clusters {
         for host in list(cluster, "host_statuses") {
             let (address, port) = address_of(host);
-            let endpoint = port.map_or_else(|| address.clone(), |port| if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") });
-            rows.push((endpoint, text(cluster, "name").to_owned(), health(host), outlier(host)));
+            let endpoint = port.map_or_else(
+                || address.clone(),
+                |port| {
+                    if address.contains(':') {
+                        format!("[{address}]:{port}")
+                    } else {
+                        format!("{address}:{port}")
+                    }
+                },
+            );
+            rows.push((
+                endpoint,
+                text(cluster, "name").to_owned(),
+                health(host),
+                outlier(host),
+            ));
         }
     }
     rows.sort();
     let mut table = Table::new(["ENDPOINT", "STATUS", "OUTLIER CHECK", "CLUSTER"]);
     for (endpoint, cluster, health, outlier) in rows {
         let tone = |good: bool| if good { Tone::Plain } else { Tone::Bad };
-        table.row([Cell::from(endpoint), Cell(health.into(), tone(health == "HEALTHY")), Cell(outlier.into(), tone(outlier == "OK")), Cell::from(cluster)]);
+        table.row([
+            Cell::from(endpoint),
+            Cell(health.into(), tone(health == "HEALTHY")),
+            Cell(outlier.into(), tone(outlier == "OK")),
+            Cell::from(cluster),
+        ]);
     }
     table
 }
@@ -130,7 +176,13 @@ mod tests {
         ]}]});
         let text = table(list(&page, "cluster_statuses")).render(Colour::Off);
         let lines: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
-        assert!(lines[0].starts_with("10.0.0.1:8080   UNHEALTHY   OK"), "{text}");
-        assert!(lines[1].starts_with("10.0.0.2:8080   HEALTHY     FAILED"), "{text}");
+        assert!(
+            lines[0].starts_with("10.0.0.1:8080   UNHEALTHY   OK"),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with("10.0.0.2:8080   HEALTHY     FAILED"),
+            "{text}"
+        );
     }
 }

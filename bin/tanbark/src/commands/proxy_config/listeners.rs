@@ -25,9 +25,18 @@ pub struct Args {
 pub fn select(dump: &Dump, args: &Args) -> Vec<Value> {
     let wanted = |listener: &Value| {
         args.port.is_none_or(|port| port_of(listener) == port)
-            && args.address.as_deref().is_none_or(|address| addresses(listener).split(',').any(|own| own == address))
-            && args.name.as_deref().is_none_or(|name| text(listener, "name") == name)
-            && args.kind.as_deref().is_none_or(|kind| kind_of(listener).eq_ignore_ascii_case(kind))
+            && args
+                .address
+                .as_deref()
+                .is_none_or(|address| addresses(listener).split(',').any(|own| own == address))
+            && args
+                .name
+                .as_deref()
+                .is_none_or(|name| text(listener, "name") == name)
+            && args
+                .kind
+                .as_deref()
+                .is_none_or(|kind| kind_of(listener).eq_ignore_ascii_case(kind))
     };
     dump.listeners().into_iter().filter(wanted).collect()
 }
@@ -38,20 +47,35 @@ fn port_of(listener: &Value) -> u64 {
 
 fn addresses(listener: &Value) -> String {
     let first = text(listener, "address.socket_address.address");
-    let more = list(listener, "additional_addresses").iter().map(|address| text(address, "address.socket_address.address"));
-    let all: Vec<&str> = std::iter::once(first).chain(more).filter(|address| !address.is_empty()).collect();
+    let more = list(listener, "additional_addresses")
+        .iter()
+        .map(|address| text(address, "address.socket_address.address"));
+    let all: Vec<&str> = std::iter::once(first)
+        .chain(more)
+        .filter(|address| !address.is_empty())
+        .collect();
     all.join(",")
 }
 
 fn chains(listener: &Value) -> Vec<&Value> {
     let default = field(listener, "default_filter_chain").into_iter();
-    list(listener, "filter_chains").iter().chain(default).collect()
+    list(listener, "filter_chains")
+        .iter()
+        .chain(default)
+        .collect()
 }
 
 fn kind_of(listener: &Value) -> &'static str {
-    let destinations: Vec<String> = chains(listener).into_iter().map(chain::destination).collect();
-    let http = destinations.iter().any(|text| text.contains("Route") || text.starts_with("HTTP"));
-    let tcp = destinations.iter().any(|text| text.starts_with("Cluster") || text.ends_with("Cluster"));
+    let destinations: Vec<String> = chains(listener)
+        .into_iter()
+        .map(chain::destination)
+        .collect();
+    let http = destinations
+        .iter()
+        .any(|text| text.contains("Route") || text.starts_with("HTTP"));
+    let tcp = destinations
+        .iter()
+        .any(|text| text.starts_with("Cluster") || text.ends_with("Cluster"));
     match (http, tcp) {
         (true, true) => "HTTP+TCP",
         (true, false) => "HTTP",
@@ -66,11 +90,25 @@ pub fn table(listeners: &[Value]) -> Table {
     let mut table = Table::new(["ADDRESSES", "PORT", "MATCH", "DESTINATION"]);
     for listener in listeners {
         let (address, port) = match addresses(listener) {
-            empty if empty.is_empty() => (path(listener, "name").and_then(Value::as_str).unwrap_or_default().to_owned(), String::new()),
+            empty if empty.is_empty() => (
+                path(listener, "name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned(),
+                String::new(),
+            ),
             addresses => (addresses, port_of(listener).to_string()),
         };
         for chain in chains(listener) {
-            table.row([address.clone(), port.clone(), chain::matches(chain), chain::destination(chain)].map(Cell::from));
+            table.row(
+                [
+                    address.clone(),
+                    port.clone(),
+                    chain::matches(chain),
+                    chain::destination(chain),
+                ]
+                .map(Cell::from),
+            );
         }
     }
     table

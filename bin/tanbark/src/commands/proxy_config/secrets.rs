@@ -16,7 +16,15 @@ pub struct Args {
 }
 
 pub fn table(secrets: &[Value], now: jiff::Timestamp) -> Table {
-    let mut table = Table::new(["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"]);
+    let mut table = Table::new([
+        "RESOURCE NAME",
+        "TYPE",
+        "STATUS",
+        "VALID CERT",
+        "SERIAL NUMBER",
+        "NOT AFTER",
+        "NOT BEFORE",
+    ]);
     for entry in secrets {
         for row in rows(entry, now) {
             table.row(row);
@@ -34,13 +42,42 @@ fn rows(entry: &Value, now: jiff::Timestamp) -> Vec<[Cell; 7]> {
         (None, Some(pem)) => ("CA", Some(pem)),
         (None, None) => ("", None),
     };
-    let plain = |valid: &str, tone: Tone| [name.into(), kind.into(), state.into(), Cell(valid.into(), tone), "".into(), "".into(), "".into()];
-    let Some(pem) = pem else { return vec![plain("unknown", Tone::Faint)] };
-    let Some(leaf) = CertificateChain::from_pem(&pem).ok().and_then(|chain| chain.leaf().ok()) else { return vec![plain("false", Tone::Bad)] };
+    let plain = |valid: &str, tone: Tone| {
+        [
+            name.into(),
+            kind.into(),
+            state.into(),
+            Cell(valid.into(), tone),
+            "".into(),
+            "".into(),
+            "".into(),
+        ]
+    };
+    let Some(pem) = pem else {
+        return vec![plain("unknown", Tone::Faint)];
+    };
+    let Some(leaf) = CertificateChain::from_pem(&pem)
+        .ok()
+        .and_then(|chain| chain.leaf().ok())
+    else {
+        return vec![plain("false", Tone::Bad)];
+    };
     let valid = (leaf.not_before..=leaf.not_after).contains(&now.as_second());
-    let time = |seconds: i64| jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default();
+    let time = |seconds: i64| {
+        jiff::Timestamp::from_second(seconds)
+            .map(|time| time.to_string())
+            .unwrap_or_default()
+    };
     let tone = if valid { Tone::Good } else { Tone::Bad };
-    vec![[name.into(), kind.into(), state.into(), Cell(valid.to_string(), tone), leaf.serial.clone().into(), time(leaf.not_after).into(), time(leaf.not_before).into()]]
+    vec![[
+        name.into(),
+        kind.into(),
+        state.into(),
+        Cell(valid.to_string(), tone),
+        leaf.serial.clone().into(),
+        time(leaf.not_after).into(),
+        time(leaf.not_before).into(),
+    ]]
 }
 
 /// PEM that a secret holds inline, as bytes in base64 or as text.
@@ -51,5 +88,7 @@ fn inline(entry: &Value, place: &str) -> Option<String> {
         return Some(plain.to_owned());
     }
     let bytes = BASE64.decode(text(source, "inline_bytes")).ok()?;
-    String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+    String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.is_empty())
 }

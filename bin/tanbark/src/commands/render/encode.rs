@@ -35,7 +35,10 @@ pub fn render(view: &View, descriptors: &Descriptors, node: &str, parts: &[Part]
             endpoints.push(xds_encode::endpoints(&inputs));
         }
     }
-    let secrets: BTreeSet<String> = secrets(&clusters).into_iter().chain(secrets(&listeners)).collect();
+    let secrets: BTreeSet<String> = secrets(&clusters)
+        .into_iter()
+        .chain(secrets(&listeners))
+        .collect();
     let mut out = Map::new();
     out.insert("node".into(), node.into());
     for part in parts {
@@ -52,8 +55,18 @@ pub fn render(view: &View, descriptors: &Descriptors, node: &str, parts: &[Part]
 }
 
 fn all<M: Message + Name>(descriptors: &Descriptors, messages: &[M]) -> Result<Vec<Value>> {
-    let mut values = messages.iter().map(|message| Ok(descriptors.to_json(message, Names::Camel)?)).collect::<Result<Vec<Value>>>()?;
-    values.sort_by_key(|value| value.get("name").or(value.get("clusterName")).and_then(Value::as_str).unwrap_or_default().to_owned());
+    let mut values = messages
+        .iter()
+        .map(|message| Ok(descriptors.to_json(message, Names::Camel)?))
+        .collect::<Result<Vec<Value>>>()?;
+    values.sort_by_key(|value| {
+        value
+            .get("name")
+            .or(value.get("clusterName"))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    });
     Ok(values)
 }
 
@@ -107,10 +120,18 @@ fn walk<'a>(value: &'a Value, visit: &mut impl FnMut(&str, &'a Value)) {
 
 /// Names of endpoint assignments that clusters of type EDS ask for.
 fn assignments(clusters: &[Value]) -> BTreeSet<String> {
-    let eds = clusters.iter().filter(|cluster| cluster.get("type").and_then(Value::as_str) == Some("EDS"));
+    let eds = clusters
+        .iter()
+        .filter(|cluster| cluster.get("type").and_then(Value::as_str) == Some("EDS"));
     let name = |cluster: &Value| {
-        let service = cluster.pointer("/edsClusterConfig/serviceName").and_then(Value::as_str).filter(|name| !name.is_empty());
-        service.or(cluster.get("name").and_then(Value::as_str)).unwrap_or_default().to_owned()
+        let service = cluster
+            .pointer("/edsClusterConfig/serviceName")
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty());
+        service
+            .or(cluster.get("name").and_then(Value::as_str))
+            .unwrap_or_default()
+            .to_owned()
     };
     eds.map(name).collect()
 }
@@ -121,10 +142,25 @@ mod tests {
 
     #[test]
     fn names_are_found_wherever_they_stand() {
-        let listeners = [json!({"filterChains": [{"filters": [{"typedConfig": {"rds": {"routeConfigName": "80"}}}], "tls": {"certificates": [{"name": "kubernetes://c", "sdsConfig": {}}]}}]})];
-        assert_eq!(named(&listeners, "routeConfigName"), BTreeSet::from(["80".to_owned()]));
-        assert_eq!(secrets(&listeners), BTreeSet::from(["kubernetes://c".to_owned()]));
-        let clusters = [json!({"name": "a", "type": "EDS", "edsClusterConfig": {"serviceName": "b"}}), json!({"name": "c", "type": "EDS"}), json!({"name": "d", "type": "STATIC"})];
-        assert_eq!(assignments(&clusters), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
+        let listeners = [
+            json!({"filterChains": [{"filters": [{"typedConfig": {"rds": {"routeConfigName": "80"}}}], "tls": {"certificates": [{"name": "kubernetes://c", "sdsConfig": {}}]}}]}),
+        ];
+        assert_eq!(
+            named(&listeners, "routeConfigName"),
+            BTreeSet::from(["80".to_owned()])
+        );
+        assert_eq!(
+            secrets(&listeners),
+            BTreeSet::from(["kubernetes://c".to_owned()])
+        );
+        let clusters = [
+            json!({"name": "a", "type": "EDS", "edsClusterConfig": {"serviceName": "b"}}),
+            json!({"name": "c", "type": "EDS"}),
+            json!({"name": "d", "type": "STATIC"}),
+        ];
+        assert_eq!(
+            assignments(&clusters),
+            BTreeSet::from(["b".to_owned(), "c".to_owned()])
+        );
     }
 }

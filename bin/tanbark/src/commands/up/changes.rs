@@ -64,11 +64,24 @@ impl Changes {
         let problems = problems(summary);
         for (file, what) in changed {
             let name = file.display().to_string();
-            let bad = problems.iter().any(|problem| problem.starts_with(&format!("{name}:")));
-            lines.push(format!("{name} {what}{}", if bad { "; it has problems" } else { "" }));
+            let bad = problems
+                .iter()
+                .any(|problem| problem.starts_with(&format!("{name}:")));
+            lines.push(format!(
+                "{name} {what}{}",
+                if bad { "; it has problems" } else { "" }
+            ));
         }
-        lines.extend(problems.difference(&self.problems).map(|problem| report::problem_line(problem, Colour::Off)));
-        lines.extend(self.problems.difference(&problems).map(|problem| format!("mended: {problem}")));
+        lines.extend(
+            problems
+                .difference(&self.problems)
+                .map(|problem| report::problem_line(problem, Colour::Off)),
+        );
+        lines.extend(
+            self.problems
+                .difference(&problems)
+                .map(|problem| format!("mended: {problem}")),
+        );
         self.problems = problems;
         if self.warnings.len() > MAX_TOLD {
             self.warnings.clear();
@@ -79,8 +92,16 @@ impl Changes {
             }
         }
         let not_ready = not_ready(summary);
-        lines.extend(self.not_ready.difference(&not_ready).map(|pod| format!("pod {pod} is ready or gone")));
-        lines.extend(not_ready.difference(&self.not_ready).map(|pod| format!("pod {pod} is not ready")));
+        lines.extend(
+            self.not_ready
+                .difference(&not_ready)
+                .map(|pod| format!("pod {pod} is ready or gone")),
+        );
+        lines.extend(
+            not_ready
+                .difference(&self.not_ready)
+                .map(|pod| format!("pod {pod} is not ready")),
+        );
         self.not_ready = not_ready;
         lines
     }
@@ -95,14 +116,22 @@ impl Changes {
                 Some(_) => {}
             }
         }
-        changed.extend(self.files.keys().filter(|path| !now.contains_key(*path)).map(|path| (path.clone(), "removed")));
+        changed.extend(
+            self.files
+                .keys()
+                .filter(|path| !now.contains_key(*path))
+                .map(|path| (path.clone(), "removed")),
+        );
         self.files = now;
         changed
     }
 }
 
 fn files(sources: &[PathBuf]) -> BTreeMap<PathBuf, (SystemTime, u64)> {
-    let all = sources.iter().filter_map(|source| manifests::files(&std::fs::canonicalize(source).ok()?).ok()).flatten();
+    let all = sources
+        .iter()
+        .filter_map(|source| manifests::files(&std::fs::canonicalize(source).ok()?).ok())
+        .flatten();
     let stamped = all.filter_map(|path| {
         let found = std::fs::metadata(&path).ok()?;
         Some((path, (found.modified().ok()?, found.len())))
@@ -111,17 +140,29 @@ fn files(sources: &[PathBuf]) -> BTreeMap<PathBuf, (SystemTime, u64)> {
 }
 
 fn problems(summary: &Value) -> BTreeSet<String> {
-    list(summary, "/problems").iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    list(summary, "/problems")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn not_ready(summary: &Value) -> BTreeSet<String> {
-    list(summary, "/notReady").iter().map(|pod| format!("{} ({})", text(pod, "/pod"), text(pod, "/reason"))).collect()
+    list(summary, "/notReady")
+        .iter()
+        .map(|pod| format!("{} ({})", text(pod, "/pod"), text(pod, "/reason")))
+        .collect()
 }
 
 /// Each warning with what tells it from others.
 fn warnings(summary: &Value) -> impl Iterator<Item = (String, String)> {
     list(summary, "/warnings").iter().map(|warning| {
-        let line = format!("warning: {}: {}: {}", text(warning, "/object"), text(warning, "/reason"), text(warning, "/message").trim_end());
+        let line = format!(
+            "warning: {}: {}: {}",
+            text(warning, "/object"),
+            text(warning, "/reason"),
+            text(warning, "/message").trim_end()
+        );
         (format!("{} {line}", text(warning, "/time")), line)
     })
 }
@@ -144,7 +185,13 @@ mod tests {
         let lines = changes.news(&next, vec![("b.yaml".into(), "changed")]);
         assert_eq!(
             lines,
-            ["b.yaml changed; it has problems", "problem: b.yaml:2:1: new", "mended: a.yaml:1:1: old", "warning: Pod a/p: BackOff: m", "pod a/p (CrashLoopBackOff) is not ready"]
+            [
+                "b.yaml changed; it has problems",
+                "problem: b.yaml:2:1: new",
+                "mended: a.yaml:1:1: old",
+                "warning: Pod a/p: BackOff: m",
+                "pod a/p (CrashLoopBackOff) is not ready"
+            ]
         );
     }
 
@@ -152,7 +199,8 @@ mod tests {
     fn edited_added_and_removed_files_are_seen() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder_path = folder.path().canonicalize().expect("a path");
-        let write = |name: &str, text: &str| std::fs::write(folder_path.join(name), text).expect("written");
+        let write =
+            |name: &str, text: &str| std::fs::write(folder_path.join(name), text).expect("written");
         write("a.yaml", "1");
         write("b.yaml", "1");
         let mut changes = Changes::new(&[folder_path.clone()], &json!({}));
@@ -160,7 +208,26 @@ mod tests {
         write("a.yaml", "22");
         write("c.yaml", "1");
         std::fs::remove_file(folder_path.join("b.yaml")).expect("removed");
-        let names: Vec<(String, &str)> = changes.changed_files().into_iter().map(|(path, what)| (path.file_name().expect("a name").to_string_lossy().into_owned(), what)).collect();
-        assert_eq!(names, [("a.yaml".to_owned(), "changed"), ("c.yaml".to_owned(), "added"), ("b.yaml".to_owned(), "removed")]);
+        let names: Vec<(String, &str)> = changes
+            .changed_files()
+            .into_iter()
+            .map(|(path, what)| {
+                (
+                    path.file_name()
+                        .expect("a name")
+                        .to_string_lossy()
+                        .into_owned(),
+                    what,
+                )
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("a.yaml".to_owned(), "changed"),
+                ("c.yaml".to_owned(), "added"),
+                ("b.yaml".to_owned(), "removed")
+            ]
+        );
     }
 }

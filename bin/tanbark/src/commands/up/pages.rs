@@ -29,7 +29,10 @@ struct Objects {
 
 /// Asks the runtime for the objects behind the ports in its summary.
 pub async fn find(api: &Api, summary: &Value) -> Result<Vec<Page>> {
-    let (gateways, routes) = (Kind::typed("gateways.networking.istio.io")?, Kind::typed("vs")?);
+    let (gateways, routes) = (
+        Kind::typed("gateways.networking.istio.io")?,
+        Kind::typed("vs")?,
+    );
     let objects = Objects {
         services: api.list(&Kind::services(), None, None).await?,
         gateways: api.list(&gateways, None, None).await?,
@@ -51,14 +54,34 @@ fn pages(summary: &Value, objects: &Objects) -> Vec<Page> {
 }
 
 fn of_port(entry: &Value, port: u64, objects: &Objects) -> Vec<Page> {
-    let (own, address, port_name) = (text(entry, "/service"), text(entry, "/address"), text(entry, "/name"));
-    let service = objects.services.iter().find(|service| format!("{}/{}", namespace(service), name(service)) == own);
+    let (own, address, port_name) = (
+        text(entry, "/service"),
+        text(entry, "/address"),
+        text(entry, "/name"),
+    );
+    let service = objects
+        .services
+        .iter()
+        .find(|service| format!("{}/{}", namespace(service), name(service)) == own);
     let plain = || {
-        let what = if port_name.is_empty() { port.to_string() } else { port_name.to_owned() };
-        vec![Page { url: format!("{}{address}", scheme(port_name, port)), what: format!("Service {own} ({what})") }]
+        let what = if port_name.is_empty() {
+            port.to_string()
+        } else {
+            port_name.to_owned()
+        };
+        vec![Page {
+            url: format!("{}{address}", scheme(port_name, port)),
+            what: format!("Service {own} ({what})"),
+        }]
     };
-    let Some(service) = service else { return plain() };
-    let gateways: Vec<&Value> = objects.gateways.iter().filter(|gateway| selects(gateway, service)).collect();
+    let Some(service) = service else {
+        return plain();
+    };
+    let gateways: Vec<&Value> = objects
+        .gateways
+        .iter()
+        .filter(|gateway| selects(gateway, service))
+        .collect();
     if gateways.is_empty() {
         return plain();
     }
@@ -66,7 +89,10 @@ fn of_port(entry: &Value, port: u64, objects: &Objects) -> Vec<Page> {
     let mut pages = Vec::new();
     for gateway in gateways {
         let number = |server: &Value| server.pointer("/port/number").and_then(Value::as_u64);
-        for server in list(gateway, "/spec/servers").iter().filter(|server| number(server) == Some(port) || number(server) == target) {
+        for server in list(gateway, "/spec/servers")
+            .iter()
+            .filter(|server| number(server) == Some(port) || number(server) == target)
+        {
             pages.extend(of_server(gateway, server, address, objects));
         }
     }
@@ -84,37 +110,77 @@ fn of_server(gateway: &Value, server: &Value, address: &str, objects: &Objects) 
     let what = || format!("Gateway {}/{}", namespace(gateway), name(gateway));
     let mut pages = Vec::new();
     if scheme != "tcp://" {
-        for route in objects.virtual_services.iter().filter(|route| is_bound(route, gateway)) {
-            let host = list(route, "/spec/hosts").iter().filter_map(Value::as_str).find(|host| !host.contains('*'));
-            let host = host.map(|host| format!(", host {host}")).unwrap_or_default();
+        for route in objects
+            .virtual_services
+            .iter()
+            .filter(|route| is_bound(route, gateway))
+        {
+            let host = list(route, "/spec/hosts")
+                .iter()
+                .filter_map(Value::as_str)
+                .find(|host| !host.contains('*'));
+            let host = host
+                .map(|host| format!(", host {host}"))
+                .unwrap_or_default();
             let what = format!("VirtualService {}/{}{host}", namespace(route), name(route));
-            let exact = list(route, "/spec/http").iter().flat_map(|rule| list(rule, "/match")).map(|found| text(found, "/uri/exact")).filter(|path| !path.is_empty());
-            let found: Vec<Page> = exact.take(MAX_PAGES).map(|path| Page { url: format!("{scheme}{address}{path}"), what: what.clone() }).collect();
+            let exact = list(route, "/spec/http")
+                .iter()
+                .flat_map(|rule| list(rule, "/match"))
+                .map(|found| text(found, "/uri/exact"))
+                .filter(|path| !path.is_empty());
+            let found: Vec<Page> = exact
+                .take(MAX_PAGES)
+                .map(|path| Page {
+                    url: format!("{scheme}{address}{path}"),
+                    what: what.clone(),
+                })
+                .collect();
             if found.is_empty() {
-                pages.push(Page { url: format!("{scheme}{address}/"), what });
+                pages.push(Page {
+                    url: format!("{scheme}{address}/"),
+                    what,
+                });
             } else {
                 pages.extend(found);
             }
         }
     }
-    if pages.is_empty() { vec![Page { url: format!("{scheme}{address}"), what: what() }] } else { pages }
+    if pages.is_empty() {
+        vec![Page {
+            url: format!("{scheme}{address}"),
+            what: what(),
+        }]
+    } else {
+        pages
+    }
 }
 
 /// Does a Gateway's selector choose the pods behind a Service? Both select labels of the same pods.
 fn selects(gateway: &Value, service: &Value) -> bool {
     let wanted = gateway.pointer("/spec/selector").and_then(Value::as_object);
     let own = service.pointer("/spec/selector");
-    wanted.is_some_and(|wanted| !wanted.is_empty() && wanted.iter().all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value)))
+    wanted.is_some_and(|wanted| {
+        !wanted.is_empty()
+            && wanted
+                .iter()
+                .all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
+    })
 }
 
 fn is_bound(route: &Value, gateway: &Value) -> bool {
     let full = format!("{}/{}", namespace(gateway), name(gateway));
-    let names = list(route, "/spec/gateways").iter().filter_map(Value::as_str);
-    names.into_iter().any(|own| own == full || (own == name(gateway) && namespace(route) == namespace(gateway)))
+    let names = list(route, "/spec/gateways")
+        .iter()
+        .filter_map(Value::as_str);
+    names
+        .into_iter()
+        .any(|own| own == full || (own == name(gateway) && namespace(route) == namespace(gateway)))
 }
 
 fn target_port(service: &Value, port: u64) -> Option<u64> {
-    let found = list(service, "/spec/ports").iter().find(|entry| entry.get("port").and_then(Value::as_u64) == Some(port))?;
+    let found = list(service, "/spec/ports")
+        .iter()
+        .find(|entry| entry.get("port").and_then(Value::as_u64) == Some(port))?;
     found.get("targetPort").and_then(Value::as_u64)
 }
 
@@ -135,19 +201,29 @@ mod tests {
     fn urls(objects: &Objects) -> Vec<String> {
         let entry = |port: u64, name: &str| json!({"service": "n/ingress", "port": port, "name": name, "address": format!("127.0.0.1:{}", 8_000 + port)});
         let summary = json!({"urls": [entry(15_021, "status-port"), entry(80, "http2"), entry(443, "https")]});
-        pages(&summary, objects).into_iter().map(|page| page.url).collect()
+        pages(&summary, objects)
+            .into_iter()
+            .map(|page| page.url)
+            .collect()
     }
 
     #[test]
     fn ports_without_a_gateway_are_shown_as_they_are() {
-        assert_eq!(urls(&Objects::default()), ["http://127.0.0.1:8080", "https://127.0.0.1:8443"]);
+        assert_eq!(
+            urls(&Objects::default()),
+            ["http://127.0.0.1:8080", "https://127.0.0.1:8443"]
+        );
     }
 
     #[test]
     fn behind_a_gateway_only_its_servers_and_their_pages_are_shown() {
         let mut objects = Objects {
-            services: vec![json!({"metadata": {"name": "ingress", "namespace": "n"}, "spec": {"selector": {"app": "g", "istio": "ingressgateway"}, "ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}})],
-            gateways: vec![json!({"metadata": {"name": "g", "namespace": "default"}, "spec": {"selector": {"istio": "ingressgateway"}, "servers": [{"port": {"number": 8080, "protocol": "HTTP"}, "hosts": ["*"]}]}})],
+            services: vec![
+                json!({"metadata": {"name": "ingress", "namespace": "n"}, "spec": {"selector": {"app": "g", "istio": "ingressgateway"}, "ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}}),
+            ],
+            gateways: vec![
+                json!({"metadata": {"name": "g", "namespace": "default"}, "spec": {"selector": {"istio": "ingressgateway"}, "servers": [{"port": {"number": 8080, "protocol": "HTTP"}, "hosts": ["*"]}]}}),
+            ],
             virtual_services: Vec::new(),
         };
         assert_eq!(urls(&objects), ["http://127.0.0.1:8080"]);

@@ -13,7 +13,14 @@ use crate::{object, output};
 /// How often the runtime is asked.
 const LOOK: Duration = Duration::from_millis(100);
 /// Reasons that waiting hardly mends: the summary is shown when only such pods are left for [`HOPE`].
-const HOPELESS: [&str; 6] = ["ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "CreateContainerError", "StartError", "Error"];
+const HOPELESS: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CrashLoopBackOff",
+    "CreateContainerError",
+    "StartError",
+    "Error",
+];
 /// A first crash may be of a program that came before what it needs.
 const HOPE: Duration = Duration::from_secs(5);
 
@@ -23,7 +30,9 @@ pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> 
         Show::Live => ProgressBar::new(0),
         Show::Lines => ProgressBar::hidden(),
     };
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {pos}/{len} pods ready  {wide_msg:.dim}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{spinner} {bar:24} {pos}/{len} pods ready  {wide_msg:.dim}")
+    {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(120));
@@ -44,7 +53,8 @@ pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> 
         if !is_hopeless(&summary) {
             hopeless_since = None;
         }
-        let given_up = is_hopeless(&summary) && hopeless_since.get_or_insert_with(Instant::now).elapsed() > HOPE;
+        let given_up = is_hopeless(&summary)
+            && hopeless_since.get_or_insert_with(Instant::now).elapsed() > HOPE;
         if is_settled(&summary) || given_up || Instant::now() > deadline {
             bar.finish_and_clear();
             return Ok(summary);
@@ -54,7 +64,10 @@ pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> 
 }
 
 fn number(summary: &Value, pointer: &str) -> u64 {
-    summary.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+    summary
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or(0)
 }
 
 fn is_settled(summary: &Value) -> bool {
@@ -64,13 +77,23 @@ fn is_settled(summary: &Value) -> bool {
 /// Only pods are left that waiting hardly mends.
 fn is_hopeless(summary: &Value) -> bool {
     let waiting = object::list(summary, "/notReady");
-    !waiting.is_empty() && waiting.iter().all(|pod| HOPELESS.contains(&object::text(pod, "/reason")))
+    !waiting.is_empty()
+        && waiting
+            .iter()
+            .all(|pod| HOPELESS.contains(&object::text(pod, "/reason")))
 }
 
 fn waiting_for(summary: &Value) -> String {
     let waiting = object::list(summary, "/notReady");
-    let names: Vec<&str> = waiting.iter().map(|pod| object::text(pod, "/pod")).collect();
-    if names.is_empty() { String::new() } else { format!("waiting for {}", names.join(", ")) }
+    let names: Vec<&str> = waiting
+        .iter()
+        .map(|pod| object::text(pod, "/pod"))
+        .collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("waiting for {}", names.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -82,13 +105,22 @@ mod tests {
     #[test]
     fn all_ready_is_settled_and_only_broken_ones_left_is_hopeless() {
         let summary = |settled: bool, reasons: &[&str]| {
-            let pods: Vec<Value> = reasons.iter().map(|reason| json!({"pod": "a/b", "reason": reason})).collect();
+            let pods: Vec<Value> = reasons
+                .iter()
+                .map(|reason| json!({"pod": "a/b", "reason": reason}))
+                .collect();
             json!({"pods": {"total": 3, "ready": 3 - pods.len()}, "settled": settled, "notReady": pods})
         };
         assert!(is_settled(&summary(true, &[])));
         assert!(!is_settled(&summary(false, &["Pending"])));
-        assert!(!is_hopeless(&summary(false, &["CrashLoopBackOff", "NotReady"])));
-        assert!(is_hopeless(&summary(false, &["CrashLoopBackOff", "ErrImagePull"])));
+        assert!(!is_hopeless(&summary(
+            false,
+            &["CrashLoopBackOff", "NotReady"]
+        )));
+        assert!(is_hopeless(&summary(
+            false,
+            &["CrashLoopBackOff", "ErrImagePull"]
+        )));
         assert!(!is_hopeless(&summary(true, &[])));
         assert!(!is_settled(&json!({"pods": {"total": 0}, "settled": true})));
     }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::object::{self, list};
 use super::pages::Page;
+use crate::object::{self, list};
 use crate::output::{Cell, Colour, Table, Tone};
 
 /// How the validator's lines mark what is no error.
@@ -12,18 +12,35 @@ const WARNING: &str = ": warning: ";
 /// URLs, pods that are not ready, problems of files.
 pub fn text(summary: &Value, pages: &[Page], colour: Colour) -> String {
     let mut out = String::new();
-    let count = |pointer: &str| summary.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let count = |pointer: &str| {
+        summary
+            .pointer(pointer)
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+    };
     let (ready, total) = (count("/pods/ready"), count("/pods/total"));
-    let tone = if ready == total { Tone::Good } else { Tone::Doubtful };
+    let tone = if ready == total {
+        Tone::Good
+    } else {
+        Tone::Doubtful
+    };
     out.push_str(&colour.paint(&format!("{ready}/{total} pods ready"), tone));
     out.push('\n');
     let mut table = Table::default();
     for Page { url, what } in pages {
-        table.row([Cell(format!("  {url}"), Tone::Strong), Cell(what.clone(), Tone::Faint)]);
+        table.row([
+            Cell(format!("  {url}"), Tone::Strong),
+            Cell(what.clone(), Tone::Faint),
+        ]);
     }
     out.push_str(&table.render(colour));
     for pod in list(summary, "/notReady") {
-        out.push_str(&format!("{} {}: {}\n", colour.paint("not ready:", Tone::Doubtful), text_of_pod(pod), object::text(pod, "/reason")));
+        out.push_str(&format!(
+            "{} {}: {}\n",
+            colour.paint("not ready:", Tone::Doubtful),
+            text_of_pod(pod),
+            object::text(pod, "/reason")
+        ));
         let message = object::text(pod, "/message");
         if !message.is_empty() {
             out.push_str(&format!("  {}\n", message.trim_end().replace('\n', "\n  ")));
@@ -38,8 +55,16 @@ pub fn text(summary: &Value, pages: &[Page], colour: Colour) -> String {
 
 /// A problem of a file, with what it is in front.
 pub fn problem_line(problem: &str, colour: Colour) -> String {
-    let (word, tone) = if is_error(problem) { ("problem:", Tone::Bad) } else { ("warning:", Tone::Doubtful) };
-    format!("{} {}", colour.paint(word, tone), problem.replacen(WARNING, ": ", 1))
+    let (word, tone) = if is_error(problem) {
+        ("problem:", Tone::Bad)
+    } else {
+        ("warning:", Tone::Doubtful)
+    };
+    format!(
+        "{} {}",
+        colour.paint(word, tone),
+        problem.replacen(WARNING, ": ", 1)
+    )
 }
 
 /// Does a line of the runtime's list of problems say that something does not work?
@@ -61,7 +86,10 @@ mod tests {
     fn the_summary_names_what_is_wrong() {
         let summary = json!({"pods": {"total": 2, "ready": 1}, "notReady": [{"pod": "a/p", "reason": "ErrImagePull", "message": "no entry\nadd it"}],
             "problems": ["f.yaml:1:2: Kind a/b: bad", "f.yaml:3:4: warning: Kind a/b: odd"]});
-        let pages = [Page { url: "http://127.0.0.1:8080".into(), what: "a".into() }];
+        let pages = [Page {
+            url: "http://127.0.0.1:8080".into(),
+            what: "a".into(),
+        }];
         let expected = "1/2 pods ready\n  http://127.0.0.1:8080   a\nnot ready: a/p: ErrImagePull\n  no entry\n  add it\n\
             problem: f.yaml:1:2: Kind a/b: bad\nwarning: f.yaml:3:4: Kind a/b: odd\n";
         assert_eq!(text(&summary, &pages, Colour::Off), expected);

@@ -17,7 +17,10 @@ const SCRAPE: Duration = Duration::from_secs(2);
 pub async fn run(api: &Api, changes: &mut Changes) -> Result<()> {
     let colour = Colour::of(&std::io::stdout());
     let mut screen = Screen { lines: 0 };
-    let mut before = (traffic::scrape(api).await.unwrap_or_default(), Instant::now());
+    let mut before = (
+        traffic::scrape(api).await.unwrap_or_default(),
+        Instant::now(),
+    );
     let mut look = tokio::time::interval(LOOK);
     let mut scrape = tokio::time::interval(SCRAPE);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -47,11 +50,21 @@ fn text(now: &Totals, before: &(Totals, Instant), colour: Colour) -> String {
     let flows = now.since(&before.0, before.1.elapsed());
     let (columns, rows) = terminal_size().unwrap_or((100, 30));
     if flows.is_empty() {
-        return format!("{}\n", colour.paint("no traffic in the last two seconds; Ctrl-C stops the mesh", Tone::Faint));
+        return format!(
+            "{}\n",
+            colour.paint(
+                "no traffic in the last two seconds; Ctrl-C stops the mesh",
+                Tone::Faint
+            )
+        );
     }
     let table = traffic::table(&flows).render(colour);
     let room = usize::from(rows).saturating_sub(2).max(3);
-    table.lines().take(room).map(|line| format!("{}\n", cut(line, usize::from(columns)))).collect()
+    table
+        .lines()
+        .take(room)
+        .map(|line| format!("{}\n", cut(line, usize::from(columns))))
+        .collect()
 }
 
 /// The first characters of a line, escape sequences not counted, so that no line wraps.

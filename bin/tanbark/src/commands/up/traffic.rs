@@ -74,9 +74,16 @@ pub enum Encryption {
 /// Scrapes all proxies of the mesh; one that does not answer is left out.
 pub async fn scrape(api: &Api) -> anyhow::Result<Totals> {
     let pods = api.list(&Kind::pods(), None, None).await?;
-    let proxied: Vec<&Value> = pods.iter().filter(|pod| object::has_proxy(pod) && !object::deleting(pod)).collect();
+    let proxied: Vec<&Value> = pods
+        .iter()
+        .filter(|pod| object::has_proxy(pod) && !object::deleting(pod))
+        .collect();
     let pages = join_all(proxied.iter().map(|pod| {
-        let to = Port { namespace: object::namespace(pod), pod: object::name(pod), port: STATISTICS };
+        let to = Port {
+            namespace: object::namespace(pod),
+            pod: object::name(pod),
+            port: STATISTICS,
+        };
         api.pod(Method::GET, to, "/stats/prometheus")
     }));
     let mut totals = Totals::default();
@@ -100,14 +107,26 @@ impl Totals {
     }
 
     fn counts(&mut self, sample: &Sample) -> &mut Counts {
-        let reporter = if sample.label("reporter") == "destination" { Reporter::Destination } else { Reporter::Source };
+        let reporter = if sample.label("reporter") == "destination" {
+            Reporter::Destination
+        } else {
+            Reporter::Source
+        };
         let destination = match sample.label("destination_workload") {
             // What never reached a workload is named by what was asked for.
             "" | "unknown" => sample.label("destination_service_name").to_owned(),
             workload => in_namespace(workload, sample.label("destination_workload_namespace")),
         };
-        let source = in_namespace(sample.label("source_workload"), sample.label("source_workload_namespace"));
-        let edge = Edge { source, destination, protocol: sample.label("request_protocol").to_owned(), reporter };
+        let source = in_namespace(
+            sample.label("source_workload"),
+            sample.label("source_workload_namespace"),
+        );
+        let edge = Edge {
+            source,
+            destination,
+            protocol: sample.label("request_protocol").to_owned(),
+            reporter,
+        };
         self.edges.entry(edge).or_default()
     }
 
@@ -126,7 +145,9 @@ impl Totals {
         let bound = match sample.label("le") {
             "+Inf" => u64::MAX,
             // Bounds are half milliseconds at the smallest; microseconds keep them apart.
-            text => text.parse::<f64>().map_or(u64::MAX, |bound| (bound * 1_000.0) as u64),
+            text => text
+                .parse::<f64>()
+                .map_or(u64::MAX, |bound| (bound * 1_000.0) as u64),
         };
         *self.counts(sample).buckets.entry(bound).or_default() += sample.value;
     }
@@ -141,12 +162,23 @@ impl Totals {
     /// What happened between an earlier scrape and this one.
     pub fn since(&self, before: &Totals, elapsed: Duration) -> Vec<Flow> {
         let seconds = elapsed.as_secs_f64().max(0.001);
-        let changes: BTreeMap<&Edge, Counts> = self.edges.iter().map(|(edge, counts)| (edge, counts.minus(before.edges.get(edge)))).collect();
-        let of = |edge: &Edge, reporter: Reporter| changes.get(&Edge { reporter, ..edge.clone() });
+        let changes: BTreeMap<&Edge, Counts> = self
+            .edges
+            .iter()
+            .map(|(edge, counts)| (edge, counts.minus(before.edges.get(edge))))
+            .collect();
+        let of = |edge: &Edge, reporter: Reporter| {
+            changes.get(&Edge {
+                reporter,
+                ..edge.clone()
+            })
+        };
         let mut flows: Vec<Flow> = Vec::new();
         for edge in changes.keys() {
             let source = of(edge, Reporter::Source);
-            if edge.reporter == Reporter::Destination && source.is_some_and(|counts| counts.requests + counts.connections > 0.0) {
+            if edge.reporter == Reporter::Destination
+                && source.is_some_and(|counts| counts.requests + counts.connections > 0.0)
+            {
                 continue;
             }
             let counts = &changes[*edge];
@@ -156,7 +188,11 @@ impl Totals {
             let security = of(edge, Reporter::Destination).unwrap_or(counts);
             flows.push(counts.flow(edge, security, seconds));
         }
-        flows.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| (&a.source, &a.destination).cmp(&(&b.source, &b.destination))));
+        flows.sort_by(|a, b| {
+            b.rate
+                .total_cmp(&a.rate)
+                .then_with(|| (&a.source, &a.destination).cmp(&(&b.source, &b.destination)))
+        });
         flows
     }
 }
@@ -172,7 +208,9 @@ impl Counts {
 
     /// A counter that went back began anew.
     fn minus(&self, before: Option<&Counts>) -> Counts {
-        let Some(before) = before else { return self.clone() };
+        let Some(before) = before else {
+            return self.clone();
+        };
         let less = |now: f64, before: f64| if now < before { now } else { now - before };
         Counts {
             requests: less(self.requests, before.requests),
@@ -180,7 +218,16 @@ impl Counts {
             encrypted: less(self.encrypted, before.encrypted),
             plain: less(self.plain, before.plain),
             connections: less(self.connections, before.connections),
-            buckets: self.buckets.iter().map(|(bound, count)| (*bound, less(*count, before.buckets.get(bound).copied().unwrap_or(0.0)))).collect(),
+            buckets: self
+                .buckets
+                .iter()
+                .map(|(bound, count)| {
+                    (
+                        *bound,
+                        less(*count, before.buckets.get(bound).copied().unwrap_or(0.0)),
+                    )
+                })
+                .collect(),
         }
     }
 
@@ -217,7 +264,11 @@ impl Counts {
             let high = *bound as f64 / 1_000.0;
             if *count >= rank {
                 let within = *count - below;
-                return Some(if within > 0.0 { low + (high - low) * (rank - below) / within } else { high });
+                return Some(if within > 0.0 {
+                    low + (high - low) * (rank - below) / within
+                } else {
+                    high
+                });
             }
             (below, low) = (*count, high);
         }
@@ -250,8 +301,28 @@ fn in_namespace(workload: &str, namespace: &str) -> String {
 /// The table, or a hint when nothing moves.
 pub fn table(flows: &[Flow]) -> output::Table {
     use output::{Cell, Tone};
-    let mut table = output::Table::new(["", "SOURCE", "DESTINATION", "PROTOCOL", "REQ/S", "SUCCESS", "P50", "P99"]);
-    let milliseconds = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| if value < 10.0 { format!("{value:.1}ms") } else { format!("{value:.0}ms") });
+    let mut table = output::Table::new([
+        "",
+        "SOURCE",
+        "DESTINATION",
+        "PROTOCOL",
+        "REQ/S",
+        "SUCCESS",
+        "P50",
+        "P99",
+    ]);
+    let milliseconds = |value: Option<f64>| {
+        value.map_or_else(
+            || "-".into(),
+            |value| {
+                if value < 10.0 {
+                    format!("{value:.1}ms")
+                } else {
+                    format!("{value:.0}ms")
+                }
+            },
+        )
+    };
     for flow in flows {
         let (sign, tone) = match flow.encryption {
             Encryption::MutualTls => ("🔒", Tone::Good),
@@ -261,7 +332,14 @@ pub fn table(flows: &[Flow]) -> output::Table {
         let (success, success_tone) = match flow.success {
             None => ("-".to_owned(), Tone::Faint),
             Some(share) if share >= 99.95 => ("100%".to_owned(), Tone::Good),
-            Some(share) => (format!("{share:.1}%"), if share >= 99.0 { Tone::Doubtful } else { Tone::Bad }),
+            Some(share) => (
+                format!("{share:.1}%"),
+                if share >= 99.0 {
+                    Tone::Doubtful
+                } else {
+                    Tone::Bad
+                },
+            ),
         };
         table.row([
             Cell(sign.into(), tone),
@@ -282,7 +360,9 @@ mod tests {
     use super::*;
 
     fn page(reporter: &str, policy: &str, ok: u32, bad: u32) -> String {
-        let labels = format!("reporter=\"{reporter}\",source_workload=\"a\",source_workload_namespace=\"default\",destination_workload=\"b\",destination_workload_namespace=\"shop\",request_protocol=\"http\",connection_security_policy=\"{policy}\"");
+        let labels = format!(
+            "reporter=\"{reporter}\",source_workload=\"a\",source_workload_namespace=\"default\",destination_workload=\"b\",destination_workload_namespace=\"shop\",request_protocol=\"http\",connection_security_policy=\"{policy}\""
+        );
         format!(
             "istio_requests_total{{{labels},response_code=\"200\"}} {ok}\nistio_requests_total{{{labels},response_code=\"503\"}} {bad}\n\
              istio_request_duration_milliseconds_bucket{{{labels},le=\"5\"}} {}\nistio_request_duration_milliseconds_bucket{{{labels},le=\"10\"}} {}\nistio_request_duration_milliseconds_bucket{{{labels},le=\"+Inf\"}} {}\n",
@@ -300,12 +380,21 @@ mod tests {
 
     #[test]
     fn an_edge_is_counted_once_and_knows_its_encryption_from_its_end() {
-        let before = totals(&[page("source", "unknown", 10, 0), page("destination", "mutual_tls", 10, 0)]);
-        let after = totals(&[page("source", "unknown", 108, 2), page("destination", "mutual_tls", 108, 0)]);
+        let before = totals(&[
+            page("source", "unknown", 10, 0),
+            page("destination", "mutual_tls", 10, 0),
+        ]);
+        let after = totals(&[
+            page("source", "unknown", 108, 2),
+            page("destination", "mutual_tls", 108, 0),
+        ]);
         let flows = after.since(&before, Duration::from_secs(2));
         assert_eq!(flows.len(), 1);
         let flow = &flows[0];
-        assert_eq!((flow.source.as_str(), flow.destination.as_str()), ("a", "b.shop"));
+        assert_eq!(
+            (flow.source.as_str(), flow.destination.as_str()),
+            ("a", "b.shop")
+        );
         assert!((flow.rate - 50.0).abs() < 1e-9, "{flow:?}");
         assert!((flow.success.expect("HTTP") - 98.0).abs() < 1e-9);
         assert_eq!(flow.encryption, Encryption::MutualTls);

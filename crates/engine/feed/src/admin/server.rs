@@ -45,10 +45,7 @@ impl Admin {
         set("server.uptime", self.started.elapsed().as_secs());
         set("server.live", u64::from(self.is_ready()));
         // Envoy's LIVE, DRAINING and PRE_INITIALIZING.
-        let state = match (
-            self.failing.load(Ordering::Relaxed),
-            self.status.is_ready(),
-        ) {
+        let state = match (self.failing.load(Ordering::Relaxed), self.status.is_ready()) {
             (true, _) => 1,
             (false, true) => 0,
             (false, false) => 2,

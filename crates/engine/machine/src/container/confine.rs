@@ -123,6 +123,7 @@ fn give_up_rights(command: &Command) -> Result<()> {
     if let Some((user, group)) = command.identity {
         // SAFETY: acts on this process only.
         unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) };
+        hand_over_output(user, group);
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
         setgroups(&[group]).context(|| "give up groups".into())?;
         setresgid(group, group, group).context(|| "change the group".into())?;
@@ -136,6 +137,21 @@ fn give_up_rights(command: &Command) -> Result<()> {
             "forbid new privileges",
             std::io::Error::last_os_error(),
         )),
+    }
+}
+
+/// Makes output the command's own, so that it may open `/dev/stdout` and `/dev/stderr` again, as in a container engine.
+fn hand_over_output(user: u32, group: u32) {
+    for descriptor in [1, 2] {
+        // SAFETY: plain system calls on descriptors that the launcher opened; the structure is filled before it is read.
+        unsafe {
+            let mut status = std::mem::zeroed::<libc::stat>();
+            let pipe = libc::fstat(descriptor, &raw mut status) == 0
+                && status.st_mode & libc::S_IFMT == libc::S_IFIFO;
+            if pipe {
+                libc::fchown(descriptor, user, group);
+            }
+        }
     }
 }
 

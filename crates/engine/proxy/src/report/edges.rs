@@ -38,8 +38,11 @@ pub struct Edges {
     local: Arc<Peer>,
     edges: Mutex<HashMap<EdgeKey, Arc<Edge>, RandomState>>,
     /// By the address of the configuration, which the entry keeps alive.
-    plans: Mutex<HashMap<usize, (Arc<IstioStats>, Arc<Plan>), RandomState>>,
+    plans: Mutex<HashMap<usize, Compiled, RandomState>>,
 }
+
+/// A filter's configuration and what it compiles to.
+type Compiled = (Arc<IstioStats>, Arc<Plan>);
 
 #[derive(PartialEq, Eq, Hash)]
 struct EdgeKey {

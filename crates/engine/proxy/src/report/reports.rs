@@ -41,6 +41,8 @@ pub struct ExportedSpan {
 
 /// A tag whose value is an access-log format.
 type FormatTag = (Arc<str>, Arc<Format>);
+/// What the spans of one connection manager have in common.
+type Prepared = (SpanSettings, Vec<FormatTag>);
 
 /// What all workers' reporters share.
 pub struct Shared {
@@ -59,7 +61,7 @@ pub struct Reports {
     shared: Arc<Shared>,
     edges: Edges,
     /// Settings of the connection manager's tracing that was used last, which nearly always is the next one too.
-    settings: Mutex<Option<(Arc<Tracing>, Arc<(SpanSettings, Vec<FormatTag>)>)>>,
+    settings: Mutex<Option<(Arc<Tracing>, Arc<Prepared>)>>,
     local: Arc<Peer>,
     complained: AtomicBool,
 }
@@ -128,7 +130,7 @@ impl Reports {
         }
     }
 
-    fn span_settings(&self, tracing: &Arc<Tracing>, provider: &TracingProvider) -> Arc<(SpanSettings, Vec<FormatTag>)> {
+    fn span_settings(&self, tracing: &Arc<Tracing>, provider: &TracingProvider) -> Arc<Prepared> {
         let mut kept = self.settings.lock();
         if let Some((of, settings)) = kept.as_ref()
             && Arc::ptr_eq(of, tracing)
