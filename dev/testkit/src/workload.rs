@@ -32,10 +32,19 @@ pub fn namespace(name: &str, sidecars: bool) -> String {
     document(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"istio-injection": injection}}}))
 }
 
-/// A Service with the echo's ports over the pods that carry all of `selector`.
+/// A Service with the echo's HTTP port over the pods that carry all of `selector`.
 pub fn service(namespace: &str, name: &str, selector: &[(&str, &str)]) -> String {
+    service_of(namespace, name, selector, &PORTS[..1])
+}
+
+/// A Service with all of the echo's ports.
+pub fn whole_service(namespace: &str, name: &str, selector: &[(&str, &str)]) -> String {
+    service_of(namespace, name, selector, &PORTS)
+}
+
+fn service_of(namespace: &str, name: &str, selector: &[(&str, &str)], ports: &[(&str, u16, u16)]) -> String {
     let selector: serde_json::Map<String, Value> = selector.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-    let ports: Vec<Value> = PORTS.iter().map(|(name, port, target)| json!({"name": name, "port": port, "targetPort": target})).collect();
+    let ports: Vec<Value> = ports.iter().map(|(name, port, target)| json!({"name": name, "port": port, "targetPort": target})).collect();
     document(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
         "spec": {"selector": selector, "ports": ports},
@@ -128,7 +137,7 @@ impl Workload {
 
     /// Its service account, Deployment, and a Service of its name over all versions.
     pub fn with_service(&self) -> String {
-        format!("{}{}", self.yaml(), service(&self.namespace, &self.name, &[("app", &self.name)]))
+        format!("{}{}", self.yaml(), whole_service(&self.namespace, &self.name, &[("app", &self.name)]))
     }
 }
 

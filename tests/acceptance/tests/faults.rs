@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acceptance::{CLIENT, Mesh, Proxy, base, by_chance, within_a_point};
-use testkit::{echo, echo_program, eventually, service};
+use testkit::{echo, echo_program, eventually, service, whole_service};
 
 const DELAY_FOR_ONE_USER: &str = "
 apiVersion: networking.istio.io/v1
@@ -56,14 +56,15 @@ spec:
   - fault:
       abort: {percentage: {value: 100}, grpcStatus: UNAVAILABLE}
     route:
-    - destination: {host: calls}
+    - destination: {host: calls, port: {number: 9090}}
 ";
 
 fn faults(proxy: Proxy) {
     let mut yaml = base() + &echo("echo").yaml();
-    for name in ["delayed", "aborted", "shares", "calls"] {
+    for name in ["delayed", "aborted", "shares"] {
         yaml += &service("default", name, &[("app", "echo")]);
     }
+    yaml += &whole_service("default", "calls", &[("app", "echo")]);
     let builder = Mesh::builder().proxy(proxy).file("mesh.yaml", &yaml).file("delay.yaml", DELAY_FOR_ONE_USER);
     let mesh = builder.file("abort.yaml", ABORT_FOR_ALL).file("shares.yaml", SHARES).file("grpc.yaml", GRPC_ABORT).start();
 

@@ -224,7 +224,7 @@ async fn write_volumes(context: &Arc<Context>) {
                 continue;
             };
             if pod.folder.join("etc").exists()
-                && let Err(problem) = pod::volumes(&context, &pod, &network).write()
+                && let Err(problem) = pod::write_volumes(&context, &pod, &network)
             {
                 tracing::debug!(
                     ?problem,

@@ -78,6 +78,8 @@ pub struct Pod {
     pub stop: watch::Sender<Stop>,
     /// Its folder in the memory file system.
     pub folder: PathBuf,
+    /// Held while its volumes are written: its worker does that, and whoever sees that a source changed.
+    writing: Mutex<()>,
 }
 
 impl Pod {
@@ -95,6 +97,7 @@ impl Pod {
             changed: watch::channel(0).0,
             stop: watch::channel(Stop::No).0,
             folder,
+            writing: Mutex::default(),
         }
     }
 
@@ -240,6 +243,12 @@ pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> 
     }
 }
 
+/// Writes the volumes of a pod, one writer at a time.
+pub fn write_volumes(context: &Context, pod: &Pod, network: &PodNetwork) -> Result<(), Problem> {
+    let _alone = pod.writing.lock();
+    volumes(context, pod, network).write()
+}
+
 async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
     let Some(network) = pod.network.lock().clone() else {
         return Ok(());
@@ -250,7 +259,7 @@ async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> 
     let mut told = String::new();
     loop {
         version.mark_unchanged();
-        match volumes(context, pod, &network).write() {
+        match write_volumes(context, pod, &network) {
             Ok(()) => return Ok(()),
             Err(Problem::Failed(error)) => return Err(error),
             Err(Problem::Waiting(missing)) => {

@@ -34,11 +34,10 @@ pub fn location(redirect: &Redirect, matches: &RouteMatch, request: &Request<'_>
     let host = redirect.host.as_deref().unwrap_or(original_host);
     let port = match redirect.port {
         Some(port) => format!(":{port}"),
-        // A port given by the client is kept only together with its host and scheme's default.
-        None if redirect.host.is_none() && !is_default_port(request.scheme, original_port) => original_port.to_owned(),
-        None => String::new(),
+        // A port given by the client is kept only together with its host, and not the default of a scheme that changes.
+        None if redirect.host.is_some() || (scheme != request.scheme && is_default_port(request.scheme, original_port)) => String::new(),
+        None => original_port.to_owned(),
     };
-    let port = if is_default_port(scheme, &port) { "" } else { &port };
     format!("{scheme}://{host}{port}{}", path(redirect, matches, request.path))
 }
 
@@ -102,7 +101,7 @@ mod tests {
         assert_eq!(to(|_| ()), "http://a.test:8080/old/x?q=1");
         assert_eq!(to(|r| r.scheme = RedirectScheme::Https), "https://a.test:8080/old/x?q=1");
         assert_eq!(to(|r| r.host = Some("b.test".into())), "http://b.test/old/x?q=1");
-        assert_eq!(to(|r| r.port = Some(80)), "http://a.test/old/x?q=1");
+        assert_eq!(to(|r| r.port = Some(80)), "http://a.test:80/old/x?q=1");
         assert_eq!(to(|r| r.port = Some(443)), "http://a.test:443/old/x?q=1");
         assert_eq!(to(|r| r.path = RedirectPath::Prefix("/new".into())), "http://a.test:8080/new/x?q=1");
         assert_eq!(to(|r| r.path = RedirectPath::Replace("/n?z".into())), "http://a.test:8080/n?z");

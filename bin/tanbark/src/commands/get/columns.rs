@@ -1,206 +1,143 @@
 //! The columns of each kind, as kubectl and Istio's CRDs print them. Pure.
 
+mod pod;
+mod workload;
+
 use serde_json::Value;
 
 use crate::kind::Kind;
-use crate::object::{
-    age, condition, deleting, list, name, number, or_none, pairs, plain, ready, short_duration,
-    text,
-};
+use crate::object::{age, list, name, number, or_none, pairs, plain, ready, short_duration, text};
 use crate::output::{Cell, Tone};
 
 /// Titles of a kind's columns.
 pub fn header(kind: &Kind, wide: bool) -> Vec<&'static str> {
-    let (usual, more): (&[&str], &[&str]) = match (kind.group.as_str(), kind.kind.as_str()) {
+    let (usual, more) = match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => (
-            &["NAME", "READY", "STATUS", "RESTARTS", "AGE"],
-            &["IP", "NODE", "NOMINATED NODE", "READINESS GATES"],
+            "NAME|READY|STATUS|RESTARTS|AGE",
+            "IP|NODE|NOMINATED NODE|READINESS GATES",
         ),
-        ("", "Service") => (
-            &[
-                "NAME",
-                "TYPE",
-                "CLUSTER-IP",
-                "EXTERNAL-IP",
-                "PORT(S)",
-                "AGE",
-            ],
-            &["SELECTOR"],
-        ),
-        ("", "Namespace") => (&["NAME", "STATUS", "AGE"], &[]),
-        ("", "Node") => (
-            &["NAME", "STATUS", "ROLES", "AGE", "VERSION"],
-            &["INTERNAL-IP"],
-        ),
-        ("", "ConfigMap") => (&["NAME", "DATA", "AGE"], &[]),
-        ("", "Secret") => (&["NAME", "TYPE", "DATA", "AGE"], &[]),
-        ("", "Endpoints") => (&["NAME", "ENDPOINTS", "AGE"], &[]),
-        ("", "Event") => (
-            &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"],
-            &["NAME"],
-        ),
+        ("", "Service") => ("NAME|TYPE|CLUSTER-IP|EXTERNAL-IP|PORT(S)|AGE", "SELECTOR"),
+        ("", "Namespace") => ("NAME|STATUS|AGE", ""),
+        ("", "Node") => ("NAME|STATUS|ROLES|AGE|VERSION", "INTERNAL-IP"),
+        ("", "ConfigMap") => ("NAME|DATA|AGE", ""),
+        ("", "Secret") => ("NAME|TYPE|DATA|AGE", ""),
+        ("", "Endpoints") => ("NAME|ENDPOINTS|AGE", ""),
+        ("", "Event") => ("LAST SEEN|TYPE|REASON|OBJECT|MESSAGE", "NAME"),
         ("apps", "Deployment") => (
-            &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
-            &["CONTAINERS", "IMAGES", "SELECTOR"],
+            "NAME|READY|UP-TO-DATE|AVAILABLE|AGE",
+            "CONTAINERS|IMAGES|SELECTOR",
         ),
         ("apps", "ReplicaSet") => (
-            &["NAME", "DESIRED", "CURRENT", "READY", "AGE"],
-            &["CONTAINERS", "IMAGES", "SELECTOR"],
+            "NAME|DESIRED|CURRENT|READY|AGE",
+            "CONTAINERS|IMAGES|SELECTOR",
         ),
-        ("apps", "StatefulSet") => (&["NAME", "READY", "AGE"], &["CONTAINERS", "IMAGES"]),
+        ("apps", "StatefulSet") => ("NAME|READY|AGE", "CONTAINERS|IMAGES"),
         ("apps", "DaemonSet") => (
-            &[
-                "NAME",
-                "DESIRED",
-                "CURRENT",
-                "READY",
-                "UP-TO-DATE",
-                "AVAILABLE",
-                "AGE",
-            ],
-            &["CONTAINERS", "IMAGES", "SELECTOR"],
+            "NAME|DESIRED|CURRENT|READY|UP-TO-DATE|AVAILABLE|AGE",
+            "CONTAINERS|IMAGES|SELECTOR",
         ),
         ("batch", "Job") => (
-            &["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"],
-            &["CONTAINERS", "IMAGES", "SELECTOR"],
+            "NAME|STATUS|COMPLETIONS|DURATION|AGE",
+            "CONTAINERS|IMAGES|SELECTOR",
         ),
-        ("discovery.k8s.io", "EndpointSlice") => {
-            (&["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"], &[])
-        }
-        ("networking.istio.io", "VirtualService") => (&["NAME", "GATEWAYS", "HOSTS", "AGE"], &[]),
-        ("networking.istio.io", "DestinationRule") => (&["NAME", "HOST", "AGE"], &[]),
-        ("networking.istio.io", "ServiceEntry") => {
-            (&["NAME", "HOSTS", "LOCATION", "RESOLUTION", "AGE"], &[])
-        }
-        ("networking.istio.io", "WorkloadEntry") => (&["NAME", "AGE", "ADDRESS"], &[]),
-        ("security.istio.io", "PeerAuthentication") => (&["NAME", "MODE", "AGE"], &[]),
-        ("security.istio.io", "AuthorizationPolicy") => (&["NAME", "ACTION", "AGE"], &[]),
-        _ => (&["NAME", "AGE"], &[]),
+        ("discovery.k8s.io", "EndpointSlice") => ("NAME|ADDRESSTYPE|PORTS|ENDPOINTS|AGE", ""),
+        ("networking.istio.io", "VirtualService") => ("NAME|GATEWAYS|HOSTS|AGE", ""),
+        ("networking.istio.io", "DestinationRule") => ("NAME|HOST|AGE", ""),
+        ("networking.istio.io", "ServiceEntry") => ("NAME|HOSTS|LOCATION|RESOLUTION|AGE", ""),
+        ("networking.istio.io", "WorkloadEntry") => ("NAME|AGE|ADDRESS", ""),
+        ("security.istio.io", "PeerAuthentication") => ("NAME|MODE|AGE", ""),
+        ("security.istio.io", "AuthorizationPolicy") => ("NAME|ACTION|AGE", ""),
+        _ => ("NAME|AGE", ""),
     };
+    let more = if wide { more } else { "" };
     usual
-        .iter()
-        .chain(if wide { more } else { &[] })
-        .copied()
+        .split('|')
+        .chain(more.split('|').filter(|title| !title.is_empty()))
         .collect()
 }
 
 /// One object's cells, under [`header`].
 pub fn row(kind: &Kind, object: &Value, wide: bool, now: jiff::Timestamp) -> Vec<Cell> {
-    let aged = || Cell::from(age(object, now));
-    let named = || Cell::from(name(object));
-    let texts = |pointer: &str| -> Cell { or_empty_list(object, pointer).into() };
-    let mut cells: Vec<Cell> = match (kind.group.as_str(), kind.kind.as_str()) {
-        ("", "Pod") => return pod(object, wide, now),
-        ("", "Service") => service(object, now),
-        ("", "Namespace") => vec![named(), text(object, "/status/phase").into(), aged()],
-        ("", "Node") => vec![
-            named(),
-            if ready(object) { "Ready" } else { "NotReady" }.into(),
-            "<none>".into(),
-            aged(),
-            text(object, "/status/nodeInfo/kubeletVersion").into(),
-        ],
-        ("", "ConfigMap") => vec![
-            named(),
-            (size(object, "data") + size(object, "binaryData"))
-                .to_string()
-                .into(),
-            aged(),
-        ],
-        ("", "Secret") => vec![
-            named(),
-            text(object, "/type").into(),
-            size(object, "data").to_string().into(),
-            aged(),
-        ],
-        ("", "Endpoints") => vec![named(), endpoints(object).into(), aged()],
+    let mut cells = match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "Pod") => return pod::row(object, wide, now),
         ("", "Event") => return event(object, wide, now),
-        ("apps", "Deployment") => {
-            let ready = format!(
-                "{}/{}",
-                number(object, "/status/readyReplicas"),
-                number(object, "/spec/replicas")
-            );
-            let count = |pointer: &str| Cell::from(number(object, pointer).to_string());
-            vec![
-                named(),
-                fraction(ready),
-                count("/status/updatedReplicas"),
-                count("/status/availableReplicas"),
-                aged(),
-            ]
-        }
-        ("apps", "ReplicaSet") => {
-            let count = |pointer: &str| Cell::from(number(object, pointer).to_string());
-            vec![
-                named(),
-                count("/spec/replicas"),
-                count("/status/replicas"),
-                count("/status/readyReplicas"),
-                aged(),
-            ]
-        }
-        ("apps", "StatefulSet") => vec![
-            named(),
-            fraction(format!(
-                "{}/{}",
-                number(object, "/status/readyReplicas"),
-                number(object, "/spec/replicas")
-            )),
-            aged(),
-        ],
-        ("apps", "DaemonSet") => {
-            let count =
-                |field: &str| Cell::from(number(object, &format!("/status/{field}")).to_string());
-            vec![
-                named(),
-                count("desiredNumberScheduled"),
-                count("currentNumberScheduled"),
-                count("numberReady"),
-                count("updatedNumberScheduled"),
-                count("numberAvailable"),
-                aged(),
-            ]
-        }
-        ("batch", "Job") => job(object, now),
-        ("discovery.k8s.io", "EndpointSlice") => vec![
-            named(),
-            text(object, "/addressType").into(),
-            slice_ports(object).into(),
-            slice_addresses(object).into(),
-            aged(),
-        ],
-        ("networking.istio.io", "VirtualService") => vec![
-            named(),
-            texts("/spec/gateways"),
-            texts("/spec/hosts"),
-            aged(),
-        ],
-        ("networking.istio.io", "DestinationRule") => {
-            vec![named(), text(object, "/spec/host").into(), aged()]
-        }
-        ("networking.istio.io", "ServiceEntry") => vec![
-            named(),
-            texts("/spec/hosts"),
-            text(object, "/spec/location").into(),
-            text(object, "/spec/resolution").into(),
-            aged(),
-        ],
-        ("networking.istio.io", "WorkloadEntry") => {
-            vec![named(), aged(), text(object, "/spec/address").into()]
-        }
-        ("security.istio.io", "PeerAuthentication") => {
-            vec![named(), text(object, "/spec/mtls/mode").into(), aged()]
-        }
-        ("security.istio.io", "AuthorizationPolicy") => {
-            vec![named(), text(object, "/spec/action").into(), aged()]
-        }
-        _ => vec![named(), aged()],
+        ("", "Service") => service(object, now),
+        ("apps" | "batch", _) => workload::row(kind, object, now),
+        ("", _) | ("discovery.k8s.io", _) => core(kind, object, now),
+        _ => istio(kind, object, now),
     };
     if wide {
         cells.extend(more(kind, object).into_iter().map(Cell::from));
     }
     cells
+}
+
+/// Name, what a kind has between, and age.
+fn framed(object: &Value, between: Vec<Cell>, now: jiff::Timestamp) -> Vec<Cell> {
+    let mut cells = vec![Cell::from(name(object))];
+    cells.extend(between);
+    cells.push(age(object, now).into());
+    cells
+}
+
+fn core(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Vec<Cell> {
+    let between: Vec<Cell> = match kind.kind.as_str() {
+        "Namespace" => vec![text(object, "/status/phase").into()],
+        "Node" => {
+            let mut cells = framed(
+                object,
+                vec![
+                    if ready(object) { "Ready" } else { "NotReady" }.into(),
+                    "<none>".into(),
+                ],
+                now,
+            );
+            cells.push(text(object, "/status/nodeInfo/kubeletVersion").into());
+            return cells;
+        }
+        "ConfigMap" => vec![
+            (size(object, "data") + size(object, "binaryData"))
+                .to_string()
+                .into(),
+        ],
+        "Secret" => vec![
+            text(object, "/type").into(),
+            size(object, "data").to_string().into(),
+        ],
+        "Endpoints" => vec![endpoints(object).into()],
+        "EndpointSlice" => vec![
+            text(object, "/addressType").into(),
+            slice_ports(object).into(),
+            slice_addresses(object).into(),
+        ],
+        _ => Vec::new(),
+    };
+    framed(object, between, now)
+}
+
+fn istio(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Vec<Cell> {
+    let texts = |pointer: &str| Cell::from(or_empty_list(object, pointer));
+    let one = |pointer: &str| Cell::from(text(object, pointer));
+    let between = match (kind.group.as_str(), kind.kind.as_str()) {
+        ("networking.istio.io", "VirtualService") => {
+            vec![texts("/spec/gateways"), texts("/spec/hosts")]
+        }
+        ("networking.istio.io", "DestinationRule") => vec![one("/spec/host")],
+        ("networking.istio.io", "ServiceEntry") => vec![
+            texts("/spec/hosts"),
+            one("/spec/location"),
+            one("/spec/resolution"),
+        ],
+        ("networking.istio.io", "WorkloadEntry") => {
+            let mut cells = framed(object, Vec::new(), now);
+            cells.push(one("/spec/address"));
+            return cells;
+        }
+        ("security.istio.io", "PeerAuthentication") => vec![one("/spec/mtls/mode")],
+        ("security.istio.io", "AuthorizationPolicy") => vec![one("/spec/action")],
+        _ => Vec::new(),
+    };
+    framed(object, between, now)
 }
 
 fn more(kind: &Kind, object: &Value) -> Vec<String> {
@@ -239,178 +176,6 @@ fn or_empty_list(object: &Value, pointer: &str) -> String {
         .pointer(pointer)
         .map(Value::to_string)
         .unwrap_or_default()
-}
-
-/// `2/3` in the colour of what it means.
-fn fraction(text: String) -> Cell {
-    let whole = text
-        .split_once('/')
-        .is_some_and(|(part, whole)| part == whole);
-    let tone = if whole { Tone::Plain } else { Tone::Doubtful };
-    Cell(text, tone)
-}
-
-fn pod(pod: &Value, wide: bool, now: jiff::Timestamp) -> Vec<Cell> {
-    let Summary {
-        ready,
-        total,
-        status,
-        restarts,
-        last_restart,
-    } = summary(pod);
-    let ago = last_restart
-        .and_then(|stamp| crate::object::seconds_since(&stamp, now))
-        .map(|seconds| format!(" ({} ago)", short_duration(seconds)))
-        .unwrap_or_default();
-    let tone = match status.as_str() {
-        "Running" if ready == total => Tone::Plain,
-        "Completed" | "Succeeded" | "Terminating" => Tone::Faint,
-        "Running" | "Pending" | "PodInitializing" | "ContainerCreating" => Tone::Doubtful,
-        status
-            if status.starts_with("Init:")
-                && !status.contains("rror")
-                && !status.contains("Crash") =>
-        {
-            Tone::Doubtful
-        }
-        _ => Tone::Bad,
-    };
-    let restarts = if restarts > 0 {
-        format!("{restarts}{ago}")
-    } else {
-        "0".into()
-    };
-    let mut cells = vec![
-        name(pod).into(),
-        Cell(
-            format!("{ready}/{total}"),
-            if ready == total {
-                Tone::Plain
-            } else {
-                Tone::Doubtful
-            },
-        ),
-        Cell(status, tone),
-        restarts.into(),
-        age(pod, now).into(),
-    ];
-    if wide {
-        let or_none = |pointer: &str| Cell::from(or_none(text(pod, pointer).to_owned()));
-        cells.extend([
-            or_none("/status/podIP"),
-            or_none("/spec/nodeName"),
-            "<none>".into(),
-            "<none>".into(),
-        ]);
-    }
-    cells
-}
-
-/// What kubectl's pod line says.
-pub struct Summary {
-    pub ready: usize,
-    pub total: usize,
-    pub status: String,
-    pub restarts: i64,
-    pub last_restart: Option<String>,
-}
-
-/// A pod's line by kubectl's rules: sidecars count as containers, an unfinished init container hides the rest.
-pub fn summary(pod: &Value) -> Summary {
-    let stays = |name: &str| {
-        list(pod, "/spec/initContainers").iter().any(|container| {
-            text(container, "/name") == name && text(container, "/restartPolicy") == "Always"
-        })
-    };
-    let sidecars = list(pod, "/spec/initContainers")
-        .iter()
-        .filter(|container| text(container, "/restartPolicy") == "Always")
-        .count();
-    let total = list(pod, "/spec/containers").len() + sidecars;
-    let mut status = match text(pod, "/status/reason") {
-        "" => text(pod, "/status/phase").to_owned(),
-        reason => reason.to_owned(),
-    };
-    let (mut ready, mut restarts, mut last_restart) = (0, 0, None);
-    let count = |container: &Value, restarts: &mut i64, last: &mut Option<String>| {
-        *restarts += number(container, "/restartCount");
-        let ended = text(container, "/lastState/terminated/finishedAt");
-        if !ended.is_empty() && last.as_deref() < Some(ended) {
-            *last = Some(ended.to_owned());
-        }
-    };
-    let mut initializing = None;
-    let init = list(pod, "/status/initContainerStatuses");
-    let init_total = list(pod, "/spec/initContainers").len();
-    for (at, container) in init.iter().enumerate() {
-        let sidecar = stays(text(container, "/name"));
-        let is = |field: &str| container.get(field) == Some(&Value::Bool(true));
-        count(container, &mut restarts, &mut last_restart);
-        if sidecar && is("ready") {
-            ready += 1;
-        }
-        let done = (sidecar && is("started"))
-            || (container.pointer("/state/terminated").is_some()
-                && number(container, "/state/terminated/exitCode") == 0);
-        if done || initializing.is_some() {
-            continue;
-        }
-        initializing = Some(
-            match (
-                text(container, "/state/terminated/reason"),
-                text(container, "/state/waiting/reason"),
-            ) {
-                ("", "" | "PodInitializing") => format!("Init:{at}/{init_total}"),
-                ("", waiting) => format!("Init:{waiting}"),
-                (ended, _) => format!("Init:{ended}"),
-            },
-        );
-    }
-    let mut applications_running = false;
-    let mut reason = None;
-    for container in list(pod, "/status/containerStatuses").iter().rev() {
-        count(container, &mut restarts, &mut last_restart);
-        match (
-            text(container, "/state/waiting/reason"),
-            text(container, "/state/terminated/reason"),
-        ) {
-            ("", "") if container.pointer("/state/terminated").is_some() => {
-                reason = Some(format!(
-                    "ExitCode:{}",
-                    number(container, "/state/terminated/exitCode")
-                ))
-            }
-            ("", "") => {
-                let is_ready = container.get("ready") == Some(&Value::Bool(true));
-                ready += usize::from(is_ready);
-                applications_running |= is_ready && container.pointer("/state/running").is_some();
-            }
-            ("", ended) => reason = Some(ended.to_owned()),
-            (waiting, _) => reason = Some(waiting.to_owned()),
-        }
-    }
-    match (initializing, reason) {
-        (Some(initializing), _) => status = initializing,
-        (None, Some(reason)) if reason == "Completed" && applications_running => {
-            status = if condition(pod, "Ready") {
-                "Running".into()
-            } else {
-                "NotReady".into()
-            }
-        }
-        (None, Some(reason)) => status = reason,
-        (None, None) => {}
-    }
-    if deleting(pod) {
-        status = "Terminating".into();
-    }
-    Summary {
-        ready,
-        total,
-        status,
-        restarts,
-        last_restart,
-    }
 }
 
 fn service(service: &Value, now: jiff::Timestamp) -> Vec<Cell> {
@@ -507,32 +272,6 @@ fn shortened(all: Vec<String>) -> String {
     } else {
         text
     }
-}
-
-fn job(job: &Value, now: jiff::Timestamp) -> Vec<Cell> {
-    let wanted = job
-        .pointer("/spec/completions")
-        .and_then(Value::as_i64)
-        .unwrap_or(1);
-    let status = if condition(job, "Complete") {
-        "Complete"
-    } else if condition(job, "Failed") {
-        "Failed"
-    } else {
-        "Running"
-    };
-    let began: Option<jiff::Timestamp> = text(job, "/status/startTime").parse().ok();
-    let ended: jiff::Timestamp = text(job, "/status/completionTime").parse().unwrap_or(now);
-    let duration = began
-        .map(|began| short_duration((ended.as_second() - began.as_second()).max(0)))
-        .unwrap_or_default();
-    vec![
-        name(job).into(),
-        status.into(),
-        format!("{}/{wanted}", number(job, "/status/succeeded")).into(),
-        duration.into(),
-        age(job, now).into(),
-    ]
 }
 
 fn event(event: &Value, wide: bool, now: jiff::Timestamp) -> Vec<Cell> {

@@ -262,16 +262,19 @@ fn destination_hashes(scope: &Scope<'_>, to: &Destination) -> Vec<HashPolicy> {
 
 pub(super) fn redirect(scope: &Scope<'_>, redirect: &HttpRedirect, route: &mut Route) {
     let default_port = if scope.is_tls { 443 } else { 80 };
+    let scheme_port = match redirect.scheme.as_deref() {
+        Some("https") => 443,
+        Some("http") => 80,
+        _ => default_port,
+    };
     let port = match redirect.port {
         None => 0,
+        // The scheme's own port is not written into the answer.
+        Some(RedirectPort::Number(port)) if port == scheme_port => 0,
         Some(RedirectPort::Number(port)) => port,
         Some(RedirectPort::FromRequest) if scope.port == default_port => 0,
         Some(RedirectPort::FromRequest) => scope.port,
-        Some(RedirectPort::FromProtocolDefault) => match redirect.scheme.as_deref() {
-            Some("https") => 443,
-            Some("http") => 80,
-            _ => default_port,
-        },
+        Some(RedirectPort::FromProtocolDefault) => scheme_port,
     };
     let code = match redirect.code {
         302 => RedirectResponseCode::Found,

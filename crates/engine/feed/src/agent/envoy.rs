@@ -146,6 +146,8 @@ fn command(settings: &AgentSettings) -> Command {
     command.args([
         "--disable-hot-restart",
         "--allow-unknown-static-fields",
+        // We send some fields that newer Envoys call deprecated because older ones and Istio's know no other.
+        "--skip-deprecated-logs",
         "--file-flush-interval-msec",
         "1000",
     ]);
