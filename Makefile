@@ -17,7 +17,7 @@ build: ## Build all programs, optimised
 	cargo build --release --locked -p tanbark -p tanbark-proxy -p bookinfo -p echo
 
 demo: tools build ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
-	@target/release/tanbark up samples/demo samples/bookinfo --images samples/images.yaml
+	@target/release/tanbark up samples/demo --images samples/images.yaml
 
 test: test-tools ## All tests
 	cargo build --locked --workspace --all-targets

@@ -13,10 +13,18 @@ pub fn users() -> Vec<User> {
 /// The pod that requests come from.
 pub const CLIENT: &[&str] = &["deploy/client-v1"];
 
+/// Istio shows few of Envoy's statistics unless a pod asks for more; this is how users ask.
+pub const ALL_STATISTICS: (&str, &str) = ("proxy.istio.io/config", "proxyStatsMatcher: {inclusionRegexps: ['.*']}");
+
 /// Settings, a namespace with sidecars and a pod to send requests from: what most scenarios start with.
 pub fn base() -> String {
-    let client = testkit::echo("client").yaml();
-    format!("{}{}{client}", testkit::mesh_settings(), testkit::namespace("default", true))
+    let client = testkit::echo("client").annotation(ALL_STATISTICS.0, ALL_STATISTICS.1).yaml();
+    mesh_settings_and_namespace() + &client
+}
+
+/// Settings and a namespace with sidecars.
+pub fn mesh_settings_and_namespace() -> String {
+    format!("{}{}", testkit::mesh_settings(), testkit::namespace("default", true))
 }
 
 /// Runs what is a matter of chance up to three times. A share of 10,000 random draws is off by more than one point once in some twenty to a

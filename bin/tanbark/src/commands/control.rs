@@ -1,7 +1,7 @@
 //! The hidden command `control`: the control plane in its pod, set up by the runtime through its environment.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub struct Args {
     root_namespace: String,
     #[arg(long, env = "TANBARK_CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
+    /// MeshConfig as a file; a ConfigMap `istio` takes its place
+    #[arg(long, env = "TANBARK_MESH_CONFIG")]
+    mesh_config: Option<PathBuf>,
     /// Lifetime of workload certificates (`24h`)
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL")]
     workload_ttl: Option<String>,
@@ -72,6 +75,7 @@ fn settings(args: Args) -> Result<Settings> {
         trust_domain,
         root_namespace,
         cluster_domain,
+        mesh_config,
         workload_ttl,
     } = args;
     let ttl = match workload_ttl {
@@ -79,11 +83,13 @@ fn settings(args: Args) -> Result<Settings> {
             .map_err(|why| anyhow::anyhow!("DEFAULT_WORKLOAD_CERT_TTL: {text} {why}"))?,
         None => WORKLOAD_TTL,
     };
+    let mesh = mesh_config.as_deref().map(read_mesh).transpose()?;
     let any = |port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     Ok(Settings {
         api: ApiAddress::UnixSocket(api_socket),
         ca_directory: folder,
         trust_domain: TrustDomain::parse(&trust_domain).context("TRUST_DOMAIN")?,
+        mesh,
         root_namespace,
         cluster_domain,
         listen: Listen {
@@ -94,4 +100,15 @@ fn settings(args: Args) -> Result<Settings> {
         },
         workload_ttl: ttl,
     })
+}
+
+/// Reads a MeshConfig file; what is wrong with parts of it is told and does not stop the control plane.
+fn read_mesh(path: &Path) -> Result<mesh_model::MeshConfig> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let value: serde_json::Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    let (mesh, problems) = ingest::parse_mesh(&value);
+    for problem in &problems {
+        tracing::warn!(file = %path.display(), "{problem}");
+    }
+    mesh.with_context(|| format!("{} is not a mesh configuration", path.display()))
 }

@@ -18,5 +18,9 @@ pub enum AccessLogSink {
     /// `/dev/stdout`, `/dev/stderr` or a file path.
     File { path: Arc<str>, format: Arc<Format> },
     /// OpenTelemetry logs over gRPC.
-    OpenTelemetry { cluster: ClusterName, log_name: Arc<str>, body: Option<Arc<Format>> },
+    OpenTelemetry {
+        cluster: ClusterName,
+        log_name: Arc<str>,
+        body: Option<Arc<Format>>,
+    },
 }

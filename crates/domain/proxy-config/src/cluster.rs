@@ -45,15 +45,28 @@ pub struct Cluster {
 pub enum Discovery {
     Static(Arc<Endpoints>),
     /// By this name through EDS.
-    Eds { service_name: Arc<str> },
+    Eds {
+        service_name: Arc<str>,
+    },
     /// Every address of every name is an endpoint (STRICT_DNS).
-    StrictDns { endpoints: Arc<[DnsEndpoints]>, refresh: DnsRefresh },
+    StrictDns {
+        endpoints: Arc<[DnsEndpoints]>,
+        refresh: DnsRefresh,
+    },
     /// Connections go to whatever the name resolves to now (LOGICAL_DNS).
-    LogicalDns { endpoints: Arc<[DnsEndpoints]>, refresh: DnsRefresh },
+    LogicalDns {
+        endpoints: Arc<[DnsEndpoints]>,
+        refresh: DnsRefresh,
+    },
     /// The downstream connection's original destination.
-    OriginalDst { http_header: Option<HeaderName>, port_override: Option<u16> },
+    OriginalDst {
+        http_header: Option<HeaderName>,
+        port_override: Option<u16>,
+    },
     /// `envoy.clusters.dynamic_forward_proxy`: the request's host is resolved.
-    DynamicForward { refresh: DnsRefresh },
+    DynamicForward {
+        refresh: DnsRefresh,
+    },
 }
 
 /// One locality's endpoints of a DNS cluster, hosts not yet resolved.
@@ -92,11 +105,25 @@ pub enum DnsFamily {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Balancer {
-    RoundRobin { slow_start: Option<SlowStart> },
-    LeastRequest { choice_count: u32, active_request_bias: f64, slow_start: Option<SlowStart> },
+    RoundRobin {
+        slow_start: Option<SlowStart>,
+    },
+    LeastRequest {
+        choice_count: u32,
+        active_request_bias: f64,
+        slow_start: Option<SlowStart>,
+    },
     Random,
-    RingHash { minimum_size: u64, maximum_size: u64, hash: RingHashFunction, use_hostname: bool },
-    Maglev { table_size: u64, use_hostname: bool },
+    RingHash {
+        minimum_size: u64,
+        maximum_size: u64,
+        hash: RingHashFunction,
+        use_hostname: bool,
+    },
+    Maglev {
+        table_size: u64,
+        use_hostname: bool,
+    },
     /// Original destination and the like.
     ClusterProvided,
 }
@@ -142,7 +169,11 @@ pub struct CommonLb {
 pub enum LocalityMode {
     None,
     /// Zone-aware routing of the local cluster.
-    ZoneAware { routing_enabled: Percent, min_cluster_size: u64, fail_traffic_on_panic: bool },
+    ZoneAware {
+        routing_enabled: Percent,
+        min_cluster_size: u64,
+        fail_traffic_on_panic: bool,
+    },
     /// `load_balancing_weight` of each locality.
     Weighted,
 }
@@ -245,7 +276,10 @@ pub enum Transport {
     Plaintext,
     Tls(Arc<UpstreamTls>),
     /// PROXY protocol header, then the inner transport.
-    ProxyProtocol { version: ProxyProtocolVersion, inner: Box<Transport> },
+    ProxyProtocol {
+        version: ProxyProtocolVersion,
+        inner: Box<Transport>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +324,12 @@ pub struct HashPolicy {
 pub enum HashSource {
     Header(HeaderName),
     /// With a `ttl` a missing cookie is generated; zero: session cookie.
-    Cookie { name: Arc<str>, ttl: Option<Duration>, path: Arc<str>, attributes: Arc<[(Arc<str>, Arc<str>)]> },
+    Cookie {
+        name: Arc<str>,
+        ttl: Option<Duration>,
+        path: Arc<str>,
+        attributes: Arc<[(Arc<str>, Arc<str>)]>,
+    },
     SourceIp,
     QueryParameter(Arc<str>),
     FilterState(Arc<str>),

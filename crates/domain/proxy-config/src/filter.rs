@@ -49,7 +49,9 @@ pub enum HttpFilterKind {
     /// The policy is on the route.
     Cors,
     LocalRateLimit(Arc<local_rate_limit::LocalRateLimit>),
-    GrpcStats { emit_filter_state: bool },
+    GrpcStats {
+        emit_filter_state: bool,
+    },
     GrpcWeb,
     Router(RouterOptions),
 }

@@ -76,7 +76,10 @@ pub enum ListenerFilterPredicate {
     And(Arc<[ListenerFilterPredicate]>),
     Or(Arc<[ListenerFilterPredicate]>),
     /// Half-open.
-    DestinationPort { start: u32, end: u32 },
+    DestinationPort {
+        start: u32,
+        end: u32,
+    },
 }
 
 impl ListenerFilterPredicate {
@@ -86,7 +89,9 @@ impl ListenerFilterPredicate {
             Self::Not(inner) => !inner.is_match(destination_port),
             Self::And(all) => all.iter().all(|p| p.is_match(destination_port)),
             Self::Or(any) => any.iter().any(|p| p.is_match(destination_port)),
-            Self::DestinationPort { start, end } => (*start..*end).contains(&destination_port.into()),
+            Self::DestinationPort { start, end } => {
+                (*start..*end).contains(&destination_port.into())
+            }
         }
     }
 }

@@ -23,8 +23,13 @@ impl FullRegex {
     const SIZE_LIMIT_BYTES: usize = 1 << 20;
 
     pub fn parse(pattern: &str) -> Result<Self, regex::Error> {
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(Self::SIZE_LIMIT_BYTES).build()?;
-        Ok(Self { pattern: pattern.into(), compiled })
+        let compiled = regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+            .size_limit(Self::SIZE_LIMIT_BYTES)
+            .build()?;
+        Ok(Self {
+            pattern: pattern.into(),
+            compiled,
+        })
     }
     pub fn pattern(&self) -> &str {
         &self.pattern
@@ -51,7 +56,9 @@ pub struct RegexRewrite {
 impl RegexRewrite {
     /// `substitution` in RE2 syntax: `\0`…`\9` are groups, `\\` is a backslash.
     pub fn parse(pattern: &str, substitution: &str) -> Result<Self, regex::Error> {
-        let compiled = regex::RegexBuilder::new(pattern).size_limit(FullRegex::SIZE_LIMIT_BYTES).build()?;
+        let compiled = regex::RegexBuilder::new(pattern)
+            .size_limit(FullRegex::SIZE_LIMIT_BYTES)
+            .build()?;
         let mut out = String::with_capacity(substitution.len());
         let mut chars = substitution.chars();
         while let Some(c) = chars.next() {
@@ -69,11 +76,17 @@ impl RegexRewrite {
                 other => out.push(other),
             }
         }
-        Ok(Self { pattern: pattern.into(), compiled, substitution: out.into() })
+        Ok(Self {
+            pattern: pattern.into(),
+            compiled,
+            substitution: out.into(),
+        })
     }
     /// Replaces every match.
     pub fn apply(&self, text: &str) -> String {
-        self.compiled.replace_all(text, &*self.substitution).into_owned()
+        self.compiled
+            .replace_all(text, &*self.substitution)
+            .into_owned()
     }
 }
 
@@ -102,7 +115,10 @@ pub enum StringPattern {
 
 impl StringMatcher {
     pub fn exact(text: impl Into<Arc<str>>) -> Self {
-        Self { pattern: StringPattern::Exact(text.into()), ignore_case: false }
+        Self {
+            pattern: StringPattern::Exact(text.into()),
+            ignore_case: false,
+        }
     }
 
     pub fn is_match(&self, text: &str) -> bool {
@@ -112,7 +128,9 @@ impl StringMatcher {
             StringPattern::Exact(p) => text == &**p,
             StringPattern::Prefix(p) => starts_with(text, p, fold),
             StringPattern::Suffix(p) => ends_with(text, p, fold),
-            StringPattern::Contains(p) if fold => text.to_ascii_lowercase().contains(&p.to_ascii_lowercase()),
+            StringPattern::Contains(p) if fold => {
+                text.to_ascii_lowercase().contains(&p.to_ascii_lowercase())
+            }
             StringPattern::Contains(p) => text.contains(&**p),
             StringPattern::Regex(r) => r.is_match(text),
         }
@@ -128,7 +146,11 @@ fn starts_with(text: &str, prefix: &str, ignore_case: bool) -> bool {
 }
 
 fn ends_with(text: &str, suffix: &str, ignore_case: bool) -> bool {
-    match text.len().checked_sub(suffix.len()).and_then(|at| text.as_bytes().get(at..)) {
+    match text
+        .len()
+        .checked_sub(suffix.len())
+        .and_then(|at| text.as_bytes().get(at..))
+    {
         Some(tail) if ignore_case => tail.eq_ignore_ascii_case(suffix.as_bytes()),
         Some(tail) => tail == suffix.as_bytes(),
         None => false,
@@ -165,7 +187,10 @@ pub enum HeaderTest {
     Present(bool),
     String(StringMatcher),
     /// Half-open range of a decimal integer.
-    Range { start: i64, end: i64 },
+    Range {
+        start: i64,
+        end: i64,
+    },
 }
 
 /// What header matchers can look at: one request's (or response's) head.
@@ -195,7 +220,9 @@ impl HeaderView<'_> {
             HeaderKey::Name(name) => {
                 let mut values = self.headers.get_all(name).iter();
                 let first = String::from_utf8_lossy(values.next()?.as_bytes());
-                Some(values.fold(first, |joined, next| (joined.into_owned() + "," + &String::from_utf8_lossy(next.as_bytes())).into()))
+                Some(values.fold(first, |joined, next| {
+                    (joined.into_owned() + "," + &String::from_utf8_lossy(next.as_bytes())).into()
+                }))
             }
         }
     }
@@ -209,7 +236,10 @@ impl HeaderMatcher {
             // Envoy: an absent header never matches, whether inverted or not, unless it is to be treated as empty.
             (_, None) if !self.missing_as_empty => return false,
             (HeaderTest::String(m), found) => m.is_match(found.unwrap_or("")),
-            (HeaderTest::Range { start, end }, found) => found.unwrap_or("").parse::<i64>().is_ok_and(|n| n >= *start && n < *end),
+            (HeaderTest::Range { start, end }, found) => found
+                .unwrap_or("")
+                .parse::<i64>()
+                .is_ok_and(|n| n >= *start && n < *end),
         };
         matched != self.invert
     }
@@ -257,7 +287,9 @@ impl ValueMatcher {
             ValueMatcher::Bool(b) => value == Some(&Value::Bool(*b)),
             ValueMatcher::Number(n) => value == Some(&Value::Number(*n)),
             ValueMatcher::String(m) => value.and_then(Value::as_str).is_some_and(|s| m.is_match(s)),
-            ValueMatcher::AnyOf(m) => value.is_some_and(|v| v.as_list().iter().any(|item| m.is_match(Some(item)))),
+            ValueMatcher::AnyOf(m) => {
+                value.is_some_and(|v| v.as_list().iter().any(|item| m.is_match(Some(item))))
+            }
             ValueMatcher::Or(any) => any.iter().any(|m| m.is_match(value)),
         }
     }
@@ -281,13 +313,22 @@ pub struct Fraction {
 }
 
 impl Fraction {
-    pub const NONE: Self = Self { numerator: 0, denominator: 100 };
-    pub const ALL: Self = Self { numerator: 100, denominator: 100 };
+    pub const NONE: Self = Self {
+        numerator: 0,
+        denominator: 100,
+    };
+    pub const ALL: Self = Self {
+        numerator: 100,
+        denominator: 100,
+    };
 
     /// Values above the whole count as the whole.
     pub fn new(numerator: u32, denominator: u32) -> Self {
         let denominator = denominator.max(1);
-        Self { numerator: numerator.min(denominator), denominator }
+        Self {
+            numerator: numerator.min(denominator),
+            denominator,
+        }
     }
     /// `random` is any uniformly distributed number.
     pub fn selects(&self, random: u64) -> bool {
@@ -298,7 +339,10 @@ impl Fraction {
     }
     /// The same share, or `numerator` of the same denominator when that is less.
     pub fn at_most(&self, numerator: u32) -> Self {
-        Self { numerator: self.numerator.min(numerator), ..*self }
+        Self {
+            numerator: self.numerator.min(numerator),
+            ..*self
+        }
     }
     /// Between 0.0 and 1.0.
     pub fn ratio(&self) -> f64 {
@@ -332,13 +376,26 @@ mod tests {
     use super::*;
 
     fn view(headers: &HeaderMap) -> HeaderView<'_> {
-        HeaderView { headers, authority: "a", method: "GET", path: "/", scheme: "http", protocol: "", status: None }
+        HeaderView {
+            headers,
+            authority: "a",
+            method: "GET",
+            path: "/",
+            scheme: "http",
+            protocol: "",
+            status: None,
+        }
     }
 
     #[test]
     fn an_absent_header_matches_an_inverted_test_only_when_it_counts_as_empty() {
         let name = HeaderKey::Name(HeaderName::from_static("x-skip"));
-        let mut matcher = HeaderMatcher { name, test: HeaderTest::String(StringMatcher::exact("1")), invert: true, missing_as_empty: false };
+        let mut matcher = HeaderMatcher {
+            name,
+            test: HeaderTest::String(StringMatcher::exact("1")),
+            invert: true,
+            missing_as_empty: false,
+        };
         let headers = HeaderMap::new();
         assert!(!matcher.is_match(&view(&headers)));
         matcher.missing_as_empty = true;

@@ -15,13 +15,25 @@ pub enum Value {
 
 impl Value {
     pub fn as_str(&self) -> Option<&str> {
-        if let Value::String(s) = self { Some(s) } else { None }
+        if let Value::String(s) = self {
+            Some(s)
+        } else {
+            None
+        }
     }
     pub fn field(&self, name: &str) -> Option<&Value> {
-        if let Value::Struct(fields) = self { fields.get(name) } else { None }
+        if let Value::Struct(fields) = self {
+            fields.get(name)
+        } else {
+            None
+        }
     }
     pub fn as_list(&self) -> &[Value] {
-        if let Value::List(items) = self { items } else { &[] }
+        if let Value::List(items) = self {
+            items
+        } else {
+            &[]
+        }
     }
 }
 

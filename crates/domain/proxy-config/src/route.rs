@@ -8,7 +8,10 @@ use crate::{
     ClusterName, RouteTableName,
     cluster::HashPolicy,
     filter::{PerRouteFilter, cors::CorsPolicy},
-    matcher::{Fraction, HeaderMatcher, MetadataMatcher, QueryMatcher, RegexRewrite, StringMatcher, UriTemplate},
+    matcher::{
+        Fraction, HeaderMatcher, MetadataMatcher, QueryMatcher, RegexRewrite, StringMatcher,
+        UriTemplate,
+    },
     metadata::Metadata,
 };
 
@@ -103,7 +106,10 @@ pub struct TlsContextMatch {
 pub enum RouteAction {
     Forward(Arc<Forward>),
     Redirect(Arc<Redirect>),
-    DirectResponse { status: StatusCode, body: bytes::Bytes },
+    DirectResponse {
+        status: StatusCode,
+        body: bytes::Bytes,
+    },
     /// For other filters only; answers 404 if it is reached.
     NonForwarding,
 }
@@ -146,7 +152,10 @@ pub enum Target {
     /// The value of a request header names it.
     ClusterHeader(HeaderName),
     /// At least one; weights relative to `total_weight` > 0.
-    Weighted { clusters: Arc<[WeightedCluster]>, total_weight: u32 },
+    Weighted {
+        clusters: Arc<[WeightedCluster]>,
+        total_weight: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -304,7 +313,12 @@ pub struct HeaderOperations {
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeaderOperation {
     Remove(HeaderName),
-    Set { name: HeaderName, value: HeaderValueFormat, mode: AppendMode, keep_empty: bool },
+    Set {
+        name: HeaderName,
+        value: HeaderValueFormat,
+        mode: AppendMode,
+        keep_empty: bool,
+    },
     /// `host` / `:authority`.
     SetHost(HeaderValueFormat),
 }

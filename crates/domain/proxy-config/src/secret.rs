@@ -14,7 +14,10 @@ pub struct Secret {
 pub enum SecretValue {
     Certificate(Arc<Certificate>),
     /// Trusted roots, PEM, and optionally a revocation list, PEM.
-    Roots { pem: Arc<str>, crl_pem: Option<Arc<str>> },
+    Roots {
+        pem: Arc<str>,
+        crl_pem: Option<Arc<str>>,
+    },
 }
 
 /// A certificate chain with its key, both PEM.
@@ -27,6 +30,9 @@ pub struct Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate").field("chain_pem", &self.chain_pem).field("key_pem", &"[redacted]").finish()
+        f.debug_struct("Certificate")
+            .field("chain_pem", &self.chain_pem)
+            .field("key_pem", &"[redacted]")
+            .finish()
     }
 }

@@ -28,9 +28,19 @@ pub struct CustomTag {
 #[derive(Debug, Clone, PartialEq)]
 pub enum CustomTagValue {
     Literal(Arc<str>),
-    Environment { name: Arc<str>, default: Arc<str> },
-    RequestHeader { name: HeaderName, default: Arc<str> },
-    RequestMetadata { filter: Arc<str>, path: Arc<[Arc<str>]>, default: Arc<str> },
+    Environment {
+        name: Arc<str>,
+        default: Arc<str>,
+    },
+    RequestHeader {
+        name: HeaderName,
+        default: Arc<str>,
+    },
+    RequestMetadata {
+        filter: Arc<str>,
+        path: Arc<[Arc<str>]>,
+        default: Arc<str>,
+    },
     /// An access-log format string.
     Format(Arc<telemetry::access_log::Format>),
 }
@@ -45,6 +55,17 @@ pub enum TracingProvider {
         shared_span_context: bool,
         w3c_too: bool,
     },
-    OpenTelemetryGrpc { cluster: ClusterName, timeout: Option<Duration>, service_name: Arc<str> },
-    OpenTelemetryHttp { cluster: ClusterName, authority: Arc<str>, path: Arc<str>, timeout: Option<Duration>, service_name: Arc<str>, headers: Arc<[(HeaderName, Arc<str>)]> },
+    OpenTelemetryGrpc {
+        cluster: ClusterName,
+        timeout: Option<Duration>,
+        service_name: Arc<str>,
+    },
+    OpenTelemetryHttp {
+        cluster: ClusterName,
+        authority: Arc<str>,
+        path: Arc<str>,
+        timeout: Option<Duration>,
+        service_name: Arc<str>,
+        headers: Arc<[(HeaderName, Arc<str>)]>,
+    },
 }

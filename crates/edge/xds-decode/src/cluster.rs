@@ -43,14 +43,15 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options,
             typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl, dns_lookup_family, outlier_detection,
             upstream_bind_config, lb_subset_config, common_lb_config, transport_socket, metadata, protocol_selection,
-            upstream_connection_options, close_connections_on_host_health_failure, ignore_health_on_host_removal, filters,
-            load_balancing_policy, track_timeout_budgets, cluster_discovery_type, lb_config,
+            upstream_connection_options, ignore_health_on_host_removal, filters, load_balancing_policy, cluster_discovery_type,
+            lb_config,
         }
         ignore "the resolver of this proxy is used; its own settings follow the machine's" {
             dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config,
         }
         ignore "retry times of the resolver are its own" { dns_jitter, dns_failure_refresh_rate }
-        ignore "statistics only" { stats_matcher, track_cluster_stats }
+        ignore "statistics only" { stats_matcher, track_cluster_stats, track_timeout_budgets }
+        ignore "requests avoid an unhealthy host; its open connections end with what they carry" { close_connections_on_host_health_failure }
         ignore "clusters are warmed before they are used, whatever this says" { wait_for_warm_on_init }
         ignore "hosts of original-destination clusters are not kept" { cleanup_interval }
         ignore "load reports are not sent" { lrs_server, lrs_report_endpoint_metrics }
@@ -146,9 +147,9 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
             .flatten(),
         peer_metadata_exchange: upstream_filters(cx, filters)?,
         metadata: metadata::metadata(cx, metadata).within("metadata")?,
-        close_connections_on_host_removal: close_connections_on_host_health_failure,
+        close_connections_on_host_removal: false,
         ignore_health_on_host_removal,
-        track_timeout_budgets,
+        track_timeout_budgets: false,
     })
 }
 

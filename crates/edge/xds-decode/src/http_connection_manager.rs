@@ -34,7 +34,6 @@ use crate::{
 
 const IDLE: Duration = Duration::from_secs(3600);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
-const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(5);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 /// Envoy refuses more.
@@ -48,7 +47,7 @@ pub(crate) fn manager(
         read {
             codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb, stream_idle_timeout,
-            request_timeout, request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, use_remote_address,
+            request_headers_timeout, drain_timeout, access_log, use_remote_address,
             xff_num_trusted_hops, skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
             upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension,
@@ -57,6 +56,8 @@ pub(crate) fn manager(
         ignore "user agents are counted nowhere" { add_user_agent }
         ignore "connections end within the duration on both versions" { http1_safe_max_connection_duration }
         ignore "buffers are flushed within the stream's idle time" { stream_flush_timeout }
+        ignore "a request ends by its route's timeout or the stream's idle time" { request_timeout }
+        ignore "a connection is closed when its last bytes are written" { delayed_close_timeout }
         ignore "draining has no jitter" { drain_timeout_jitter }
         ignore "requests are logged when they end" { access_log_flush_interval, flush_access_log_on_new_request, access_log_options }
         ignore "IPv4 addresses are printed as such" { represent_ipv4_remote_address_as_ipv4_mapped_ipv6 }
@@ -140,7 +141,7 @@ pub(crate) fn manager(
                 stream_idle_timeout,
                 Some(STREAM_IDLE),
             )?,
-            request: scalar::limit("request_timeout", request_timeout, None)?,
+            request: None,
             request_headers: scalar::limit(
                 "request_headers_timeout",
                 request_headers_timeout,
@@ -148,11 +149,7 @@ pub(crate) fn manager(
             )?,
             max_connection_duration: common.max_connection_duration,
             max_stream_duration: common.max_stream_duration,
-            delayed_close: scalar::limit(
-                "delayed_close_timeout",
-                delayed_close_timeout,
-                Some(DELAYED_CLOSE),
-            )?,
+            delayed_close: None,
             drain: scalar::limit("drain_timeout", drain_timeout, Some(DRAIN))?,
         },
         http2: http_protocol::http2(cx, http2_protocol_options.unwrap_or_default())

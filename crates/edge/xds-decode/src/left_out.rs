@@ -1,13 +1,21 @@
 //! Extensions that are left out of what is decoded, without refusing the resource.
 //!
-//! The rule: what decides about traffic is refused when it is not known; what only reports about it, or only saves bytes, is
-//! left out, noted by the decoder and published in the support matrix.
+//! The rule: what decides about traffic is refused when it is not known; what only reports about it, only saves bytes, or leaves the traffic
+//! itself as it is, is left out, noted by the decoder and published in the support matrix.
 
 /// Message name → what is lost.
-pub(crate) const LEFT_OUT: [(&str, &str); 9] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 11] = [
     (
         "envoy.extensions.filters.http.compressor.v3.Compressor",
         "answers are sent uncompressed",
+    ),
+    (
+        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+        "gRPC-Web calls pass as they are, not turned into gRPC",
+    ),
+    (
+        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc",
+        "connections to the application come from the proxy's own address",
     ),
     (
         "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",

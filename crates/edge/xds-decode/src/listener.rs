@@ -79,9 +79,12 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
         bind_to_port: scalar::flag_or(bind_to_port.or(deprecated_bind), true),
         use_original_dst: scalar::flag_or(use_original_dst, false),
         transparent: scalar::flag_or(transparent, false),
-        listener_filters: each("listener_filters", listener_filters, |f| {
+        listener_filters: each::<_, _, Vec<_>>("listener_filters", listener_filters, |f| {
             filters::listener_filter(cx, f)
-        })?,
+        })?
+        .into_iter()
+        .flatten()
+        .collect(),
         listener_filters_timeout: scalar::limit(
             "listener_filters_timeout",
             listener_filters_timeout,

@@ -135,12 +135,12 @@ fn hash_policy(value: pb::kind::HashPolicy) -> Result<HashPolicy, Refusal> {
 
 fn tunnel(cx: &mut Cx, value: TunnelingConfig) -> Result<Tunnel, Refusal> {
     take!(cx, value => TunnelingConfig {
-        read { hostname, use_post }
+        read { hostname }
         ignore "no supported filter reads what the tunnel answered" { propagate_response_headers, propagate_response_trailers }
         ignore "a tunnel has no request id" { request_id_header, request_id_metadata_key }
         reject "headers of the tunnel are fixed" { headers_to_add, formatters }
         reject "a tunnel has no request id" { request_id_extension }
-        reject "a tunnel has no path" { post_path }
+        reject "tunnels are made by CONNECT" { use_post, post_path }
     });
     if hostname.is_empty() {
         return Err(Refusal::missing("hostname"));
@@ -150,6 +150,6 @@ fn tunnel(cx: &mut Cx, value: TunnelingConfig) -> Result<Tunnel, Refusal> {
     }
     Ok(Tunnel {
         hostname: hostname.into(),
-        use_post,
+        use_post: false,
     })
 }

@@ -237,14 +237,14 @@ fn validation_type(
 fn validation(cx: &mut Cx, value: CertificateValidationContext) -> Result<Validation, Refusal> {
     take!(cx, value => CertificateValidationContext {
         read {
-            trusted_ca, system_root_certs, verify_certificate_spki, verify_certificate_hash, match_typed_subject_alt_names,
-            match_subject_alt_names, trust_chain_verification,
+            trusted_ca, system_root_certs, match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification,
         }
         ignore "what is inline does not change" { watched_directory }
         ignore "names of authorities are hints for clients" { suppress_client_ca_list }
         reject "certificate providers are not supported" { ca_certificate_provider_instance }
         reject "signed timestamps are not verified" { require_signed_certificate_timestamp }
-        reject "revocation lists come in a secret" { crl, only_verify_leaf_cert_crl }
+        reject "certificates are not pinned; match names" { verify_certificate_spki, verify_certificate_hash }
+        reject "revocation lists are not read" { crl, only_verify_leaf_cert_crl }
         reject "expired certificates are not accepted" { allow_expired_certificate }
         reject "certificates are verified here" { custom_validator_config }
         reject "the TLS library limits the depth" { max_verify_depth }
@@ -283,16 +283,8 @@ fn validation(cx: &mut Cx, value: CertificateValidationContext) -> Result<Valida
     Ok(Validation {
         roots,
         subject_alt_names: subject_alt_names.into(),
-        spki_hashes: each("verify_certificate_spki", verify_certificate_spki, |text| {
-            STANDARD
-                .decode(&text)
-                .ok()
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(|| Refusal::new("is no SHA-256 in base64"))
-        })?,
-        certificate_hashes: each("verify_certificate_hash", verify_certificate_hash, |text| {
-            hex(&text).ok_or_else(|| Refusal::new("is no SHA-256 in hexadecimal"))
-        })?,
+        spki_hashes: Arc::from([]),
+        certificate_hashes: Arc::from([]),
         trust_chain,
     })
 }

@@ -228,12 +228,30 @@ impl Server {
             }
             let keep_removed = type_url == type_url::CLUSTER && !traffic_settled;
             let was_dirty = watch.dirty;
-            if let Some(response) = watch.next(flavour, type_url, keep_removed, &mut self.nonces) {
+            if let Some((response, set)) =
+                watch.next(flavour, type_url, keep_removed, &mut self.nonces)
+            {
+                if type_url == type_url::CLUSTER {
+                    self.send_endpoints_again(&set);
+                }
                 return Pass::Send(response);
             }
             settled |= was_dirty && !watch.dirty;
         }
         if settled { Pass::Settled } else { Pass::Idle }
+    }
+
+    /// Envoy warms a changed cluster until its endpoints come, and does not ask for what it already subscribes to. It acknowledges
+    /// the clusters only then. An endpoint resource has its cluster's name, as Istio's.
+    fn send_endpoints_again(&mut self, clusters: &[Resource]) {
+        let Some(endpoints) = self.watches.get_mut(&key(type_url::ENDPOINT)) else {
+            return;
+        };
+        for cluster in clusters {
+            if endpoints.names.contains(&*cluster.name) {
+                endpoints.dirty |= endpoints.sent.remove(&cluster.name).is_some();
+            }
+        }
     }
 
     /// Clusters are acknowledged and nothing new of clusters and endpoints waits to be sent.
@@ -462,13 +480,14 @@ impl Watch {
         }
     }
 
+    /// The next response, and what of it is new to the client.
     fn next(
         &mut self,
         flavour: Flavour,
         type_url: &str,
         keep_removed: bool,
         nonces: &mut u64,
-    ) -> Option<Response> {
+    ) -> Option<(Response, Vec<Resource>)> {
         if !self.dirty || self.desired.is_none() {
             return None;
         }
@@ -496,7 +515,8 @@ impl Watch {
         self.answer_due = false;
         self.dirty = postponed;
         *nonces += 1;
-        Some(self.response(flavour, type_url, difference, nonces.to_string()))
+        let response = self.response(flavour, type_url, &difference, nonces.to_string());
+        Some((response, difference.set))
     }
 
     fn apply(&mut self, difference: &Difference) {
@@ -516,7 +536,7 @@ impl Watch {
         &mut self,
         flavour: Flavour,
         type_url: &str,
-        difference: Difference,
+        difference: &Difference,
         nonce: String,
     ) -> Response {
         let version = self

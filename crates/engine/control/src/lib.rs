@@ -44,6 +44,8 @@ pub struct Settings {
     /// Where the certificate authority's files are kept.
     pub ca_directory: PathBuf,
     pub trust_domain: TrustDomain,
+    /// The mesh configuration where no ConfigMap `istio` says otherwise; `None`: Istio's defaults.
+    pub mesh: Option<mesh_model::MeshConfig>,
     pub root_namespace: String,
     pub cluster_domain: String,
     pub listen: Listen,

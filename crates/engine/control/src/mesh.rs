@@ -23,6 +23,8 @@ use crate::{
 /// How long the writer waits for company after a change, and at most in all.
 const QUIET: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(100);
+/// The metrics provider that Istio's chart sets and that users' dashboards rely on.
+const PROMETHEUS: &str = "prometheus";
 
 pub struct Writer {
     pub changes: mpsc::Receiver<Change>,
@@ -35,7 +37,10 @@ pub struct Writer {
 impl Writer {
     /// Runs until the watches end.
     pub fn run(mut self, settings: &Settings) -> impl Future<Output = ()> + Send + use<> {
-        let mut mesh = ingest::default_mesh();
+        let mut mesh = settings.mesh.clone().unwrap_or_else(ingest::default_mesh);
+        if mesh.default_providers.metrics.is_empty() {
+            mesh.default_providers.metrics = Arc::new([PROMETHEUS.into()]);
+        }
         mesh.trust_domain = settings.trust_domain.clone();
         mesh.root_namespace = settings.root_namespace.as_str().into();
         mesh.cluster_domain = settings.cluster_domain.as_str().into();

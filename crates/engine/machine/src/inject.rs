@@ -334,6 +334,12 @@ fn proxy_container(
     if template == Template::Gateway {
         environment.push(json!({"name": "ISTIO_META_UNPRIVILEGED_POD", "value": "true"}));
     }
+    // The mesh's users set variables of the proxy this way.
+    for (name, value) in proxy_config.get("proxyMetadata").and_then(Value::as_object).into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        environment.retain(|item| item.get("name").and_then(Value::as_str) != Some(name.as_str()));
+        environment.push(json!({"name": name, "value": value}));
+    }
     if with.proxy == ProxyKind::Envoy {
         let kind = if template == Template::Gateway {
             "router"

@@ -39,7 +39,11 @@ pub struct ConnectionFacts {
 
 /// The chain for a connection; `None`: the listener's default chain, if it has one.
 pub fn match_chain<'a>(chains: &'a [Arc<FilterChain>], facts: &ConnectionFacts) -> Option<usize> {
-    let mut left: SmallVec<[(usize, &'a ChainMatch); 16]> = chains.iter().map(|chain| &chain.matches).enumerate().collect();
+    let mut left: SmallVec<[(usize, &'a ChainMatch); 16]> = chains
+        .iter()
+        .map(|chain| &chain.matches)
+        .enumerate()
+        .collect();
     let criteria: [fn(&ChainMatch, &ConnectionFacts) -> Option<usize>; 9] = [
         |m, f| port(m.destination_port, f.destination.port()),
         |m, f| prefix(&m.destination_prefixes, f.destination.ip()),
@@ -49,10 +53,19 @@ pub fn match_chain<'a>(chains: &'a [Arc<FilterChain>], facts: &ConnectionFacts) 
         |m, f| prefix(&m.direct_source_prefixes, f.direct_source.ip()),
         |m, f| source_type(m.source_type, f),
         |m, f| prefix(&m.source_prefixes, f.source.ip()),
-        |m, f| if m.source_ports.is_empty() { Some(0) } else { m.source_ports.contains(&f.source.port()).then_some(1) },
+        |m, f| {
+            if m.source_ports.is_empty() {
+                Some(0)
+            } else {
+                m.source_ports.contains(&f.source.port()).then_some(1)
+            }
+        },
     ];
     for specificity in criteria {
-        let best = left.iter().filter_map(|(_, m)| specificity(m, facts)).max()?;
+        let best = left
+            .iter()
+            .filter_map(|(_, m)| specificity(m, facts))
+            .max()?;
         left.retain(|(_, m)| specificity(m, facts) == Some(best));
     }
     left.first().map(|(at, _)| *at)
@@ -72,7 +85,11 @@ fn prefix(prefixes: &[IpNet], ip: IpAddr) -> Option<usize> {
         return Some(0);
     }
     let ip = ip.to_canonical();
-    prefixes.iter().filter(|net| net.contains(&ip)).map(|net| 1 + usize::from(net.prefix_len())).max()
+    prefixes
+        .iter()
+        .filter(|net| net.contains(&ip))
+        .map(|net| 1 + usize::from(net.prefix_len()))
+        .max()
 }
 
 fn server_name(names: &[Arc<str>], sni: Option<&str>) -> Option<usize> {
@@ -83,7 +100,9 @@ fn server_name(names: &[Arc<str>], sni: Option<&str>) -> Option<usize> {
     let specificity = |name: &str| match name.strip_prefix('*') {
         None => (name == sni).then_some(usize::MAX),
         // `*.example.com` does not match `.example.com` itself.
-        Some(suffix) => (sni.len() > suffix.len() && sni.ends_with(suffix)).then_some(1 + suffix.len()),
+        Some(suffix) => {
+            (sni.len() > suffix.len() && sni.ends_with(suffix)).then_some(1 + suffix.len())
+        }
     };
     names.iter().filter_map(|name| specificity(name)).max()
 }
@@ -101,11 +120,15 @@ fn application_protocol(wanted: &[Arc<str>], offered: &[Arc<str>]) -> Option<usi
     if wanted.is_empty() {
         return Some(0);
     }
-    offered.iter().position(|protocol| wanted.contains(protocol)).map(|at| usize::MAX - at)
+    offered
+        .iter()
+        .position(|protocol| wanted.contains(protocol))
+        .map(|at| usize::MAX - at)
 }
 
 fn source_type(wanted: SourceType, facts: &ConnectionFacts) -> Option<usize> {
-    let local = facts.source.ip().to_canonical().is_loopback() || facts.source.ip() == facts.destination.ip();
+    let local = facts.source.ip().to_canonical().is_loopback()
+        || facts.source.ip() == facts.destination.ip();
     match wanted {
         SourceType::Any => Some(0),
         SourceType::SameIpOrLoopback => local.then_some(1),

@@ -44,7 +44,10 @@ pub struct Handshake {
 pub enum ClientSender {
     Http1(http1::SendRequest<RequestBody>),
     /// `allowed`: streams that the peer allows, kept up to date by the driver.
-    Http2 { sender: http2::SendRequest<RequestBody>, allowed: Arc<AtomicUsize> },
+    Http2 {
+        sender: http2::SendRequest<RequestBody>,
+        allowed: Arc<AtomicUsize>,
+    },
 }
 
 /// What a handshake settled.
@@ -88,16 +91,18 @@ impl ResetReason {
     /// Why the transport failed, where it did.
     pub fn transport_failure(&self) -> Option<&Arc<str>> {
         match self {
-            Self::LocalConnectionFailure(reason) | Self::RemoteConnectionFailure(reason) => Some(reason).filter(|r| !r.is_empty()),
+            Self::LocalConnectionFailure(reason) | Self::RemoteConnectionFailure(reason) => {
+                Some(reason).filter(|r| !r.is_empty())
+            }
             _ => None,
         }
     }
 
     pub fn flag(&self) -> ResponseFlags {
         match self {
-            Self::ConnectionTimeout | Self::LocalConnectionFailure(_) | Self::RemoteConnectionFailure(_) => {
-                ResponseFlags::UPSTREAM_CONNECTION_FAILURE
-            }
+            Self::ConnectionTimeout
+            | Self::LocalConnectionFailure(_)
+            | Self::RemoteConnectionFailure(_) => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
             Self::ConnectionTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
             Self::RemoteReset | Self::RemoteRefusedStream => ResponseFlags::UPSTREAM_REMOTE_RESET,
             Self::LocalReset => ResponseFlags::LOCAL_RESET,
@@ -108,7 +113,12 @@ impl ResetReason {
 
     /// Whether no connection could be made.
     pub fn is_connect_failure(&self) -> bool {
-        matches!(self, Self::ConnectionTimeout | Self::LocalConnectionFailure(_) | Self::RemoteConnectionFailure(_))
+        matches!(
+            self,
+            Self::ConnectionTimeout
+                | Self::LocalConnectionFailure(_)
+                | Self::RemoteConnectionFailure(_)
+        )
     }
 }
 
@@ -145,19 +155,39 @@ pub fn reset_reason(error: &hyper::Error) -> ResetReason {
 }
 
 /// Makes an HTTP connection over what `connect` made.
-pub async fn client_handshake(connected: Connected, version: HttpVersion, http: &UpstreamHttp) -> Result<Handshake, ConnectError> {
-    let Connected { stream, local, remote, secured } = connected;
+pub async fn client_handshake(
+    connected: Connected,
+    version: HttpVersion,
+    http: &UpstreamHttp,
+) -> Result<Handshake, ConnectError> {
+    let Connected {
+        stream,
+        local,
+        remote,
+        secured,
+    } = connected;
     let tls = secured.map(|secured| secured.info);
     let is_http2 = match version {
         HttpVersion::Http1 => false,
         HttpVersion::Http2 => true,
-        HttpVersion::Negotiated => tls.as_ref().and_then(|tls| tls.alpn.as_deref()).is_some_and(|alpn| alpn == "h2"),
+        HttpVersion::Negotiated => tls
+            .as_ref()
+            .and_then(|tls| tls.alpn.as_deref())
+            .is_some_and(|alpn| alpn == "h2"),
     };
-    let failed = |error: hyper::Error| ConnectError { kind: ConnectErrorKind::Remote, reason: error.to_string().into() };
+    let failed = |error: hyper::Error| ConnectError {
+        kind: ConnectErrorKind::Remote,
+        reason: error.to_string().into(),
+    };
     let io = TokioIo::new(stream);
     if is_http2 {
         let (sender, connection) = client_http2(http).handshake(io).await.map_err(failed)?;
-        let facts = ConnectionFacts { local, remote, tls, protocol: Protocol::Http2 };
+        let facts = ConnectionFacts {
+            local,
+            remote,
+            tls,
+            protocol: Protocol::Http2,
+        };
         let allowed = Arc::new(AtomicUsize::new(usize::MAX));
         let seen = allowed.clone();
         let mut connection = connection;
@@ -166,15 +196,28 @@ pub async fn client_handshake(connected: Connected, version: HttpVersion, http: 
             seen.store(connection.current_max_send_streams(), Ordering::Relaxed);
             done
         }));
-        Ok(Handshake { sender: ClientSender::Http2 { sender, allowed }, facts, driver })
+        Ok(Handshake {
+            sender: ClientSender::Http2 { sender, allowed },
+            facts,
+            driver,
+        })
     } else {
         let mut builder = http1::Builder::new();
         builder.preserve_header_case(http.preserve_header_case);
         let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
-        let facts = ConnectionFacts { local, remote, tls, protocol: Protocol::Http11 };
+        let facts = ConnectionFacts {
+            local,
+            remote,
+            tls,
+            protocol: Protocol::Http11,
+        };
         // How a connection ends is told to each request on it.
         let driver = Box::pin(async move { drop(connection.with_upgrades().await) });
-        Ok(Handshake { sender: ClientSender::Http1(sender), facts, driver })
+        Ok(Handshake {
+            sender: ClientSender::Http1(sender),
+            facts,
+            driver,
+        })
     }
 }
 
@@ -183,8 +226,16 @@ fn client_http2(http: &UpstreamHttp) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(options.initial_stream_window_bytes.unwrap_or(STREAM_WINDOW_BYTES))
-        .initial_connection_window_size(options.initial_connection_window_bytes.unwrap_or(CONNECTION_WINDOW_BYTES))
+        .initial_stream_window_size(
+            options
+                .initial_stream_window_bytes
+                .unwrap_or(STREAM_WINDOW_BYTES),
+        )
+        .initial_connection_window_size(
+            options
+                .initial_connection_window_bytes
+                .unwrap_or(CONNECTION_WINDOW_BYTES),
+        )
         .keep_alive_interval(options.keepalive_interval);
     if let Some(timeout) = options.keepalive_timeout {
         builder.keep_alive_timeout(timeout);

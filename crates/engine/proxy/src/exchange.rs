@@ -116,7 +116,10 @@ impl Exchange {
 
     /// The request's path with its query.
     pub fn path(&self) -> &str {
-        self.head.uri.path_and_query().map_or("", PathAndQuery::as_str)
+        self.head
+            .uri
+            .path_and_query()
+            .map_or("", PathAndQuery::as_str)
     }
 
     /// The head as matchers see it.
@@ -127,18 +130,27 @@ impl Exchange {
             method: self.head.method.as_str(),
             path: self.path(),
             scheme: self.scheme,
-            protocol: self.head.extensions.get::<hyper::ext::Protocol>().map_or("", |protocol| protocol.as_str()),
+            protocol: self
+                .head
+                .extensions
+                .get::<hyper::ext::Protocol>()
+                .map_or("", |protocol| protocol.as_str()),
             status: None,
         }
     }
 
     /// What routes can look at.
     pub fn route_facts(&self) -> RouteFacts<'_> {
-        let mutual = self.connection.tls.as_ref().is_some_and(|tls| tls.info.mutual);
+        let mutual = self
+            .connection
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.info.mutual);
         RouteFacts {
             head: self.view(),
             metadata: &self.metadata,
-            is_connect: self.head.method == http::Method::CONNECT && self.head.extensions.get::<hyper::ext::Protocol>().is_none(),
+            is_connect: self.head.method == http::Method::CONNECT
+                && self.head.extensions.get::<hyper::ext::Protocol>().is_none(),
             is_grpc: self.is_grpc,
             certificate: (mutual, mutual),
             random: self.random,
@@ -149,7 +161,9 @@ impl Exchange {
     pub fn forward_rules(&self) -> Option<&Arc<Forward>> {
         match &self.route.as_ref()?.route.action {
             RouteAction::Forward(forward) => Some(forward),
-            RouteAction::Redirect(_) | RouteAction::DirectResponse { .. } | RouteAction::NonForwarding => None,
+            RouteAction::Redirect(_)
+            | RouteAction::DirectResponse { .. }
+            | RouteAction::NonForwarding => None,
         }
     }
 
@@ -163,9 +177,20 @@ impl Exchange {
 
     /// Whether the connection manager and the route let an upgrade of this kind pass.
     pub fn allows_upgrade(&self, kind: &str) -> bool {
-        let of_route = self.forward_rules().and_then(|f| f.upgrades.iter().find(|u| u.kind.eq_ignore_ascii_case(kind)));
-        let of_manager = self.http.config.upgrades.iter().find(|u| u.kind.eq_ignore_ascii_case(kind));
-        of_route.or(of_manager).is_some_and(|upgrade| upgrade.enabled)
+        let of_route = self.forward_rules().and_then(|f| {
+            f.upgrades
+                .iter()
+                .find(|u| u.kind.eq_ignore_ascii_case(kind))
+        });
+        let of_manager = self
+            .http
+            .config
+            .upgrades
+            .iter()
+            .find(|u| u.kind.eq_ignore_ascii_case(kind));
+        of_route
+            .or(of_manager)
+            .is_some_and(|upgrade| upgrade.enabled)
     }
 
     /// The path without its query.
@@ -180,12 +205,18 @@ impl Exchange {
 
     /// Time since the request began.
     pub fn elapsed(&self) -> Duration {
-        self.worker.live.clock.now().saturating_duration_since(self.started)
+        self.worker
+            .live
+            .clock
+            .now()
+            .saturating_duration_since(self.started)
     }
 
     /// How long neither side may be silent; `None`: for ever.
     pub fn stream_idle_timeout(&self) -> Option<Duration> {
-        self.forward_rules().and_then(|rules| rules.idle_timeout).or(self.http.config.timeouts.stream_idle)
+        self.forward_rules()
+            .and_then(|rules| rules.idle_timeout)
+            .or(self.http.config.timeouts.stream_idle)
     }
 
     /// Hands the finished record to the reporters; once.
@@ -212,8 +243,13 @@ impl Drop for Exchange {
 
 /// `application/grpc` with or without a suffix.
 pub fn is_grpc(headers: &http::HeaderMap) -> bool {
-    let value = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    let value = headers
+        .get(http::header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    value
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// hyper's version as the record has it.

@@ -33,9 +33,15 @@ enum Look<T> {
 }
 
 /// Runs the listener's filters. `Err`: the connection must be closed.
-pub async fn inspect(stream: &mut TcpStream, listener: &Listener, facts: &mut ConnectionFacts) -> io::Result<Inspected> {
+pub async fn inspect(
+    stream: &mut TcpStream,
+    listener: &Listener,
+    facts: &mut ConnectionFacts,
+) -> io::Result<Inspected> {
     let looking = run(stream, listener, facts);
-    let Some(limit) = listener.listener_filters_timeout else { return looking.await };
+    let Some(limit) = listener.listener_filters_timeout else {
+        return looking.await;
+    };
     match tokio::time::timeout(limit, looking).await {
         Ok(result) => result,
         Err(_) if listener.continue_on_listener_filters_timeout => Ok(Inspected::default()),
@@ -50,23 +56,36 @@ pub struct Inspected {
     pub destination_restored: bool,
 }
 
-async fn run(stream: &mut TcpStream, listener: &Listener, facts: &mut ConnectionFacts) -> io::Result<Inspected> {
+async fn run(
+    stream: &mut TcpStream,
+    listener: &Listener,
+    facts: &mut ConnectionFacts,
+) -> io::Result<Inspected> {
     let mut inspected = Inspected::default();
     for filter in listener.listener_filters.iter() {
-        if filter.disabled.as_ref().is_some_and(|predicate| predicate.is_match(facts.destination.port())) {
+        if filter
+            .disabled
+            .as_ref()
+            .is_some_and(|predicate| predicate.is_match(facts.destination.port()))
+        {
             continue;
         }
         match &filter.kind {
             // Done when the connection was accepted, as it also chooses the listener.
             ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. } => {}
             ListenerFilterKind::ProxyProtocol { allow_without } => {
-                inspected.destination_restored |= proxy_protocol(stream, *allow_without, facts).await?;
+                inspected.destination_restored |=
+                    proxy_protocol(stream, *allow_without, facts).await?;
             }
             ListenerFilterKind::TlsInspector => {
                 if let Some(hello) = look(stream, |bytes, _| client_hello(bytes)).await? {
                     facts.is_tls = true;
                     facts.server_name = hello.sni.map(Arc::from);
-                    facts.application_protocols = hello.alpn.iter().map(|p| String::from_utf8_lossy(p).into()).collect();
+                    facts.application_protocols = hello
+                        .alpn
+                        .iter()
+                        .map(|p| String::from_utf8_lossy(p).into())
+                        .collect();
                 }
             }
             ListenerFilterKind::HttpInspector if facts.is_tls => {}
@@ -82,7 +101,9 @@ async fn run(stream: &mut TcpStream, listener: &Listener, facts: &mut Connection
 
 /// Whether a plaintext connection begins with the preface of HTTP/2.
 pub async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
-    let preface = |bytes: &[u8], _| match HTTP2_PREFACE.starts_with(bytes) || bytes.starts_with(HTTP2_PREFACE) {
+    let preface = |bytes: &[u8], _| match HTTP2_PREFACE.starts_with(bytes)
+        || bytes.starts_with(HTTP2_PREFACE)
+    {
         true if bytes.len() >= HTTP2_PREFACE.len() => Look::Is(()),
         true => Look::NeedsMore,
         false => Look::IsNot,
@@ -91,11 +112,16 @@ pub async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Peeks until the bytes are told, more bytes cannot help, or the client has said all.
-async fn look<T>(stream: &TcpStream, tell: impl Fn(&[u8], usize) -> Look<T>) -> io::Result<Option<T>> {
+async fn look<T>(
+    stream: &TcpStream,
+    tell: impl Fn(&[u8], usize) -> Look<T>,
+) -> io::Result<Option<T>> {
     let mut buffer = vec![0; 1024];
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
-        let length = match stream.try_io(Interest::READABLE, || socket2::SockRef::from(stream).peek(as_uninit(&mut buffer))) {
+        let length = match stream.try_io(Interest::READABLE, || {
+            socket2::SockRef::from(stream).peek(as_uninit(&mut buffer))
+        }) {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
@@ -104,11 +130,19 @@ async fn look<T>(stream: &TcpStream, tell: impl Fn(&[u8], usize) -> Look<T>) -> 
         match tell(bytes, length) {
             Look::Is(found) => return Ok(Some(found)),
             Look::IsNot => return Ok(None),
-            Look::NeedsMore if length == 0 || ready.is_read_closed() || length >= MAX_PEEK_BYTES => return Ok(None),
-            Look::NeedsMore if length == buffer.len() => buffer.resize((length * 4).min(MAX_PEEK_BYTES), 0),
+            Look::NeedsMore
+                if length == 0 || ready.is_read_closed() || length >= MAX_PEEK_BYTES =>
+            {
+                return Ok(None);
+            }
+            Look::NeedsMore if length == buffer.len() => {
+                buffer.resize((length * 4).min(MAX_PEEK_BYTES), 0)
+            }
             // The bytes stay in the socket, so it stays readable: only news of more must wake us.
             Look::NeedsMore => {
-                let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                let _ = stream.try_io(Interest::READABLE, || {
+                    Err::<(), _>(io::ErrorKind::WouldBlock.into())
+                });
             }
         }
     }
@@ -135,34 +169,62 @@ fn http(bytes: &[u8]) -> Look<&'static str> {
         return Look::NeedsMore;
     }
     if HTTP2_PREFACE.starts_with(bytes) {
-        return if bytes.len() == HTTP2_PREFACE.len() { Look::Is("h2c") } else { Look::NeedsMore };
+        return if bytes.len() == HTTP2_PREFACE.len() {
+            Look::Is("h2c")
+        } else {
+            Look::NeedsMore
+        };
     }
     if bytes.starts_with(HTTP2_PREFACE) {
         return Look::Is("h2c");
     }
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
         let is_method = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
-        let plausible = bytes.iter().take_while(|byte| **byte != b' ').all(is_method);
-        return if plausible && bytes.len() < MAX_PEEK_BYTES { Look::NeedsMore } else { Look::IsNot };
+        let plausible = bytes
+            .iter()
+            .take_while(|byte| **byte != b' ')
+            .all(is_method);
+        return if plausible && bytes.len() < MAX_PEEK_BYTES {
+            Look::NeedsMore
+        } else {
+            Look::IsNot
+        };
     };
     let line = bytes.get(..end).unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|byte| *byte == b' ');
     match (words.next(), words.next(), words.next(), words.next()) {
-        (Some(method), Some(_), Some(b"HTTP/1.1"), None) if !method.is_empty() => Look::Is("http/1.1"),
-        (Some(method), Some(_), Some(b"HTTP/1.0"), None) if !method.is_empty() => Look::Is("http/1.0"),
+        (Some(method), Some(_), Some(b"HTTP/1.1"), None) if !method.is_empty() => {
+            Look::Is("http/1.1")
+        }
+        (Some(method), Some(_), Some(b"HTTP/1.0"), None) if !method.is_empty() => {
+            Look::Is("http/1.0")
+        }
         _ => Look::IsNot,
     }
 }
 
 /// Takes the header of HAProxy's PROXY protocol; `true`: it gave addresses.
-async fn proxy_protocol(stream: &mut TcpStream, allow_without: bool, facts: &mut ConnectionFacts) -> io::Result<bool> {
+async fn proxy_protocol(
+    stream: &mut TcpStream,
+    allow_without: bool,
+    facts: &mut ConnectionFacts,
+) -> io::Result<bool> {
     let Some(header) = look(stream, |bytes, _| proxy_header(bytes)).await? else {
-        return if allow_without { Ok(false) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "no PROXY protocol header")) };
+        return if allow_without {
+            Ok(false)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no PROXY protocol header",
+            ))
+        };
     };
     let mut taken = vec![0; header.length];
     stream.read_exact(&mut taken).await?;
-    let Some((source, destination)) = header.addresses else { return Ok(false) };
+    let Some((source, destination)) = header.addresses else {
+        return Ok(false);
+    };
     (facts.source, facts.destination) = (source, destination);
     Ok(true)
 }
@@ -184,13 +246,25 @@ fn proxy_header(bytes: &[u8]) -> Look<ProxyHeader> {
     }
     let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else {
         // The longest line of version 1 has 107 bytes.
-        return if bytes.len() < 107 { Look::NeedsMore } else { Look::IsNot };
+        return if bytes.len() < 107 {
+            Look::NeedsMore
+        } else {
+            Look::IsNot
+        };
     };
-    let words: Vec<&str> = std::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default().split(' ').collect();
+    let words: Vec<&str> = std::str::from_utf8(bytes.get(..end).unwrap_or_default())
+        .unwrap_or_default()
+        .split(' ')
+        .collect();
     let addresses = match words.as_slice() {
         [_, "UNKNOWN", ..] => None,
         [_, "TCP4" | "TCP6", from, to, from_port, to_port] => {
-            let address = |ip: &str, port: &str| Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?));
+            let address = |ip: &str, port: &str| {
+                Some(SocketAddr::new(
+                    ip.parse::<IpAddr>().ok()?,
+                    port.parse().ok()?,
+                ))
+            };
             match (address(from, from_port), address(to, to_port)) {
                 (Some(from), Some(to)) => Some((from, to)),
                 _ => return Look::IsNot,
@@ -198,16 +272,29 @@ fn proxy_header(bytes: &[u8]) -> Look<ProxyHeader> {
         }
         _ => return Look::IsNot,
     };
-    Look::Is(ProxyHeader { length: end + 2, addresses })
+    Look::Is(ProxyHeader {
+        length: end + 2,
+        addresses,
+    })
 }
 
 fn proxy_header_v2(bytes: &[u8]) -> Look<ProxyHeader> {
-    let Some(&[command, family, high, low]) = bytes.get(12..16) else { return Look::NeedsMore };
+    let Some(&[command, family, high, low]) = bytes.get(12..16) else {
+        return Look::NeedsMore;
+    };
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
     let Some(body) = bytes.get(16..length) else {
-        return if length <= MAX_PEEK_BYTES { Look::NeedsMore } else { Look::IsNot };
+        return if length <= MAX_PEEK_BYTES {
+            Look::NeedsMore
+        } else {
+            Look::IsNot
+        };
     };
-    let port = |at: usize| body.get(at..at + 2).and_then(|two| two.try_into().ok()).map(u16::from_be_bytes);
+    let port = |at: usize| {
+        body.get(at..at + 2)
+            .and_then(|two| two.try_into().ok())
+            .map(u16::from_be_bytes)
+    };
     let address = |at: usize, size: usize, port_at: usize| {
         let ip = match size {
             4 => IpAddr::from(<[u8; 4]>::try_from(body.get(at..at + 4)?).ok()?),
@@ -226,10 +313,15 @@ fn proxy_header_v2(bytes: &[u8]) -> Look<ProxyHeader> {
 }
 
 /// What closes a connection whose handshake takes too long.
-pub async fn within<T>(limit: Option<Duration>, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     match limit {
         None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        Some(limit) => tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
     }
 }
 
@@ -251,21 +343,47 @@ mod tests {
             (b"GET / FOO/9\r\n", Look::IsNot),
         ];
         for (bytes, expected) in table {
-            assert_eq!(http(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(
+                http(bytes),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 
     #[test]
     fn proxy_headers_of_both_versions_are_read() {
-        let (a, b) = ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let (a, b) = (
+            "10.0.0.1:1000".parse().unwrap(),
+            "10.0.0.2:80".parse().unwrap(),
+        );
         let line = b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 80\r\nGET";
-        assert_eq!(proxy_header(line), Look::Is(ProxyHeader { length: 38, addresses: Some((a, b)) }));
+        assert_eq!(
+            proxy_header(line),
+            Look::Is(ProxyHeader {
+                length: 38,
+                addresses: Some((a, b))
+            })
+        );
         assert_eq!(proxy_header(&line[..20]), Look::NeedsMore);
         assert_eq!(proxy_header(b"GET / HTTP/1.1\r\n"), Look::IsNot);
-        assert_eq!(proxy_header(b"PROXY UNKNOWN\r\n"), Look::Is(ProxyHeader { length: 15, addresses: None }));
+        assert_eq!(
+            proxy_header(b"PROXY UNKNOWN\r\n"),
+            Look::Is(ProxyHeader {
+                length: 15,
+                addresses: None
+            })
+        );
         let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
         v2.extend([10, 0, 0, 1, 10, 0, 0, 2, 3, 232, 0, 80]);
-        assert_eq!(proxy_header(&v2), Look::Is(ProxyHeader { length: 28, addresses: Some((a, b)) }));
+        assert_eq!(
+            proxy_header(&v2),
+            Look::Is(ProxyHeader {
+                length: 28,
+                addresses: Some((a, b))
+            })
+        );
         assert_eq!(proxy_header(&v2[..27]), Look::NeedsMore);
     }
 }

@@ -8,7 +8,15 @@
 //! plaintext is never a fallback. No protobuf, no xDS, no Kubernetes in here: `feed` and the programs bring those.
 //! Deliberately not here: fetching configuration and certificates (`feed`), command line and environment (`bin/tanbark-proxy`).
 
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 // In the order in which a request meets them; the blank lines keep it.
 

@@ -78,11 +78,20 @@ pub async fn run(worker: Arc<Worker>, drain: Drain) {
 /// Ends what lasted too long: idle upstream connections, pools and hosts that nobody uses.
 fn keep_house(worker: &Worker) {
     let config = worker.live.config();
-    worker.pools.sweep(worker.live.clock.now(), |cluster, endpoint| {
-        let current = config.cluster(cluster.config.name.as_str()).is_some_and(|current| current.id == cluster.id);
-        current && (cluster.endpoints_name().is_none() || cluster.hosts().find(endpoint.address()).is_some())
-    });
-    config.clusters.values().for_each(|cluster| cluster.ad_hoc.sweep());
+    worker
+        .pools
+        .sweep(worker.live.clock.now(), |cluster, endpoint| {
+            let current = config
+                .cluster(cluster.config.name.as_str())
+                .is_some_and(|current| current.id == cluster.id);
+            current
+                && (cluster.endpoints_name().is_none()
+                    || cluster.hosts().find(endpoint.address()).is_some())
+        });
+    config
+        .clusters
+        .values()
+        .for_each(|cluster| cluster.ad_hoc.sweep());
     worker.live.tend();
 }
 
@@ -98,10 +107,18 @@ struct Sockets {
 
 impl Sockets {
     /// Opens what is new and closes what is gone; `false`: something could not be opened yet.
-    fn follow(&mut self, worker: &Arc<Worker>, connections: &TaskTracker, places: &Arc<Semaphore>) -> bool {
+    fn follow(
+        &mut self,
+        worker: &Arc<Worker>,
+        connections: &TaskTracker,
+        places: &Arc<Semaphore>,
+    ) -> bool {
         let config = worker.live.config();
         let is_wanted = |(name, address): &SocketKey| {
-            config.listeners.get(name).is_some_and(|l| l.config.bind_to_port && l.config.addresses.contains(address))
+            config
+                .listeners
+                .get(name)
+                .is_some_and(|l| l.config.bind_to_port && l.config.addresses.contains(address))
         };
         self.failed.retain(is_wanted);
         self.open.retain(|key, task| {
@@ -112,7 +129,11 @@ impl Sockets {
             wanted
         });
         let mut complete = true;
-        for listener in config.listeners.values().filter(|listener| listener.config.bind_to_port) {
+        for listener in config
+            .listeners
+            .values()
+            .filter(|listener| listener.config.bind_to_port)
+        {
             for address in listener.config.addresses.iter() {
                 let key = (listener.config.name.clone(), address.clone());
                 if self.open.contains_key(&key) {
@@ -121,7 +142,13 @@ impl Sockets {
                 match bind(address, listener) {
                     Ok(socket) => {
                         worker.note_bound(&listener.config.name, &socket);
-                        let task = accept(socket, key.0.clone(), worker.clone(), connections.clone(), places.clone());
+                        let task = accept(
+                            socket,
+                            key.0.clone(),
+                            worker.clone(),
+                            connections.clone(),
+                            places.clone(),
+                        );
                         self.failed.remove(&key);
                         self.open.insert(key, tokio::spawn(task).abort_handle());
                     }
@@ -145,9 +172,18 @@ impl Sockets {
 fn bind(address: &ListenAddress, listener: &LiveListener) -> io::Result<TcpListener> {
     let address = match address {
         ListenAddress::Socket(address) => *address,
-        ListenAddress::Pipe(_) => return Err(io::Error::new(io::ErrorKind::Unsupported, "listening on Unix sockets is not supported")),
+        ListenAddress::Pipe(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "listening on Unix sockets is not supported",
+            ));
+        }
     };
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
@@ -160,15 +196,29 @@ fn bind(address: &ListenAddress, listener: &LiveListener) -> io::Result<TcpListe
         }
     }
     socket.bind(&address.into())?;
-    socket.listen(listener.config.tcp_backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(BACKLOG))?;
+    socket.listen(
+        listener
+            .config
+            .tcp_backlog
+            .and_then(|backlog| i32::try_from(backlog).ok())
+            .unwrap_or(BACKLOG),
+    )?;
     TcpListener::from_std(socket.into())
 }
 
 /// Accepts until aborted. The listener's current version takes each connection.
-async fn accept(socket: TcpListener, name: ListenerName, worker: Arc<Worker>, connections: TaskTracker, places: Arc<Semaphore>) {
+async fn accept(
+    socket: TcpListener,
+    name: ListenerName,
+    worker: Arc<Worker>,
+    connections: TaskTracker,
+    places: Arc<Semaphore>,
+) {
     loop {
         // At the limit connections wait in the kernel's queue.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -179,7 +229,9 @@ async fn accept(socket: TcpListener, name: ListenerName, worker: Arc<Worker>, co
             }
         };
         let config = worker.live.config();
-        let Some(listener) = config.listeners.get(&name).cloned() else { continue };
+        let Some(listener) = config.listeners.get(&name).cloned() else {
+            continue;
+        };
         let worker = worker.clone();
         connections.spawn(async move {
             // A connection that breaks off is its own affair.
@@ -190,10 +242,17 @@ async fn accept(socket: TcpListener, name: ListenerName, worker: Arc<Worker>, co
 }
 
 /// Takes one connection from accept to its end.
-async fn handle(mut stream: TcpStream, listener: Arc<LiveListener>, config: Arc<Config>, worker: Arc<Worker>) -> io::Result<()> {
+async fn handle(
+    mut stream: TcpStream,
+    listener: Arc<LiveListener>,
+    config: Arc<Config>,
+    worker: Arc<Worker>,
+) -> io::Result<()> {
     let _ = stream.set_nodelay(true);
     let (direct_local, direct_source) = (stream.local_addr()?, stream.peer_addr()?);
-    let original = wants_original_destination(&listener).then(|| original_destination(&stream)).flatten();
+    let original = wants_original_destination(&listener)
+        .then(|| original_destination(&stream))
+        .flatten();
     let destination = original.unwrap_or(direct_local);
     let listener = hand_over(&config, listener, direct_local, destination);
     let _open = OpenConnection::new(&listener);
@@ -206,7 +265,8 @@ async fn handle(mut stream: TcpStream, listener: Arc<LiveListener>, config: Arc<
         application_protocols: Vec::new(),
     };
     let inspected = inspect::inspect(&mut stream, &listener.config, &mut facts).await?;
-    let matched = match_chain(&listener.config.chains, &facts).and_then(|at| listener.chains.get(at));
+    let matched =
+        match_chain(&listener.config.chains, &facts).and_then(|at| listener.chains.get(at));
     let mut connection = Connection {
         id: Connection::next_id(),
         chain: match matched.or(listener.default_chain.as_ref()) {
@@ -225,7 +285,9 @@ async fn handle(mut stream: TcpStream, listener: Arc<LiveListener>, config: Arc<
     match network::on_connection(&connection, &worker) {
         Verdict::Continue => terminal(stream, connection, worker).await,
         Verdict::Close { flags, details } => {
-            refused(&worker, &connection, &config, flags, |record| record.connection_termination_details = Some(details.into()));
+            refused(&worker, &connection, &config, flags, |record| {
+                record.connection_termination_details = Some(details.into())
+            });
             Ok(())
         }
     }
@@ -235,35 +297,61 @@ fn wants_original_destination(listener: &LiveListener) -> bool {
     let config = &listener.config;
     config.use_original_dst
         || config.transparent
-        || config.listener_filters.iter().any(|filter| filter.kind == ListenerFilterKind::OriginalDst)
+        || config
+            .listener_filters
+            .iter()
+            .any(|filter| filter.kind == ListenerFilterKind::OriginalDst)
 }
 
 /// `use_original_dst`: the listener for the address that the client wanted, if there is one, else the one that accepted.
-fn hand_over(config: &Config, listener: Arc<LiveListener>, local: SocketAddr, destination: SocketAddr) -> Arc<LiveListener> {
+fn hand_over(
+    config: &Config,
+    listener: Arc<LiveListener>,
+    local: SocketAddr,
+    destination: SocketAddr,
+) -> Arc<LiveListener> {
     if !listener.config.use_original_dst || destination == local {
         return listener;
     }
-    config.listener_for(destination).filter(|found| found.id != listener.id).cloned().unwrap_or(listener)
+    config
+        .listener_for(destination)
+        .filter(|found| found.id != listener.id)
+        .cloned()
+        .unwrap_or(listener)
 }
 
 /// The handshake, where the chain has one.
 async fn secure(stream: TcpStream, connection: &mut Connection) -> io::Result<Stream> {
     let chain = connection.chain.clone();
-    let Some(context) = &chain.tls else { return Ok(Stream::Tcp(stream)) };
+    let Some(context) = &chain.tls else {
+        return Ok(Stream::Tcp(stream));
+    };
     let limit = chain.config.transport_socket_connect_timeout;
-    let accepted: io::Result<(Stream, Secured)> = inspect::within(limit, tls::accept(context, stream)).await;
+    let accepted: io::Result<(Stream, Secured)> =
+        inspect::within(limit, tls::accept(context, stream)).await;
     let metrics = &connection.listener.metrics;
-    metrics.count(if accepted.is_ok() { ListenerCount::Handshakes } else { ListenerCount::HandshakeErrors });
+    metrics.count(if accepted.is_ok() {
+        ListenerCount::Handshakes
+    } else {
+        ListenerCount::HandshakeErrors
+    });
     let (stream, secured) = accepted?;
     connection.tls = Some(secured);
     Ok(stream)
 }
 
-async fn terminal(stream: Stream, connection: Arc<Connection>, worker: Arc<Worker>) -> io::Result<()> {
+async fn terminal(
+    stream: Stream,
+    connection: Arc<Connection>,
+    worker: Arc<Worker>,
+) -> io::Result<()> {
     let chain: Arc<LiveChain> = connection.chain.clone();
     match &chain.terminal {
         LiveTerminal::Http(http) => {
-            let is_http2 = match (speaks_http2(&stream, &connection, http.config.codec), &stream) {
+            let is_http2 = match (
+                speaks_http2(&stream, &connection, http.config.codec),
+                &stream,
+            ) {
                 (Some(told), _) => told,
                 (None, Stream::Tcp(tcp)) => inspect::is_http2(tcp).await?,
                 (None, _) => false,
@@ -278,7 +366,10 @@ async fn terminal(stream: Stream, connection: Arc<Connection>, worker: Arc<Worke
 
 /// Whether it speaks HTTP/2, by the codec that is asked for, else by ALPN; `None`: only the first bytes tell.
 fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> Option<bool> {
-    let alpn = connection.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
+    let alpn = connection
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.info.alpn.as_deref());
     match (codec, alpn, stream) {
         (CodecType::Http1, ..) => Some(false),
         (CodecType::Http2, ..) => Some(true),
@@ -290,7 +381,13 @@ fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> O
 }
 
 /// No chain takes the connection: it is closed, and the listener's access log says `NR`.
-fn no_chain(worker: &Worker, listener: Arc<LiveListener>, facts: ConnectionFacts, direct_local: SocketAddr, config: &Config) -> io::Result<()> {
+fn no_chain(
+    worker: &Worker,
+    listener: Arc<LiveListener>,
+    facts: ConnectionFacts,
+    direct_local: SocketAddr,
+    config: &Config,
+) -> io::Result<()> {
     let connection = Connection {
         id: Connection::next_id(),
         chain: LiveChain::none(),
@@ -302,13 +399,25 @@ fn no_chain(worker: &Worker, listener: Arc<LiveListener>, facts: ConnectionFacts
         accepted: worker.live.clock.now(),
     };
     connection.listener.metrics.count(ListenerCount::NoChain);
-    refused(worker, &connection, config, ResponseFlags::NO_ROUTE_FOUND, |record| {
-        record.response_code_details = Some("filter_chain_not_found".into());
-    });
+    refused(
+        worker,
+        &connection,
+        config,
+        ResponseFlags::NO_ROUTE_FOUND,
+        |record| {
+            record.response_code_details = Some("filter_chain_not_found".into());
+        },
+    );
     Ok(())
 }
 
-fn refused(worker: &Worker, connection: &Connection, config: &Config, flags: ResponseFlags, explain: impl FnOnce(&mut Record)) {
+fn refused(
+    worker: &Worker,
+    connection: &Connection,
+    config: &Config,
+    flags: ResponseFlags,
+    explain: impl FnOnce(&mut Record),
+) {
     let mut record = connection.record(worker);
     record.kind = Kind::Tcp;
     record.flags = flags;

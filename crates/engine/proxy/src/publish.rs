@@ -21,7 +21,10 @@ use std::{
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use proxy_config::{Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret, SecretName};
+use proxy_config::{
+    Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret,
+    SecretName,
+};
 use stdx::{Clock, Rng, SystemClock, SystemRng};
 use telemetry::stats::{Options, Store};
 use tokio::sync::watch;
@@ -56,7 +59,10 @@ pub struct Changes<Name, Resource> {
 
 impl<Name, Resource> Default for Changes<Name, Resource> {
     fn default() -> Self {
-        Self { set: Vec::new(), removed: Vec::new() }
+        Self {
+            set: Vec::new(),
+            removed: Vec::new(),
+        }
     }
 }
 
@@ -80,8 +86,18 @@ pub struct Update {
 
 impl Update {
     pub fn is_empty(&self) -> bool {
-        let Self { listeners, routes, clusters, endpoints, secrets } = self;
-        listeners.is_empty() && routes.is_empty() && clusters.is_empty() && endpoints.is_empty() && secrets.is_empty()
+        let Self {
+            listeners,
+            routes,
+            clusters,
+            endpoints,
+            secrets,
+        } = self;
+        listeners.is_empty()
+            && routes.is_empty()
+            && clusters.is_empty()
+            && endpoints.is_empty()
+            && secrets.is_empty()
     }
 }
 
@@ -119,7 +135,10 @@ impl Config {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        self.by_address.get(&destination).or_else(|| self.by_address.get(&SocketAddr::new(any, destination.port())))
+        self.by_address.get(&destination).or_else(|| {
+            self.by_address
+                .get(&SocketAddr::new(any, destination.port()))
+        })
     }
 }
 
@@ -161,7 +180,12 @@ impl Ids {
 
 impl Default for Live {
     fn default() -> Self {
-        Self::new(Arc::new(SystemClock), Arc::new(SystemRng), Store::new(Options::default()), Own::default())
+        Self::new(
+            Arc::new(SystemClock),
+            Arc::new(SystemRng),
+            Store::new(Options::default()),
+            Own::default(),
+        )
     }
 }
 
@@ -199,7 +223,9 @@ impl Live {
     pub fn tend(&self) {
         let now = self.clock.now();
         {
-            let Some(mut tended) = self.tended.try_lock() else { return };
+            let Some(mut tended) = self.tended.try_lock() else {
+                return;
+            };
             if tended.is_some_and(|last| now.saturating_duration_since(last) < TEND_INTERVAL) {
                 return;
             }
@@ -215,11 +241,18 @@ impl Live {
     /// Applies an update. Returns what in it is unusable; an item with a problem is published in a form that refuses traffic
     /// (never in a form that is laxer than asked), and everything else is in force when this returns.
     pub fn publish(&self, update: Update) -> Vec<PublishProblem> {
-        let Update { listeners, routes, clusters, endpoints, secrets } = update;
+        let Update {
+            listeners,
+            routes,
+            clusters,
+            endpoints,
+            secrets,
+        } = update;
         let mut problems = Vec::new();
         // Writers come one after the other; readers never take this lock.
         let mut writer = self.writer.lock();
-        self.tls.replace(&secrets.set, &secrets.removed, &mut problems);
+        self.tls
+            .replace(&secrets.set, &secrets.removed, &mut problems);
         let touched = writer.replace(endpoints);
         let old = self.config.load_full();
         for cluster in old.clusters.values() {
@@ -233,12 +266,38 @@ impl Live {
             return problems;
         }
         let clusters = self.clusters(&old, clusters, &writer, &mut problems);
-        let routes = apply(&old.routes, routes, |t| &t.name, |live| &live.config, |table, _| Arc::new(LiveRouteTable::new(table)));
-        let listeners = apply(&old.listeners, listeners, |l| &l.name, |live| &live.config, |listener, old| {
-            Arc::new(LiveListener::new(listener, old.map(|old| &**old), self, &mut problems))
+        let routes = apply(
+            &old.routes,
+            routes,
+            |t| &t.name,
+            |live| &live.config,
+            |table, _| Arc::new(LiveRouteTable::new(table)),
+        );
+        let listeners = apply(
+            &old.listeners,
+            listeners,
+            |l| &l.name,
+            |live| &live.config,
+            |listener, old| {
+                Arc::new(LiveListener::new(
+                    listener,
+                    old.map(|old| &**old),
+                    self,
+                    &mut problems,
+                ))
+            },
+        );
+        let by_address = listeners
+            .values()
+            .flat_map(|l| l.addresses().map(|address| (address, l.clone())))
+            .collect();
+        let config = Arc::new(Config {
+            version: old.version + 1,
+            listeners,
+            routes,
+            clusters,
+            by_address,
         });
-        let by_address = listeners.values().flat_map(|l| l.addresses().map(|address| (address, l.clone()))).collect();
-        let config = Arc::new(Config { version: old.version + 1, listeners, routes, clusters, by_address });
         self.counts.changed(&old, &config);
         self.config.store(config.clone());
         self.versions.send_replace(config.version);
@@ -255,13 +314,22 @@ impl Live {
         writer: &Writer,
         problems: &mut Vec<PublishProblem>,
     ) -> Map<ClusterName, Arc<LiveCluster>> {
-        apply(&old.clusters, changes, |c| &c.name, |live| &live.config, |config, _| {
-            let cluster = LiveCluster::new(config, self, problems);
-            if let Some(endpoints) = cluster.endpoints_name().and_then(|service| writer.endpoints.get(service)) {
-                cluster.set_endpoints(Some(endpoints.clone()), self);
-            }
-            Arc::new(cluster)
-        })
+        apply(
+            &old.clusters,
+            changes,
+            |c| &c.name,
+            |live| &live.config,
+            |config, _| {
+                let cluster = LiveCluster::new(config, self, problems);
+                if let Some(endpoints) = cluster
+                    .endpoints_name()
+                    .and_then(|service| writer.endpoints.get(service))
+                {
+                    cluster.set_endpoints(Some(endpoints.clone()), self);
+                }
+                Arc::new(cluster)
+            },
+        )
     }
 }
 
@@ -275,7 +343,9 @@ impl Writer {
             }
         }
         for endpoints in changes.set {
-            let old = self.endpoints.insert(endpoints.cluster.clone(), endpoints.clone());
+            let old = self
+                .endpoints
+                .insert(endpoints.cluster.clone(), endpoints.clone());
             if old.is_none_or(|old| old != endpoints) {
                 touched.insert(endpoints.cluster.clone());
             }

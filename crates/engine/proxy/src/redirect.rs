@@ -18,7 +18,11 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub fn of(x: &'a Exchange) -> Self {
-        Self { scheme: x.scheme, authority: x.authority.to_str().unwrap_or_default(), path: x.path() }
+        Self {
+            scheme: x.scheme,
+            authority: x.authority.to_str().unwrap_or_default(),
+            path: x.path(),
+        }
     }
 }
 
@@ -30,15 +34,25 @@ pub fn location(redirect: &Redirect, matches: &RouteMatch, request: &Request<'_>
         RedirectScheme::To(scheme) => scheme,
     };
     let original_host = without_port(request.authority);
-    let original_port = request.authority.get(original_host.len()..).unwrap_or_default();
+    let original_port = request
+        .authority
+        .get(original_host.len()..)
+        .unwrap_or_default();
     let host = redirect.host.as_deref().unwrap_or(original_host);
     let port = match redirect.port {
         Some(port) => format!(":{port}"),
         // A port given by the client is kept only together with its host, and not the default of a scheme that changes.
-        None if redirect.host.is_some() || (scheme != request.scheme && is_default_port(request.scheme, original_port)) => String::new(),
+        None if redirect.host.is_some()
+            || (scheme != request.scheme && is_default_port(request.scheme, original_port)) =>
+        {
+            String::new()
+        }
         None => original_port.to_owned(),
     };
-    format!("{scheme}://{host}{port}{}", path(redirect, matches, request.path))
+    format!(
+        "{scheme}://{host}{port}{}",
+        path(redirect, matches, request.path)
+    )
 }
 
 fn is_default_port(scheme: &str, port: &str) -> bool {
@@ -54,7 +68,9 @@ fn path(redirect: &Redirect, matches: &RouteMatch, original: &str) -> String {
         RedirectPath::Regex(rewrite) => rewrite.apply(path),
         RedirectPath::Prefix(new) => {
             let matched = match &matches.path {
-                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) if starts_with(path, prefix, !matches.case_sensitive) => {
+                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix)
+                    if starts_with(path, prefix, !matches.case_sensitive) =>
+                {
                     prefix.len()
                 }
                 _ => path.len(),
@@ -62,7 +78,11 @@ fn path(redirect: &Redirect, matches: &RouteMatch, original: &str) -> String {
             format!("{new}{}", path.get(matched..).unwrap_or_default())
         }
     };
-    if query.is_empty() || redirect.strip_query { new } else { format!("{new}?{query}") }
+    if query.is_empty() || redirect.strip_query {
+        new
+    } else {
+        format!("{new}?{query}")
+    }
 }
 
 #[cfg(test)]
@@ -93,18 +113,38 @@ mod tests {
             metadata: Arc::from([]),
             tls: None,
         };
-        location(&redirect, &matches, &Request { scheme: "http", authority: "a.test:8080", path: "/old/x?q=1" })
+        location(
+            &redirect,
+            &matches,
+            &Request {
+                scheme: "http",
+                authority: "a.test:8080",
+                path: "/old/x?q=1",
+            },
+        )
     }
 
     #[test]
     fn parts_that_are_not_replaced_are_kept() {
         assert_eq!(to(|_| ()), "http://a.test:8080/old/x?q=1");
-        assert_eq!(to(|r| r.scheme = RedirectScheme::Https), "https://a.test:8080/old/x?q=1");
-        assert_eq!(to(|r| r.host = Some("b.test".into())), "http://b.test/old/x?q=1");
+        assert_eq!(
+            to(|r| r.scheme = RedirectScheme::Https),
+            "https://a.test:8080/old/x?q=1"
+        );
+        assert_eq!(
+            to(|r| r.host = Some("b.test".into())),
+            "http://b.test/old/x?q=1"
+        );
         assert_eq!(to(|r| r.port = Some(80)), "http://a.test:80/old/x?q=1");
         assert_eq!(to(|r| r.port = Some(443)), "http://a.test:443/old/x?q=1");
-        assert_eq!(to(|r| r.path = RedirectPath::Prefix("/new".into())), "http://a.test:8080/new/x?q=1");
-        assert_eq!(to(|r| r.path = RedirectPath::Replace("/n?z".into())), "http://a.test:8080/n?z");
+        assert_eq!(
+            to(|r| r.path = RedirectPath::Prefix("/new".into())),
+            "http://a.test:8080/new/x?q=1"
+        );
+        assert_eq!(
+            to(|r| r.path = RedirectPath::Replace("/n?z".into())),
+            "http://a.test:8080/n?z"
+        );
         assert_eq!(to(|r| r.strip_query = true), "http://a.test:8080/old/x");
     }
 }

@@ -8,8 +8,8 @@ use proxy_config::{HttpConnectionManager, access_log::AccessLog};
 use telemetry::record::{Kind, Record, ResponseFlags};
 
 use crate::{
-    exchange::{Exchange, protocol},
     connection::Connection,
+    exchange::{Exchange, protocol},
     headers::trace::Trace,
     publish::{Config, LiveCluster, LiveHttp},
     route::Matched,
@@ -66,7 +66,12 @@ pub fn begin(worker: &Worker, connection: &Connection, http: &LiveHttp, head: &P
     record.kind = Kind::Http;
     let protocol = protocol(head.version);
     record.protocol = Some(protocol);
-    let line = head.method.as_str().len() + head.uri.path_and_query().map_or(0, |path| path.as_str().len()) + REQUEST_LINE_BYTES;
+    let line = head.method.as_str().len()
+        + head
+            .uri
+            .path_and_query()
+            .map_or(0, |path| path.as_str().len())
+        + REQUEST_LINE_BYTES;
     record.bytes.downstream_header_received = head_bytes(&head.headers, line);
     http.metrics.began(protocol);
     record
@@ -78,9 +83,11 @@ pub fn finish(x: &mut Exchange) {
     let ended = x.body.ended(x.started);
     let record = &mut x.record;
     record.timings.total = Some(now.saturating_duration_since(x.started));
-    record.timings.last_downstream_rx = ended.map(|ended| ended.saturating_duration_since(x.started));
+    record.timings.last_downstream_rx =
+        ended.map(|ended| ended.saturating_duration_since(x.started));
     record.bytes.received += x.body.bytes();
-    record.bytes.downstream_wire_received = record.bytes.downstream_header_received + record.bytes.received;
+    record.bytes.downstream_wire_received =
+        record.bytes.downstream_header_received + record.bytes.received;
     record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
     record.is_grpc = x.is_grpc;
     record.request_messages = x.body.messages();
@@ -115,13 +122,18 @@ pub(crate) const STATUS_LINE_BYTES: usize = 19;
 
 /// The length of a head as HTTP/1 writes it; what HTTP/2 compresses is counted uncompressed.
 pub(crate) fn head_bytes(headers: &http::HeaderMap, line: usize) -> u64 {
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
     (bytes + line) as u64
 }
 
 /// Marks the record of a request whose downstream went away.
 pub fn abandoned(x: &mut Exchange) {
-    x.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+    x.record
+        .flags
+        .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
     x.record.response_code_details = Some("downstream_remote_disconnect".into());
 }
 

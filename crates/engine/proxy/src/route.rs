@@ -87,13 +87,20 @@ impl LiveRouteTable {
 
     /// The virtual host for an authority, which may have a port.
     pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
-        let host = if self.config.ignore_port_in_host { without_port(authority) } else { authority };
+        let host = if self.config.ignore_port_in_host {
+            without_port(authority)
+        } else {
+            authority
+        };
         let host = lower_case(host);
         let at = self
             .exact
             .get(&*host)
             .copied()
-            .or_else(|| self.suffixes.find(host.len(), |length| host.get(host.len() - length..)))
+            .or_else(|| {
+                self.suffixes
+                    .find(host.len(), |length| host.get(host.len() - length..))
+            })
             .or_else(|| self.prefixes.find(host.len(), |length| host.get(..length)))
             .or(self.any)?;
         self.config.virtual_hosts.get(at)
@@ -112,26 +119,53 @@ impl Wildcards {
     }
 
     /// The longest that fits; a wildcard stands for at least one character.
-    fn find<'h>(&self, host_length: usize, part: impl Fn(usize) -> Option<&'h str>) -> Option<usize> {
+    fn find<'h>(
+        &self,
+        host_length: usize,
+        part: impl Fn(usize) -> Option<&'h str>,
+    ) -> Option<usize> {
         let fitting = self.lengths.iter().filter(|length| **length < host_length);
-        fitting.filter_map(|length| part(*length)).find_map(|part| self.domains.get(part).copied())
+        fitting
+            .filter_map(|length| part(*length))
+            .find_map(|part| self.domains.get(part).copied())
     }
 }
 
 /// The route of a request; `None`: 404.
 pub fn match_route(table: &LiveRouteTable, facts: &RouteFacts<'_>) -> Option<Matched> {
     let virtual_host = table.virtual_host(facts.head.authority)?;
-    let route = virtual_host.routes.iter().find(|route| is_match(&route.matches, facts))?;
-    Some(Matched { table: table.config.clone(), virtual_host: virtual_host.clone(), route: route.clone() })
+    let route = virtual_host
+        .routes
+        .iter()
+        .find(|route| is_match(&route.matches, facts))?;
+    Some(Matched {
+        table: table.config.clone(),
+        virtual_host: virtual_host.clone(),
+        route: route.clone(),
+    })
 }
 
 /// The cluster of a target; with it, the position of the weighted entry that was drawn. `None`: a header should name it and does not.
-pub fn choose_cluster(target: &Target, headers: &http::HeaderMap, random: u64) -> Option<(ClusterName, Option<usize>)> {
+pub fn choose_cluster(
+    target: &Target,
+    headers: &http::HeaderMap,
+    random: u64,
+) -> Option<(ClusterName, Option<usize>)> {
     match target {
         Target::Cluster(name) => Some((name.clone(), None)),
-        Target::ClusterHeader(header) => Some((ClusterName::parse(headers.get(header)?.to_str().ok()?).ok()?, None)),
-        Target::Weighted { clusters, total_weight } => {
-            let drawn = draw(clusters.iter().map(|cluster| cluster.weight), *total_weight, random)?;
+        Target::ClusterHeader(header) => Some((
+            ClusterName::parse(headers.get(header)?.to_str().ok()?).ok()?,
+            None,
+        )),
+        Target::Weighted {
+            clusters,
+            total_weight,
+        } => {
+            let drawn = draw(
+                clusters.iter().map(|cluster| cluster.weight),
+                *total_weight,
+                random,
+            )?;
             Some((clusters.get(drawn)?.name.clone(), Some(drawn)))
         }
     }
@@ -152,7 +186,12 @@ pub fn draw(weights: impl Iterator<Item = u32>, total: u32, random: u64) -> Opti
 /// The part of an authority before its port: `a:80` → `a`, `[::1]:80` → `[::1]`.
 pub fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && (host.ends_with(']') || !host.contains(':')) => host,
+        Some((host, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && (host.ends_with(']') || !host.contains(':')) =>
+        {
+            host
+        }
         _ => authority,
     }
 }
@@ -164,18 +203,36 @@ pub fn split_path(path: &str) -> (&str, &str) {
 }
 
 fn lower_case(text: &str) -> Cow<'_, str> {
-    if text.bytes().any(|b| b.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text.into() }
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        text.to_ascii_lowercase().into()
+    } else {
+        text.into()
+    }
 }
 
 fn is_match(route: &RouteMatch, facts: &RouteFacts<'_>) -> bool {
     let (path, query) = split_path(facts.head.path);
     is_path_match(route, path, facts.is_connect)
         && (!route.grpc_only || facts.is_grpc)
-        && route.headers.iter().all(|header| header.is_match(&facts.head))
-        && route.query.iter().all(|wanted| is_query_match(wanted, query))
-        && route.tls.as_ref().is_none_or(|tls| is_tls_match(tls, facts.certificate))
-        && route.metadata.iter().all(|m| m.value.is_match(facts.metadata.lookup(&m.filter, &m.path)) != m.invert)
-        && route.runtime_fraction.is_none_or(|fraction| fraction.selects(facts.random))
+        && route
+            .headers
+            .iter()
+            .all(|header| header.is_match(&facts.head))
+        && route
+            .query
+            .iter()
+            .all(|wanted| is_query_match(wanted, query))
+        && route
+            .tls
+            .as_ref()
+            .is_none_or(|tls| is_tls_match(tls, facts.certificate))
+        && route
+            .metadata
+            .iter()
+            .all(|m| m.value.is_match(facts.metadata.lookup(&m.filter, &m.path)) != m.invert)
+        && route
+            .runtime_fraction
+            .is_none_or(|fraction| fraction.selects(facts.random))
 }
 
 fn is_path_match(route: &RouteMatch, path: &str, is_connect: bool) -> bool {
@@ -188,7 +245,8 @@ fn is_path_match(route: &RouteMatch, path: &str, is_connect: bool) -> bool {
         PathMatch::Exact(exact) if folds => path.eq_ignore_ascii_case(exact),
         PathMatch::Exact(exact) => path == &**exact,
         PathMatch::SeparatedPrefix(prefix) => {
-            starts_with(path, prefix, folds) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
+            starts_with(path, prefix, folds)
+                && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
         }
         PathMatch::Regex(regex) => regex.is_match(path),
         PathMatch::Template(template) => template.0.is_match(path),
@@ -206,18 +264,27 @@ pub(crate) fn starts_with(text: &str, prefix: &str, folds: bool) -> bool {
 
 /// The first parameter of this name counts; values are compared as sent, not decoded, as Envoy does.
 fn is_query_match(wanted: &QueryMatcher, query: &str) -> bool {
-    let mut pairs = query.split('&').filter(|p| !p.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    match (pairs.find(|(name, _)| *name == &*wanted.name), &wanted.value) {
+    let mut pairs = query
+        .split('&')
+        .filter(|p| !p.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    match (
+        pairs.find(|(name, _)| *name == &*wanted.name),
+        &wanted.value,
+    ) {
         (None, _) => false,
         (Some(_), None) => true,
         (Some((_, value)), Some(matcher)) => {
-            matcher.is_match(value) || (matches!(matcher.pattern, StringPattern::Exact(_)) && decoded(value).is_some_and(|v| matcher.is_match(&v)))
+            matcher.is_match(value)
+                || (matches!(matcher.pattern, StringPattern::Exact(_))
+                    && decoded(value).is_some_and(|v| matcher.is_match(&v)))
         }
     }
 }
 
 fn is_tls_match(wanted: &TlsContextMatch, (presented, validated): (bool, bool)) -> bool {
-    wanted.presented.is_none_or(|w| w == presented) && wanted.validated.is_none_or(|w| w == validated)
+    wanted.presented.is_none_or(|w| w == presented)
+        && wanted.validated.is_none_or(|w| w == validated)
 }
 
 /// `%41` → `A`; `None` when nothing is encoded or the result is no text.
@@ -228,7 +295,10 @@ fn decoded(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let encoded = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
+        let encoded = (*first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         match encoded.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
                 bytes.push(byte);

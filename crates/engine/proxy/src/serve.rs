@@ -51,7 +51,9 @@ pub fn choose_route(x: &mut Exchange) {
         RouteSource::Named(name) => config.routes.get(name),
     };
     x.route = table.and_then(|table| match_route(table, &x.route_facts()));
-    let Some(forward) = x.forward_rules().cloned() else { return };
+    let Some(forward) = x.forward_rules().cloned() else {
+        return;
+    };
     if let Some((name, weighted)) = choose_cluster(&forward.target, &x.head.headers, x.random) {
         x.weighted = weighted;
         x.cluster = config.clusters.get(&name).cloned();
@@ -61,7 +63,13 @@ pub fn choose_route(x: &mut Exchange) {
 /// What the route answers.
 async fn answer(x: &mut Exchange) -> Reply {
     let Some(matched) = x.route.clone() else {
-        return Reply::failure(x, StatusCode::NOT_FOUND, "", ResponseFlags::NO_ROUTE_FOUND, "route_not_found");
+        return Reply::failure(
+            x,
+            StatusCode::NOT_FOUND,
+            "",
+            ResponseFlags::NO_ROUTE_FOUND,
+            "route_not_found",
+        );
     };
     if let Some(location) = required_https(x, matched.virtual_host.require_tls) {
         let mut reply = Reply::local(x, StatusCode::MOVED_PERMANENTLY, "", "direct_response");
@@ -69,9 +77,12 @@ async fn answer(x: &mut Exchange) -> Reply {
         return reply;
     }
     match &matched.route.action {
-        RouteAction::Forward(rules) => forward::forward(x, rules).await.unwrap_or_else(|refusal| refusal),
+        RouteAction::Forward(rules) => forward::forward(x, rules)
+            .await
+            .unwrap_or_else(|refusal| refusal),
         RouteAction::Redirect(rules) => {
-            let location = redirect::location(rules, &matched.route.matches, &redirect::Request::of(x));
+            let location =
+                redirect::location(rules, &matched.route.matches, &redirect::Request::of(x));
             let mut reply = Reply::local(x, rules.status, "", "direct_response");
             reply.head.headers.insert(LOCATION, text(&location));
             operations::on_response(x, &mut reply.head.headers);
@@ -82,9 +93,13 @@ async fn answer(x: &mut Exchange) -> Reply {
             operations::on_response(x, &mut reply.head.headers);
             reply
         }
-        RouteAction::NonForwarding => {
-            Reply::failure(x, StatusCode::NOT_FOUND, "", ResponseFlags::NO_ROUTE_FOUND, "route_not_found")
-        }
+        RouteAction::NonForwarding => Reply::failure(
+            x,
+            StatusCode::NOT_FOUND,
+            "",
+            ResponseFlags::NO_ROUTE_FOUND,
+            "route_not_found",
+        ),
     }
 }
 
@@ -93,6 +108,10 @@ fn required_https(x: &Exchange, rule: RequireTls) -> Option<HeaderValue> {
     match rule {
         RequireTls::No => None,
         RequireTls::All | RequireTls::ExternalOnly if x.scheme == "https" => None,
-        RequireTls::All | RequireTls::ExternalOnly => Some(text(&format!("https://{}{}", x.authority.to_str().unwrap_or_default(), x.path()))),
+        RequireTls::All | RequireTls::ExternalOnly => Some(text(&format!(
+            "https://{}{}",
+            x.authority.to_str().unwrap_or_default(),
+            x.path()
+        ))),
     }
 }

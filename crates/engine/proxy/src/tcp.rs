@@ -64,14 +64,27 @@ struct Upstream {
 }
 
 /// Proxies one connection to its end.
-pub async fn run<S>(mut stream: S, worker: Arc<Worker>, connection: Arc<Connection>, terminal: Arc<TcpTerminal>)
-where
+pub async fn run<S>(
+    mut stream: S,
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    terminal: Arc<TcpTerminal>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut record = connection.record(&worker);
     record.kind = Kind::Tcp;
     let (config, started) = (worker.live.config(), worker.live.clock.now());
-    let mut session = Session { worker, connection, terminal, config, cluster: None, started, record, opened: None };
+    let mut session = Session {
+        worker,
+        connection,
+        terminal,
+        config,
+        cluster: None,
+        started,
+        record,
+        opened: None,
+    };
     if session.exchange_metadata(&mut stream).await.is_ok()
         && let Some(upstream) = session.connect().await
     {
@@ -82,10 +95,19 @@ where
 
 impl Session {
     /// The server's part of the metadata exchange; the client sends first.
-    async fn exchange_metadata<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
+    async fn exchange_metadata<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+    ) -> io::Result<()> {
         let filters = &self.connection.chain.config.network_filters;
-        let wanted = filters.iter().any(|filter| matches!(filter, NetworkFilter::MetadataExchange));
-        let negotiated = self.connection.tls.as_ref().is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
+        let wanted = filters
+            .iter()
+            .any(|filter| matches!(filter, NetworkFilter::MetadataExchange));
+        let negotiated = self
+            .connection
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
         if !wanted || !negotiated {
             return Ok(());
         }
@@ -122,10 +144,17 @@ impl Session {
                 Some(tunnel) => self.tunnel(tunnel.clone(), &cluster, &host).await,
             };
             if let Some(connected) = connected {
-                return Some(Upstream { connected, host, cluster, _place: place });
+                return Some(Upstream {
+                    connected,
+                    host,
+                    cluster,
+                    _place: place,
+                });
             }
         }
-        self.record.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        self.record
+            .flags
+            .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         None
     }
 
@@ -139,30 +168,68 @@ impl Session {
             self.record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return None;
         };
-        Some((chosen.name.clone(), chosen.metadata_match.clone().or_else(|| proxy.metadata_match.clone())))
+        Some((
+            chosen.name.clone(),
+            chosen
+                .metadata_match
+                .clone()
+                .or_else(|| proxy.metadata_match.clone()),
+        ))
     }
 
-    fn pick(&self, cluster: &Arc<LiveCluster>, metadata_match: Option<&Metadata>, tried: &[u64]) -> Option<Arc<LiveEndpoint>> {
+    fn pick(
+        &self,
+        cluster: &Arc<LiveCluster>,
+        metadata_match: Option<&Metadata>,
+        tried: &[u64],
+    ) -> Option<Arc<LiveEndpoint>> {
         let live = &self.worker.live;
         if let Discovery::OriginalDst { port_override, .. } = &cluster.config.discovery {
-            return original_destination::pick(cluster, &self.connection, None, *port_override, live);
+            return original_destination::pick(
+                cluster,
+                &self.connection,
+                None,
+                *port_override,
+                live,
+            );
         }
-        let hash = self.terminal.proxy.hash_policy.as_ref().and_then(|policy| balance::hash::of_connection(policy, &self.connection));
-        let facts = PickFacts { hash, metadata_match, tried, selection_attempts: 5 };
+        let hash = self
+            .terminal
+            .proxy
+            .hash_policy
+            .as_ref()
+            .and_then(|policy| balance::hash::of_connection(policy, &self.connection));
+        let facts = PickFacts {
+            hash,
+            metadata_match,
+            tried,
+            selection_attempts: 5,
+        };
         match balance::pick_of(cluster, &facts, &*live.rng) {
             Pick::Host(host) => Some(host),
             Pick::NoHealthyHost => None,
         }
     }
 
-    async fn attempt(&mut self, cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>) -> Option<Connected> {
+    async fn attempt(
+        &mut self,
+        cluster: &Arc<LiveCluster>,
+        host: &Arc<LiveEndpoint>,
+    ) -> Option<Connected> {
         let metrics = &cluster.metrics;
         metrics.count(Count::CxTotal);
         self.record.timings.upstream_connect_start = Some(self.elapsed());
         let facts = &self.connection.facts;
-        let options = ConnectOptions { downstream: Some((facts.source, facts.destination)), ..ConnectOptions::default() };
+        let options = ConnectOptions {
+            downstream: Some((facts.source, facts.destination)),
+            ..ConnectOptions::default()
+        };
         let result = connect(&cluster.config, host, &options).await;
-        let outcome = if result.is_ok() { outlier::Outcome::LocalOriginSuccess } else { outlier::Outcome::LocalOriginFailure };
+        let outcome = if result.is_ok() {
+            outlier::Outcome::LocalOriginSuccess
+        } else {
+            outlier::Outcome::LocalOriginFailure
+        };
         let now = self.worker.live.clock.now();
         if outlier::observe(cluster, host, outcome, now) {
             cluster.refresh(now);
@@ -174,14 +241,18 @@ impl Session {
                 self.record.timings.upstream_connect_complete = Some(self.elapsed());
                 self.record.upstream_local = connected.local.map(Into::into);
                 self.record.upstream_remote = connected.remote.map(Into::into);
-                self.record.upstream_tls = connected.secured.as_ref().map(|secured| secured.info.clone());
+                self.record.upstream_tls = connected
+                    .secured
+                    .as_ref()
+                    .map(|secured| secured.info.clone());
                 self.tell_upstream(cluster, &mut connected).await.ok()?;
                 self.record.flags = ResponseFlags::NONE;
                 Some(connected)
             }
             Err(error) => {
                 metrics.count(Count::CxConnectFail);
-                self.record.upstream_transport_failure_reason = Some(error.reason.clone()).filter(|reason| !reason.is_empty());
+                self.record.upstream_transport_failure_reason =
+                    Some(error.reason.clone()).filter(|reason| !reason.is_empty());
                 self.record.flags.insert(ResetReason::from(error).flag());
                 None
             }
@@ -189,7 +260,12 @@ impl Session {
     }
 
     /// A connection through another proxy, which is asked by CONNECT.
-    async fn tunnel(&mut self, tunnel: Tunnel, cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>) -> Option<Connected> {
+    async fn tunnel(
+        &mut self,
+        tunnel: Tunnel,
+        cluster: &Arc<LiveCluster>,
+        host: &Arc<LiveEndpoint>,
+    ) -> Option<Connected> {
         match tunnel::open(&self.worker, &tunnel, cluster, host).await {
             Ok(connected) => {
                 self.record.upstream_host = host.record_address();
@@ -198,15 +274,24 @@ impl Session {
             }
             Err(reason) => {
                 self.record.upstream_transport_failure_reason = Some(reason);
-                self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                self.record
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 None
             }
         }
     }
 
     /// The client's part of the metadata exchange. What the server answers comes before its first byte.
-    async fn tell_upstream(&mut self, cluster: &LiveCluster, connected: &mut Connected) -> io::Result<()> {
-        let negotiated = connected.secured.as_ref().is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
+    async fn tell_upstream(
+        &mut self,
+        cluster: &LiveCluster,
+        connected: &mut Connected,
+    ) -> io::Result<()> {
+        let negotiated = connected
+            .secured
+            .as_ref()
+            .is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
         if !negotiated || !cluster.config.peer_metadata_exchange {
             return Ok(());
         }
@@ -217,7 +302,12 @@ impl Session {
     }
 
     async fn pass<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: S, upstream: Upstream) {
-        let Upstream { connected, host, cluster, _place } = upstream;
+        let Upstream {
+            connected,
+            host,
+            cluster,
+            _place,
+        } = upstream;
         let proxy = &self.terminal.proxy;
         let limits = copy::Limits {
             buffer_bytes: self.worker.settings.tcp_buffer_bytes,
@@ -226,7 +316,9 @@ impl Session {
         };
         let counts = copy::Counts::default();
         cluster.metrics.raise(Level::CxActive);
-        host.state.active_connections.fetch_add(1, Ordering::Relaxed);
+        host.state
+            .active_connections
+            .fetch_add(1, Ordering::Relaxed);
         host.state.active_requests.fetch_add(1, Ordering::Relaxed);
         let drained = async {
             self.connection.chain.draining().await;
@@ -244,7 +336,9 @@ impl Session {
             () = counted => {}
         }
         host.state.active_requests.fetch_sub(1, Ordering::Relaxed);
-        host.state.active_connections.fetch_sub(1, Ordering::Relaxed);
+        host.state
+            .active_connections
+            .fetch_sub(1, Ordering::Relaxed);
         cluster.metrics.lower(Level::CxActive);
         cluster.metrics.add(Count::CxTxBytes, counts.received());
         cluster.metrics.add(Count::CxRxBytes, counts.sent());
@@ -255,7 +349,11 @@ impl Session {
     }
 
     fn elapsed(&self) -> std::time::Duration {
-        self.worker.live.clock.now().saturating_duration_since(self.started)
+        self.worker
+            .live
+            .clock
+            .now()
+            .saturating_duration_since(self.started)
     }
 
     fn report(mut self) {
@@ -285,7 +383,9 @@ impl Session {
 
 /// Counts bytes at the interval that statistics want; never ends.
 async fn count_while_open(opened: Option<&mut Opened>, counts: &copy::Counts) {
-    let Some(opened) = opened else { return std::future::pending().await };
+    let Some(opened) = opened else {
+        return std::future::pending().await;
+    };
     loop {
         tokio::time::sleep(opened.interval()).await;
         opened.passed(counts.sent(), counts.received());
@@ -294,6 +394,12 @@ async fn count_while_open(opened: Option<&mut Opened>, counts: &copy::Counts) {
 
 /// Draws one by weight.
 fn weighted(clusters: &[WeightedTcpCluster], random: u64) -> Option<&WeightedTcpCluster> {
-    let total = clusters.iter().fold(0u32, |total, cluster| total.saturating_add(cluster.weight));
-    clusters.get(draw(clusters.iter().map(|cluster| cluster.weight), total, random)?)
+    let total = clusters
+        .iter()
+        .fold(0u32, |total, cluster| total.saturating_add(cluster.weight));
+    clusters.get(draw(
+        clusters.iter().map(|cluster| cluster.weight),
+        total,
+        random,
+    )?)
 }

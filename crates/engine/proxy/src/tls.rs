@@ -81,8 +81,14 @@ impl Stream {
 /// Takes a client's handshake.
 pub async fn accept(context: &LiveServerTls, stream: TcpStream) -> io::Result<(Stream, Secured)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let offered = start.client_hello().alpn().map(|alpn| alpn.map(<[u8]>::to_vec).collect::<Vec<_>>()).unwrap_or_default();
-    let config = context.config_for(&offered).ok_or_else(|| io::Error::other("secret is not supplied"))?;
+    let offered = start
+        .client_hello()
+        .alpn()
+        .map(|alpn| alpn.map(<[u8]>::to_vec).collect::<Vec<_>>())
+        .unwrap_or_default();
+    let config = context
+        .config_for(&offered)
+        .ok_or_else(|| io::Error::other("secret is not supplied"))?;
     let stream = start.into_stream(config).await?;
     let connection = Arc::new(ConnectionInfo::of(stream.get_ref().1));
     let sni = stream.get_ref().1.server_name();
@@ -90,16 +96,28 @@ pub async fn accept(context: &LiveServerTls, stream: TcpStream) -> io::Result<(S
         return Err(io::Error::other("no server name given"));
     }
     let info = Arc::new(tls_info(&connection, context.local_names()));
-    Ok((Stream::Server(Box::new(stream)), Secured { info, connection }))
+    Ok((
+        Stream::Server(Box::new(stream)),
+        Secured { info, connection },
+    ))
 }
 
 /// Makes a handshake with a server.
-pub async fn connect(config: &ClientConfig, local_names: &LocalNames, stream: TcpStream) -> io::Result<(Stream, Secured)> {
+pub async fn connect(
+    config: &ClientConfig,
+    local_names: &LocalNames,
+    stream: TcpStream,
+) -> io::Result<(Stream, Secured)> {
     let connector = TlsConnector::from(config.rustls.clone());
-    let stream = connector.connect(config.server_name.clone(), stream).await?;
+    let stream = connector
+        .connect(config.server_name.clone(), stream)
+        .await?;
     let connection = Arc::new(ConnectionInfo::of(stream.get_ref().1));
     let info = Arc::new(tls_info(&connection, local_names.clone()));
-    Ok((Stream::Client(Box::new(stream)), Secured { info, connection }))
+    Ok((
+        Stream::Client(Box::new(stream)),
+        Secured { info, connection },
+    ))
 }
 
 /// Names in our own certificate.
@@ -117,7 +135,10 @@ fn tls_info(connection: &ConnectionInfo, local: LocalNames) -> TlsInfo {
     TlsInfo {
         version: (!connection.version.is_empty()).then_some(connection.version),
         cipher: (!connection.cipher.is_empty()).then_some(Cow::Borrowed(connection.cipher)),
-        alpn: connection.alpn.as_deref().map(|alpn| String::from_utf8_lossy(alpn).into()),
+        alpn: connection
+            .alpn
+            .as_deref()
+            .map(|alpn| String::from_utf8_lossy(alpn).into()),
         session_id: None,
         peer_uri_sans: peer.map(|p| shared(&p.uri_sans)).unwrap_or_default(),
         peer_dns_sans: peer.map(|p| shared(&p.dns_sans)).unwrap_or_default(),
@@ -137,7 +158,11 @@ fn tls_info(connection: &ConnectionInfo, local: LocalNames) -> TlsInfo {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -149,7 +174,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
@@ -159,7 +188,11 @@ impl AsyncWrite for Stream {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),

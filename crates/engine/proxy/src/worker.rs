@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 use proxy_config::{ListenerName, tracing::TracingProvider};
 use tokio::net::TcpListener;
 
-use crate::{filters::peer_metadata::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools};
+use crate::{
+    filters::peer_metadata::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools,
+};
 
 /// One worker. Its tasks run on one thread; the locks inside are never contended.
 pub struct Worker {
@@ -47,7 +49,14 @@ impl Default for Settings {
 
 impl Worker {
     pub fn new(live: Arc<Live>, reporter: Arc<dyn Reporter>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { live, pools: Pools::default(), peers: PeerCache::default(), reporter, settings, bound: Mutex::default() })
+        Arc::new(Self {
+            live,
+            pools: Pools::default(),
+            peers: PeerCache::default(),
+            reporter,
+            settings,
+            bound: Mutex::default(),
+        })
     }
 
     /// Addresses that it listens on, or did; a port of 0 in the configuration is a real one here.

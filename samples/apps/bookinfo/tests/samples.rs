@@ -67,7 +67,6 @@ fn every_image_has_an_entry_in_the_map() {
 fn demo_is_the_bookinfo_sample() {
     for (demo, sample) in [
         ("bookinfo.yaml", "bookinfo.yaml"),
-        ("destination-rules.yaml", "destination-rule-all.yaml"),
         ("gateway.yaml", "gateway.yaml"),
     ] {
         let [demo, sample] = [

@@ -34,10 +34,22 @@ pub struct DescriptorActions(pub Arc<[DescriptorAction]>);
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum DescriptorAction {
-    RequestHeader { header: crate::matcher::HeaderKey, key: Arc<str>, skip_if_absent: bool },
-    GenericKey { key: Arc<str>, value: Arc<str> },
+    RequestHeader {
+        header: crate::matcher::HeaderKey,
+        key: Arc<str>,
+        skip_if_absent: bool,
+    },
+    GenericKey {
+        key: Arc<str>,
+        value: Arc<str>,
+    },
     RemoteAddress,
-    HeaderValueMatch { key: Arc<str>, value: Arc<str>, expect: bool, headers: Arc<[crate::matcher::HeaderMatcher]> },
+    HeaderValueMatch {
+        key: Arc<str>,
+        value: Arc<str>,
+        expect: bool,
+        headers: Arc<[crate::matcher::HeaderMatcher]>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,7 +55,10 @@ pub enum Permission {
     DestinationIp(CidrSet),
     DestinationPort(u16),
     /// Half-open.
-    DestinationPortRange { start: u32, end: u32 },
+    DestinationPortRange {
+        start: u32,
+        end: u32,
+    },
     Metadata(MetadataMatcher),
     RequestedServerName(StringMatcher),
     /// A matcher that this proxy cannot evaluate: it never matches in an ALLOW policy and always in a DENY policy.
@@ -79,6 +82,9 @@ pub enum Principal {
     UrlPath(StringMatcher),
     Metadata(MetadataMatcher),
     /// Filter state (`io.istio.peer_principal`) as string.
-    FilterState { key: Arc<str>, matcher: StringMatcher },
+    FilterState {
+        key: Arc<str>,
+        matcher: StringMatcher,
+    },
     Unsupported(Arc<str>),
 }

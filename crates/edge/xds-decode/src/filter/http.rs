@@ -13,7 +13,6 @@ use wire_envoy::pb::{
         cors::v3::{Cors, CorsPolicy},
         fault::v3::HttpFault,
         grpc_stats::v3::FilterConfig as GrpcStats,
-        grpc_web::v3::GrpcWeb,
         local_ratelimit::v3::LocalRateLimit,
         rbac::v3::{Rbac, RbacPerRoute},
         router::v3::Router,
@@ -115,10 +114,6 @@ fn kind(cx: &mut Cx, extension: &Extension) -> Result<Option<HttpFilterKind>, Re
                 ignore "statistics only" { enable_upstream_stats, replace_dots_in_grpc_service_name, per_method_stat_specifier }
             });
             HttpFilterKind::GrpcStats { emit_filter_state }
-        } else if extension.is::<GrpcWeb>() {
-            let message: GrpcWeb = extension.message(cx)?;
-            take!(cx, message => GrpcWeb {});
-            HttpFilterKind::GrpcWeb
         } else if extension.is::<Router>() {
             let message = extension.message(cx)?;
             HttpFilterKind::Router(router(cx, message)?)

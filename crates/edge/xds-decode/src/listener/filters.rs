@@ -9,7 +9,7 @@ use wire_envoy::pb::{
     listener::{listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule},
     listener_filters::{
         http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
-        original_src::v3::OriginalSrc, proxy_protocol::v3::ProxyProtocol,
+        proxy_protocol::v3::ProxyProtocol,
         tls_inspector::v3::TlsInspector,
     },
 };
@@ -18,13 +18,14 @@ use crate::{
     context::Cx,
     extension::Extension,
     judgement::take,
+    left_out::left_out,
     reject::{Refusal, Within, each},
 };
 
 pub(super) fn listener_filter(
     cx: &mut Cx,
     value: pb::listener::ListenerFilter,
-) -> Result<ListenerFilter, Refusal> {
+) -> Result<Option<ListenerFilter>, Refusal> {
     let pb::listener::ListenerFilter {
         name: _,
         filter_disabled,
@@ -40,16 +41,18 @@ pub(super) fn listener_filter(
         }
         None => return Err(Refusal::missing("typed_config")),
     };
-    let kind = Extension::open(&any)
-        .and_then(|e| kind(cx, &e))
-        .within("typed_config")?;
-    Ok(ListenerFilter {
-        kind,
+    let extension = Extension::open(&any).within("typed_config")?;
+    if let Some(lost) = left_out(&extension.name) {
+        cx.note_text(extension.name, lost);
+        return Ok(None);
+    }
+    Ok(Some(ListenerFilter {
+        kind: kind(cx, &extension).within("typed_config")?,
         disabled: filter_disabled
             .map(predicate)
             .transpose()
             .within("filter_disabled")?,
-    })
+    }))
 }
 
 fn kind(cx: &mut Cx, extension: &Extension) -> Result<ListenerFilterKind, Refusal> {
@@ -69,13 +72,6 @@ fn kind(cx: &mut Cx, extension: &Extension) -> Result<ListenerFilterKind, Refusa
             ignore "what does not parse as TLS is taken as plaintext and matched so" { close_connection_on_client_hello_parsing_errors }
         });
         Ok(ListenerFilterKind::TlsInspector)
-    } else if extension.is::<OriginalSrc>() {
-        let message: OriginalSrc = extension.message(cx)?;
-        take!(cx, message => OriginalSrc {
-            read { mark }
-            reject "the source port is not kept" { bind_port }
-        });
-        Ok(ListenerFilterKind::OriginalSrc { mark })
     } else if extension.is::<ProxyProtocol>() {
         let message = extension.message(cx)?;
         proxy_protocol(cx, message)

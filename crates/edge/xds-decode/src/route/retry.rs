@@ -29,10 +29,12 @@ const BASE: Duration = Duration::from_millis(25);
 pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<RetryPolicy, Refusal> {
     take!(cx, value => pb::route::RetryPolicy {
         read {
-            retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_priority, retry_host_predicate,
-            host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, retriable_headers,
+            retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
+            retriable_status_codes, retry_back_off, retriable_headers,
             retriable_request_headers,
         }
+        ignore "an attempt ends by per_try_timeout or the stream's idle time" { per_try_idle_timeout }
+        ignore "retries choose among priorities as first attempts do" { retry_priority }
         ignore "the back-off does not read the upstream's headers" { rate_limited_retry_back_off }
         reject "is not supported" { retry_options_predicates, refresh_cluster_on_retry }
     });
@@ -50,7 +52,7 @@ pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<Retry
         on,
         num_retries: scalar::count_or(num_retries, 1),
         per_try_timeout: scalar::limit("per_try_timeout", per_try_timeout, None)?,
-        per_try_idle_timeout: scalar::limit("per_try_idle_timeout", per_try_idle_timeout, None)?,
+        per_try_idle_timeout: None,
         retriable_status_codes: each("retriable_status_codes", retriable_status_codes, |code| {
             scalar::status("code", code).map(|s| s.as_u16())
         })?,
@@ -62,10 +64,7 @@ pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<Retry
         skip_previous_hosts: !predicates.is_empty(),
         host_selection_max_attempts: u32::try_from(host_selection_retry_max_attempts.max(1))
             .map_err(|_| Refusal::at("host_selection_retry_max_attempts", "is too large"))?,
-        previous_priorities: retry_priority
-            .map(|p| previous_priorities(cx, p))
-            .transpose()
-            .within("retry_priority")?,
+        previous_priorities: None,
         back_off: back_off(retry_back_off).within("retry_back_off")?,
     })
 }
@@ -87,21 +86,6 @@ fn previous_hosts(cx: &mut Cx, value: RetryHostPredicate) -> Result<(), Refusal>
     let message: PreviousHostsPredicate = extension.message(cx).within("typed_config")?;
     take!(cx, message => PreviousHostsPredicate {});
     Ok(())
-}
-
-fn previous_priorities(cx: &mut Cx, value: RetryPriority) -> Result<u32, Refusal> {
-    let RetryPriority { name, config_type } = value;
-    let Some(retry_priority::ConfigType::TypedConfig(any)) = config_type else {
-        return Err(Refusal::at("name", format!("{name} needs a typed_config")));
-    };
-    let message = Extension::open(&any)
-        .and_then(|e| e.message(cx))
-        .within("typed_config")?;
-    take!(cx, message => PreviousPrioritiesConfig { read { update_frequency } });
-    u32::try_from(update_frequency)
-        .ok()
-        .filter(|n| *n > 0)
-        .ok_or_else(|| Refusal::at("typed_config.update_frequency", "must be at least 1"))
 }
 
 fn back_off(value: Option<RetryBackOff>) -> Result<BackOff, Refusal> {

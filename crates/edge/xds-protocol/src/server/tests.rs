@@ -121,6 +121,30 @@ fn a_change_is_made_before_it_is_broken() {
 }
 
 #[test]
+fn a_changed_cluster_gets_its_endpoints_again() {
+    let mut server = Server::new(Flavour::Delta);
+    ask(&mut server, type_url::CLUSTER, &[]);
+    ask(&mut server, type_url::ENDPOINT, &["a", "b"]);
+    offer(&mut server, type_url::CLUSTER, &[("a", 1), ("b", 1)]);
+    offer(&mut server, type_url::ENDPOINT, &[("a", 1), ("b", 1)]);
+    for _ in 0..2 {
+        let response = server.next().unwrap();
+        answer(&mut server, &response, None);
+    }
+    assert!(server.is_settled());
+
+    offer(&mut server, type_url::CLUSTER, &[("a", 2), ("b", 1)]);
+    let clusters = server.next().unwrap();
+    assert_eq!(contents(&clusters), (vec!["a".into()], vec![]));
+    let endpoints = server.next().expect("before the clusters' answer");
+    assert_eq!(endpoints.type_url(), type_url::ENDPOINT);
+    assert_eq!(contents(&endpoints), (vec!["a".into()], vec![]));
+    answer(&mut server, &endpoints, None);
+    answer(&mut server, &clusters, None);
+    assert!(server.is_settled());
+}
+
+#[test]
 fn newest_state_is_sent_when_the_client_is_ready() {
     let mut server = Server::new(Flavour::Delta);
     ask(&mut server, type_url::CLUSTER, &[]);

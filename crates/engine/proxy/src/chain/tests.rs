@@ -35,7 +35,9 @@ fn facts(text: &str) -> ConnectionFacts {
         direct_source: source,
         is_tls: given(2) == Some("tls"),
         server_name: given(3).map(Arc::from),
-        application_protocols: given(4).map(|list| list.split(',').map(Arc::from).collect()).unwrap_or_default(),
+        application_protocols: given(4)
+            .map(|list| list.split(',').map(Arc::from).collect())
+            .unwrap_or_default(),
     }
 }
 
@@ -45,7 +47,8 @@ fn check(chains: &[Arc<FilterChain>], table: &[(&str, &str)]) {
         assert_eq!(found, *expected, "{connection}");
         let mut reversed: Vec<_> = chains.to_vec();
         reversed.reverse();
-        let found = match_chain(&reversed, &facts(connection)).map_or("none", |at| &reversed[at].name);
+        let found =
+            match_chain(&reversed, &facts(connection)).map_or("none", |at| &reversed[at].name);
         assert_eq!(found, *expected, "{connection}, chains in reverse");
     }
 }
@@ -67,12 +70,17 @@ fn istios_permissive_inbound_listener() {
             m.transport_protocol = TransportProtocol::Tls;
             m.application_protocols = strings(&["istio-peer-exchange", "istio"]);
         }),
-        chain("plain-tcp", |m| m.transport_protocol = TransportProtocol::RawBuffer),
-        chain("tls-through", |m| m.transport_protocol = TransportProtocol::Tls),
+        chain("plain-tcp", |m| {
+            m.transport_protocol = TransportProtocol::RawBuffer
+        }),
+        chain("tls-through", |m| {
+            m.transport_protocol = TransportProtocol::Tls
+        }),
         chain("9080-mtls", |m| {
             m.destination_port = Some(9080);
             m.transport_protocol = TransportProtocol::Tls;
-            m.application_protocols = strings(&["istio", "istio-peer-exchange", "istio-http/1.1", "istio-h2"]);
+            m.application_protocols =
+                strings(&["istio", "istio-peer-exchange", "istio-http/1.1", "istio-h2"]);
         }),
         chain("9080-plain", |m| {
             m.destination_port = Some(9080);
@@ -85,7 +93,10 @@ fn istios_permissive_inbound_listener() {
             ("10.0.0.1:15006", "blackhole"),
             ("10.0.0.1:80 - plain - http/1.1", "plain-http"),
             ("10.0.0.1:80", "plain-tcp"),
-            ("10.0.0.1:80 - tls outbound_.80_._.a istio-http/1.1,istio,http/1.1", "mtls-http"),
+            (
+                "10.0.0.1:80 - tls outbound_.80_._.a istio-http/1.1,istio,http/1.1",
+                "mtls-http",
+            ),
             ("10.0.0.1:80 - tls a istio-peer-exchange,istio", "mtls-tcp"),
             ("10.0.0.1:80 - tls a h2,http/1.1", "tls-through"),
             ("10.0.0.1:9080 - tls a istio-h2,istio,h2", "9080-mtls"),
@@ -101,7 +112,9 @@ fn the_most_specific_wins_at_each_criterion_and_there_is_no_way_back() {
     let chains = [
         chain("any", |_| ()),
         chain("/8", |m| m.destination_prefixes = nets(&["10.0.0.0/8"])),
-        chain("/24", |m| m.destination_prefixes = nets(&["10.1.1.0/24", "10.2.2.0/24"])),
+        chain("/24", |m| {
+            m.destination_prefixes = nets(&["10.1.1.0/24", "10.2.2.0/24"])
+        }),
         chain("exact-name", |m| m.server_names = strings(&["a.b.test"])),
         chain("wild", |m| m.server_names = strings(&["*.test"])),
         chain("wilder", |m| m.server_names = strings(&["*.b.test"])),

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, body::Incoming, server::conn::{http1, http2}, service::service_fn};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proxy_config::HttpConnectionManager;
 use tokio::{
@@ -46,13 +51,25 @@ struct Session {
 }
 
 /// Serves requests until the connection ends.
-pub async fn run<S>(stream: S, is_http2: bool, worker: Arc<Worker>, connection: Arc<Connection>, http: Arc<LiveHttp>)
-where
+pub async fn run<S>(
+    stream: S,
+    is_http2: bool,
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    http: Arc<LiveHttp>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = http.config.clone();
     let _open = OpenHttp::new(&http, is_http2);
-    let session = Arc::new(Session { worker, connection, http, begun: AtomicU64::new(0), ended: AtomicU64::new(0), full: Notify::new() });
+    let session = Arc::new(Session {
+        worker,
+        connection,
+        http,
+        begun: AtomicU64::new(0),
+        ended: AtomicU64::new(0),
+        full: Notify::new(),
+    });
     let service = {
         let session = session.clone();
         service_fn(move |request| one(session.clone(), request))
@@ -63,26 +80,44 @@ where
         let mut connection = pin!(connection);
         drive(&mut connection, &session, |c| c.graceful_shutdown()).await;
     } else {
-        let connection = http1_builder(&config).serve_connection(io, service).with_upgrades();
+        let connection = http1_builder(&config)
+            .serve_connection(io, service)
+            .with_upgrades();
         let mut connection = pin!(connection);
         drive(&mut connection, &session, |c| c.graceful_shutdown()).await;
     }
 }
 
 /// One request as the codec gives it.
-async fn one(session: Arc<Session>, mut request: Request<Incoming>) -> Result<hyper::Response<crate::exchange::reply::ReplyBody>, Infallible> {
+async fn one(
+    session: Arc<Session>,
+    mut request: Request<Incoming>,
+) -> Result<hyper::Response<crate::exchange::reply::ReplyBody>, Infallible> {
     let begun = session.begun.fetch_add(1, Ordering::Relaxed) + 1;
-    if session.http.config.max_requests_per_connection.is_some_and(|limit| begun >= u64::from(limit)) {
+    if session
+        .http
+        .config
+        .max_requests_per_connection
+        .is_some_and(|limit| begun >= u64::from(limit))
+    {
         session.full.notify_one();
     }
     let _ended = Ended(session.clone());
-    let upgrades = request.headers().contains_key(http::header::UPGRADE) || request.method() == http::Method::CONNECT;
+    let upgrades = request.headers().contains_key(http::header::UPGRADE)
+        || request.method() == http::Method::CONNECT;
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     let live = &session.worker.live;
     let limit = session.worker.settings.retry_buffer_bytes;
     let body = RequestSource::new(body, limit, is_grpc(&head.headers), live.clock.clone());
-    let x = Exchange::new(session.worker.clone(), session.connection.clone(), session.http.clone(), head, body, upgrade);
+    let x = Exchange::new(
+        session.worker.clone(),
+        session.connection.clone(),
+        session.http.clone(),
+        head,
+        body,
+        upgrade,
+    );
     Ok(serve(x).await)
 }
 
@@ -135,7 +170,10 @@ async fn sleep_or_never(limit: Option<Duration>) {
 }
 
 fn head_bytes(config: &HttpConnectionManager) -> usize {
-    usize::try_from(config.max_request_headers_kb).unwrap_or(usize::MAX).saturating_mul(1024).max(MIN_HEAD_BYTES)
+    usize::try_from(config.max_request_headers_kb)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(1024)
+        .max(MIN_HEAD_BYTES)
 }
 
 fn http1_builder(config: &HttpConnectionManager) -> http1::Builder {
@@ -153,9 +191,21 @@ fn http2_builder(config: &HttpConnectionManager) -> http2::Builder<TokioExecutor
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(options.initial_stream_window_bytes.unwrap_or(STREAM_WINDOW_BYTES))
-        .initial_connection_window_size(options.initial_connection_window_bytes.unwrap_or(CONNECTION_WINDOW_BYTES))
-        .max_concurrent_streams(options.max_concurrent_streams.unwrap_or(MAX_CONCURRENT_STREAMS))
+        .initial_stream_window_size(
+            options
+                .initial_stream_window_bytes
+                .unwrap_or(STREAM_WINDOW_BYTES),
+        )
+        .initial_connection_window_size(
+            options
+                .initial_connection_window_bytes
+                .unwrap_or(CONNECTION_WINDOW_BYTES),
+        )
+        .max_concurrent_streams(
+            options
+                .max_concurrent_streams
+                .unwrap_or(MAX_CONCURRENT_STREAMS),
+        )
         .max_header_list_size(u32::try_from(head_bytes(config)).unwrap_or(u32::MAX))
         .keep_alive_interval(options.keepalive_interval);
     if let Some(timeout) = options.keepalive_timeout {

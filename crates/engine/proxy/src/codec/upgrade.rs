@@ -10,7 +10,9 @@ use crate::{exchange::Exchange, tcp::copy, upstream::pool::Lease};
 
 /// Joins the two connections once both codecs let them go. The exchange ends with the tunnel.
 pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
-    let Some(downstream) = x.upgrade.take() else { return };
+    let Some(downstream) = x.upgrade.take() else {
+        return;
+    };
     tokio::spawn(async move {
         let lease = lease;
         match tokio::try_join!(downstream, upstream) {
@@ -22,11 +24,20 @@ pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
                 };
                 let counts = Arc::new(copy::Counts::default());
                 // Either side may end it; that is no error of the request.
-                let _ = copy::both(TokioIo::new(downstream), TokioIo::new(upstream), &counts, &limits).await;
+                let _ = copy::both(
+                    TokioIo::new(downstream),
+                    TokioIo::new(upstream),
+                    &counts,
+                    &limits,
+                )
+                .await;
                 x.record.bytes.received += counts.received();
                 x.record.bytes.sent += counts.sent();
             }
-            Err(_) => x.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),
+            Err(_) => x
+                .record
+                .flags
+                .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),
         }
         drop(lease);
         x.report();

@@ -40,7 +40,10 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// How an attempt failed.
 pub(super) enum Failure {
     /// `request_sent`: the head had been written.
-    Reset { reason: ResetReason, request_sent: bool },
+    Reset {
+        reason: ResetReason,
+        request_sent: bool,
+    },
     PerTryTimeout,
     /// The route's time is over: no retry.
     RouteTimeout,
@@ -51,16 +54,30 @@ pub(super) enum Failure {
 }
 
 /// One attempt: a connection, the request, the response's head.
-pub(super) async fn attempt(x: &mut Exchange, plan: &Plan, host: &Arc<LiveEndpoint>) -> Result<Reply, Failure> {
+pub(super) async fn attempt(
+    x: &mut Exchange,
+    plan: &Plan,
+    host: &Arc<LiveEndpoint>,
+) -> Result<Reply, Failure> {
     let metrics = &plan.cluster.metrics;
-    let overflow = Failure::Reset { reason: ResetReason::Overflow, request_sent: false };
-    let Some(place) = plan.cluster.breaker(plan.rules.high_priority).enter(Resource::Requests) else {
+    let overflow = Failure::Reset {
+        reason: ResetReason::Overflow,
+        request_sent: false,
+    };
+    let Some(place) = plan
+        .cluster
+        .breaker(plan.rules.high_priority)
+        .enter(Resource::Requests)
+    else {
         metrics.count(Count::RqPendingOverflow);
         return Err(overflow);
     };
     metrics.count(Count::RqTotal);
     let in_flight = InFlight::new(&plan.cluster, host, place);
-    let per_try = plan.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+    let per_try = plan
+        .retry
+        .as_ref()
+        .and_then(|policy| policy.per_try_timeout);
     let (body, started, limit) = (x.body.clone(), x.worker.live.clock.now(), x.timeout);
     let (begun, longest) = (x.started, x.longest);
     tokio::select! {
@@ -86,26 +103,47 @@ async fn until(instant: Option<Instant>) {
 }
 
 /// Resolves when `limit` has passed since the request was read whole, but not before `from`; never without a limit.
-pub(super) async fn time_is_up(body: &RequestSource, from: std::time::Instant, limit: Option<Duration>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+pub(super) async fn time_is_up(
+    body: &RequestSource,
+    from: std::time::Instant,
+    limit: Option<Duration>,
+) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
     body.complete().await;
     let ended = body.ended(from).map_or(from, |ended| ended.max(from));
     tokio::time::sleep_until((ended + limit).into()).await;
 }
 
-async fn converse(x: &mut Exchange, plan: &Plan, host: &Arc<LiveEndpoint>, in_flight: InFlight) -> Result<Reply, Failure> {
-    let pool = x.worker.pools.pool(&plan.cluster, host, pool_key(x, plan, host));
+async fn converse(
+    x: &mut Exchange,
+    plan: &Plan,
+    host: &Arc<LiveEndpoint>,
+    in_flight: InFlight,
+) -> Result<Reply, Failure> {
+    let pool = x
+        .worker
+        .pools
+        .pool(&plan.cluster, host, pool_key(x, plan, host));
     let gate = gate(x);
     // A connection that closes just as it is lent gives the request back unsent; each such round uses up one idle connection.
     loop {
         let mut lease = pool.acquire().await.map_err(|error| match error {
             AcquireError::Overflow => {
                 plan.cluster.metrics.count(Count::RqPendingOverflow);
-                Failure::Reset { reason: ResetReason::Overflow, request_sent: false }
+                Failure::Reset {
+                    reason: ResetReason::Overflow,
+                    request_sent: false,
+                }
             }
             AcquireError::Connect(error) => {
-                x.record.upstream_transport_failure_reason = Some(error.reason.clone()).filter(|reason| !reason.is_empty());
-                Failure::Reset { reason: error.into(), request_sent: false }
+                x.record.upstream_transport_failure_reason =
+                    Some(error.reason.clone()).filter(|reason| !reason.is_empty());
+                Failure::Reset {
+                    reason: error.into(),
+                    request_sent: false,
+                }
             }
         })?;
         record_connection(x, &lease);
@@ -126,7 +164,10 @@ async fn converse(x: &mut Exchange, plan: &Plan, host: &Arc<LiveEndpoint>, in_fl
             Err(error) if error.unsent.is_some() && x.body.is_replayable() => lease.retire(),
             Err(error) => {
                 plan.cluster.metrics.count(Count::RqRxReset);
-                return Err(Failure::Reset { reason: error.reset, request_sent: error.unsent.is_none() });
+                return Err(Failure::Reset {
+                    reason: error.reset,
+                    request_sent: error.unsent.is_none(),
+                });
             }
         }
     }
@@ -139,7 +180,10 @@ fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) 
     let switches = match lease.connection.protocol {
         Protocol::Http2 | Protocol::Http3 => wanted && status.is_success(),
         Protocol::Http10 | Protocol::Http11 => {
-            status == StatusCode::SWITCHING_PROTOCOLS || (x.head.method == Method::CONNECT && !is_extended_connect(x) && status.is_success())
+            status == StatusCode::SWITCHING_PROTOCOLS
+                || (x.head.method == Method::CONNECT
+                    && !is_extended_connect(x)
+                    && status.is_success())
         }
     };
     if !switches {
@@ -155,12 +199,16 @@ fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) 
         }
         (Some(kind), Protocol::Http10 | Protocol::Http11) => {
             head.status = StatusCode::SWITCHING_PROTOCOLS;
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, text(kind));
         }
         (None, _) => {}
     }
-    Reply { head, content: Content::Tunnel { upstream, lease } }
+    Reply {
+        head,
+        content: Content::Tunnel { upstream, lease },
+    }
 }
 
 fn is_extended_connect(x: &Exchange) -> bool {
@@ -182,7 +230,11 @@ async fn with_patience<T>(sent: impl Future<Output = T>, gate: &Gate) -> T {
 }
 
 fn gate(x: &mut Exchange) -> Option<Gate> {
-    let expects = x.head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects = x
+        .head
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if !expects || x.body.is_empty() {
         return None;
     }
@@ -194,7 +246,10 @@ fn gate(x: &mut Exchange) -> Option<Gate> {
     Some(Gate::default())
 }
 
-fn watch_continue(mut request: http::Request<RequestBody>, gate: Option<&Gate>) -> http::Request<RequestBody> {
+fn watch_continue(
+    mut request: http::Request<RequestBody>,
+    gate: Option<&Gate>,
+) -> http::Request<RequestBody> {
     if let Some(gate) = gate.cloned() {
         hyper::ext::on_informational(&mut request, move |response| {
             if response.status() == StatusCode::CONTINUE {
@@ -232,9 +287,17 @@ fn http1_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
 fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
     let plain_connect = x.head.method == Method::CONNECT && !is_extended_connect(x);
     let mut parts = http::uri::Parts::default();
-    parts.authority = x.authority.to_str().ok().and_then(|authority| authority.parse().ok());
+    parts.authority = x
+        .authority
+        .to_str()
+        .ok()
+        .and_then(|authority| authority.parse().ok());
     if !plain_connect {
-        parts.scheme = Some(if x.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.scheme = Some(if x.scheme == "https" {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        });
         parts.path_and_query = x.head.uri.path_and_query().cloned();
     }
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| x.head.uri.clone());
@@ -242,7 +305,9 @@ fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
     let Some(kind) = &x.upgrade_kind else { return };
     request.headers_mut().remove(header::CONNECTION);
     request.headers_mut().remove(header::UPGRADE);
-    request.extensions_mut().insert(hyper::ext::Protocol::from(&**kind));
+    request
+        .extensions_mut()
+        .insert(hyper::ext::Protocol::from(&**kind));
     *request.method_mut() = Method::CONNECT;
 }
 
@@ -271,7 +336,8 @@ fn pool_key(x: &Exchange, plan: &Plan, host: &LiveEndpoint) -> PoolKey {
     PoolKey {
         version,
         alpn: tls.and_then(|_| alpn_override(x, &plan.cluster, version)),
-        server_name: auto_sni.then(|| Arc::from(without_port(x.authority.to_str().unwrap_or_default()))),
+        server_name: auto_sni
+            .then(|| Arc::from(without_port(x.authority.to_str().unwrap_or_default()))),
         high_priority: plan.rules.high_priority,
         downstream: matches!(config.transport, Transport::ProxyProtocol { .. })
             .then_some((x.connection.facts.source, x.connection.facts.destination)),
@@ -279,8 +345,18 @@ fn pool_key(x: &Exchange, plan: &Plan, host: &LiveEndpoint) -> PoolKey {
 }
 
 /// What Istio's ALPN filter offers to an upstream that speaks this version.
-fn alpn_override(x: &Exchange, cluster: &LiveCluster, version: HttpVersion) -> Option<Arc<[Arc<str>]>> {
-    if cluster.config.metadata.lookup("istio", &["alpn_override"]).and_then(Value::as_str) == Some("false") {
+fn alpn_override(
+    x: &Exchange,
+    cluster: &LiveCluster,
+    version: HttpVersion,
+) -> Option<Arc<[Arc<str>]>> {
+    if cluster
+        .config
+        .metadata
+        .lookup("istio", &["alpn_override"])
+        .and_then(Value::as_str)
+        == Some("false")
+    {
         return None;
     }
     let alpn = x.http.alpn.as_ref()?;
@@ -304,13 +380,20 @@ impl InFlight {
     pub(crate) fn new(cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>, place: Guard) -> Self {
         cluster.metrics.raise(Level::RqActive);
         host.state.active_requests.fetch_add(1, Ordering::Relaxed);
-        Self { cluster: cluster.clone(), host: host.clone(), _place: place }
+        Self {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            _place: place,
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.cluster.metrics.lower(Level::RqActive);
-        self.host.state.active_requests.fetch_sub(1, Ordering::Relaxed);
+        self.host
+            .state
+            .active_requests
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }

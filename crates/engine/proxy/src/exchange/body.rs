@@ -89,7 +89,12 @@ impl Gate {
 
 impl RequestSource {
     /// `keep_limit`: bytes that may be kept for retries. `counts_messages`: it is a gRPC call.
-    pub fn new(incoming: Incoming, keep_limit: usize, counts_messages: bool, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        incoming: Incoming,
+        keep_limit: usize,
+        counts_messages: bool,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -151,7 +156,10 @@ impl RequestSource {
         }
         match &self.0 {
             None => RequestBody::Empty,
-            Some(source) => RequestBody::Attempt { source: source.clone(), at: 0 },
+            Some(source) => RequestBody::Attempt {
+                source: source.clone(),
+                at: 0,
+            },
         }
     }
 
@@ -163,7 +171,10 @@ impl RequestSource {
             Some(source) => {
                 let (sender, receiver) = mpsc::channel(frames.max(1));
                 source.lock().copies.push(sender);
-                RequestBody::Copy { receiver, done: false }
+                RequestBody::Copy {
+                    receiver,
+                    done: false,
+                }
             }
         }
     }
@@ -193,7 +204,9 @@ impl RequestSource {
 
     /// As [`RequestSource::complete`]; the last waker given is woken.
     pub fn poll_complete(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(source) = &self.0 else { return Poll::Ready(()) };
+        let Some(source) = &self.0 else {
+            return Poll::Ready(());
+        };
         let mut source = source.lock();
         if source.ended.is_some() {
             return Poll::Ready(());
@@ -204,7 +217,9 @@ impl RequestSource {
 
     /// gRPC messages read so far.
     pub fn messages(&self) -> u64 {
-        self.0.as_ref().map_or(0, |source| source.lock().messages.count())
+        self.0
+            .as_ref()
+            .map_or(0, |source| source.lock().messages.count())
     }
 }
 
@@ -247,7 +262,8 @@ impl Source {
             if self.counts_messages {
                 self.messages.feed(data);
             }
-            self.copies.retain(|copy| copy.try_send(Copied::Data(data.clone())).is_ok());
+            self.copies
+                .retain(|copy| copy.try_send(Copied::Data(data.clone())).is_ok());
         }
         if !self.keeps {
             return;
@@ -281,8 +297,14 @@ impl Source {
 pub enum RequestBody {
     Empty,
     /// `at`: the next kept frame to play.
-    Attempt { source: Arc<Mutex<Source>>, at: usize },
-    Copy { receiver: mpsc::Receiver<Copied>, done: bool },
+    Attempt {
+        source: Arc<Mutex<Source>>,
+        at: usize,
+    },
+    Copy {
+        receiver: mpsc::Receiver<Copied>,
+        done: bool,
+    },
 }
 
 impl std::fmt::Debug for RequestBody {
@@ -299,7 +321,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Attempt { source, at } => {
@@ -350,7 +375,11 @@ impl Body for RequestBody {
             Self::Attempt { source, at: 0 } => {
                 let source = source.lock();
                 // Only of an untouched body is the declared length that of what will be sent.
-                if source.bytes == 0 { source.incoming.size_hint() } else { SizeHint::default() }
+                if source.bytes == 0 {
+                    source.incoming.size_hint()
+                } else {
+                    SizeHint::default()
+                }
             }
             Self::Attempt { .. } | Self::Copy { .. } => SizeHint::default(),
         }

@@ -4,7 +4,10 @@
 //! host, borrows a connection, sends the request and waits for a head; time limits run from the end of the downstream's request, as in Envoy.
 //! `Err` is a reply of the proxy itself. Follows Envoy's router filter documentation.
 
-#![expect(clippy::result_large_err, reason = "a refusal is a reply like any other, made at most once for a request")]
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is a reply like any other, made at most once for a request"
+)]
 
 use std::{
     sync::Arc,
@@ -53,7 +56,13 @@ pub(super) struct Plan {
 /// Forwards the request by these rules.
 pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Reply> {
     let Some(cluster) = x.cluster.clone() else {
-        return Err(Reply::failure(x, rules.cluster_not_found_status, "", ResponseFlags::NO_CLUSTER_FOUND, "cluster_not_found"));
+        return Err(Reply::failure(
+            x,
+            rules.cluster_not_found_status,
+            "",
+            ResponseFlags::NO_CLUSTER_FOUND,
+            "cluster_not_found",
+        ));
     };
     check_upgrade(x)?;
     x.timeout = timeout(x, rules);
@@ -73,17 +82,31 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
 }
 
 fn plan(x: &mut Exchange, rules: &Arc<Forward>, cluster: Arc<LiveCluster>) -> Plan {
-    let of_host = || x.route.as_ref().and_then(|matched| matched.virtual_host.retry.clone());
+    let of_host = || {
+        x.route
+            .as_ref()
+            .and_then(|matched| matched.virtual_host.retry.clone())
+    };
     let of_route = rules.retry.clone().or_else(of_host);
-    let retry = retry::asked_for(of_route, &mut x.head.headers).filter(|policy| retry::applies(policy, &x.view()));
-    Plan { hash: hash::of(&rules.hash_policies, x), cluster, rules: rules.clone(), retry, tried: Vec::new(), retries: 0 }
+    let retry = retry::asked_for(of_route, &mut x.head.headers)
+        .filter(|policy| retry::applies(policy, &x.view()));
+    Plan {
+        hash: hash::of(&rules.hash_policies, x),
+        cluster,
+        rules: rules.clone(),
+        retry,
+        tried: Vec::new(),
+        retries: 0,
+    }
 }
 
 /// The whole loop: until an answer, or until no retry is left.
 async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
     let mut retrying: Option<Guard> = None;
     loop {
-        let Some(host) = pick(x, plan).await else { return Err(no_host(x, plan)) };
+        let Some(host) = pick(x, plan).await else {
+            return Err(no_host(x, plan));
+        };
         plan.tried.push(host.state.id);
         x.record.attempts += 1;
         let attempts = x.record.attempts;
@@ -112,10 +135,21 @@ enum Next {
 
 /// Whether another attempt follows.
 fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> Next {
-    let Some(policy) = &plan.retry else { return Next::Answer };
+    let Some(policy) = &plan.retry else {
+        return Next::Answer;
+    };
     let attempt = match result {
-        Ok(reply) => retry::Attempt::Response { status: reply.head.status.as_u16(), headers: &reply.head.headers },
-        Err(Failure::Reset { reason, request_sent }) => retry::Attempt::Reset { reason, request_sent: *request_sent },
+        Ok(reply) => retry::Attempt::Response {
+            status: reply.head.status.as_u16(),
+            headers: &reply.head.headers,
+        },
+        Err(Failure::Reset {
+            reason,
+            request_sent,
+        }) => retry::Attempt::Reset {
+            reason,
+            request_sent: *request_sent,
+        },
         Err(Failure::PerTryTimeout) => retry::Attempt::PerTryTimeout,
         Err(Failure::RouteTimeout | Failure::TooLong | Failure::Downstream) => return Next::Answer,
     };
@@ -125,13 +159,19 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
         Decision::LimitExceeded => {
             // A policy of no retries is none that could be exceeded.
             if policy.num_retries > 0 {
-                x.record.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                x.record
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
                 metrics.count(Count::RqRetryLimitExceeded);
             }
             Next::Answer
         }
         Decision::Retry if !x.body.is_replayable() => Next::Answer,
-        Decision::Retry => match plan.cluster.breaker(plan.rules.high_priority).enter(Resource::Retries) {
+        Decision::Retry => match plan
+            .cluster
+            .breaker(plan.rules.high_priority)
+            .enter(Resource::Retries)
+        {
             None => {
                 x.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 metrics.count(Count::RqRetryOverflow);
@@ -149,7 +189,9 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
 
 /// Waits; the route's time goes on meanwhile.
 async fn wait_before_retry(x: &mut Exchange, plan: &Plan) -> Result<(), Reply> {
-    let Some(policy) = &plan.retry else { return Ok(()) };
+    let Some(policy) = &plan.retry else {
+        return Ok(());
+    };
     let pause = retry::back_off(&policy.back_off, plan.retries, x.worker.live.rng.u64());
     if pause.is_zero() {
         return Ok(());
@@ -164,28 +206,66 @@ async fn wait_before_retry(x: &mut Exchange, plan: &Plan) -> Result<(), Reply> {
 fn no_host(x: &mut Exchange, plan: &Plan) -> Reply {
     const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     plan.cluster.metrics.count(Count::CxNoneHealthy);
-    if matches!(plan.cluster.config.discovery, Discovery::DynamicForward { .. }) {
+    if matches!(
+        plan.cluster.config.discovery,
+        Discovery::DynamicForward { .. }
+    ) {
         let flag = ResponseFlags::DNS_RESOLUTION_FAILED;
-        return Reply::failure(x, UNAVAILABLE, "DNS resolution failure", flag, "dns_resolution_failure");
+        return Reply::failure(
+            x,
+            UNAVAILABLE,
+            "DNS resolution failure",
+            flag,
+            "dns_resolution_failure",
+        );
     }
-    Reply::failure(x, UNAVAILABLE, "no healthy upstream", ResponseFlags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream")
+    Reply::failure(
+        x,
+        UNAVAILABLE,
+        "no healthy upstream",
+        ResponseFlags::NO_HEALTHY_UPSTREAM,
+        "no_healthy_upstream",
+    )
 }
 
 async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
-    let skip = plan.retry.as_ref().filter(|policy| policy.skip_previous_hosts && !plan.tried.is_empty());
+    let skip = plan
+        .retry
+        .as_ref()
+        .filter(|policy| policy.skip_previous_hosts && !plan.tried.is_empty());
     let facts = PickFacts {
         hash: plan.hash,
-        metadata_match: x.weighted_cluster().and_then(|w| w.metadata_match.as_ref()).or(plan.rules.metadata_match.as_ref()),
+        metadata_match: x
+            .weighted_cluster()
+            .and_then(|w| w.metadata_match.as_ref())
+            .or(plan.rules.metadata_match.as_ref()),
         tried: if skip.is_some() { &plan.tried } else { &[] },
         selection_attempts: skip.map_or(0, |policy| policy.host_selection_max_attempts),
     };
-    if let Discovery::OriginalDst { http_header, port_override } = &plan.cluster.config.discovery {
+    if let Discovery::OriginalDst {
+        http_header,
+        port_override,
+    } = &plan.cluster.config.discovery
+    {
         let named = http_header.as_ref().map(|name| x.head.headers.get(name));
-        return original_destination::pick(&plan.cluster, &x.connection, named, *port_override, &x.worker.live);
+        return original_destination::pick(
+            &plan.cluster,
+            &x.connection,
+            named,
+            *port_override,
+            &x.worker.live,
+        );
     }
     if let Discovery::DynamicForward { refresh } = &plan.cluster.config.discovery {
         let authority = x.authority.to_str().unwrap_or_default();
-        return dynamic_forward::resolve(&plan.cluster, authority, x.scheme, refresh, &x.worker.live).await;
+        return dynamic_forward::resolve(
+            &plan.cluster,
+            authority,
+            x.scheme,
+            refresh,
+            &x.worker.live,
+        )
+        .await;
     }
     match balance::pick_of(&plan.cluster, &facts, &*x.worker.live.rng) {
         Pick::Host(host) => Some(host),
@@ -198,7 +278,8 @@ fn timeout(x: &Exchange, rules: &Forward) -> Option<Duration> {
     let duration = &rules.max_stream_duration;
     if let (true, Some(cap)) = (x.is_grpc, duration.grpc_timeout_header_max) {
         let cap = Some(cap).filter(|cap| !cap.is_zero());
-        let asked = grpc::timeout_in(&x.head.headers).map(|t| t.saturating_sub(duration.grpc_timeout_header_offset.unwrap_or_default()));
+        let asked = grpc::timeout_in(&x.head.headers)
+            .map(|t| t.saturating_sub(duration.grpc_timeout_header_offset.unwrap_or_default()));
         return match (asked, cap) {
             (Some(asked), Some(cap)) => Some(asked.min(cap)),
             (asked, cap) => asked.or(cap),
@@ -209,8 +290,17 @@ fn timeout(x: &Exchange, rules: &Forward) -> Option<Duration> {
 
 /// Notes what the request wants to become, if that is allowed.
 fn check_upgrade(x: &mut Exchange) -> Result<(), Reply> {
-    let protocol = x.head.extensions.get::<hyper::ext::Protocol>().map(|protocol| Arc::from(protocol.as_str()));
-    let header = x.head.headers.get(header::UPGRADE).and_then(|kind| kind.to_str().ok()).map(Arc::from);
+    let protocol = x
+        .head
+        .extensions
+        .get::<hyper::ext::Protocol>()
+        .map(|protocol| Arc::from(protocol.as_str()));
+    let header = x
+        .head
+        .headers
+        .get(header::UPGRADE)
+        .and_then(|kind| kind.to_str().ok())
+        .map(Arc::from);
     let kind: Arc<str> = match (protocol.or(header), x.head.method == Method::CONNECT) {
         (Some(kind), _) if x.upgrade.is_some() => {
             x.upgrade_kind = Some(kind);
@@ -219,22 +309,54 @@ fn check_upgrade(x: &mut Exchange) -> Result<(), Reply> {
         (_, true) => Arc::from("CONNECT"),
         _ => return Ok(()),
     };
-    if x.allows_upgrade(&kind) { Ok(()) } else { Err(Reply::local(x, StatusCode::FORBIDDEN, "", "upgrade_failed")) }
+    if x.allows_upgrade(&kind) {
+        Ok(())
+    } else {
+        Err(Reply::local(x, StatusCode::FORBIDDEN, "", "upgrade_failed"))
+    }
 }
 
 /// The shortest of the limits that count from the request's beginning.
 fn longest(x: &Exchange, rules: &Forward, cluster: &LiveCluster) -> Option<Instant> {
-    let limits = [rules.max_stream_duration.max.or(x.http.config.timeouts.max_stream_duration), cluster.config.http.max_stream_duration];
-    limits.into_iter().flatten().filter(|limit| !limit.is_zero()).min().map(|limit| x.started + limit)
+    let limits = [
+        rules
+            .max_stream_duration
+            .max
+            .or(x.http.config.timeouts.max_stream_duration),
+        cluster.config.http.max_stream_duration,
+    ];
+    limits
+        .into_iter()
+        .flatten()
+        .filter(|limit| !limit.is_zero())
+        .min()
+        .map(|limit| x.started + limit)
 }
 
 /// What the result teaches about the host.
-fn observe(x: &Exchange, cluster: &Arc<LiveCluster>, host: &LiveEndpoint, result: &Result<Reply, Failure>) {
+fn observe(
+    x: &Exchange,
+    cluster: &Arc<LiveCluster>,
+    host: &LiveEndpoint,
+    result: &Result<Reply, Failure>,
+) {
     let outcome = match result {
-        Ok(reply) => outlier::Outcome::Status(outlier::status_of(x.is_grpc, reply.head.status, &reply.head.headers)),
-        Err(Failure::Reset { reason: ResetReason::Overflow, .. } | Failure::Downstream) => return,
+        Ok(reply) => outlier::Outcome::Status(outlier::status_of(
+            x.is_grpc,
+            reply.head.status,
+            &reply.head.headers,
+        )),
+        Err(
+            Failure::Reset {
+                reason: ResetReason::Overflow,
+                ..
+            }
+            | Failure::Downstream,
+        ) => return,
         Err(Failure::Reset { .. }) => outlier::Outcome::LocalOriginFailure,
-        Err(Failure::PerTryTimeout | Failure::RouteTimeout | Failure::TooLong) => outlier::Outcome::Timeout,
+        Err(Failure::PerTryTimeout | Failure::RouteTimeout | Failure::TooLong) => {
+            outlier::Outcome::Timeout
+        }
     };
     let now = x.worker.live.clock.now();
     if outlier::observe(cluster, host, outcome, now) {
@@ -253,7 +375,10 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
         && let Some(time) = x.record.timings.upstream_service_time()
     {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        reply.head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, headers::number(milliseconds));
+        reply
+            .head
+            .headers
+            .insert(X_ENVOY_UPSTREAM_SERVICE_TIME, headers::number(milliseconds));
     }
     hash::set_cookies(x, &mut reply.head.headers);
     attempt_count(x, &mut reply);
@@ -261,8 +386,13 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
 }
 
 pub(super) fn attempt_count(x: &Exchange, reply: &mut Reply) {
-    if x.route.as_ref().is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response) {
-        reply.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, headers::number(x.record.attempts.into()));
+    if x.route
+        .as_ref()
+        .is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response)
+    {
+        reply.head.headers.insert(
+            X_ENVOY_ATTEMPT_COUNT,
+            headers::number(x.record.attempts.into()),
+        );
     }
 }
-

@@ -21,15 +21,23 @@ impl Messages {
     pub fn feed(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             if self.rest > 0 {
-                let skip = usize::try_from(self.rest).unwrap_or(usize::MAX).min(data.len());
+                let skip = usize::try_from(self.rest)
+                    .unwrap_or(usize::MAX)
+                    .min(data.len());
                 self.rest -= skip as u64;
                 data = data.get(skip..).unwrap_or_default();
                 continue;
             }
-            let Some((byte, tail)) = data.split_first() else { return };
+            let Some((byte, tail)) = data.split_first() else {
+                return;
+            };
             data = tail;
             // One byte of flags, four of length.
-            self.length = if self.prefix == 0 { 0 } else { (self.length << 8) | u32::from(*byte) };
+            self.length = if self.prefix == 0 {
+                0
+            } else {
+                (self.length << 8) | u32::from(*byte)
+            };
             self.prefix += 1;
             if self.prefix == 5 {
                 self.prefix = 0;
@@ -102,7 +110,13 @@ mod tests {
 
     #[test]
     fn messages_are_counted_however_they_are_cut() {
-        let stream: Vec<u8> = [vec![0, 0, 0, 0, 3, 1, 2, 3], vec![0, 0, 0, 0, 0], vec![0, 0, 0, 1, 0], vec![7; 256]].concat();
+        let stream: Vec<u8> = [
+            vec![0, 0, 0, 0, 3, 1, 2, 3],
+            vec![0, 0, 0, 0, 0],
+            vec![0, 0, 0, 1, 0],
+            vec![7; 256],
+        ]
+        .concat();
         for size in [1, 2, 5, 7, 64, stream.len()] {
             let mut messages = Messages::default();
             stream.chunks(size).for_each(|chunk| messages.feed(chunk));
@@ -112,11 +126,24 @@ mod tests {
 
     #[test]
     fn time_limits_read_with_their_unit() {
-        let table = [("100m", Some(100_000)), ("2S", Some(2_000_000)), ("1H", Some(3_600_000_000)), ("5u", Some(5)), ("", None), ("1", None), ("123456789S", None), ("xS", None)];
+        let table = [
+            ("100m", Some(100_000)),
+            ("2S", Some(2_000_000)),
+            ("1H", Some(3_600_000_000)),
+            ("5u", Some(5)),
+            ("", None),
+            ("1", None),
+            ("123456789S", None),
+            ("xS", None),
+        ];
         for (text, expected) in table {
             let mut headers = HeaderMap::new();
             headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(text));
-            assert_eq!(timeout_in(&headers), expected.map(Duration::from_micros), "{text}");
+            assert_eq!(
+                timeout_in(&headers),
+                expected.map(Duration::from_micros),
+                "{text}"
+            );
         }
     }
 }

@@ -35,12 +35,21 @@ struct Shadow {
 /// Starts the mirrors that the most specific of route, virtual host and table names, each for its share of requests.
 pub fn start(x: &Exchange, rules: &Forward) {
     let Some(matched) = &x.route else { return };
-    let levels = [&rules.mirrors, &matched.virtual_host.mirrors, &matched.table.mirrors];
-    let Some(policies) = levels.into_iter().find(|policies| !policies.is_empty()) else { return };
+    let levels = [
+        &rules.mirrors,
+        &matched.virtual_host.mirrors,
+        &matched.table.mirrors,
+    ];
+    let Some(policies) = levels.into_iter().find(|policies| !policies.is_empty()) else {
+        return;
+    };
     if x.upgrade.is_some() {
         return;
     }
-    for policy in policies.iter().filter(|policy| policy.fraction.selects(x.worker.live.rng.u64())) {
+    for policy in policies
+        .iter()
+        .filter(|policy| policy.fraction.selects(x.worker.live.rng.u64()))
+    {
         if let Some(shadow) = shadow(x, policy) {
             tokio::spawn(send(shadow));
         }
@@ -50,7 +59,11 @@ pub fn start(x: &Exchange, rules: &Forward) {
 fn shadow(x: &Exchange, policy: &MirrorPolicy) -> Option<Shadow> {
     let (name, _) = choose_cluster(&policy.target, &x.head.headers, x.random)?;
     let cluster = x.config.cluster(name.as_str())?.clone();
-    let authority = if policy.disable_shadow_host_suffix { x.authority.clone() } else { with_suffix(&x.authority) };
+    let authority = if policy.disable_shadow_host_suffix {
+        x.authority.clone()
+    } else {
+        with_suffix(&x.authority)
+    };
     let version = match cluster.config.http.protocol {
         UpstreamProtocol::Http2 => HttpVersion::Http2,
         UpstreamProtocol::Downstream if x.protocol() == Protocol::Http2 => HttpVersion::Http2,
@@ -61,33 +74,66 @@ fn shadow(x: &Exchange, policy: &MirrorPolicy) -> Option<Shadow> {
     *request.method_mut() = x.head.method.clone();
     *request.headers_mut() = x.head.headers.clone();
     *request.uri_mut() = x.head.uri.clone();
-    Some(Shadow { worker: x.worker.clone(), cluster, request, authority, version })
+    Some(Shadow {
+        worker: x.worker.clone(),
+        cluster,
+        request,
+        authority,
+        version,
+    })
 }
 
 /// `host-shadow:port`.
 fn with_suffix(authority: &HeaderValue) -> HeaderValue {
     let authority = authority.to_str().unwrap_or_default();
     let host = without_port(authority);
-    text(&format!("{host}-shadow{}", authority.get(host.len()..).unwrap_or_default()))
+    text(&format!(
+        "{host}-shadow{}",
+        authority.get(host.len()..).unwrap_or_default()
+    ))
 }
 
 /// Sends it and reads what comes, so that the connection can be used again.
 async fn send(shadow: Shadow) {
-    let Shadow { worker, cluster, mut request, authority, version } = shadow;
+    let Shadow {
+        worker,
+        cluster,
+        mut request,
+        authority,
+        version,
+    } = shadow;
     let pick = balance::pick_of(&cluster, &PickFacts::default(), &*worker.live.rng);
     let Pick::Host(host) = pick else { return };
-    let key = PoolKey { version, alpn: None, server_name: None, high_priority: false, downstream: None };
-    let Ok(mut lease) = worker.pools.pool(&cluster, &host, key).acquire().await else { return };
+    let key = PoolKey {
+        version,
+        alpn: None,
+        server_name: None,
+        high_priority: false,
+        downstream: None,
+    };
+    let Ok(mut lease) = worker.pools.pool(&cluster, &host, key).acquire().await else {
+        return;
+    };
     if lease.connection.protocol == Protocol::Http2 {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let uri = Uri::builder().scheme("http").authority(authority.as_bytes()).path_and_query(path).build();
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .to_owned();
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(authority.as_bytes())
+            .path_and_query(path)
+            .build();
         let Ok(uri) = uri else { return };
         *request.uri_mut() = uri;
     } else {
         request.headers_mut().insert(HOST, authority);
     }
     let is_head = *request.method() == Method::HEAD;
-    let Ok(response) = lease.send(request).await else { return };
+    let Ok(response) = lease.send(request).await else {
+        return;
+    };
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         if frame.is_err() {

@@ -40,33 +40,61 @@ pub enum Content {
     Empty,
     Full(Bytes),
     /// What the upstream sends.
-    Upstream { body: Incoming, lease: Lease },
+    Upstream {
+        body: Incoming,
+        lease: Lease,
+    },
     /// The connection becomes a tunnel to this upstream connection.
-    Tunnel { upstream: OnUpgrade, lease: Lease },
+    Tunnel {
+        upstream: OnUpgrade,
+        lease: Lease,
+    },
 }
 
 impl Reply {
     /// An answer of the proxy itself; notes `details` in the record. Flags are the caller's.
-    pub fn local(x: &mut Exchange, status: StatusCode, body: impl Into<Bytes>, details: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+    pub fn local(
+        x: &mut Exchange,
+        status: StatusCode,
+        body: impl Into<Bytes>,
+        details: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> Self {
         let body: Bytes = body.into();
         x.record.response_code_details = Some(details.into());
-        x.record.local_reply_body = (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into());
+        x.record.local_reply_body =
+            (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into());
         let (mut head, ()) = Response::new(()).into_parts();
         if x.is_grpc {
-            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            head.headers.insert(GRPC_STATUS, headers::number(grpc::status_of_http(status).into()));
+            head.headers
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            head.headers.insert(
+                GRPC_STATUS,
+                headers::number(grpc::status_of_http(status).into()),
+            );
             if !body.is_empty() {
-                head.headers.insert(GRPC_MESSAGE, headers::text(&grpc::encode_message(&body)));
+                head.headers
+                    .insert(GRPC_MESSAGE, headers::text(&grpc::encode_message(&body)));
             }
-            return Self { head, content: Content::Empty };
+            return Self {
+                head,
+                content: Content::Empty,
+            };
         }
         head.status = status;
         if body.is_empty() {
-            return Self { head, content: Content::Empty };
+            return Self {
+                head,
+                content: Content::Empty,
+            };
         }
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        Self { head, content: Content::Full(body) }
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        head.headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        Self {
+            head,
+            content: Content::Full(body),
+        }
     }
 
     /// As [`Reply::local`], with a flag.
@@ -84,7 +112,10 @@ impl Reply {
     /// The upstream's answer.
     pub fn upstream(response: Response<Incoming>, lease: Lease) -> Self {
         let (head, body) = response.into_parts();
-        Self { head, content: Content::Upstream { body, lease } }
+        Self {
+            head,
+            content: Content::Upstream { body, lease },
+        }
     }
 
     /// Whether the proxy made it.
@@ -99,11 +130,20 @@ impl Reply {
         // hyper takes the version from the connection.
         head.version = http::Version::HTTP_11;
         x.record.status = Some(head.status.as_u16());
-        x.record.grpc_status = x.record.grpc_status.or_else(|| grpc::status_in(&head.headers));
+        x.record.grpc_status = x
+            .record
+            .grpc_status
+            .or_else(|| grpc::status_in(&head.headers));
         x.record.response_headers = x.http.needs.keep_response(&head.headers);
         x.record.bytes.downstream_header_sent = head_bytes(&head.headers, STATUS_LINE_BYTES);
         x.record.timings.first_downstream_tx = Some(x.elapsed());
-        let mut body = ReplyBody { x: None, content: Passing::Empty, complete: true, timer: None, messages: grpc::Messages::default() };
+        let mut body = ReplyBody {
+            x: None,
+            content: Passing::Empty,
+            complete: true,
+            timer: None,
+            messages: grpc::Messages::default(),
+        };
         match content {
             Content::Empty => {}
             Content::Full(_) if x.head.method == http::Method::HEAD => {}
@@ -111,10 +151,16 @@ impl Reply {
                 body.content = Passing::Full(Some(bytes));
                 body.complete = false;
             }
-            Content::Upstream { body: incoming, lease } => {
+            Content::Upstream {
+                body: incoming,
+                lease,
+            } => {
                 body.complete = incoming.is_end_stream();
                 body.timer = Timer::new(&x);
-                body.content = Passing::Upstream { body: incoming, lease: Some(lease) };
+                body.content = Passing::Upstream {
+                    body: incoming,
+                    lease: Some(lease),
+                };
                 if body.complete {
                     x.record.timings.last_upstream_rx = Some(x.elapsed());
                     body.release(&x);
@@ -144,7 +190,10 @@ enum Passing {
     Empty,
     Full(Option<Bytes>),
     /// The lease goes back when the body ends.
-    Upstream { body: Incoming, lease: Option<Lease> },
+    Upstream {
+        body: Incoming,
+        lease: Option<Lease>,
+    },
 }
 
 /// What may cut a response short.
@@ -172,14 +221,20 @@ impl Timer {
         Some(Box::new(Self {
             route: x.timeout.map(|limit| (limit, None)),
             idle: idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
-            longest: x.longest.map(|instant| Box::pin(tokio::time::sleep_until(instant.into()))),
+            longest: x
+                .longest
+                .map(|instant| Box::pin(tokio::time::sleep_until(instant.into()))),
             seen_bytes: x.body.bytes(),
         }))
     }
 
     /// Ready when time is up.
     fn poll(&mut self, x: &Exchange, cx: &mut Context<'_>) -> Poll<TimeOver> {
-        if self.longest.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+        if self
+            .longest
+            .as_mut()
+            .is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+        {
             return Poll::Ready(TimeOver::Longest);
         }
         if let Some((limit, sleep)) = &mut self.route {
@@ -187,11 +242,16 @@ impl Timer {
                 let ended = x.body.ended(x.started).unwrap_or(x.started);
                 *sleep = Some(Box::pin(tokio::time::sleep_until((ended + *limit).into())));
             }
-            if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            if sleep
+                .as_mut()
+                .is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+            {
                 return Poll::Ready(TimeOver::Route);
             }
         }
-        let Some((limit, sleep)) = &mut self.idle else { return Poll::Pending };
+        let Some((limit, sleep)) = &mut self.idle else {
+            return Poll::Pending;
+        };
         while sleep.as_mut().poll(cx).is_ready() {
             // Bytes that go up keep a stream from being idle, too.
             let bytes = x.body.bytes();
@@ -265,7 +325,9 @@ impl ReplyBody {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        let (Some(timer), Some(x)) = (&mut self.timer, &self.x) else { return Poll::Pending };
+        let (Some(timer), Some(x)) = (&mut self.timer, &self.x) else {
+            return Poll::Pending;
+        };
         timer.poll(x, cx).map(|over| {
             let (flag, details) = match over {
                 TimeOver::Route => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
@@ -281,7 +343,10 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let next = match &mut this.content {
             Passing::Empty => return Poll::Ready(None),
@@ -309,7 +374,10 @@ impl Body for ReplyBody {
             }
             Some((Some(Err(error)), _)) => {
                 let reason = reset_reason(&error);
-                let details = format!("upstream_reset_after_response_started{{{}}}", reason.as_str().replace(' ', "_"));
+                let details = format!(
+                    "upstream_reset_after_response_started{{{}}}",
+                    reason.as_str().replace(' ', "_")
+                );
                 Poll::Ready(Some(Err(this.fail(reason.flag(), details))))
             }
             Some((None, _)) => {
@@ -326,7 +394,9 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Passing::Empty => SizeHint::with_exact(0),
-            Passing::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Passing::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Passing::Upstream { body, .. } => body.size_hint(),
         }
     }
@@ -346,6 +416,7 @@ impl Drop for ReplyBody {
 /// The host of the record for an endpoint.
 pub fn record_host(x: &mut Exchange, host: &Arc<crate::publish::LiveEndpoint>) {
     x.record.upstream_host = host.record_address();
-    x.record.upstream_host_name = Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
+    x.record.upstream_host_name =
+        Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
     x.record.upstream_peer = crate::filters::peer_metadata::of_endpoint(&host.config.metadata);
 }

@@ -46,7 +46,11 @@ impl Own {
     pub fn new(node: &Node) -> Self {
         let peer = Arc::new(of_node(&node.metadata));
         let value = STANDARD.encode(message::encode(&peer));
-        Self { id: Some(text(&node.id)), value: Some(text(&value)), peer }
+        Self {
+            id: Some(text(&node.id)),
+            value: Some(text(&value)),
+            peer,
+        }
     }
 }
 
@@ -80,7 +84,9 @@ fn tell(headers: &mut HeaderMap, own: &Own) {
 
 fn take(headers: &mut HeaderMap, cache: &PeerCache) -> Option<Arc<Peer>> {
     headers.remove(X_ENVOY_PEER_METADATA_ID);
-    let value = headers.remove(X_ENVOY_PEER_METADATA).filter(|value| value.len() <= MAX_VALUE_BYTES)?;
+    let value = headers
+        .remove(X_ENVOY_PEER_METADATA)
+        .filter(|value| value.len() <= MAX_VALUE_BYTES)?;
     let mut cache = cache.0.lock();
     if let Some(peer) = cache.get(&value) {
         return Some(peer.clone());
@@ -95,27 +101,63 @@ fn take(headers: &mut HeaderMap, cache: &PeerCache) -> Option<Arc<Peer>> {
 
 /// Istio marks clusters outside the mesh by `istio.external: true`.
 fn is_external(x: &Exchange) -> bool {
-    x.cluster.as_ref().is_some_and(|c| c.config.metadata.lookup("istio", &["external"]) == Some(&Value::Bool(true)))
+    x.cluster.as_ref().is_some_and(|c| {
+        c.config.metadata.lookup("istio", &["external"]) == Some(&Value::Bool(true))
+    })
 }
 
 /// The peer that an endpoint's metadata names: `istio.workload` = `name;namespace;service;revision;cluster`.
 pub fn of_endpoint(metadata: &proxy_config::metadata::Metadata) -> Option<Arc<Peer>> {
-    let mut parts = metadata.lookup("istio", &["workload"])?.as_str()?.split(';').map(Arc::from);
+    let mut parts = metadata
+        .lookup("istio", &["workload"])?
+        .as_str()?
+        .split(';')
+        .map(Arc::from);
     let mut next = || parts.next().unwrap_or_else(|| Arc::from(""));
-    let (workload, namespace, canonical_service, canonical_revision, cluster) = (next(), next(), next(), next(), next());
-    Some(Arc::new(Peer { workload, namespace, canonical_service, canonical_revision, cluster, ..Peer::default() }))
+    let (workload, namespace, canonical_service, canonical_revision, cluster) =
+        (next(), next(), next(), next(), next());
+    Some(Arc::new(Peer {
+        workload,
+        namespace,
+        canonical_service,
+        canonical_revision,
+        cluster,
+        ..Peer::default()
+    }))
 }
 
 /// Node metadata as Istio's agents write it.
 fn of_node(metadata: &Value) -> Peer {
-    let field = |name: &str| metadata.field(name).and_then(Value::as_str).map(Arc::from).unwrap_or_default();
-    let label = |name: &str| metadata.field("LABELS").and_then(|l| l.field(name)).and_then(Value::as_str).map(Arc::<str>::from);
+    let field = |name: &str| {
+        metadata
+            .field(name)
+            .and_then(Value::as_str)
+            .map(Arc::from)
+            .unwrap_or_default()
+    };
+    let label = |name: &str| {
+        metadata
+            .field("LABELS")
+            .and_then(|l| l.field(name))
+            .and_then(Value::as_str)
+            .map(Arc::<str>::from)
+    };
     let app = label("app").unwrap_or_default();
     let version = label("version").unwrap_or_default();
     let workload: Arc<str> = field("WORKLOAD_NAME");
-    let or = |first: Option<Arc<str>>, second: &Arc<str>| first.filter(|t| !t.is_empty()).unwrap_or_else(|| second.clone());
-    let named = or(label("app.kubernetes.io/name"), &or(Some(app.clone()), &workload));
-    let revision = or(label("app.kubernetes.io/version"), &or(Some(version.clone()), &Arc::from("latest")));
+    let or = |first: Option<Arc<str>>, second: &Arc<str>| {
+        first
+            .filter(|t| !t.is_empty())
+            .unwrap_or_else(|| second.clone())
+    };
+    let named = or(
+        label("app.kubernetes.io/name"),
+        &or(Some(app.clone()), &workload),
+    );
+    let revision = or(
+        label("app.kubernetes.io/version"),
+        &or(Some(version.clone()), &Arc::from("latest")),
+    );
     Peer {
         namespace: field("NAMESPACE"),
         canonical_service: or(label("service.istio.io/canonical-name"), &named),
@@ -148,7 +190,12 @@ mod tests {
     use super::*;
 
     fn struct_of(fields: &[(&str, Value)]) -> Value {
-        Value::Struct(Arc::new(fields.iter().map(|(k, v)| (Arc::from(*k), v.clone())).collect()))
+        Value::Struct(Arc::new(
+            fields
+                .iter()
+                .map(|(k, v)| (Arc::from(*k), v.clone()))
+                .collect(),
+        ))
     }
 
     #[test]
@@ -163,7 +210,10 @@ mod tests {
                 ("NAMESPACE", string("default")),
                 ("WORKLOAD_NAME", string("reviews-v2")),
                 ("CLUSTER_ID", string("Kubernetes")),
-                ("OWNER", string("kubernetes://apis/apps/v1/namespaces/default/deployments/reviews-v2")),
+                (
+                    "OWNER",
+                    string("kubernetes://apis/apps/v1/namespaces/default/deployments/reviews-v2"),
+                ),
                 ("LABELS", labels),
             ]),
             locality: Default::default(),
@@ -176,8 +226,18 @@ mod tests {
         let peer = take(&mut headers, &cache).unwrap();
         assert!(headers.is_empty());
         assert_eq!(peer, own.peer);
-        assert_eq!((&*peer.canonical_service, &*peer.canonical_revision, &*peer.workload_type), ("reviews", "v2", "deployment"));
-        headers.insert(X_ENVOY_PEER_METADATA, HeaderValue::from_static("no base64!"));
+        assert_eq!(
+            (
+                &*peer.canonical_service,
+                &*peer.canonical_revision,
+                &*peer.workload_type
+            ),
+            ("reviews", "v2", "deployment")
+        );
+        headers.insert(
+            X_ENVOY_PEER_METADATA,
+            HeaderValue::from_static("no base64!"),
+        );
         assert!(take(&mut headers, &cache).is_none());
     }
 }

@@ -1,6 +1,9 @@
 //! First of all: a request's head is made safe and uniform, or the request is refused.
 
-#![expect(clippy::result_large_err, reason = "a refusal is a reply like any other, made at most once for a request")]
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is a reply like any other, made at most once for a request"
+)]
 
 use std::{
     borrow::Cow,
@@ -55,10 +58,20 @@ pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
     take_authority(x)?;
     note_path(x);
     if x.head.version < Version::HTTP_11 && !http.accept_http10 {
-        return Err(Reply::local(x, StatusCode::UPGRADE_REQUIRED, "", "low_version"));
+        return Err(Reply::local(
+            x,
+            StatusCode::UPGRADE_REQUIRED,
+            "",
+            "low_version",
+        ));
     }
     if x.authority.is_empty() {
-        return Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "missing_host_header"));
+        return Err(Reply::local(
+            x,
+            StatusCode::BAD_REQUEST,
+            "",
+            "missing_host_header",
+        ));
     }
     check_underscores(x, http.headers_with_underscores)?;
     strip_hop_by_hop(x);
@@ -67,13 +80,21 @@ pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
     strip_untrusted(&mut x.head.headers, http.use_remote_address);
     forwarded(x, &http);
     request_id(x, &http);
-    client_certificate::apply(&mut x.head.headers, x.connection.tls.as_ref(), http.forward_client_cert, http.client_cert_details);
+    client_certificate::apply(
+        &mut x.head.headers,
+        x.connection.tls.as_ref(),
+        http.forward_client_cert,
+        http.client_cert_details,
+    );
     Ok(())
 }
 
 fn strip_untrusted(headers: &mut HeaderMap, at_the_edge: bool) {
     // One look at all names is cheaper than asking for each, and most requests have none.
-    if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+    if !headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-envoy-"))
+    {
         return;
     }
     for name in NOT_FROM_OUTSIDE {
@@ -89,14 +110,31 @@ fn strip_untrusted(headers: &mut HeaderMap, at_the_edge: bool) {
 /// `:authority`, the authority of an absolute URI, or `host`, in this order; `host` leaves the map.
 fn take_authority(x: &mut Exchange) -> Result<(), Reply> {
     let host = x.head.headers.remove(HOST);
-    let from_uri = x.head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    x.authority = from_uri.or(host).unwrap_or_else(|| HeaderValue::from_static(""));
+    let from_uri = x
+        .head
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    x.authority = from_uri
+        .or(host)
+        .unwrap_or_else(|| HeaderValue::from_static(""));
     x.record.authority = Some(x.authority.clone());
     if x.authority.to_str().is_err() {
-        return Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "invalid_authority"));
+        return Err(Reply::local(
+            x,
+            StatusCode::BAD_REQUEST,
+            "",
+            "invalid_authority",
+        ));
     }
-    if x.head.method != Method::CONNECT || x.head.extensions.get::<hyper::ext::Protocol>().is_some() {
-        let path = x.head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if x.head.method != Method::CONNECT || x.head.extensions.get::<hyper::ext::Protocol>().is_some()
+    {
+        let path = x
+            .head
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
         x.head.uri = Uri::from(path);
     }
     Ok(())
@@ -108,13 +146,30 @@ fn note_path(x: &mut Exchange) {
 }
 
 fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), Reply> {
-    if action == UnderscoresAction::Allow || !x.head.headers.keys().any(|name| name.as_str().contains('_')) {
+    if action == UnderscoresAction::Allow
+        || !x
+            .head
+            .headers
+            .keys()
+            .any(|name| name.as_str().contains('_'))
+    {
         return Ok(());
     }
     if action == UnderscoresAction::Reject {
-        return Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "unexpected_underscore"));
+        return Err(Reply::local(
+            x,
+            StatusCode::BAD_REQUEST,
+            "",
+            "unexpected_underscore",
+        ));
     }
-    let with_underscore: Vec<HeaderName> = x.head.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    let with_underscore: Vec<HeaderName> = x
+        .head
+        .headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .cloned()
+        .collect();
     for name in with_underscore {
         x.head.headers.remove(name);
     }
@@ -123,7 +178,10 @@ fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), 
 
 fn strip_hop_by_hop(x: &mut Exchange) {
     let headers = &mut x.head.headers;
-    let wants = headers.get(CONNECTION).is_some_and(|c| c.to_str().is_ok_and(|c| c.to_ascii_lowercase().contains("upgrade")));
+    let wants = headers.get(CONNECTION).is_some_and(|c| {
+        c.to_str()
+            .is_ok_and(|c| c.to_ascii_lowercase().contains("upgrade"))
+    });
     let upgrades = x.upgrade.is_some() && wants && headers.contains_key(UPGRADE);
     if !upgrades {
         remove_nominated(headers);
@@ -133,23 +191,50 @@ fn strip_hop_by_hop(x: &mut Exchange) {
             x.upgrade = None;
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, X_ENVOY_INTERNAL] {
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        X_ENVOY_INTERNAL,
+    ] {
         headers.remove(name);
     }
     if let Some(te) = headers.get(TE) {
-        let trailers = te.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
-        if trailers { headers.insert(TE, HeaderValue::from_static("trailers")) } else { headers.remove(TE) };
+        let trailers = te.to_str().is_ok_and(|te| {
+            te.split(',')
+                .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+        });
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"))
+        } else {
+            headers.remove(TE)
+        };
     }
 }
 
 /// Headers that `connection` names belong to this hop (RFC 9110 §7.6.1).
 fn remove_nominated(headers: &mut HeaderMap) {
-    let Some(connection) = headers.get(CONNECTION).and_then(|value| value.to_str().ok()) else { return };
+    let Some(connection) = headers
+        .get(CONNECTION)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return;
+    };
     let named: Vec<HeaderName> = connection
         .split(',')
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         // Removing these could change what the request means to whoever trusts them.
-        .filter(|name| ![HOST, TE, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_CLIENT_CERT].contains(name))
+        .filter(|name| {
+            ![
+                HOST,
+                TE,
+                X_FORWARDED_FOR,
+                X_FORWARDED_PROTO,
+                X_FORWARDED_HOST,
+                X_FORWARDED_CLIENT_CERT,
+            ]
+            .contains(name)
+        })
         .collect();
     for name in named {
         headers.remove(name);
@@ -173,11 +258,26 @@ fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), 
                 note_path(x);
                 Ok(())
             }
-            Err(_) => Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "path_normalization_failed")),
+            Err(_) => Err(Reply::local(
+                x,
+                StatusCode::BAD_REQUEST,
+                "",
+                "path_normalization_failed",
+            )),
         },
-        path::Normalized::Reject => Err(Reply::local(x, StatusCode::BAD_REQUEST, "", "path_normalization_failed")),
+        path::Normalized::Reject => Err(Reply::local(
+            x,
+            StatusCode::BAD_REQUEST,
+            "",
+            "path_normalization_failed",
+        )),
         path::Normalized::Redirect(to) => {
-            let mut reply = Reply::local(x, StatusCode::TEMPORARY_REDIRECT, "", "path_normalization_failed");
+            let mut reply = Reply::local(
+                x,
+                StatusCode::TEMPORARY_REDIRECT,
+                "",
+                "path_normalization_failed",
+            );
             reply.head.headers.insert(LOCATION, text(&to));
             Err(reply)
         }
@@ -190,7 +290,10 @@ fn strip_port(x: &mut Exchange, rule: StripPort) {
     }
     let authority = x.authority.to_str().unwrap_or_default();
     let host = without_port(authority);
-    let port = authority.get(host.len()..).and_then(|rest| rest.strip_prefix(':')).and_then(|port| port.parse::<u16>().ok());
+    let port = authority
+        .get(host.len()..)
+        .and_then(|rest| rest.strip_prefix(':'))
+        .and_then(|port| port.parse::<u16>().ok());
     let strip = match rule {
         StripPort::No => false,
         StripPort::Any => port.is_some(),
@@ -210,7 +313,10 @@ fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
     let headers = &mut x.head.headers;
     let remote = if http.use_remote_address {
         // The client is the peer, or the address that the last trusted proxy before us wrote.
-        let remote = hops.checked_sub(1).and_then(|skip| forwarded_address(headers, skip)).unwrap_or(peer);
+        let remote = hops
+            .checked_sub(1)
+            .and_then(|skip| forwarded_address(headers, skip))
+            .unwrap_or(peer);
         if !http.skip_xff_append {
             append(headers, X_FORWARDED_FOR, &peer.ip().to_string());
         }
@@ -222,12 +328,18 @@ fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
     } else {
         forwarded_address(headers, hops).unwrap_or(peer)
     };
-    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(scheme));
+    headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert_with(|| HeaderValue::from_static(scheme));
     if http.append_x_forwarded_port {
         let port = x.connection.facts.destination.port();
-        headers.entry(X_FORWARDED_PORT).or_insert_with(|| HeaderValue::from(port));
+        headers
+            .entry(X_FORWARDED_PORT)
+            .or_insert_with(|| HeaderValue::from(port));
     }
-    let forwarded_https = headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
+    let forwarded_https = headers
+        .get(X_FORWARDED_PROTO)
+        .is_some_and(|proto| proto == "https");
     x.scheme = if forwarded_https { "https" } else { "http" };
     x.record.scheme = Some(x.scheme);
     x.record.downstream_remote = Some(remote.into());
@@ -235,7 +347,12 @@ fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
 
 /// The address that is `skip` from the end of `x-forwarded-for`; its port is unknown, hence 0.
 fn forwarded_address(headers: &HeaderMap, skip: usize) -> Option<SocketAddr> {
-    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+    let last = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .next_back()?
+        .to_str()
+        .ok()?;
     let address: IpAddr = last.rsplit(',').nth(skip)?.trim().parse().ok()?;
     Some(SocketAddr::new(address, 0))
 }

@@ -7,7 +7,12 @@ use super::names::X_FORWARDED_CLIENT_CERT;
 use crate::tls::Secured;
 
 /// Keeps, drops, appends or sets the header.
-pub fn apply(headers: &mut HeaderMap, tls: Option<&Secured>, mode: ForwardClientCert, details: ClientCertDetails) {
+pub fn apply(
+    headers: &mut HeaderMap,
+    tls: Option<&Secured>,
+    mode: ForwardClientCert,
+    details: ClientCertDetails,
+) {
     if mode == ForwardClientCert::AlwaysForwardOnly {
         return;
     }
@@ -23,7 +28,9 @@ pub fn apply(headers: &mut HeaderMap, tls: Option<&Secured>, mode: ForwardClient
         ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet => {
             let mut value = element(tls, details);
             if mode == ForwardClientCert::AppendForward
-                && let Some(before) = headers.get(X_FORWARDED_CLIENT_CERT).and_then(|v| v.to_str().ok())
+                && let Some(before) = headers
+                    .get(X_FORWARDED_CLIENT_CERT)
+                    .and_then(|v| v.to_str().ok())
             {
                 value = format!("{before},{value}");
             }
@@ -40,7 +47,11 @@ fn element(tls: &Secured, details: ClientCertDetails) -> String {
     let info = &tls.info;
     let mut parts = Vec::with_capacity(8);
     parts.extend(info.local_uri_sans.iter().map(|uri| format!("By={uri}")));
-    parts.extend(info.peer_fingerprint_256.iter().map(|hash| format!("Hash={hash}")));
+    parts.extend(
+        info.peer_fingerprint_256
+            .iter()
+            .map(|hash| format!("Hash={hash}")),
+    );
     if details.cert
         && let Some(peer) = &tls.connection.peer
     {
@@ -52,7 +63,13 @@ fn element(tls: &Secured, details: ClientCertDetails) -> String {
         parts.push(format!("Chain=\"{}\"", url_encoded(&chain.to_pem())));
     }
     if details.subject {
-        parts.push(format!("Subject=\"{}\"", info.peer_subject.as_deref().unwrap_or("").replace('"', "\\\"")));
+        parts.push(format!(
+            "Subject=\"{}\"",
+            info.peer_subject
+                .as_deref()
+                .unwrap_or("")
+                .replace('"', "\\\"")
+        ));
     }
     if details.uri {
         match info.peer_uri_sans.is_empty() {
@@ -110,14 +127,38 @@ mod tests {
 
     #[test]
     fn a_sidecar_appends_one_element_as_istio_does() {
-        let details = ClientCertDetails { subject: true, dns: true, uri: true, ..ClientCertDetails::default() };
+        let details = ClientCertDetails {
+            subject: true,
+            dns: true,
+            uri: true,
+            ..ClientCertDetails::default()
+        };
         let mut headers = HeaderMap::new();
-        apply(&mut headers, Some(&secured(true)), ForwardClientCert::AppendForward, details);
-        let element = "By=spiffe://td/ns/a/sa/server;Hash=ab12;Subject=\"\";URI=spiffe://td/ns/a/sa/client";
+        apply(
+            &mut headers,
+            Some(&secured(true)),
+            ForwardClientCert::AppendForward,
+            details,
+        );
+        let element =
+            "By=spiffe://td/ns/a/sa/server;Hash=ab12;Subject=\"\";URI=spiffe://td/ns/a/sa/client";
         assert_eq!(headers[X_FORWARDED_CLIENT_CERT], element);
-        apply(&mut headers, Some(&secured(true)), ForwardClientCert::AppendForward, details);
-        assert_eq!(headers[X_FORWARDED_CLIENT_CERT], format!("{element},{element}"));
-        apply(&mut headers, Some(&secured(true)), ForwardClientCert::SanitizeSet, details);
+        apply(
+            &mut headers,
+            Some(&secured(true)),
+            ForwardClientCert::AppendForward,
+            details,
+        );
+        assert_eq!(
+            headers[X_FORWARDED_CLIENT_CERT],
+            format!("{element},{element}")
+        );
+        apply(
+            &mut headers,
+            Some(&secured(true)),
+            ForwardClientCert::SanitizeSet,
+            details,
+        );
         assert_eq!(headers[X_FORWARDED_CLIENT_CERT], element);
     }
 
@@ -130,7 +171,12 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(X_FORWARDED_CLIENT_CERT, HeaderValue::from_static("By=me"));
-            apply(&mut headers, tls.as_ref(), mode, ClientCertDetails::default());
+            apply(
+                &mut headers,
+                tls.as_ref(),
+                mode,
+                ClientCertDetails::default(),
+            );
             assert!(!headers.contains_key(X_FORWARDED_CLIENT_CERT), "{mode:?}");
         }
     }

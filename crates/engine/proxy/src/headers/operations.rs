@@ -40,11 +40,28 @@ pub fn on_response(x: &mut Exchange, headers: &mut HeaderMap) {
 }
 
 /// The most specific level first; last, where the table says so: the last one wins.
-fn levels(x: &Exchange, direction: impl Fn(&HeaderOperations) -> &Arc<[HeaderOperation]>) -> Levels {
-    let Some(Matched { table, virtual_host, route }) = &x.route else { return Levels::new() };
-    let weighted = x.weighted_cluster().map(|weighted| direction(&weighted.headers));
+fn levels(
+    x: &Exchange,
+    direction: impl Fn(&HeaderOperations) -> &Arc<[HeaderOperation]>,
+) -> Levels {
+    let Some(Matched {
+        table,
+        virtual_host,
+        route,
+    }) = &x.route
+    else {
+        return Levels::new();
+    };
+    let weighted = x
+        .weighted_cluster()
+        .map(|weighted| direction(&weighted.headers));
     let general = [&route.headers, &virtual_host.headers, &table.headers].map(direction);
-    let mut levels: Levels = weighted.into_iter().chain(general).filter(|level| !level.is_empty()).cloned().collect();
+    let mut levels: Levels = weighted
+        .into_iter()
+        .chain(general)
+        .filter(|level| !level.is_empty())
+        .cloned()
+        .collect();
     if table.most_specific_header_mutations_wins {
         levels.reverse();
     }
@@ -53,19 +70,30 @@ fn levels(x: &Exchange, direction: impl Fn(&HeaderOperations) -> &Arc<[HeaderOpe
 
 fn has_formats(operations: &[HeaderOperation]) -> bool {
     operations.iter().any(|operation| match operation {
-        HeaderOperation::Set { value, .. } | HeaderOperation::SetHost(value) => matches!(value, HeaderValueFormat::Format(_)),
+        HeaderOperation::Set { value, .. } | HeaderOperation::SetHost(value) => {
+            matches!(value, HeaderValueFormat::Format(_))
+        }
         HeaderOperation::Remove(_) => false,
     })
 }
 
 /// Applies operations in order. Returns the new host, if one was set.
-pub fn apply(operations: &[HeaderOperation], headers: &mut HeaderMap, record: &Record) -> Option<HeaderValue> {
+pub fn apply(
+    operations: &[HeaderOperation],
+    headers: &mut HeaderMap,
+    record: &Record,
+) -> Option<HeaderValue> {
     let mut host = None;
     for operation in operations {
         match operation {
             HeaderOperation::Remove(name) => drop(headers.remove(name)),
             HeaderOperation::SetHost(format) => host = Some(render(format, record)),
-            HeaderOperation::Set { name, value, mode, keep_empty } => {
+            HeaderOperation::Set {
+                name,
+                value,
+                mode,
+                keep_empty,
+            } => {
                 let value = render(value, record);
                 if !value.is_empty() || *keep_empty {
                     set(headers, name, value, *mode);
@@ -82,7 +110,9 @@ fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, mode: App
         AppendMode::OverwriteOrAdd => drop(headers.insert(name, value)),
         AppendMode::AddIfAbsent if headers.contains_key(name) => {}
         AppendMode::AddIfAbsent => drop(headers.insert(name, value)),
-        AppendMode::OverwriteIfExists if headers.contains_key(name) => drop(headers.insert(name, value)),
+        AppendMode::OverwriteIfExists if headers.contains_key(name) => {
+            drop(headers.insert(name, value))
+        }
         AppendMode::OverwriteIfExists => {}
     }
 }
@@ -125,12 +155,23 @@ mod tests {
             set_to("d", "1", AppendMode::OverwriteOrAdd),
             set_to("d", "2", AppendMode::OverwriteIfExists),
             set_to("e", "", AppendMode::OverwriteOrAdd),
-            HeaderOperation::SetHost(HeaderValueFormat::Literal(HeaderValue::from_static("other"))),
+            HeaderOperation::SetHost(HeaderValueFormat::Literal(HeaderValue::from_static(
+                "other",
+            ))),
         ];
         let host = apply(&operations, &mut headers, &Record::default());
-        let all = |name: &str| headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        let all = |name: &str| {
+            headers
+                .get_all(name)
+                .iter()
+                .map(|v| v.to_str().unwrap())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(host.unwrap(), "other");
-        assert_eq!((all("a"), all("b"), all("c"), all("d")), (vec!["1", "2"], vec!["1"], vec![], vec!["2"]));
+        assert_eq!(
+            (all("a"), all("b"), all("c"), all("d")),
+            (vec!["1", "2"], vec!["1"], vec![], vec!["2"])
+        );
         assert!(!headers.contains_key("e") && !headers.contains_key("gone"));
     }
 }

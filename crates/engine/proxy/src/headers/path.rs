@@ -40,15 +40,24 @@ pub fn normalize<'a>(path: &'a str, rules: &PathNormalization) -> Normalized<'a>
         Cow::Borrowed(same) if same.len() + query.len() == path.len() => Cow::Borrowed(path),
         changed => Cow::Owned(changed.into_owned() + query),
     };
-    if redirects { Normalized::Redirect(whole.into_owned()) } else { Normalized::Path(whole) }
+    if redirects {
+        Normalized::Redirect(whole.into_owned())
+    } else {
+        Normalized::Path(whole)
+    }
 }
 
 fn has_escaped_slash(path: &str) -> bool {
-    ["%2F", "%2f", "%5C", "%5c"].iter().any(|escaped| path.contains(escaped))
+    ["%2F", "%2f", "%5C", "%5c"]
+        .iter()
+        .any(|escaped| path.contains(escaped))
 }
 
 fn unescape_slashes(path: &str) -> String {
-    path.replace("%2F", "/").replace("%2f", "/").replace("%5C", "\\").replace("%5c", "\\")
+    path.replace("%2F", "/")
+        .replace("%2f", "/")
+        .replace("%5C", "\\")
+        .replace("%5c", "\\")
 }
 
 /// Most paths need nothing; this looks once and allocates nothing.
@@ -61,7 +70,10 @@ fn canonical(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(first) = rest.chars().next() {
-        let escaped = rest.strip_prefix('%').and_then(|tail| tail.get(..2)).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let escaped = rest
+            .strip_prefix('%')
+            .and_then(|tail| tail.get(..2))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match escaped.map(char::from) {
             Some(c) if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~') => {
                 out.push(c);
@@ -115,7 +127,11 @@ mod tests {
     use super::*;
 
     fn normal(path: &str) -> String {
-        let rules = PathNormalization { normalize: true, merge_slashes: false, escaped_slashes: EscapedSlashes::Keep };
+        let rules = PathNormalization {
+            normalize: true,
+            merge_slashes: false,
+            escaped_slashes: EscapedSlashes::Keep,
+        };
         match normalize(path, &rules) {
             Normalized::Path(path) => path.into_owned(),
             other => format!("{other:?}"),
@@ -148,10 +164,26 @@ mod tests {
 
     #[test]
     fn escaped_slashes_follow_their_action() {
-        let with = |escaped_slashes| PathNormalization { normalize: true, merge_slashes: true, escaped_slashes };
-        assert_eq!(normalize("/a%2Fb", &with(EscapedSlashes::Reject)), Normalized::Reject);
-        assert_eq!(normalize("/a%2F%5cb?q", &with(EscapedSlashes::UnescapeAndRedirect)), Normalized::Redirect("/a/b?q".into()));
-        assert_eq!(normalize("/a%2fb", &with(EscapedSlashes::UnescapeAndForward)), Normalized::Path("/a/b".into()));
-        assert_eq!(normalize("/a//b", &with(EscapedSlashes::Keep)), Normalized::Path("/a/b".into()));
+        let with = |escaped_slashes| PathNormalization {
+            normalize: true,
+            merge_slashes: true,
+            escaped_slashes,
+        };
+        assert_eq!(
+            normalize("/a%2Fb", &with(EscapedSlashes::Reject)),
+            Normalized::Reject
+        );
+        assert_eq!(
+            normalize("/a%2F%5cb?q", &with(EscapedSlashes::UnescapeAndRedirect)),
+            Normalized::Redirect("/a/b?q".into())
+        );
+        assert_eq!(
+            normalize("/a%2fb", &with(EscapedSlashes::UnescapeAndForward)),
+            Normalized::Path("/a/b".into())
+        );
+        assert_eq!(
+            normalize("/a//b", &with(EscapedSlashes::Keep)),
+            Normalized::Path("/a/b".into())
+        );
     }
 }

@@ -24,7 +24,11 @@ pub fn finish(x: &Exchange, head: &mut Parts) {
     }
     match http.server_header {
         ServerHeader::Overwrite => drop(headers.insert(SERVER, x.http.server_name.clone())),
-        ServerHeader::AppendIfAbsent => drop(headers.entry(SERVER).or_insert_with(|| x.http.server_name.clone())),
+        ServerHeader::AppendIfAbsent => drop(
+            headers
+                .entry(SERVER)
+                .or_insert_with(|| x.http.server_name.clone()),
+        ),
         ServerHeader::PassThrough => {}
     }
     if let Some(via) = &http.via {
@@ -47,7 +51,11 @@ fn decorator(x: &Exchange, head: &mut Parts) {
         head.headers.remove(X_ENVOY_DECORATOR_OPERATION);
         return;
     }
-    let decorator = x.route.as_ref().filter(|m| m.route.decorator_propagate).and_then(|m| m.route.decorator.as_deref());
+    let decorator = x
+        .route
+        .as_ref()
+        .filter(|m| m.route.decorator_propagate)
+        .and_then(|m| m.route.decorator.as_deref());
     if let Some(operation) = decorator
         && let Ok(value) = HeaderValue::from_str(operation)
     {

@@ -12,7 +12,9 @@ use proxy_config::{
     listener::TrafficDirection,
     tracing::{Tracing, TracingProvider},
 };
-use telemetry::trace::{Reason, RequestIdPolicy, Sampling, SamplingInput, SpanContext, Style, extract, inject};
+use telemetry::trace::{
+    Reason, RequestIdPolicy, Sampling, SamplingInput, SpanContext, Style, extract, inject,
+};
 
 use crate::{
     exchange::{Exchange, reply::Reply},
@@ -34,12 +36,20 @@ pub struct Trace {
 
 /// Decides, reads, writes. Once for each request, whatever becomes of it.
 pub fn begin(x: &mut Exchange) {
-    let Some(tracing) = x.http.config.tracing.clone() else { return };
+    let Some(tracing) = x.http.config.tracing.clone() else {
+        return;
+    };
     let reason = decide(x, &tracing);
     x.record.traced = reason.is_traced() && !x.record.health_check;
     let is_egress = x.connection.listener.config.direction == TrafficDirection::Outbound;
     pass_operation(x, is_egress);
-    let Some(provider) = tracing.provider.clone().or_else(|| x.worker.settings.default_tracer.clone()) else { return };
+    let Some(provider) = tracing
+        .provider
+        .clone()
+        .or_else(|| x.worker.settings.default_tracer.clone())
+    else {
+        return;
+    };
     let style = style(&provider);
     let incoming = extract(style, &x.head.headers);
     let rng = &x.worker.live.rng;
@@ -50,7 +60,11 @@ pub fn begin(x: &mut Exchange) {
     };
     own.sampled = incoming.sampled.unwrap_or(x.record.traced);
     let upstream = tracing.spawn_upstream_span.then(|| own.child(rng));
-    inject(style, upstream.as_ref().unwrap_or(&own), &mut x.head.headers);
+    inject(
+        style,
+        upstream.as_ref().unwrap_or(&own),
+        &mut x.head.headers,
+    );
     x.record.trace = Some(own);
     x.trace.upstream = upstream;
     x.trace.provider = Some(provider);
@@ -59,7 +73,11 @@ pub fn begin(x: &mut Exchange) {
 /// The other side's sidecar may know better what the operation is called.
 pub fn on_response(x: &mut Exchange, reply: &Reply) {
     if x.connection.listener.config.direction == TrafficDirection::Outbound
-        && let Some(told) = reply.head.headers.get(X_ENVOY_DECORATOR_OPERATION).and_then(|value| value.to_str().ok())
+        && let Some(told) = reply
+            .head
+            .headers
+            .get(X_ENVOY_DECORATOR_OPERATION)
+            .and_then(|value| value.to_str().ok())
         && x.http.config.tracing.is_some()
     {
         x.trace.operation = Some(told.into());
@@ -68,11 +86,21 @@ pub fn on_response(x: &mut Exchange, reply: &Reply) {
 
 fn decide(x: &mut Exchange, tracing: &Tracing) -> Reason {
     let ids = x.http.config.request_id;
-    let policy = RequestIdPolicy { pack_trace_reason: ids.pack_trace_reason, use_for_sampling: ids.use_for_sampling };
-    let sampling = Sampling { client: tracing.client_sampling, random: tracing.random_sampling, overall: tracing.overall_sampling };
+    let policy = RequestIdPolicy {
+        pack_trace_reason: ids.pack_trace_reason,
+        use_for_sampling: ids.use_for_sampling,
+    };
+    let sampling = Sampling {
+        client: tracing.client_sampling,
+        random: tracing.random_sampling,
+        overall: tracing.overall_sampling,
+    };
     let headers = &x.head.headers;
     let input = SamplingInput {
-        request_id: headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).unwrap_or_default(),
+        request_id: headers
+            .get(X_REQUEST_ID)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default(),
         client_trace_id: headers.contains_key(X_CLIENT_TRACE_ID),
         force_trace: headers.contains_key(X_ENVOY_FORCE_TRACE),
     };
@@ -87,11 +115,16 @@ fn decide(x: &mut Exchange, tracing: &Tracing) -> Reason {
 /// The route's name for the operation goes with the request; what came with it is used here and goes no further.
 fn pass_operation(x: &mut Exchange, is_egress: bool) {
     let route = x.route.as_ref().map(|matched| &matched.route);
-    let decorator = route.and_then(|route| route.decorator.clone()).filter(|operation| !operation.is_empty());
+    let decorator = route
+        .and_then(|route| route.decorator.clone())
+        .filter(|operation| !operation.is_empty());
     let propagates = route.is_some_and(|route| route.decorator_propagate);
     x.trace.operation = decorator.clone();
     if is_egress {
-        if let Some(value) = decorator.filter(|_| propagates).and_then(|operation| HeaderValue::from_str(&operation).ok()) {
+        if let Some(value) = decorator
+            .filter(|_| propagates)
+            .and_then(|operation| HeaderValue::from_str(&operation).ok())
+        {
             x.head.headers.insert(X_ENVOY_DECORATOR_OPERATION, value);
         }
     } else if let Some(told) = x.head.headers.remove(X_ENVOY_DECORATOR_OPERATION)
@@ -105,18 +138,30 @@ fn style(provider: &TracingProvider) -> Style {
     match provider {
         TracingProvider::Zipkin { w3c_too: true, .. } => Style::B3WithW3c,
         TracingProvider::Zipkin { .. } => Style::B3,
-        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => Style::W3c,
+        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => {
+            Style::W3c
+        }
     }
 }
 
 fn has_wide_ids(provider: &TracingProvider) -> bool {
     match provider {
-        TracingProvider::Zipkin { trace_id_128bit, .. } => *trace_id_128bit,
-        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => true,
+        TracingProvider::Zipkin {
+            trace_id_128bit, ..
+        } => *trace_id_128bit,
+        TracingProvider::OpenTelemetryGrpc { .. } | TracingProvider::OpenTelemetryHttp { .. } => {
+            true
+        }
     }
 }
 
 /// Zipkin's server spans may have the id of the client's.
 fn shares_spans(provider: &TracingProvider) -> bool {
-    matches!(provider, TracingProvider::Zipkin { shared_span_context: true, .. })
+    matches!(
+        provider,
+        TracingProvider::Zipkin {
+            shared_span_context: true,
+            ..
+        }
+    )
 }

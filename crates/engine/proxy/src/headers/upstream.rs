@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use http::{Uri, uri::PathAndQuery};
-use proxy_config::{
-    route::{Forward, HostRewrite, PathMatch, PathRewrite},
-};
+use proxy_config::route::{Forward, HostRewrite, PathMatch, PathRewrite};
 
 use super::{names::*, number, operations, text};
 use crate::{
@@ -27,15 +25,22 @@ pub fn prepare(x: &mut Exchange, forward: &Forward) {
 
 /// What this attempt (counted from 1) tells the upstream.
 pub fn attempt(x: &mut Exchange, attempt: u32) {
-    if x.route.as_ref().is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
-        x.head.headers.insert(X_ENVOY_ATTEMPT_COUNT, number(attempt.into()));
+    if x.route
+        .as_ref()
+        .is_some_and(|matched| matched.virtual_host.include_request_attempt_count)
+    {
+        x.head
+            .headers
+            .insert(X_ENVOY_ATTEMPT_COUNT, number(attempt.into()));
     }
 }
 
 fn expected_timeout(x: &mut Exchange, timeout: Duration) {
     if !suppresses_envoy_headers(x) {
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        x.head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, number(milliseconds));
+        x.head
+            .headers
+            .insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, number(milliseconds));
     }
 }
 
@@ -45,7 +50,9 @@ pub fn suppresses_envoy_headers(x: &Exchange) -> bool {
 }
 
 fn rewrite_host(x: &mut Exchange, forward: &Forward) {
-    let literal = x.weighted_cluster().and_then(|weighted| weighted.host_rewrite.clone());
+    let literal = x
+        .weighted_cluster()
+        .and_then(|weighted| weighted.host_rewrite.clone());
     let new = match (&literal, &forward.host_rewrite) {
         (Some(host), _) | (None, HostRewrite::Literal(host)) => Some(text(host)),
         // The endpoint is not chosen yet; `auto_host` does this.
@@ -60,7 +67,8 @@ fn rewrite_host(x: &mut Exchange, forward: &Forward) {
 
 /// `HostRewrite::Auto`: the host name of the endpoint that was chosen.
 pub fn auto_host(x: &mut Exchange, forward: &Forward, hostname: &str) {
-    if forward.host_rewrite == HostRewrite::Auto && !hostname.is_empty() && x.authority != hostname {
+    if forward.host_rewrite == HostRewrite::Auto && !hostname.is_empty() && x.authority != hostname
+    {
         set_host(x, forward, text(hostname));
     }
 }
@@ -68,7 +76,11 @@ pub fn auto_host(x: &mut Exchange, forward: &Forward, hostname: &str) {
 fn set_host(x: &mut Exchange, forward: &Forward, new: http::HeaderValue) {
     let old = std::mem::replace(&mut x.authority, new);
     if forward.append_x_forwarded_host && old != x.authority {
-        super::admit::append(&mut x.head.headers, X_FORWARDED_HOST, old.to_str().unwrap_or_default());
+        super::admit::append(
+            &mut x.head.headers,
+            X_FORWARDED_HOST,
+            old.to_str().unwrap_or_default(),
+        );
     }
 }
 
@@ -84,7 +96,11 @@ fn rewrite_path(x: &mut Exchange, forward: &Forward) {
         PathRewrite::Regex(rewrite) => rewrite.apply(path),
         PathRewrite::Prefix(new) => {
             let matched_length = match &matched.route.matches.path {
-                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) if starts_with(path, prefix, folds) => prefix.len(),
+                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix)
+                    if starts_with(path, prefix, folds) =>
+                {
+                    prefix.len()
+                }
                 // An exact path or a regular expression matched all of it.
                 _ => path.len(),
             };
@@ -105,4 +121,3 @@ fn rewrite_path(x: &mut Exchange, forward: &Forward) {
         x.head.uri = Uri::from(parsed);
     }
 }
-

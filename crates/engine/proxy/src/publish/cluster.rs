@@ -21,7 +21,13 @@ use super::{Live, PublishProblem};
 use crate::{
     balance::Hosts,
     tls::LiveTransport,
-    upstream::{breaker::Breaker, dynamic_forward::Names, metrics::{ClusterMetrics, Level}, original_destination::AdHocHosts, outlier},
+    upstream::{
+        breaker::Breaker,
+        dynamic_forward::Names,
+        metrics::{ClusterMetrics, Level},
+        original_destination::AdHocHosts,
+        outlier,
+    },
 };
 
 /// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever its endpoints do.
@@ -89,7 +95,8 @@ impl LiveEndpoint {
 
     /// Whether traffic may go there: healthy or degraded by discovery and not ejected.
     pub fn is_available(&self) -> bool {
-        matches!(self.config.health, Health::Healthy | Health::Degraded) && !self.state.outlier.is_ejected()
+        matches!(self.config.health, Health::Healthy | Health::Degraded)
+            && !self.state.outlier.is_ejected()
     }
 
     /// Requests and streams under way, all workers.
@@ -99,7 +106,11 @@ impl LiveEndpoint {
 }
 
 impl LiveCluster {
-    pub(super) fn new(config: Arc<Cluster>, live: &Live, problems: &mut Vec<PublishProblem>) -> Self {
+    pub(super) fn new(
+        config: Arc<Cluster>,
+        live: &Live,
+        problems: &mut Vec<PublishProblem>,
+    ) -> Self {
         let mut transport = |transport: &Transport| {
             let (made, trouble) = live.tls.transport(transport);
             problems.extend(trouble.into_iter().map(|problem| PublishProblem {
@@ -138,8 +149,12 @@ impl LiveCluster {
     pub fn endpoints_name(&self) -> Option<&str> {
         match &self.config.discovery {
             Discovery::Eds { service_name } => Some(service_name),
-            Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => Some(self.config.name.as_str()),
-            Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::DynamicForward { .. } => None,
+            Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
+                Some(self.config.name.as_str())
+            }
+            Discovery::Static(_)
+            | Discovery::OriginalDst { .. }
+            | Discovery::DynamicForward { .. } => None,
         }
     }
 
@@ -149,7 +164,11 @@ impl LiveCluster {
     }
 
     pub fn breaker(&self, high_priority: bool) -> &Arc<Breaker> {
-        if high_priority { &self.high_breaker } else { &self.default_breaker }
+        if high_priority {
+            &self.high_breaker
+        } else {
+            &self.default_breaker
+        }
     }
 
     /// The endpoints that were last published for it.
@@ -163,11 +182,18 @@ impl LiveCluster {
         let first = current.is_none();
         let known = self.hosts.load_full();
         let now = live.clock.now();
-        let hosts = endpoints.iter().flat_map(|e| e.localities.iter()).flat_map(|l| l.endpoints.iter().map(move |e| (l, e)));
+        let hosts = endpoints
+            .iter()
+            .flat_map(|e| e.localities.iter())
+            .flat_map(|l| l.endpoints.iter().map(move |e| (l, e)));
         let all = hosts
             .map(|(locality, endpoint)| {
                 let state = known.state_of(&endpoint.address).unwrap_or_else(|| {
-                    Arc::new(HostState { id: live.ids.next(), added: (!first).then_some(now), ..HostState::default() })
+                    Arc::new(HostState {
+                        id: live.ids.next(),
+                        added: (!first).then_some(now),
+                        ..HostState::default()
+                    })
                 });
                 Arc::new(LiveEndpoint {
                     transport: self.transport_for(&endpoint.metadata),
@@ -183,8 +209,12 @@ impl LiveCluster {
     }
 
     fn store(&self, hosts: Hosts) {
-        self.metrics.set(Level::MembershipTotal, hosts.all.len() as u64);
-        self.metrics.set(Level::MembershipHealthy, hosts.all.iter().filter(|host| host.is_available()).count() as u64);
+        self.metrics
+            .set(Level::MembershipTotal, hosts.all.len() as u64);
+        self.metrics.set(
+            Level::MembershipHealthy,
+            hosts.all.iter().filter(|host| host.is_available()).count() as u64,
+        );
         self.hosts.store(Arc::new(hosts));
     }
 
@@ -192,11 +222,20 @@ impl LiveCluster {
     pub fn refresh(&self, now: std::time::Instant) {
         let current = self.endpoints.lock();
         let hosts = self.hosts.load_full();
-        self.store(Hosts::build(&self.config, current.as_deref(), hosts.all.clone(), now));
+        self.store(Hosts::build(
+            &self.config,
+            current.as_deref(),
+            hosts.all.clone(),
+            now,
+        ));
     }
 
     /// An endpoint that is not in any list: the original destination of a connection, a name resolved for one request.
-    pub(crate) fn ad_hoc_endpoint(&self, address: EndpointAddress, state: Arc<HostState>) -> LiveEndpoint {
+    pub(crate) fn ad_hoc_endpoint(
+        &self,
+        address: EndpointAddress,
+        state: Arc<HostState>,
+    ) -> LiveEndpoint {
         LiveEndpoint {
             config: Endpoint {
                 address,
@@ -214,7 +253,12 @@ impl LiveCluster {
 
     /// `transport_socket_matches`: the first whose criteria are all found in the endpoint's metadata, else the default.
     fn transport_for(&self, metadata: &Metadata) -> Arc<LiveTransport> {
-        let matched = self.config.transport_matches.iter().position(|m| is_match(m, metadata)).map_or(0, |at| at + 1);
+        let matched = self
+            .config
+            .transport_matches
+            .iter()
+            .position(|m| is_match(m, metadata))
+            .map_or(0, |at| at + 1);
         match self.transports.get(matched) {
             Some(transport) => transport.clone(),
             None => Arc::new(LiveTransport::Refuse),
@@ -224,5 +268,8 @@ impl LiveCluster {
 
 fn is_match(transport_match: &TransportMatch, metadata: &Metadata) -> bool {
     const FILTER: &str = "envoy.transport_socket_match";
-    transport_match.criteria.iter().all(|(key, wanted)| metadata.lookup(FILTER, &[key]) == Some(wanted))
+    transport_match
+        .criteria
+        .iter()
+        .all(|(key, wanted)| metadata.lookup(FILTER, &[key]) == Some(wanted))
 }

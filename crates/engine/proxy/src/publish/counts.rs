@@ -21,7 +21,10 @@ pub struct PublishCounts {
 
 impl PublishCounts {
     pub fn new(stats: &Store) -> Self {
-        let (clusters, listeners) = (stats.scope("cluster_manager"), stats.scope("listener_manager"));
+        let (clusters, listeners) = (
+            stats.scope("cluster_manager"),
+            stats.scope("listener_manager"),
+        );
         Self {
             clusters: clusters.counters(CLUSTERS),
             listeners: listeners.counters(LISTENERS),
@@ -39,7 +42,11 @@ impl PublishCounts {
     }
 }
 
-fn count<Name: Eq + Hash, Alive>(counters: &Counters, old: &Map<Name, Arc<Alive>>, new: &Map<Name, Arc<Alive>>) {
+fn count<Name: Eq + Hash, Alive>(
+    counters: &Counters,
+    old: &Map<Name, Arc<Alive>>,
+    new: &Map<Name, Arc<Alive>>,
+) {
     for (name, alive) in new {
         match old.get(name) {
             None => counters.inc(0),
@@ -47,5 +54,8 @@ fn count<Name: Eq + Hash, Alive>(counters: &Counters, old: &Map<Name, Arc<Alive>
             Some(_) => {}
         }
     }
-    counters.add(2, old.keys().filter(|name| !new.contains_key(name)).count() as u64);
+    counters.add(
+        2,
+        old.keys().filter(|name| !new.contains_key(name)).count() as u64,
+    );
 }

@@ -72,9 +72,16 @@ pub struct LiveHttp {
 }
 
 impl LiveListener {
-    pub(super) fn new(config: Arc<Listener>, old: Option<&LiveListener>, live: &Live, problems: &mut Vec<PublishProblem>) -> Self {
+    pub(super) fn new(
+        config: Arc<Listener>,
+        old: Option<&LiveListener>,
+        live: &Live,
+        problems: &mut Vec<PublishProblem>,
+    ) -> Self {
         let mut chain = |chain: &Arc<FilterChain>| {
-            if let Some(kept) = old.and_then(|old| old.all_chains().find(|kept| kept.config == *chain)) {
+            if let Some(kept) =
+                old.and_then(|old| old.all_chains().find(|kept| kept.config == *chain))
+            {
                 return kept.clone();
             }
             let (made, trouble) = LiveChain::new(chain.clone(), live);
@@ -87,13 +94,20 @@ impl LiveListener {
         };
         let chains: Box<[_]> = config.chains.iter().map(&mut chain).collect();
         let default_chain = config.default_chain.as_ref().map(&mut chain);
-        Self { id: live.ids.next(), chains, default_chain, metrics: ListenerMetrics::new(&live.stats, &config), config }
+        Self {
+            id: live.ids.next(),
+            chains,
+            default_chain,
+            metrics: ListenerMetrics::new(&live.stats, &config),
+            config,
+        }
     }
 
     /// Tells the connections to finish, but for those of chains that `successor` took over.
     pub(crate) fn drain_but_for(&self, successor: Option<&LiveListener>) {
         for chain in self.all_chains() {
-            let kept = successor.is_some_and(|s| s.all_chains().any(|other| Arc::ptr_eq(other, chain)));
+            let kept =
+                successor.is_some_and(|s| s.all_chains().any(|other| Arc::ptr_eq(other, chain)));
             if !kept {
                 chain.drain();
             }
@@ -106,10 +120,13 @@ impl LiveListener {
 
     /// The socket addresses it has (or would have, if it does not bind).
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.config.addresses.iter().filter_map(|address| match address {
-            ListenAddress::Socket(address) => Some(*address),
-            ListenAddress::Pipe(_) => None,
-        })
+        self.config
+            .addresses
+            .iter()
+            .filter_map(|address| match address {
+                ListenAddress::Socket(address) => Some(*address),
+                ListenAddress::Pipe(_) => None,
+            })
     }
 }
 
@@ -130,7 +147,17 @@ impl LiveChain {
         let problem = problem.or_else(|| unsupported(&config));
         let (trigger, draining) = drain::channel();
         let network_filters = LiveNetworkFilters::new(&config.network_filters, live);
-        (Self { config, tls, terminal, network_filters, trigger: Mutex::new(Some(trigger)), draining }, problem)
+        (
+            Self {
+                config,
+                tls,
+                terminal,
+                network_filters,
+                trigger: Mutex::new(Some(trigger)),
+                draining,
+            },
+            problem,
+        )
     }
 
     /// Stands for the chain of a connection that none takes.
@@ -176,10 +203,21 @@ fn unsupported(chain: &FilterChain) -> Option<String> {
     match &chain.terminal {
         Terminal::Http(http) => {
             let mut filters = http.filters.iter();
-            let found = filters.find(|filter| matches!(filter.kind, HttpFilterKind::GrpcWeb) && !filter.disabled)?;
-            Some(format!("filter {} is not supported: gRPC-Web calls pass as they are", found.name))
+            let found = filters.find(|filter| {
+                matches!(filter.kind, HttpFilterKind::GrpcWeb) && !filter.disabled
+            })?;
+            Some(format!(
+                "filter {} is not supported: gRPC-Web calls pass as they are",
+                found.name
+            ))
         }
-        Terminal::Tcp(tcp) if tcp.proxy.tunnel.as_ref().is_some_and(|tunnel| tunnel.use_post) => {
+        Terminal::Tcp(tcp)
+            if tcp
+                .proxy
+                .tunnel
+                .as_ref()
+                .is_some_and(|tunnel| tunnel.use_post) =>
+        {
             Some("tunnelling by POST is not supported: connections are closed".to_owned())
         }
         Terminal::Tcp(_) | Terminal::Close => None,
@@ -217,16 +255,27 @@ fn needs(config: &HttpConnectionManager) -> Needs {
     for log in config.access_logs.iter() {
         match &log.sink {
             AccessLogSink::File { format, .. } => needs.merge(&format.needs()),
-            AccessLogSink::OpenTelemetry { body, .. } => body.iter().for_each(|body| needs.merge(&body.needs())),
+            AccessLogSink::OpenTelemetry { body, .. } => {
+                body.iter().for_each(|body| needs.merge(&body.needs()))
+            }
         }
-        log.filter.iter().for_each(|filter| filter.add_needs(&mut needs));
+        log.filter
+            .iter()
+            .for_each(|filter| filter.add_needs(&mut needs));
     }
     // Expressions of metrics and formats of spans' tags may read any header.
     let has_expressions = config.filters.iter().any(|filter| match &filter.kind {
-        HttpFilterKind::IstioStats(stats) => stats.overrides.iter().any(|change| !change.dimensions.is_empty()),
+        HttpFilterKind::IstioStats(stats) => stats
+            .overrides
+            .iter()
+            .any(|change| !change.dimensions.is_empty()),
         _ => false,
     });
-    let mut tags = config.tracing.iter().flat_map(|tracing| tracing.custom_tags.iter());
-    needs.all_headers |= has_expressions || tags.any(|tag| matches!(tag.value, CustomTagValue::Format(_)));
+    let mut tags = config
+        .tracing
+        .iter()
+        .flat_map(|tracing| tracing.custom_tags.iter());
+    needs.all_headers |=
+        has_expressions || tags.any(|tag| matches!(tag.value, CustomTagValue::Format(_)));
     needs
 }

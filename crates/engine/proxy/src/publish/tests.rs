@@ -21,7 +21,9 @@ fn eds(name: &str, connect_seconds: u64) -> Cluster {
     Cluster {
         name: ClusterName::parse(name).unwrap(),
         alt_stat_name: None,
-        discovery: Discovery::Eds { service_name: "svc".into() },
+        discovery: Discovery::Eds {
+            service_name: "svc".into(),
+        },
         connect_timeout: std::time::Duration::from_secs(connect_seconds),
         per_connection_buffer_limit_bytes: 1,
         balancer: Balancer::RoundRobin { slow_start: None },
@@ -32,7 +34,10 @@ fn eds(name: &str, connect_seconds: u64) -> Cluster {
             ignore_new_hosts_until_first_health_check: false,
             override_host_statuses_draining: false,
         },
-        circuit_breakers: CircuitBreakers { default: thresholds, high: thresholds },
+        circuit_breakers: CircuitBreakers {
+            default: thresholds,
+            high: thresholds,
+        },
         outlier_detection: None,
         http: UpstreamHttp {
             protocol: UpstreamProtocol::Http1,
@@ -80,16 +85,29 @@ fn endpoints(ports: &[u16], weight: u32) -> Endpoints {
 }
 
 fn set<N, T>(items: Vec<T>) -> Changes<N, T> {
-    Changes { set: items.into_iter().map(Arc::new).collect(), removed: vec![] }
+    Changes {
+        set: items.into_iter().map(Arc::new).collect(),
+        removed: vec![],
+    }
 }
 
 #[test]
 fn endpoints_may_come_before_their_cluster_and_outlive_it() {
     let live = Live::default();
-    live.publish(Update { endpoints: set(vec![endpoints(&[1, 2], 1)]), ..Update::default() });
-    assert_eq!(live.config().version, 0, "endpoints alone make no new version");
+    live.publish(Update {
+        endpoints: set(vec![endpoints(&[1, 2], 1)]),
+        ..Update::default()
+    });
+    assert_eq!(
+        live.config().version,
+        0,
+        "endpoints alone make no new version"
+    );
     for seconds in [1, 2] {
-        live.publish(Update { clusters: set(vec![eds("c", seconds)]), ..Update::default() });
+        live.publish(Update {
+            clusters: set(vec![eds("c", seconds)]),
+            ..Update::default()
+        });
         assert_eq!(live.config().cluster("c").unwrap().hosts().all.len(), 2);
     }
 }
@@ -97,12 +115,29 @@ fn endpoints_may_come_before_their_cluster_and_outlive_it() {
 #[test]
 fn a_host_keeps_its_state_while_its_address_stays() {
     let live = Live::default();
-    let first = Update { clusters: set(vec![eds("c", 1)]), endpoints: set(vec![endpoints(&[1, 2], 1)]), ..Update::default() };
+    let first = Update {
+        clusters: set(vec![eds("c", 1)]),
+        endpoints: set(vec![endpoints(&[1, 2], 1)]),
+        ..Update::default()
+    };
     live.publish(first);
     let cluster = live.config().cluster("c").unwrap().clone();
-    let before: Vec<u64> = cluster.hosts().all.iter().map(|host| host.state.id).collect();
-    live.publish(Update { endpoints: set(vec![endpoints(&[2, 3], 5)]), ..Update::default() });
-    let after: Vec<(u64, u32)> = cluster.hosts().all.iter().map(|host| (host.state.id, host.config.weight)).collect();
+    let before: Vec<u64> = cluster
+        .hosts()
+        .all
+        .iter()
+        .map(|host| host.state.id)
+        .collect();
+    live.publish(Update {
+        endpoints: set(vec![endpoints(&[2, 3], 5)]),
+        ..Update::default()
+    });
+    let after: Vec<(u64, u32)> = cluster
+        .hosts()
+        .all
+        .iter()
+        .map(|host| (host.state.id, host.config.weight))
+        .collect();
     assert_eq!(after[0], (before[1], 5));
     assert!(!before.contains(&after[1].0));
 }
@@ -110,15 +145,27 @@ fn a_host_keeps_its_state_while_its_address_stays() {
 #[test]
 fn equal_configuration_keeps_the_live_object_and_its_version_of_the_world_swaps_whole() {
     let live = Live::default();
-    live.publish(Update { clusters: set(vec![eds("a", 1), eds("b", 1)]), ..Update::default() });
+    live.publish(Update {
+        clusters: set(vec![eds("a", 1), eds("b", 1)]),
+        ..Update::default()
+    });
     let old = live.config();
     live.publish(Update {
-        clusters: Changes { set: vec![Arc::new(eds("a", 1)), Arc::new(eds("c", 1))], removed: vec![ClusterName::parse("b").unwrap()] },
+        clusters: Changes {
+            set: vec![Arc::new(eds("a", 1)), Arc::new(eds("c", 1))],
+            removed: vec![ClusterName::parse("b").unwrap()],
+        },
         ..Update::default()
     });
     let new = live.config();
-    assert!(Arc::ptr_eq(old.cluster("a").unwrap(), new.cluster("a").unwrap()));
-    assert!(old.cluster("c").is_none() && old.cluster("b").is_some(), "a version does not change");
+    assert!(Arc::ptr_eq(
+        old.cluster("a").unwrap(),
+        new.cluster("a").unwrap()
+    ));
+    assert!(
+        old.cluster("c").is_none() && old.cluster("b").is_some(),
+        "a version does not change"
+    );
     assert!(new.cluster("c").is_some() && new.cluster("b").is_none());
     assert_eq!(new.version, old.version + 1);
 }
@@ -133,7 +180,9 @@ fn a_context_without_its_secret_is_reported_and_refuses() {
             max_version: TlsVersion::Tls13,
             cipher_suites: Arc::from([]),
             alpn: Arc::from([]),
-            certificates: Arc::from([CertificateSource::Secret(SecretName::parse("kubernetes://missing").unwrap())]),
+            certificates: Arc::from([CertificateSource::Secret(
+                SecretName::parse("kubernetes://missing").unwrap(),
+            )]),
             validation: None,
         },
         sni: None,
@@ -145,8 +194,15 @@ fn a_context_without_its_secret_is_reported_and_refuses() {
     };
     let mut cluster = eds("c", 1);
     cluster.transport = Transport::Tls(Arc::new(tls));
-    let problems = live.publish(Update { clusters: set(vec![cluster]), endpoints: set(vec![endpoints(&[1], 1)]), ..Update::default() });
-    assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cluster c: secret kubernetes://missing is not there"]);
+    let problems = live.publish(Update {
+        clusters: set(vec![cluster]),
+        endpoints: set(vec![endpoints(&[1], 1)]),
+        ..Update::default()
+    });
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["cluster c: secret kubernetes://missing is not there"]
+    );
     let hosts = live.config().cluster("c").unwrap().hosts();
     assert!(hosts.all[0].transport.tls().unwrap().current().is_none());
 }

@@ -65,7 +65,11 @@ pub struct ListenerMetrics {
 impl ListenerMetrics {
     pub fn new(stats: &Store, listener: &Listener) -> Self {
         let scope = stats.scope(&format!("listener.{}.", prefix(listener)));
-        Self { counters: scope.counters(LISTENER), active: scope.gauge("downstream_cx_active"), _scope: scope }
+        Self {
+            counters: scope.counters(LISTENER),
+            active: scope.gauge("downstream_cx_active"),
+            _scope: scope,
+        }
     }
 
     /// Connections that are open now.
@@ -142,10 +146,17 @@ impl HttpMetrics {
     /// A request has ended, however.
     pub fn ended(&self, record: &Record) {
         self.requests.dec();
-        self.counters.add(HttpCount::Received as usize, record.bytes.downstream_wire_received);
-        self.counters.add(HttpCount::Sent as usize, record.bytes.downstream_wire_sent);
+        self.counters.add(
+            HttpCount::Received as usize,
+            record.bytes.downstream_wire_received,
+        );
+        self.counters
+            .add(HttpCount::Sent as usize, record.bytes.downstream_wire_sent);
         let flags = [
-            (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, HttpCount::Resets),
+            (
+                ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+                HttpCount::Resets,
+            ),
             (ResponseFlags::STREAM_IDLE_TIMEOUT, HttpCount::IdleTimeouts),
             (ResponseFlags::DURATION_TIMEOUT, HttpCount::TooLong),
         ];
@@ -157,7 +168,9 @@ impl HttpMetrics {
         if record.response_code_details.as_deref() == Some("request_overall_timeout") {
             self.count(HttpCount::Timeouts);
         }
-        let Some(status) = record.status.filter(|status| *status != 0) else { return };
+        let Some(status) = record.status.filter(|status| *status != 0) else {
+            return;
+        };
         self.count(HttpCount::Completed);
         self.count(match status / 100 {
             1 => HttpCount::Status1xx,
@@ -176,7 +189,11 @@ impl OpenHttp {
     pub fn new(http: &Arc<LiveHttp>, is_http2: bool) -> Self {
         let metrics = &http.metrics;
         metrics.count(HttpCount::Connections);
-        metrics.count(if is_http2 { HttpCount::Http2Connections } else { HttpCount::Http1Connections });
+        metrics.count(if is_http2 {
+            HttpCount::Http2Connections
+        } else {
+            HttpCount::Http1Connections
+        });
         metrics.connections.inc();
         Self(http.clone())
     }

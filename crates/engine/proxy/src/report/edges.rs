@@ -3,11 +3,7 @@
 //! An edge (who talks to whom, under which service name) is looked up by the facts that make its labels and remembered, so no label is
 //! formatted per request. Follows the `istio_stats` filter: a sidecar's outbound side and gateways report as `source`, inbound as `destination`.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -20,7 +16,9 @@ use proxy_config::{
     metadata::Value,
 };
 use telemetry::{
-    istio_metrics::{Edge, EdgeFacts, IstioMetrics, MetricConfig, Plan, Reporter, ServiceFacts, Shard},
+    istio_metrics::{
+        Edge, EdgeFacts, IstioMetrics, MetricConfig, Plan, Reporter, ServiceFacts, Shard,
+    },
     record::{Kind, Peer, Record},
 };
 
@@ -59,12 +57,20 @@ struct EdgeKey {
 impl Edges {
     pub fn new(metrics: IstioMetrics, local: Arc<Peer>) -> Self {
         let shard = metrics.shard();
-        Self { metrics, shard, local, edges: Mutex::default(), plans: Mutex::default() }
+        Self {
+            metrics,
+            shard,
+            local,
+            edges: Mutex::default(),
+            plans: Mutex::default(),
+        }
     }
 
     /// Counts a finished request or connection, if its chain has the statistics filter.
     pub fn count(&self, finished: &Finished<'_>) {
-        let Some(config) = stats_filter(finished) else { return };
+        let Some(config) = stats_filter(finished) else {
+            return;
+        };
         let edge = self.edge(&config, finished);
         let plan = self.plan(&config);
         let record = finished.record;
@@ -72,7 +78,13 @@ impl Edges {
             Kind::Http => {
                 self.shard.request(&plan, &edge, record);
                 if record.is_grpc {
-                    self.shard.messages(&plan, &edge, record, record.request_messages, record.response_messages);
+                    self.shard.messages(
+                        &plan,
+                        &edge,
+                        record,
+                        record.request_messages,
+                        record.response_messages,
+                    );
                 }
             }
             Kind::Tcp if finished.is_counted => {}
@@ -88,8 +100,18 @@ impl Edges {
     /// Counts a TCP connection as opened, if its chain has the statistics filter.
     pub fn opened(&self, finished: &Finished<'_>) -> Option<Opened> {
         let config = stats_filter(finished)?;
-        let series = self.shard.tcp(&self.plan(&config), &self.edge(&config, finished), finished.record);
-        Some(Opened::new(series, config.tcp_reporting_interval.filter(|interval| !interval.is_zero()).unwrap_or(TCP_INTERVAL)))
+        let series = self.shard.tcp(
+            &self.plan(&config),
+            &self.edge(&config, finished),
+            finished.record,
+        );
+        Some(Opened::new(
+            series,
+            config
+                .tcp_reporting_interval
+                .filter(|interval| !interval.is_zero())
+                .unwrap_or(TCP_INTERVAL),
+        ))
     }
 
     fn plan(&self, config: &Arc<IstioStats>) -> Arc<Plan> {
@@ -115,17 +137,32 @@ impl Edges {
         let record = finished.record;
         let reporter = reporter(config, finished);
         let (peer, peer_principal, local_principal) = match reporter {
-            Reporter::Source => (&record.upstream_peer, upstream_principal(record, true), upstream_principal(record, false)),
-            Reporter::Destination | Reporter::Waypoint => (&record.downstream_peer, downstream_principal(record, true), downstream_principal(record, false)),
+            Reporter::Source => (
+                &record.upstream_peer,
+                upstream_principal(record, true),
+                upstream_principal(record, false),
+            ),
+            Reporter::Destination | Reporter::Waypoint => (
+                &record.downstream_peer,
+                downstream_principal(record, true),
+                downstream_principal(record, false),
+            ),
         };
         let service = cluster_service(finished);
-        let host = if service.is_some() || config.disable_host_header_fallback { None } else { record.request_header(":authority") };
+        let host = if service.is_some() || config.disable_host_header_fallback {
+            None
+        } else {
+            record.request_header(":authority")
+        };
         let key = EdgeKey {
             reporter,
             peer: peer.clone(),
             peer_principal,
             local_principal,
-            route: record.route_name.clone().filter(|name| matches!(&**name, "allow_any" | "block_all")),
+            route: record
+                .route_name
+                .clone()
+                .filter(|name| matches!(&**name, "allow_any" | "block_all")),
             cluster: record.upstream_cluster.clone(),
             host: host.map(|host| host.into()),
         };
@@ -162,18 +199,30 @@ fn stats_filter(finished: &Finished<'_>) -> Option<Arc<IstioStats>> {
             HttpFilterKind::IstioStats(config) => Some(config.clone()),
             _ => None,
         }),
-        None => finished.connection.chain.config.network_filters.iter().find_map(|filter| match filter {
-            NetworkFilter::IstioStats(config) => Some(config.clone()),
-            _ => None,
-        }),
+        None => finished
+            .connection
+            .chain
+            .config
+            .network_filters
+            .iter()
+            .find_map(|filter| match filter {
+                NetworkFilter::IstioStats(config) => Some(config.clone()),
+                _ => None,
+            }),
     }
 }
 
 fn reporter(config: &IstioStats, finished: &Finished<'_>) -> Reporter {
-    match (config.reporter, finished.connection.listener.config.direction) {
+    match (
+        config.reporter,
+        finished.connection.listener.config.direction,
+    ) {
         (ReporterSetting::ServerGateway, _) => Reporter::Waypoint,
         (ReporterSetting::Unspecified, TrafficDirection::Inbound) => Reporter::Destination,
-        (ReporterSetting::Unspecified, TrafficDirection::Outbound | TrafficDirection::Unspecified) => Reporter::Source,
+        (
+            ReporterSetting::Unspecified,
+            TrafficDirection::Outbound | TrafficDirection::Unspecified,
+        ) => Reporter::Source,
     }
 }
 
@@ -181,24 +230,46 @@ fn metric_config(change: &proxy_config::filter::istio_stats::MetricOverride) -> 
     MetricConfig {
         name: change.metric.as_deref().unwrap_or_default().to_owned(),
         drop: change.drop,
-        tags_to_remove: change.tags_to_remove.iter().map(|tag| tag.to_string()).collect(),
-        dimensions: change.dimensions.iter().map(|(tag, expression)| (tag.to_string(), expression.to_string())).collect(),
+        tags_to_remove: change
+            .tags_to_remove
+            .iter()
+            .map(|tag| tag.to_string())
+            .collect(),
+        dimensions: change
+            .dimensions
+            .iter()
+            .map(|(tag, expression)| (tag.to_string(), expression.to_string()))
+            .collect(),
     }
 }
 
 /// Host and short name of the service that the cluster stands for.
 fn cluster_service<'a>(finished: &Finished<'a>) -> Option<(&'a str, Option<&'a str>)> {
-    let service = finished.cluster?.config.metadata.lookup("istio", &["services"])?.as_list().first()?;
+    let service = finished
+        .cluster?
+        .config
+        .metadata
+        .lookup("istio", &["services"])?
+        .as_list()
+        .first()?;
     let text = |name: &str| service.field(name).and_then(Value::as_str);
     Some((text("host")?, text("name")))
 }
 
 fn upstream_principal(record: &Record, peer: bool) -> Option<Arc<str>> {
     let tls = record.upstream_tls.as_ref()?;
-    if peer { tls.peer_uri_sans.first().cloned() } else { tls.local_uri_sans.first().cloned() }
+    if peer {
+        tls.peer_uri_sans.first().cloned()
+    } else {
+        tls.local_uri_sans.first().cloned()
+    }
 }
 
 fn downstream_principal(record: &Record, peer: bool) -> Option<Arc<str>> {
     let tls = record.downstream_tls.as_ref()?;
-    if peer { tls.peer_uri_sans.first().cloned() } else { tls.local_uri_sans.first().cloned() }
+    if peer {
+        tls.peer_uri_sans.first().cloned()
+    } else {
+        tls.local_uri_sans.first().cloned()
+    }
 }

@@ -22,22 +22,54 @@ pub fn refresh(live: &Live) {
 fn membership(cluster: &LiveCluster) {
     let hosts = cluster.hosts();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    cluster.metrics.set(Level::MembershipTotal, count(hosts.all.len()));
-    cluster.metrics.set(Level::MembershipHealthy, count(hosts.all.iter().filter(|host| host.is_available()).count()));
+    cluster
+        .metrics
+        .set(Level::MembershipTotal, count(hosts.all.len()));
+    cluster.metrics.set(
+        Level::MembershipHealthy,
+        count(hosts.all.iter().filter(|host| host.is_available()).count()),
+    );
 }
 
 fn breaker(cluster: &LiveCluster, breaker: &Arc<Breaker>, is_high: bool) {
     let resources = [
-        (Resource::Connections, BreakerLevel::CxOpen, BreakerLevel::RemainingCx),
-        (Resource::PendingRequests, BreakerLevel::RqPendingOpen, BreakerLevel::RemainingPending),
-        (Resource::Requests, BreakerLevel::RqOpen, BreakerLevel::RemainingRq),
-        (Resource::Retries, BreakerLevel::RqRetryOpen, BreakerLevel::RemainingRetries),
+        (
+            Resource::Connections,
+            BreakerLevel::CxOpen,
+            BreakerLevel::RemainingCx,
+        ),
+        (
+            Resource::PendingRequests,
+            BreakerLevel::RqPendingOpen,
+            BreakerLevel::RemainingPending,
+        ),
+        (
+            Resource::Requests,
+            BreakerLevel::RqOpen,
+            BreakerLevel::RemainingRq,
+        ),
+        (
+            Resource::Retries,
+            BreakerLevel::RqRetryOpen,
+            BreakerLevel::RemainingRetries,
+        ),
     ];
-    let tracks = if is_high { cluster.config.circuit_breakers.high } else { cluster.config.circuit_breakers.default }.track_remaining;
+    let tracks = if is_high {
+        cluster.config.circuit_breakers.high
+    } else {
+        cluster.config.circuit_breakers.default
+    }
+    .track_remaining;
     for (resource, open, remaining) in resources {
-        let left = breaker.limit(resource).saturating_sub(breaker.in_use(resource));
-        cluster.metrics.set_breaker(is_high, open, u64::from(left == 0));
+        let left = breaker
+            .limit(resource)
+            .saturating_sub(breaker.in_use(resource));
+        cluster
+            .metrics
+            .set_breaker(is_high, open, u64::from(left == 0));
         // Envoy shows 0 unless asked to track it.
-        cluster.metrics.set_breaker(is_high, remaining, if tracks { left.into() } else { 0 });
+        cluster
+            .metrics
+            .set_breaker(is_high, remaining, if tracks { left.into() } else { 0 });
     }
 }

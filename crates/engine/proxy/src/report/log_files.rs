@@ -33,13 +33,18 @@ enum Message {
 impl LogFiles {
     /// `dropped` counts lines that are lost, because a queue is full or a file cannot be opened.
     pub fn new(dropped: Counter) -> Self {
-        Self { files: Mutex::default(), dropped }
+        Self {
+            files: Mutex::default(),
+            dropped,
+        }
     }
 
     /// Queues a line (which ends with its own newline) for the file at `path`.
     pub fn write(&self, path: &Arc<str>, line: String) {
         let sender = self.sender(path);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(Message::Line(line)) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            sender.try_send(Message::Line(line))
+        {
             self.dropped.inc();
         }
     }
@@ -63,7 +68,9 @@ impl LogFiles {
         }
         let (sender, receiver) = sync_channel(QUEUE);
         let name = path.clone();
-        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || serve(&name, &receiver));
+        let thread = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || serve(&name, &receiver));
         if let Err(error) = thread {
             tracing::error!(%path, %error, "no thread for an access log");
         }

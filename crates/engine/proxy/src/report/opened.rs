@@ -17,7 +17,12 @@ impl Opened {
     /// Counts the connection as opened. `interval`: how often its bytes want to be counted.
     pub fn new(series: TcpSeries, interval: Duration) -> Self {
         series.opened();
-        Self { series, interval, sent: 0, received: 0 }
+        Self {
+            series,
+            interval,
+            sent: 0,
+            received: 0,
+        }
     }
 
     /// The time between two calls of [`Opened::passed`].
@@ -27,7 +32,10 @@ impl Opened {
 
     /// So many bytes went to and came from the downstream since the connection began.
     pub fn passed(&mut self, sent: u64, received: u64) {
-        self.series.bytes(sent.saturating_sub(self.sent), received.saturating_sub(self.received));
+        self.series.bytes(
+            sent.saturating_sub(self.sent),
+            received.saturating_sub(self.received),
+        );
         (self.sent, self.received) = (sent, received);
     }
 

@@ -70,11 +70,21 @@ impl Reports {
     /// For one worker; `local` is this proxy's workload.
     pub fn new(shared: Arc<Shared>, local: Arc<Peer>) -> Self {
         let edges = Edges::new(shared.metrics.clone(), local.clone());
-        Self { shared, edges, settings: Mutex::default(), local, complained: AtomicBool::new(false) }
+        Self {
+            shared,
+            edges,
+            settings: Mutex::default(),
+            local,
+            complained: AtomicBool::new(false),
+        }
     }
 
     fn log(&self, log: &AccessLog, record: &Record) {
-        if log.filter.as_ref().is_some_and(|filter| !filter.admits(record, self.shared.rng.u64())) {
+        if log
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !filter.admits(record, self.shared.rng.u64()))
+        {
             return;
         }
         match &log.sink {
@@ -92,14 +102,25 @@ impl Reports {
     }
 
     fn trace(&self, finished: &Finished<'_>, record: &Record) {
-        let (Some(tracing), Some(trace)) = (finished.http.and_then(|http| http.tracing.as_ref()), finished.trace) else { return };
-        let (Some(provider), Some(context)) = (&trace.provider, &record.trace) else { return };
+        let (Some(tracing), Some(trace)) = (
+            finished.http.and_then(|http| http.tracing.as_ref()),
+            finished.trace,
+        ) else {
+            return;
+        };
+        let (Some(provider), Some(context)) = (&trace.provider, &record.trace) else {
+            return;
+        };
         if !context.sampled || record.health_check {
             return;
         }
         let is_egress = finished.connection.listener.config.direction == TrafficDirection::Outbound;
         // Where the call upstream has a span of its own, this one is the server's half.
-        let kind = if is_egress && trace.upstream.is_none() { SpanKind::Client } else { SpanKind::Server };
+        let kind = if is_egress && trace.upstream.is_none() {
+            SpanKind::Client
+        } else {
+            SpanKind::Server
+        };
         let settings = self.span_settings(tracing, provider);
         if let Some(span) = Span::of(record, kind, trace.operation.as_deref(), &settings.0) {
             self.export(provider, with_formats(span, &settings.1, record));
@@ -110,14 +131,35 @@ impl Reports {
     }
 
     /// The span of the call to the upstream, from the first connection to the last byte.
-    fn upstream_span(&self, provider: &Arc<TracingProvider>, context: &SpanContext, record: &Record, settings: &SpanSettings) {
-        let cluster = record.upstream_cluster_observed.as_deref().or(record.upstream_cluster.as_deref()).unwrap_or_default();
+    fn upstream_span(
+        &self,
+        provider: &Arc<TracingProvider>,
+        context: &SpanContext,
+        record: &Record,
+        settings: &SpanSettings,
+    ) {
+        let cluster = record
+            .upstream_cluster_observed
+            .as_deref()
+            .or(record.upstream_cluster.as_deref())
+            .unwrap_or_default();
         let name = format!("router {cluster} egress");
-        let record = Record { trace: Some(context.clone()), ..record.clone() };
-        let settings = SpanSettings { custom_tags: Vec::new(), ..settings.clone() };
-        let Some(mut span) = Span::of(&record, SpanKind::Client, Some(&name), &settings) else { return };
+        let record = Record {
+            trace: Some(context.clone()),
+            ..record.clone()
+        };
+        let settings = SpanSettings {
+            custom_tags: Vec::new(),
+            ..settings.clone()
+        };
+        let Some(mut span) = Span::of(&record, SpanKind::Client, Some(&name), &settings) else {
+            return;
+        };
         let times = &record.timings;
-        let begun = times.upstream_connect_start.or(times.first_upstream_tx).unwrap_or_default();
+        let begun = times
+            .upstream_connect_start
+            .or(times.first_upstream_tx)
+            .unwrap_or_default();
         let ended = times.last_upstream_rx.or(times.total).unwrap_or_default();
         span.start += begun;
         span.duration = ended.saturating_sub(begun);
@@ -125,7 +167,15 @@ impl Reports {
     }
 
     fn export(&self, provider: &Arc<TracingProvider>, span: Span) {
-        if self.shared.spans.try_send(ExportedSpan { provider: provider.clone(), span }).is_err() {
+        if self
+            .shared
+            .spans
+            .try_send(ExportedSpan {
+                provider: provider.clone(),
+                span,
+            })
+            .is_err()
+        {
             self.shared.spans_dropped.inc();
         }
     }
@@ -140,18 +190,26 @@ impl Reports {
         let node = &self.shared.node;
         let service_name = match provider {
             TracingProvider::Zipkin { .. } => node.cluster.clone(),
-            TracingProvider::OpenTelemetryGrpc { service_name, .. } | TracingProvider::OpenTelemetryHttp { service_name, .. } => service_name.clone(),
+            TracingProvider::OpenTelemetryGrpc { service_name, .. }
+            | TracingProvider::OpenTelemetryHttp { service_name, .. } => service_name.clone(),
         };
-        let formats = tracing.custom_tags.iter().filter_map(|tag| match &tag.value {
-            CustomTagValue::Format(format) => Some((tag.name.clone(), format.clone())),
-            _ => None,
-        });
+        let formats = tracing
+            .custom_tags
+            .iter()
+            .filter_map(|tag| match &tag.value {
+                CustomTagValue::Format(format) => Some((tag.name.clone(), format.clone())),
+                _ => None,
+            });
         let spans = SpanSettings {
             node_id: node.id.clone(),
             service_name,
             zone: node.locality.zone.clone(),
             fixed_tags: Vec::new(),
-            custom_tags: tracing.custom_tags.iter().filter_map(|tag| custom_tag(tag, &self.shared.variables)).collect(),
+            custom_tags: tracing
+                .custom_tags
+                .iter()
+                .filter_map(|tag| custom_tag(tag, &self.shared.variables))
+                .collect(),
             max_path_length: usize::try_from(tracing.max_path_tag_length).unwrap_or(256),
         };
         let settings = Arc::new((spans, formats.collect()));
@@ -194,8 +252,15 @@ fn with_metadata<'a>(record: &'a Record, metadata: &Metadata) -> Cow<'a, Record>
     if metadata.is_empty() {
         return Cow::Borrowed(record);
     }
-    let map = metadata.0.iter().map(|(filter, value)| (filter.to_string(), json(value))).collect();
-    Cow::Owned(Record { dynamic_metadata: Some(Box::new(map)), ..record.clone() })
+    let map = metadata
+        .0
+        .iter()
+        .map(|(filter, value)| (filter.to_string(), json(value)))
+        .collect();
+    Cow::Owned(Record {
+        dynamic_metadata: Some(Box::new(map)),
+        ..record.clone()
+    })
 }
 
 fn json(value: &Value) -> serde_json::Value {
@@ -206,7 +271,12 @@ fn json(value: &Value) -> serde_json::Value {
         Value::Number(n) => (*n).into(),
         Value::String(s) => (**s).into(),
         Value::List(items) => items.iter().map(json).collect(),
-        Value::Struct(fields) => serde_json::Value::Object(fields.iter().map(|(key, value)| (key.to_string(), json(value))).collect()),
+        Value::Struct(fields) => serde_json::Value::Object(
+            fields
+                .iter()
+                .map(|(key, value)| (key.to_string(), json(value)))
+                .collect(),
+        ),
     }
 }
 
@@ -215,11 +285,21 @@ fn custom_tag(tag: &CustomTag, variables: &HashMap<String, String>) -> Option<tr
     let source = match &tag.value {
         CustomTagValue::Literal(text) => CustomTagSource::Literal(text.to_string()),
         CustomTagValue::Environment { name, default } => {
-            let set = variables.get(&**name).filter(|value| !value.is_empty()).cloned();
+            let set = variables
+                .get(&**name)
+                .filter(|value| !value.is_empty())
+                .cloned();
             CustomTagSource::Literal(set.or_else(|| optional(default))?)
         }
-        CustomTagValue::RequestHeader { name, default } => CustomTagSource::RequestHeader { name: name.to_string(), default: optional(default) },
-        CustomTagValue::RequestMetadata { filter, path, default } => CustomTagSource::Metadata {
+        CustomTagValue::RequestHeader { name, default } => CustomTagSource::RequestHeader {
+            name: name.to_string(),
+            default: optional(default),
+        },
+        CustomTagValue::RequestMetadata {
+            filter,
+            path,
+            default,
+        } => CustomTagSource::Metadata {
             filter: filter.to_string(),
             path: path.iter().map(|part| part.to_string()).collect(),
             default: optional(default),
@@ -227,5 +307,8 @@ fn custom_tag(tag: &CustomTag, variables: &HashMap<String, String>) -> Option<tr
         // Written by the format itself.
         CustomTagValue::Format(_) => return None,
     };
-    Some(trace::CustomTag { tag: tag.name.to_string(), source })
+    Some(trace::CustomTag {
+        tag: tag.name.to_string(),
+        source,
+    })
 }

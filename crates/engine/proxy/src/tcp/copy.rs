@@ -73,8 +73,11 @@ where
     let mut up = Direction::new(limits.buffer_bytes);
     let mut down = Direction::new(limits.buffer_bytes);
     let now = Instant::now();
-    let mut idle: Option<Pin<Box<Sleep>>> = limits.idle.map(|limit| Box::pin(tokio::time::sleep(limit)));
-    let mut longest: Option<Pin<Box<Sleep>>> = limits.longest.map(|limit| Box::pin(tokio::time::sleep_until(now + limit)));
+    let mut idle: Option<Pin<Box<Sleep>>> =
+        limits.idle.map(|limit| Box::pin(tokio::time::sleep(limit)));
+    let mut longest: Option<Pin<Box<Sleep>>> = limits
+        .longest
+        .map(|limit| Box::pin(tokio::time::sleep_until(now + limit)));
     let mut last_total = 0;
     std::future::poll_fn(move |cx| {
         match up.poll(cx, &mut downstream, &mut upstream, &counts.received) {
@@ -90,7 +93,10 @@ where
         if up.state == State::Done && down.state == State::Done {
             return Poll::Ready(End::Complete);
         }
-        if longest.as_mut().is_some_and(|longest| longest.as_mut().poll(cx).is_ready()) {
+        if longest
+            .as_mut()
+            .is_some_and(|longest| longest.as_mut().poll(cx).is_ready())
+        {
             return Poll::Ready(End::TooLong);
         }
         if let (Some(idle), Some(limit)) = (idle.as_mut(), limits.idle) {
@@ -132,10 +138,23 @@ struct Direction {
 
 impl Direction {
     fn new(size: usize) -> Self {
-        Self { state: State::Passing, buffer: None, size: size.max(1), start: 0, end: 0, unflushed: false }
+        Self {
+            state: State::Passing,
+            buffer: None,
+            size: size.max(1),
+            start: 0,
+            end: 0,
+            unflushed: false,
+        }
     }
 
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, count: &AtomicU64) -> Poll<Result<(), Side>>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Poll<Result<(), Side>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -167,7 +186,11 @@ impl Direction {
         }
     }
 
-    fn read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Poll<io::Result<()>> {
+    fn read<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+    ) -> Poll<io::Result<()>> {
         let mut buffer = self.buffer.take().unwrap_or_else(|| spare(self.size));
         let mut space = ReadBuf::new(&mut buffer);
         let read = Pin::new(from).poll_read(cx, &mut space);
@@ -190,8 +213,17 @@ impl Direction {
         }
     }
 
-    fn write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, count: &AtomicU64) -> Poll<io::Result<()>> {
-        let data = self.buffer.as_deref().and_then(|buffer| buffer.get(self.start..self.end)).unwrap_or_default();
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Poll<io::Result<()>> {
+        let data = self
+            .buffer
+            .as_deref()
+            .and_then(|buffer| buffer.get(self.start..self.end))
+            .unwrap_or_default();
         let written = ready!(Pin::new(to).poll_write(cx, data))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -204,7 +236,9 @@ impl Direction {
 }
 
 fn spare(size: usize) -> Box<[u8]> {
-    SPARE.with_borrow_mut(|spare| spare.pop().filter(|buffer| buffer.len() == size)).unwrap_or_else(|| vec![0; size].into())
+    SPARE
+        .with_borrow_mut(|spare| spare.pop().filter(|buffer| buffer.len() == size))
+        .unwrap_or_else(|| vec![0; size].into())
 }
 
 fn give_back(buffer: Box<[u8]>) {
@@ -221,7 +255,11 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { buffer_bytes: 16, idle: None, longest: None };
+    const LIMITS: Limits = Limits {
+        buffer_bytes: 16,
+        idle: None,
+        longest: None,
+    };
 
     #[tokio::test]
     async fn one_direction_may_end_before_the_other() {
@@ -230,7 +268,10 @@ mod tests {
         let counts = Counts::default();
         let copying = both(downstream, upstream, &counts, &LIMITS);
         let talking = async {
-            client.write_all(b"all that I have to say is longer than a buffer").await.unwrap();
+            client
+                .write_all(b"all that I have to say is longer than a buffer")
+                .await
+                .unwrap();
             client.shutdown().await.unwrap();
             let mut heard = Vec::new();
             server.read_to_end(&mut heard).await.unwrap();
@@ -249,7 +290,10 @@ mod tests {
     async fn silence_ends_it() {
         let (_client, downstream) = duplex(64);
         let (_server, upstream) = duplex(64);
-        let limits = Limits { idle: Some(Duration::from_millis(20)), ..LIMITS };
+        let limits = Limits {
+            idle: Some(Duration::from_millis(20)),
+            ..LIMITS
+        };
         let end = both(downstream, upstream, &Counts::default(), &limits).await;
         assert_eq!(end, End::Idle);
     }

@@ -17,7 +17,11 @@ const MAX_FRAME_BYTES: u32 = 64 << 10;
 
 /// Tells the other side who we are.
 pub async fn send<W: AsyncWrite + Unpin>(stream: &mut W, own: &Own) -> io::Result<()> {
-    let id = own.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let id = own
+        .id
+        .as_ref()
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
     let body = message::encode_exchange(id, &own.peer);
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     let mut frame = Vec::with_capacity(body.len() + 8);
@@ -32,7 +36,10 @@ pub async fn send<W: AsyncWrite + Unpin>(stream: &mut W, own: &Own) -> io::Resul
 pub async fn receive<R: AsyncRead + Unpin>(stream: &mut R) -> io::Result<Option<Arc<Peer>>> {
     let (magic, length) = (stream.read_u32().await?, stream.read_u32().await?);
     if magic != MAGIC || length > MAX_FRAME_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no metadata exchange header"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no metadata exchange header",
+        ));
     }
     let mut body = vec![0; usize::try_from(length).unwrap_or_default()];
     stream.read_exact(&mut body).await?;
@@ -45,8 +52,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_is_heard() {
-        let peer = Arc::new(Peer { namespace: "default".into(), workload: "a".into(), workload_type: "pod".into(), ..Peer::default() });
-        let own = Own { id: Some(http::HeaderValue::from_static("sidecar~a")), value: None, peer: peer.clone() };
+        let peer = Arc::new(Peer {
+            namespace: "default".into(),
+            workload: "a".into(),
+            workload_type: "pod".into(),
+            ..Peer::default()
+        });
+        let own = Own {
+            id: Some(http::HeaderValue::from_static("sidecar~a")),
+            value: None,
+            peer: peer.clone(),
+        };
         let mut wire = Vec::new();
         send(&mut wire, &own).await.unwrap();
         assert_eq!(receive(&mut &wire[..]).await.unwrap(), Some(peer));

@@ -19,7 +19,12 @@ use crate::{
 };
 
 /// Asks the endpoint for a tunnel. `Err`: why there is none.
-pub async fn open(worker: &Worker, tunnel: &Tunnel, cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>) -> Result<Connected, Arc<str>> {
+pub async fn open(
+    worker: &Worker,
+    tunnel: &Tunnel,
+    cluster: &Arc<LiveCluster>,
+    host: &Arc<LiveEndpoint>,
+) -> Result<Connected, Arc<str>> {
     if tunnel.use_post {
         return Err("tunnelling by POST is not supported".into());
     }
@@ -28,9 +33,23 @@ pub async fn open(worker: &Worker, tunnel: &Tunnel, cluster: &Arc<LiveCluster>, 
         UpstreamProtocol::Alpn => HttpVersion::Negotiated,
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => HttpVersion::Http1,
     };
-    let key = PoolKey { version, alpn: None, server_name: None, high_priority: false, downstream: None };
-    let mut lease = worker.pools.pool(cluster, host, key).acquire().await.map_err(|error| error.to_string())?;
-    let target: Uri = tunnel.hostname.parse().map_err(|_| format!("{} is no host with a port", tunnel.hostname))?;
+    let key = PoolKey {
+        version,
+        alpn: None,
+        server_name: None,
+        high_priority: false,
+        downstream: None,
+    };
+    let mut lease = worker
+        .pools
+        .pool(cluster, host, key)
+        .acquire()
+        .await
+        .map_err(|error| error.to_string())?;
+    let target: Uri = tunnel
+        .hostname
+        .parse()
+        .map_err(|_| format!("{} is no host with a port", tunnel.hostname))?;
     let mut request = Request::new(RequestBody::Empty);
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = target;
@@ -40,12 +59,22 @@ pub async fn open(worker: &Worker, tunnel: &Tunnel, cluster: &Arc<LiveCluster>, 
         let host = HeaderValue::from_str(&tunnel.hostname).map_err(|error| error.to_string())?;
         request.headers_mut().insert(HOST, host);
     }
-    let response = lease.send(request).await.map_err(|error| error.reset.as_str())?;
+    let response = lease
+        .send(request)
+        .await
+        .map_err(|error| error.reset.as_str())?;
     if !response.status().is_success() {
         return Err(format!("the proxy answered {}", response.status()).into());
     }
     let (local, remote) = (lease.connection.local, lease.connection.remote);
-    let upgraded = hyper::upgrade::on(response).await.map_err(|error| error.to_string())?;
+    let upgraded = hyper::upgrade::on(response)
+        .await
+        .map_err(|error| error.to_string())?;
     let stream = Stream::Tunnel(Box::new(TokioIo::new(upgraded)));
-    Ok(Connected { stream, local, remote, secured: None })
+    Ok(Connected {
+        stream,
+        local,
+        remote,
+        secured: None,
+    })
 }

@@ -7,8 +7,8 @@ use foldhash::fast::RandomState;
 use identity::{
     IdentityHandle, SanPattern, SanRegex, TlsCertificate, TrustBundle,
     tls::{
-        CipherSuites, ClientAuth, ClientConfig, ClientTls, Curves, PeerValidation, Presented, Roots as LiveRoots, ServerTls, TlsSettings,
-        TlsVersion, client_config, server_config,
+        CipherSuites, ClientAuth, ClientConfig, ClientTls, Curves, PeerValidation, Presented,
+        Roots as LiveRoots, ServerTls, TlsSettings, TlsVersion, client_config, server_config,
     },
 };
 use parking_lot::Mutex;
@@ -17,7 +17,10 @@ use proxy_config::{
     cluster::Transport,
     matcher::StringPattern,
     secret::{Certificate, SecretValue},
-    tls::{self, CertificateSource, CommonTls, DownstreamTls, Roots, SanKind, TrustChain, UpstreamTls, Validation},
+    tls::{
+        self, CertificateSource, CommonTls, DownstreamTls, Roots, SanKind, TrustChain, UpstreamTls,
+        Validation,
+    },
 };
 
 use super::{LiveTransport, LocalNames};
@@ -78,8 +81,15 @@ impl LiveServerTls {
     pub(super) fn config_for(&self, offered: &[Vec<u8>]) -> Option<ServerConfig> {
         let current = self.0.current.load();
         let made = current.as_ref()?;
-        let agrees = offered.is_empty() || offered.iter().any(|protocol| made.config.alpn_protocols.contains(protocol));
-        Some(if agrees { made.config.clone() } else { made.without_alpn.clone() })
+        let agrees = offered.is_empty()
+            || offered
+                .iter()
+                .any(|protocol| made.config.alpn_protocols.contains(protocol));
+        Some(if agrees {
+            made.config.clone()
+        } else {
+            made.without_alpn.clone()
+        })
     }
 
     pub(super) fn requires_sni(&self) -> bool {
@@ -87,14 +97,23 @@ impl LiveServerTls {
     }
 
     pub(super) fn local_names(&self) -> LocalNames {
-        self.0.current.load().as_ref().and_then(|made| made.names.clone()).unwrap_or_else(|| own_names(&self.0.identity))
+        self.0
+            .current
+            .load()
+            .as_ref()
+            .and_then(|made| made.names.clone())
+            .unwrap_or_else(|| own_names(&self.0.identity))
     }
 }
 
 impl LiveClientTls {
     /// `None` while a secret is missing or unusable.
     pub fn current(&self) -> Option<ClientConfig> {
-        self.0.current.load().as_ref().map(|made| made.config.clone())
+        self.0
+            .current
+            .load()
+            .as_ref()
+            .map(|made| made.config.clone())
     }
 
     pub fn config(&self) -> &UpstreamTls {
@@ -102,14 +121,23 @@ impl LiveClientTls {
     }
 
     pub fn local_names(&self) -> LocalNames {
-        self.0.current.load().as_ref().and_then(|made| made.names.clone()).unwrap_or_else(|| own_names(&self.0.identity))
+        self.0
+            .current
+            .load()
+            .as_ref()
+            .and_then(|made| made.names.clone())
+            .unwrap_or_else(|| own_names(&self.0.identity))
     }
 }
 
 impl Secrets {
     /// The context for a filter chain; with it, why it cannot be used yet.
     pub(crate) fn server(&self, config: &Arc<DownstreamTls>) -> (LiveServerTls, Option<String>) {
-        let slot = Arc::new(ServerSlot { config: config.clone(), identity: self.identity.clone(), current: ArcSwapOption::empty() });
+        let slot = Arc::new(ServerSlot {
+            config: config.clone(),
+            identity: self.identity.clone(),
+            current: ArcSwapOption::empty(),
+        });
         let mut state = self.state.lock();
         let problem = state.make_server(&slot).err();
         state.servers.push(Arc::downgrade(&slot));
@@ -121,8 +149,11 @@ impl Secrets {
         match transport {
             Transport::Plaintext => (LiveTransport::Plaintext, None),
             Transport::Tls(config) => {
-                let slot =
-                    Arc::new(ClientSlot { config: config.clone(), identity: self.identity.clone(), current: ArcSwapOption::empty() });
+                let slot = Arc::new(ClientSlot {
+                    config: config.clone(),
+                    identity: self.identity.clone(),
+                    current: ArcSwapOption::empty(),
+                });
                 let mut state = self.state.lock();
                 let problem = state.make_client(&slot).err();
                 state.clients.push(Arc::downgrade(&slot));
@@ -130,7 +161,10 @@ impl Secrets {
             }
             Transport::ProxyProtocol { version, inner } => {
                 let (inner, problem) = self.transport(inner);
-                (LiveTransport::ProxyProtocol(*version, Arc::new(inner)), problem)
+                (
+                    LiveTransport::ProxyProtocol(*version, Arc::new(inner)),
+                    problem,
+                )
             }
         }
     }
@@ -141,7 +175,12 @@ impl Secrets {
     }
 
     /// Takes new secrets and makes every context anew that names one of them.
-    pub(crate) fn replace(&self, set: &[Arc<Secret>], removed: &[SecretName], problems: &mut Vec<PublishProblem>) {
+    pub(crate) fn replace(
+        &self,
+        set: &[Arc<Secret>],
+        removed: &[SecretName],
+        problems: &mut Vec<PublishProblem>,
+    ) {
         if set.is_empty() && removed.is_empty() {
             return;
         }
@@ -152,35 +191,64 @@ impl Secrets {
         for secret in set {
             state.secrets.insert(secret.name.clone(), secret.clone());
         }
-        let changed = |name: &SecretName| set.iter().any(|s| s.name == *name) || removed.contains(name);
+        let changed =
+            |name: &SecretName| set.iter().any(|s| s.name == *name) || removed.contains(name);
         let mut trouble = Vec::new();
         let servers = std::mem::take(&mut state.servers);
         let clients = std::mem::take(&mut state.clients);
-        for slot in servers.iter().filter_map(Weak::upgrade).filter(|slot| names(&slot.config.common).any(&changed)) {
+        for slot in servers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|slot| names(&slot.config.common).any(&changed))
+        {
             trouble.extend(state.make_server(&slot).err());
         }
-        for slot in clients.iter().filter_map(Weak::upgrade).filter(|slot| names(&slot.config.common).any(&changed)) {
+        for slot in clients
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|slot| names(&slot.config.common).any(&changed))
+        {
             trouble.extend(state.make_client(&slot).err());
         }
-        state.servers = servers.into_iter().filter(|slot| slot.strong_count() > 0).collect();
-        state.clients = clients.into_iter().filter(|slot| slot.strong_count() > 0).collect();
+        state.servers = servers
+            .into_iter()
+            .filter(|slot| slot.strong_count() > 0)
+            .collect();
+        state.clients = clients
+            .into_iter()
+            .filter(|slot| slot.strong_count() > 0)
+            .collect();
         trouble.sort();
         trouble.dedup();
-        let name = set.first().map(|s| s.name.shared()).or(removed.first().map(SecretName::shared)).unwrap_or_default();
-        problems.extend(trouble.into_iter().map(|problem| PublishProblem { kind: "secret", name: name.clone(), problem }));
+        let name = set
+            .first()
+            .map(|s| s.name.shared())
+            .or(removed.first().map(SecretName::shared))
+            .unwrap_or_default();
+        problems.extend(trouble.into_iter().map(|problem| PublishProblem {
+            kind: "secret",
+            name: name.clone(),
+            problem,
+        }));
     }
 }
 
 /// The secrets that a context names.
 fn names(common: &CommonTls) -> impl Iterator<Item = &SecretName> {
-    let certificates = common.certificates.iter().filter_map(|source| match source {
-        CertificateSource::Secret(name) => Some(name),
-        CertificateSource::Inline(_) => None,
-    });
-    let roots = common.validation.iter().filter_map(|validation| match &validation.roots {
-        Roots::Secret(name) => Some(name),
-        Roots::InlinePem(_) | Roots::System | Roots::None => None,
-    });
+    let certificates = common
+        .certificates
+        .iter()
+        .filter_map(|source| match source {
+            CertificateSource::Secret(name) => Some(name),
+            CertificateSource::Inline(_) => None,
+        });
+    let roots = common
+        .validation
+        .iter()
+        .filter_map(|validation| match &validation.roots {
+            Roots::Secret(name) => Some(name),
+            Roots::InlinePem(_) | Roots::System | Roots::None => None,
+        });
     certificates.chain(roots)
 }
 
@@ -206,8 +274,14 @@ impl State {
 
     fn server(&self, slot: &ServerSlot) -> Result<Made<ServerConfig>, String> {
         let common = &slot.config.common;
-        let (presented, names) = self.presented(common, &slot.identity)?.ok_or("a server needs a certificate")?;
-        let validation = common.validation.as_ref().map(|v| self.validation(v, &slot.identity)).transpose()?;
+        let (presented, names) = self
+            .presented(common, &slot.identity)?
+            .ok_or("a server needs a certificate")?;
+        let validation = common
+            .validation
+            .as_ref()
+            .map(|v| self.validation(v, &slot.identity))
+            .transpose()?;
         let client_auth = match (validation, slot.config.require_client_certificate) {
             (Some(validation), true) => ClientAuth::Required(validation),
             (Some(validation), false) => ClientAuth::Optional(validation),
@@ -215,15 +289,31 @@ impl State {
             (None, true) => ClientAuth::Required(PeerValidation::unverified()),
             (None, false) => ClientAuth::None,
         };
-        let tls = ServerTls { presented, client_auth, alpn: alpn(&common.alpn), settings: settings(common)?, resumption: true };
+        let tls = ServerTls {
+            presented,
+            client_auth,
+            alpn: alpn(&common.alpn),
+            settings: settings(common)?,
+            resumption: true,
+        };
         let config = server_config(&tls).map_err(|e| e.to_string())?;
         let mut without_alpn = (*config).clone();
         without_alpn.alpn_protocols.clear();
-        Ok(Made { config, without_alpn: Arc::new(without_alpn), names })
+        Ok(Made {
+            config,
+            without_alpn: Arc::new(without_alpn),
+            names,
+        })
     }
 
     fn client(&self, slot: &ClientSlot) -> Result<Made<ClientConfig>, String> {
-        let UpstreamTls { common, sni, auto_san_validation, max_session_keys, .. } = &*slot.config;
+        let UpstreamTls {
+            common,
+            sni,
+            auto_san_validation,
+            max_session_keys,
+            ..
+        } = &*slot.config;
         let (presented, names) = match self.presented(common, &slot.identity)? {
             Some((presented, names)) => (Some(presented), names),
             None => (None, Some(LocalNames::default())),
@@ -243,26 +333,44 @@ impl State {
             resumption: *max_session_keys != Some(0),
         };
         let config = client_config(&tls).map_err(|e| e.to_string())?;
-        Ok(Made { without_alpn: config.clone(), config, names })
+        Ok(Made {
+            without_alpn: config.clone(),
+            config,
+            names,
+        })
     }
 
     /// What is presented, and the names in it (`None`: those of the workload's identity).
-    fn presented(&self, common: &CommonTls, identity: &IdentityHandle) -> Result<Option<(Presented, Option<LocalNames>)>, String> {
+    fn presented(
+        &self,
+        common: &CommonTls,
+        identity: &IdentityHandle,
+    ) -> Result<Option<(Presented, Option<LocalNames>)>, String> {
         let mut fixed = Vec::new();
         for source in common.certificates.iter() {
             let certificate = match source {
                 CertificateSource::Inline(certificate) => certificate.clone(),
                 CertificateSource::Secret(name) => match self.secrets.get(name).map(|s| &s.value) {
                     Some(SecretValue::Certificate(certificate)) => certificate.clone(),
-                    Some(SecretValue::Roots { .. }) => return Err(format!("secret {name} holds roots, not a certificate")),
-                    None if name.as_str() == OWN_CERTIFICATE => return Ok(Some((Presented::Workload(identity.clone()), None))),
+                    Some(SecretValue::Roots { .. }) => {
+                        return Err(format!("secret {name} holds roots, not a certificate"));
+                    }
+                    None if name.as_str() == OWN_CERTIFICATE => {
+                        return Ok(Some((Presented::Workload(identity.clone()), None)));
+                    }
                     None => return Err(format!("secret {name} is not there")),
                 },
             };
-            let Certificate { chain_pem, key_pem, ocsp_staple: _ } = &*certificate;
+            let Certificate {
+                chain_pem,
+                key_pem,
+                ocsp_staple: _,
+            } = &*certificate;
             fixed.push(TlsCertificate::from_pem(chain_pem, key_pem).map_err(|e| e.to_string())?);
         }
-        let Some(first) = fixed.first() else { return Ok(None) };
+        let Some(first) = fixed.first() else {
+            return Ok(None);
+        };
         let leaf = first.leaf();
         let names = LocalNames {
             uris: leaf.uri_sans.iter().map(|n| n.as_str().into()).collect(),
@@ -272,43 +380,75 @@ impl State {
         Ok(Some((Presented::Fixed(fixed.into()), Some(names))))
     }
 
-    fn validation(&self, validation: &Validation, identity: &IdentityHandle) -> Result<PeerValidation, String> {
-        let Validation { roots, subject_alt_names, spki_hashes, certificate_hashes, trust_chain } = validation;
+    fn validation(
+        &self,
+        validation: &Validation,
+        identity: &IdentityHandle,
+    ) -> Result<PeerValidation, String> {
+        let Validation {
+            roots,
+            subject_alt_names,
+            spki_hashes,
+            certificate_hashes,
+            trust_chain,
+        } = validation;
         if !spki_hashes.is_empty() || !certificate_hashes.is_empty() {
             return Err("pinned certificate hashes are not supported".into());
         }
         let roots = match (roots, trust_chain) {
-            (_, TrustChain::AcceptUntrusted) | (Roots::None, TrustChain::Verify) => LiveRoots::Unverified,
+            (_, TrustChain::AcceptUntrusted) | (Roots::None, TrustChain::Verify) => {
+                LiveRoots::Unverified
+            }
             (Roots::InlinePem(pem), TrustChain::Verify) => bundle(pem)?,
             (Roots::System, TrustChain::Verify) => LiveRoots::Bundle(system_roots()?),
-            (Roots::Secret(name), TrustChain::Verify) => match self.secrets.get(name).map(|s| &s.value) {
-                Some(SecretValue::Roots { pem, crl_pem: None }) => bundle(pem)?,
-                Some(SecretValue::Roots { crl_pem: Some(_), .. }) => return Err("revocation lists are not supported".into()),
-                Some(SecretValue::Certificate(_)) => return Err(format!("secret {name} holds a certificate, not roots")),
-                None if name.as_str() == MESH_ROOTS => LiveRoots::Workload(identity.clone()),
-                None => return Err(format!("secret {name} is not there")),
-            },
+            (Roots::Secret(name), TrustChain::Verify) => {
+                match self.secrets.get(name).map(|s| &s.value) {
+                    Some(SecretValue::Roots { pem, crl_pem: None }) => bundle(pem)?,
+                    Some(SecretValue::Roots {
+                        crl_pem: Some(_), ..
+                    }) => return Err("revocation lists are not supported".into()),
+                    Some(SecretValue::Certificate(_)) => {
+                        return Err(format!("secret {name} holds a certificate, not roots"));
+                    }
+                    None if name.as_str() == MESH_ROOTS => LiveRoots::Workload(identity.clone()),
+                    None => return Err(format!("secret {name} is not there")),
+                }
+            }
         };
-        let names = subject_alt_names.iter().map(san).collect::<Result<_, _>>()?;
-        Ok(PeerValidation { roots, names, match_server_name: false })
+        let names = subject_alt_names
+            .iter()
+            .map(san)
+            .collect::<Result<_, _>>()?;
+        Ok(PeerValidation {
+            roots,
+            names,
+            match_server_name: false,
+        })
     }
 }
 
 fn own_names(identity: &IdentityHandle) -> LocalNames {
     identity
         .load()
-        .map(|own| LocalNames { uris: vec![own.id().as_str().into()], ..LocalNames::default() })
+        .map(|own| LocalNames {
+            uris: vec![own.id().as_str().into()],
+            ..LocalNames::default()
+        })
         .unwrap_or_default()
 }
 
 fn bundle(pem: &str) -> Result<LiveRoots, String> {
-    TrustBundle::from_pem(pem).map(LiveRoots::Bundle).map_err(|e| e.to_string())
+    TrustBundle::from_pem(pem)
+        .map(LiveRoots::Bundle)
+        .map_err(|e| e.to_string())
 }
 
 /// Read once: it walks the machine's certificate files.
 fn system_roots() -> Result<TrustBundle, String> {
     static ROOTS: OnceLock<Result<TrustBundle, String>> = OnceLock::new();
-    ROOTS.get_or_init(|| TrustBundle::system().map_err(|e| e.to_string())).clone()
+    ROOTS
+        .get_or_init(|| TrustBundle::system().map_err(|e| e.to_string()))
+        .clone()
 }
 
 fn san(matcher: &tls::SanMatcher) -> Result<identity::SanMatcher, String> {
@@ -324,9 +464,15 @@ fn san(matcher: &tls::SanMatcher) -> Result<identity::SanMatcher, String> {
         StringPattern::Prefix(text) => SanPattern::Prefix(text.to_string()),
         StringPattern::Suffix(text) => SanPattern::Suffix(text.to_string()),
         StringPattern::Contains(text) => SanPattern::Contains(text.to_string()),
-        StringPattern::Regex(regex) => SanPattern::Regex(SanRegex::parse(regex.pattern()).map_err(|e| e.to_string())?),
+        StringPattern::Regex(regex) => {
+            SanPattern::Regex(SanRegex::parse(regex.pattern()).map_err(|e| e.to_string())?)
+        }
     };
-    Ok(identity::SanMatcher { kind, pattern, ignore_case: matcher.matcher.ignore_case })
+    Ok(identity::SanMatcher {
+        kind,
+        pattern,
+        ignore_case: matcher.matcher.ignore_case,
+    })
 }
 
 fn alpn(protocols: &[Arc<str>]) -> Vec<Vec<u8>> {

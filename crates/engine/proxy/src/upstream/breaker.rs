@@ -38,7 +38,10 @@ pub struct Guard {
 
 impl Breaker {
     pub fn new(limits: Thresholds) -> Self {
-        Self { limits, in_use: Default::default() }
+        Self {
+            limits,
+            in_use: Default::default(),
+        }
     }
 
     /// How many are in use now.
@@ -55,7 +58,9 @@ impl Breaker {
             Resource::Retries => match self.limits.retry_budget {
                 None => self.limits.max_retries,
                 Some(budget) => {
-                    let active = self.in_use(Resource::Requests).saturating_add(self.in_use(Resource::PendingRequests));
+                    let active = self
+                        .in_use(Resource::Requests)
+                        .saturating_add(self.in_use(Resource::PendingRequests));
                     let share = f64::from(active) * budget.percent / 100.0;
                     (share as u32).max(budget.min_retry_concurrency)
                 }
@@ -66,14 +71,24 @@ impl Breaker {
     /// Takes a place, or `None` when all are taken.
     pub fn enter(self: &Arc<Self>, resource: Resource) -> Option<Guard> {
         let limit = self.limit(resource);
-        let taken = self.counter(resource).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        taken.ok().map(|_| Guard { breaker: self.clone(), resource })
+        let taken =
+            self.counter(resource)
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                    (n < limit).then_some(n + 1)
+                });
+        taken.ok().map(|_| Guard {
+            breaker: self.clone(),
+            resource,
+        })
     }
 
     /// Takes a place beyond the limit: a host without any connection always gets one, or its requests would wait for ever.
     pub fn enter_beyond_limit(self: &Arc<Self>, resource: Resource) -> Guard {
         self.counter(resource).fetch_add(1, Ordering::Relaxed);
-        Guard { breaker: self.clone(), resource }
+        Guard {
+            breaker: self.clone(),
+            resource,
+        }
     }
 
     fn counter(&self, resource: Resource) -> &AtomicU32 {
@@ -89,7 +104,9 @@ impl Breaker {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.breaker.counter(self.resource).fetch_sub(1, Ordering::Relaxed);
+        self.breaker
+            .counter(self.resource)
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -118,7 +135,10 @@ mod tests {
         let second = breaker.enter(Resource::Connections);
         assert!(first.is_some() && second.is_some());
         assert!(breaker.enter(Resource::Connections).is_none());
-        assert!(breaker.enter(Resource::PendingRequests).is_some(), "resources are counted apart");
+        assert!(
+            breaker.enter(Resource::PendingRequests).is_some(),
+            "resources are counted apart"
+        );
         drop(first);
         assert!(breaker.enter(Resource::Connections).is_some());
         assert_eq!(breaker.in_use(Resource::Connections), 1);
@@ -126,7 +146,13 @@ mod tests {
 
     #[test]
     fn a_retry_budget_follows_the_requests_under_way() {
-        let breaker = breaker(0, Some(RetryBudget { percent: 20.0, min_retry_concurrency: 3 }));
+        let breaker = breaker(
+            0,
+            Some(RetryBudget {
+                percent: 20.0,
+                min_retry_concurrency: 3,
+            }),
+        );
         assert_eq!(breaker.limit(Resource::Retries), 3);
         let requests: Vec<_> = (0..50).map(|_| breaker.enter(Resource::Requests)).collect();
         assert_eq!(breaker.limit(Resource::Retries), 10);

@@ -66,55 +66,110 @@ pub struct ConnectOptions {
 
 impl ConnectError {
     fn local(reason: impl Into<Arc<str>>) -> Self {
-        Self { kind: ConnectErrorKind::Local, reason: reason.into() }
+        Self {
+            kind: ConnectErrorKind::Local,
+            reason: reason.into(),
+        }
     }
 
     fn remote(reason: impl Into<Arc<str>>) -> Self {
-        Self { kind: ConnectErrorKind::Remote, reason: reason.into() }
+        Self {
+            kind: ConnectErrorKind::Remote,
+            reason: reason.into(),
+        }
     }
 }
 
 /// Connects within the cluster's `connect_timeout`, handshakes included.
-pub async fn connect(cluster: &Cluster, endpoint: &LiveEndpoint, options: &ConnectOptions) -> Result<Connected, ConnectError> {
-    let timed_out = ConnectError { kind: ConnectErrorKind::Timeout, reason: Arc::from("") };
-    match timeout(cluster.connect_timeout, connect_now(cluster, endpoint, options)).await {
+pub async fn connect(
+    cluster: &Cluster,
+    endpoint: &LiveEndpoint,
+    options: &ConnectOptions,
+) -> Result<Connected, ConnectError> {
+    let timed_out = ConnectError {
+        kind: ConnectErrorKind::Timeout,
+        reason: Arc::from(""),
+    };
+    match timeout(
+        cluster.connect_timeout,
+        connect_now(cluster, endpoint, options),
+    )
+    .await
+    {
         Ok(result) => result,
         Err(_) => Err(timed_out),
     }
 }
 
-async fn connect_now(cluster: &Cluster, endpoint: &LiveEndpoint, options: &ConnectOptions) -> Result<Connected, ConnectError> {
+async fn connect_now(
+    cluster: &Cluster,
+    endpoint: &LiveEndpoint,
+    options: &ConnectOptions,
+) -> Result<Connected, ConnectError> {
     match endpoint.address() {
         EndpointAddress::Socket(address) => {
             let stream = tcp(*address, &cluster.bind, cluster.tcp_keepalive).await?;
             let (local, remote) = (stream.local_addr().ok(), Some(*address));
             let (stream, secured) = secure(stream, &endpoint.transport, options).await?;
-            Ok(Connected { stream, local, remote, secured })
+            Ok(Connected {
+                stream,
+                local,
+                remote,
+                secured,
+            })
         }
         EndpointAddress::Pipe(path) => {
             if !matches!(*endpoint.transport, LiveTransport::Plaintext) {
-                return Err(ConnectError::local("only plaintext is supported over Unix sockets"));
+                return Err(ConnectError::local(
+                    "only plaintext is supported over Unix sockets",
+                ));
             }
-            let stream = UnixStream::connect(&**path).await.map_err(|e| ConnectError::remote(refused(&e)))?;
-            Ok(Connected { stream: Stream::Unix(stream), local: None, remote: None, secured: None })
+            let stream = UnixStream::connect(&**path)
+                .await
+                .map_err(|e| ConnectError::remote(refused(&e)))?;
+            Ok(Connected {
+                stream: Stream::Unix(stream),
+                local: None,
+                remote: None,
+                secured: None,
+            })
         }
     }
 }
 
-async fn tcp(address: SocketAddr, bind: &UpstreamBind, keepalive: Option<TcpKeepalive>) -> Result<TcpStream, ConnectError> {
-    let socket = prepare(address, bind, keepalive).map_err(|e| ConnectError::local(format!("immediate connect error: {e}")))?;
-    let stream = socket.connect(address).await.map_err(|e| ConnectError::remote(refused(&e)))?;
+async fn tcp(
+    address: SocketAddr,
+    bind: &UpstreamBind,
+    keepalive: Option<TcpKeepalive>,
+) -> Result<TcpStream, ConnectError> {
+    let socket = prepare(address, bind, keepalive)
+        .map_err(|e| ConnectError::local(format!("immediate connect error: {e}")))?;
+    let stream = socket
+        .connect(address)
+        .await
+        .map_err(|e| ConnectError::remote(refused(&e)))?;
     // Small writes must not wait for acknowledgements; Envoy sets it everywhere, too. A socket without it still works.
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
 
-fn prepare(address: SocketAddr, bind: &UpstreamBind, keepalive: Option<TcpKeepalive>) -> io::Result<TcpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+fn prepare(
+    address: SocketAddr,
+    bind: &UpstreamBind,
+    keepalive: Option<TcpKeepalive>,
+) -> io::Result<TcpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     if let Some(mark) = bind.mark {
         socket.set_mark(mark)?;
     }
-    if let Some(source) = bind.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+    if let Some(source) = bind
+        .source
+        .filter(|source| source.is_ipv4() == address.is_ipv4())
+    {
         if bind.transparent && source.is_ipv4() {
             socket.set_ip_transparent_v4(true)?;
         }
@@ -124,7 +179,12 @@ fn prepare(address: SocketAddr, bind: &UpstreamBind, keepalive: Option<TcpKeepal
         }
         socket.bind(&source.into())?;
     }
-    if let Some(TcpKeepalive { probes, time, interval }) = keepalive {
+    if let Some(TcpKeepalive {
+        probes,
+        time,
+        interval,
+    }) = keepalive
+    {
         let mut wanted = Keepalive::new();
         wanted = time.map_or(wanted.clone(), |time| wanted.with_time(time));
         wanted = interval.map_or(wanted.clone(), |interval| wanted.with_interval(interval));
@@ -142,7 +202,13 @@ fn set_bind_address_no_port(socket: &Socket) {
     // SAFETY: the descriptor is open for the call, and `on` is as long as `size` says.
     // An old kernel without the option still binds, only with fewer ports, so the result does not matter.
     unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const on).cast(), size);
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        );
     }
 }
 
@@ -178,17 +244,29 @@ async fn secure(
         }
         LiveTransport::ProxyProtocol(version, inner) => {
             let header = proxy_protocol(*version, options.downstream);
-            stream.write_all(&header).await.map_err(|e| ConnectError::remote(e.to_string()))?;
+            stream
+                .write_all(&header)
+                .await
+                .map_err(|e| ConnectError::remote(e.to_string()))?;
             Box::pin(secure(stream, inner, options)).await
         }
-        LiveTransport::Refuse => Err(ConnectError::local("the transport socket cannot be made as configured")),
+        LiveTransport::Refuse => Err(ConnectError::local(
+            "the transport socket cannot be made as configured",
+        )),
     }
 }
 
-fn client_config(context: &LiveClientTls, options: &ConnectOptions) -> Result<ClientConfig, ConnectError> {
-    let mut config = context.current().ok_or_else(|| ConnectError::local("TLS_error: Secret is not supplied by SDS"))?;
+fn client_config(
+    context: &LiveClientTls,
+    options: &ConnectOptions,
+) -> Result<ClientConfig, ConnectError> {
+    let mut config = context
+        .current()
+        .ok_or_else(|| ConnectError::local("TLS_error: Secret is not supplied by SDS"))?;
     if let Some(name) = &options.server_name {
-        config = config.with_server_name(name).map_err(|e| ConnectError::local(e.to_string()))?;
+        config = config
+            .with_server_name(name)
+            .map_err(|e| ConnectError::local(e.to_string()))?;
     }
     if let Some(alpn) = &options.alpn {
         config = config.with_alpn(alpn.iter().map(|p| p.as_bytes().to_vec()).collect());
@@ -197,23 +275,57 @@ fn client_config(context: &LiveClientTls, options: &ConnectOptions) -> Result<Cl
 }
 
 /// The header of HAProxy's PROXY protocol, version 1 or 2.
-fn proxy_protocol(version: ProxyProtocolVersion, addresses: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+fn proxy_protocol(
+    version: ProxyProtocolVersion,
+    addresses: Option<(SocketAddr, SocketAddr)>,
+) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     match (version, addresses) {
-        (ProxyProtocolVersion::V1, Some((source, destination))) if source.is_ipv4() == destination.is_ipv4() => {
+        (ProxyProtocolVersion::V1, Some((source, destination)))
+            if source.is_ipv4() == destination.is_ipv4() =>
+        {
             let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
             let (from, to) = (source.ip(), destination.ip());
-            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port()).into_bytes()
+            format!(
+                "PROXY {family} {from} {to} {} {}\r\n",
+                source.port(),
+                destination.port()
+            )
+            .into_bytes()
         }
         (ProxyProtocolVersion::V1, _) => b"PROXY UNKNOWN\r\n".to_vec(),
         (ProxyProtocolVersion::V2, Some((SocketAddr::V4(source), SocketAddr::V4(destination)))) => {
-            let mut header = [SIGNATURE, &[0x21, 0x11, 0, 12], &source.ip().octets(), &destination.ip().octets()].concat();
-            header.extend(source.port().to_be_bytes().into_iter().chain(destination.port().to_be_bytes()));
+            let mut header = [
+                SIGNATURE,
+                &[0x21, 0x11, 0, 12],
+                &source.ip().octets(),
+                &destination.ip().octets(),
+            ]
+            .concat();
+            header.extend(
+                source
+                    .port()
+                    .to_be_bytes()
+                    .into_iter()
+                    .chain(destination.port().to_be_bytes()),
+            );
             header
         }
         (ProxyProtocolVersion::V2, Some((SocketAddr::V6(source), SocketAddr::V6(destination)))) => {
-            let mut header = [SIGNATURE, &[0x21, 0x21, 0, 36], &source.ip().octets(), &destination.ip().octets()].concat();
-            header.extend(source.port().to_be_bytes().into_iter().chain(destination.port().to_be_bytes()));
+            let mut header = [
+                SIGNATURE,
+                &[0x21, 0x21, 0, 36],
+                &source.ip().octets(),
+                &destination.ip().octets(),
+            ]
+            .concat();
+            header.extend(
+                source
+                    .port()
+                    .to_be_bytes()
+                    .into_iter()
+                    .chain(destination.port().to_be_bytes()),
+            );
             header
         }
         // LOCAL: the receiver uses the connection's own addresses.
@@ -225,7 +337,11 @@ fn proxy_protocol(version: ProxyProtocolVersion, addresses: Option<(SocketAddr, 
 pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     let local = stream.local_addr().ok()?;
-    let found = if local.ip().to_canonical().is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let found = if local.ip().to_canonical().is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
     let found = found.ok()?.as_socket()?;
     (found.ip() != Ipv4Addr::UNSPECIFIED).then_some(found)
 }
@@ -236,11 +352,23 @@ mod tests {
 
     #[test]
     fn proxy_protocol_headers_are_those_of_the_specification() {
-        let addresses = Some(("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
-        assert_eq!(proxy_protocol(ProxyProtocolVersion::V1, addresses), b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 80\r\n");
+        let addresses = Some((
+            "10.0.0.1:1000".parse().unwrap(),
+            "10.0.0.2:80".parse().unwrap(),
+        ));
+        assert_eq!(
+            proxy_protocol(ProxyProtocolVersion::V1, addresses),
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 80\r\n"
+        );
         let v2 = proxy_protocol(ProxyProtocolVersion::V2, addresses);
         assert_eq!(v2.len(), 28);
-        assert_eq!(&v2[12..], [0x21, 0x11, 0, 12, 10, 0, 0, 1, 10, 0, 0, 2, 3, 232, 0, 80]);
-        assert_eq!(proxy_protocol(ProxyProtocolVersion::V2, None)[12..], [0x20, 0, 0, 0]);
+        assert_eq!(
+            &v2[12..],
+            [0x21, 0x11, 0, 12, 10, 0, 0, 1, 10, 0, 0, 2, 3, 232, 0, 80]
+        );
+        assert_eq!(
+            proxy_protocol(ProxyProtocolVersion::V2, None)[12..],
+            [0x20, 0, 0, 0]
+        );
     }
 }

@@ -20,9 +20,18 @@ pub struct Names(Mutex<HashMap<Box<str>, (SocketAddr, Instant), RandomState>>);
 const MAX_NAMES: usize = 4096;
 
 /// The host for an authority; `None`: it does not resolve.
-pub async fn resolve(cluster: &LiveCluster, authority: &str, scheme: &str, refresh: &DnsRefresh, live: &Live) -> Option<Arc<LiveEndpoint>> {
+pub async fn resolve(
+    cluster: &LiveCluster,
+    authority: &str,
+    scheme: &str,
+    refresh: &DnsRefresh,
+    live: &Live,
+) -> Option<Arc<LiveEndpoint>> {
     let host = without_port(authority);
-    let port = authority.get(host.len()..).and_then(|rest| rest.strip_prefix(':')).and_then(|port| port.parse().ok());
+    let port = authority
+        .get(host.len()..)
+        .and_then(|rest| rest.strip_prefix(':'))
+        .and_then(|port| port.parse().ok());
     let port: u16 = port.unwrap_or(if scheme == "https" { 443 } else { 80 });
     let now = live.clock.now();
     let key = format!("{}:{port}", host.to_ascii_lowercase());

@@ -1,7 +1,7 @@
 //! What is counted about a cluster, under Envoy's names (`cluster.<name>.…`).
 
-use proxy_config::Cluster;
 use parking_lot::RwLock;
+use proxy_config::Cluster;
 use telemetry::stats::{Counter, Counters, Gauges, Scope, Store};
 
 use super::connect::ConnectErrorKind;
@@ -127,7 +127,10 @@ pub struct ClusterMetrics {
 
 impl ClusterMetrics {
     pub fn new(stats: &Store, cluster: &Cluster) -> Self {
-        let name = cluster.alt_stat_name.as_deref().unwrap_or(cluster.name.as_str());
+        let name = cluster
+            .alt_stat_name
+            .as_deref()
+            .unwrap_or(cluster.name.as_str());
         // Istio ends the name with `;`, by which its tag rules find where it ends.
         let scope = stats.scope(&format!("cluster.{name}."));
         Self {
@@ -182,7 +185,12 @@ impl ClusterMetrics {
     }
 
     fn status(&self, status: u16) -> Counter {
-        if let Some((_, counter)) = self.statuses.read().iter().find(|(known, _)| *known == status) {
+        if let Some((_, counter)) = self
+            .statuses
+            .read()
+            .iter()
+            .find(|(known, _)| *known == status)
+        {
             return counter.clone();
         }
         let counter = self.scope.counter(&format!("upstream_rq_{status}"));
@@ -191,7 +199,11 @@ impl ClusterMetrics {
     }
 
     pub(crate) fn set_breaker(&self, is_high: bool, what: BreakerLevel, value: u64) {
-        let gauges = if is_high { &self.high_breaker } else { &self.default_breaker };
+        let gauges = if is_high {
+            &self.high_breaker
+        } else {
+            &self.default_breaker
+        };
         gauges.set(what as usize, value);
     }
 

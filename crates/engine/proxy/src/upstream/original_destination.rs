@@ -1,10 +1,6 @@
 //! Hosts of original-destination clusters: wherever the client wanted to go.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use foldhash::fast::RandomState;
 use http::HeaderValue;
@@ -32,8 +28,12 @@ pub fn pick(
     port_override: Option<u16>,
     live: &Live,
 ) -> Option<Arc<LiveEndpoint>> {
-    let from_header = named.flatten().and_then(|value| value.to_str().ok()?.parse().ok());
-    let restored = connection.destination_restored.then_some(connection.facts.destination);
+    let from_header = named
+        .flatten()
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let restored = connection
+        .destination_restored
+        .then_some(connection.facts.destination);
     let mut address: SocketAddr = from_header.or(restored)?;
     if let Some(port) = port_override {
         address.set_port(port);
@@ -50,7 +50,10 @@ pub fn host(cluster: &LiveCluster, address: SocketAddr, live: &Live) -> Arc<Live
     if hosts.len() >= MAX_HOSTS {
         hosts.retain(|_, host| Arc::strong_count(host) > 1);
     }
-    let state = Arc::new(HostState { id: live.ids.next(), ..HostState::default() });
+    let state = Arc::new(HostState {
+        id: live.ids.next(),
+        ..HostState::default()
+    });
     let host = Arc::new(cluster.ad_hoc_endpoint(EndpointAddress::Socket(address), state));
     hosts.insert(address, host.clone());
     host

@@ -154,12 +154,19 @@ pub enum AcquireError {
 
 impl Pools {
     /// The pool for an endpoint, made when there is none.
-    pub fn pool(&self, cluster: &Arc<LiveCluster>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Arc<Pool> {
+    pub fn pool(
+        &self,
+        cluster: &Arc<LiveCluster>,
+        endpoint: &Arc<LiveEndpoint>,
+        key: PoolKey,
+    ) -> Arc<Pool> {
         let mut hosts = self.hosts.lock();
         let pools = hosts.entry(endpoint.state.id).or_default();
         // An endpoint whose transport changed is another endpoint as far as connections go.
         let same = |pool: &&Arc<Pool>| {
-            pool.key == key && pool.cluster.id == cluster.id && Arc::ptr_eq(&pool.endpoint.transport, &endpoint.transport)
+            pool.key == key
+                && pool.cluster.id == cluster.id
+                && Arc::ptr_eq(&pool.endpoint.transport, &endpoint.transport)
         };
         if let Some(pool) = pools.iter().find(same) {
             return pool.clone();
@@ -190,16 +197,32 @@ impl Pools {
 
     /// Connections open now, for tests and the admin page.
     pub fn open_connections(&self) -> usize {
-        self.hosts.lock().values().flatten().map(|pool| pool.state.lock().open).sum()
+        self.hosts
+            .lock()
+            .values()
+            .flatten()
+            .map(|pool| pool.state.lock().open)
+            .sum()
     }
 }
 
 impl State {
     fn expire(&mut self, cluster: &LiveCluster, now: Instant, current: bool) {
         let http = &cluster.config.http;
-        let idle_too_long = |since: Instant| http.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
-        let too_old = |c: &UpstreamConnection| http.max_connection_duration.is_some_and(|limit| now.saturating_duration_since(c.created) >= limit);
-        self.idle.retain(|idle| current && !idle_too_long(idle.since) && !too_old(&idle.connection) && !idle.sender.is_closed());
+        let idle_too_long = |since: Instant| {
+            http.idle_timeout
+                .is_some_and(|limit| now.saturating_duration_since(since) >= limit)
+        };
+        let too_old = |c: &UpstreamConnection| {
+            http.max_connection_duration
+                .is_some_and(|limit| now.saturating_duration_since(c.created) >= limit)
+        };
+        self.idle.retain(|idle| {
+            current
+                && !idle_too_long(idle.since)
+                && !too_old(&idle.connection)
+                && !idle.sender.is_closed()
+        });
         // Dropping the last sender of an HTTP/2 connection lets its streams end and then closes it.
         self.shared.retain(|shared| {
             let unused = shared.active.load(Ordering::Relaxed) == 0;
@@ -222,13 +245,22 @@ impl Pool {
             if let Some(lease) = self.free(&mut state) {
                 return Ok(lease);
             }
-            let pending = self.breaker.enter(Resource::PendingRequests).ok_or(AcquireError::Overflow)?;
+            let pending = self
+                .breaker
+                .enter(Resource::PendingRequests)
+                .ok_or(AcquireError::Overflow)?;
             let (sender, receiver) = oneshot::channel();
             state.waiting.push_back(sender);
             metrics.count(Count::RqPendingTotal);
             metrics.raise(Level::RqPendingActive);
             self.grow(&mut state);
-            (receiver, Waiting { cluster: self.cluster.clone(), _place: pending })
+            (
+                receiver,
+                Waiting {
+                    cluster: self.cluster.clone(),
+                    _place: pending,
+                },
+            )
         };
         match waiting.await {
             Ok(result) => Ok(result?),
@@ -243,8 +275,14 @@ impl Pool {
                 return Some(self.lease(Sender::Http1(Some(idle.sender)), idle.connection));
             }
         }
-        state.shared.retain(|shared| !shared.sender.is_closed() && !shared.connection.retired.load(Ordering::Relaxed));
-        let shared = state.shared.iter().find(|shared| shared.has_room(&self.cluster))?.clone();
+        state.shared.retain(|shared| {
+            !shared.sender.is_closed() && !shared.connection.retired.load(Ordering::Relaxed)
+        });
+        let shared = state
+            .shared
+            .iter()
+            .find(|shared| shared.has_room(&self.cluster))?
+            .clone();
         let connection = shared.connection.clone();
         Some(self.lease(Sender::Http2(shared), connection))
     }
@@ -254,10 +292,21 @@ impl Pool {
             shared.active.fetch_add(1, Ordering::Relaxed);
         }
         let requests = connection.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.cluster.config.http.max_requests_per_connection.is_some_and(|limit| requests >= limit) {
+        if self
+            .cluster
+            .config
+            .http
+            .max_requests_per_connection
+            .is_some_and(|limit| requests >= limit)
+        {
             connection.retired.store(true, Ordering::Relaxed);
         }
-        Lease { connection, pool: self.clone(), sender, in_flight: None }
+        Lease {
+            connection,
+            pool: self.clone(),
+            sender,
+            in_flight: None,
+        }
     }
 
     /// Starts connections for those who wait, as far as the circuit breaker lets it.
@@ -270,7 +319,9 @@ impl Pool {
         while state.connecting < wanted {
             let place = match self.breaker.enter(Resource::Connections) {
                 Some(place) => place,
-                None if state.open + state.connecting == 0 => self.breaker.enter_beyond_limit(Resource::Connections),
+                None if state.open + state.connecting == 0 => {
+                    self.breaker.enter_beyond_limit(Resource::Connections)
+                }
                 None => {
                     self.cluster.metrics.count(Count::CxOverflow);
                     break;
@@ -290,15 +341,25 @@ impl Pool {
             downstream: self.key.downstream,
         };
         let made = match connect(&self.cluster.config, &self.endpoint, &options).await {
-            Ok(connected) => codec::client_handshake(connected, self.key.version, &self.cluster.config.http).await,
+            Ok(connected) => {
+                codec::client_handshake(connected, self.key.version, &self.cluster.config.http)
+                    .await
+            }
             Err(error) => Err(error),
         };
         match made {
             Err(error) => self.failed(error),
             Ok(handshake) => {
-                let codec::Handshake { sender, facts, driver } = handshake;
+                let codec::Handshake {
+                    sender,
+                    facts,
+                    driver,
+                } = handshake;
                 let connection = Arc::new(UpstreamConnection::new(facts, self.cluster.clock.now()));
-                self.endpoint.state.active_connections.fetch_add(1, Ordering::Relaxed);
+                self.endpoint
+                    .state
+                    .active_connections
+                    .fetch_add(1, Ordering::Relaxed);
                 self.cluster.metrics.count(match connection.protocol {
                     Protocol::Http2 | Protocol::Http3 => Count::CxHttp2Total,
                     Protocol::Http10 | Protocol::Http11 => Count::CxHttp1Total,
@@ -307,7 +368,10 @@ impl Pool {
                 driver.await;
                 connection.retired.store(true, Ordering::Relaxed);
                 self.cluster.metrics.connection_closed();
-                self.endpoint.state.active_connections.fetch_sub(1, Ordering::Relaxed);
+                self.endpoint
+                    .state
+                    .active_connections
+                    .fetch_sub(1, Ordering::Relaxed);
                 self.closed(&connection, place);
             }
         }
@@ -339,7 +403,12 @@ impl Pool {
                 }
             }
             codec::ClientSender::Http2 { sender, allowed } => {
-                state.shared.push(Arc::new(Shared { sender, connection, active: AtomicU32::new(0), allowed }));
+                state.shared.push(Arc::new(Shared {
+                    sender,
+                    connection,
+                    active: AtomicU32::new(0),
+                    allowed,
+                }));
                 self.serve_waiting(&mut state);
             }
         }
@@ -367,7 +436,12 @@ impl Pool {
     }
 
     /// A connection is free: the request that waits longest gets it.
-    fn give_back(self: &Arc<Self>, state: &mut State, sender: http1::SendRequest<RequestBody>, connection: Arc<UpstreamConnection>) {
+    fn give_back(
+        self: &Arc<Self>,
+        state: &mut State,
+        sender: http1::SendRequest<RequestBody>,
+        connection: Arc<UpstreamConnection>,
+    ) {
         let mut sender = sender;
         while let Some(request) = state.waiting.pop_front() {
             let lease = self.lease(Sender::Http1(Some(sender)), connection.clone());
@@ -380,15 +454,23 @@ impl Pool {
                 Err(Err(_)) => return,
             }
         }
-        state.idle.push(Idle { sender, connection, since: self.cluster.clock.now() });
+        state.idle.push(Idle {
+            sender,
+            connection,
+            since: self.cluster.clock.now(),
+        });
     }
 
     fn closed(self: &Arc<Self>, connection: &Arc<UpstreamConnection>, place: Guard) {
         drop(place);
         let mut state = self.state.lock();
         state.open = state.open.saturating_sub(1);
-        state.idle.retain(|idle| !Arc::ptr_eq(&idle.connection, connection));
-        state.shared.retain(|shared| !Arc::ptr_eq(&shared.connection, connection));
+        state
+            .idle
+            .retain(|idle| !Arc::ptr_eq(&idle.connection, connection));
+        state
+            .shared
+            .retain(|shared| !Arc::ptr_eq(&shared.connection, connection));
         // There may be room for a connection that had to wait.
         self.grow(&mut state);
     }
@@ -396,8 +478,15 @@ impl Pool {
 
 impl Shared {
     fn has_room(&self, cluster: &LiveCluster) -> bool {
-        let configured = cluster.config.http.http2.max_concurrent_streams.unwrap_or(u32::MAX);
-        let allowed = usize::try_from(configured).unwrap_or(usize::MAX).min(self.allowed.load(Ordering::Relaxed));
+        let configured = cluster
+            .config
+            .http
+            .http2
+            .max_concurrent_streams
+            .unwrap_or(u32::MAX);
+        let allowed = usize::try_from(configured)
+            .unwrap_or(usize::MAX)
+            .min(self.allowed.load(Ordering::Relaxed));
         usize::try_from(self.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX) < allowed
     }
 }
@@ -405,7 +494,12 @@ impl Shared {
 impl UpstreamConnection {
     fn new(facts: codec::ConnectionFacts, now: Instant) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        let codec::ConnectionFacts { local, remote, tls, protocol } = facts;
+        let codec::ConnectionFacts {
+            local,
+            remote,
+            tls,
+            protocol,
+        } = facts;
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             local,
@@ -422,23 +516,35 @@ impl UpstreamConnection {
 
 impl Lease {
     /// Sends a request. When the connection turned out closed before anything was written, the request comes back.
-    pub async fn send(&mut self, request: http::Request<RequestBody>) -> Result<http::Response<hyper::body::Incoming>, SendError> {
+    pub async fn send(
+        &mut self,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<hyper::body::Incoming>, SendError> {
         let result = match &mut self.sender {
             Sender::Http1(Some(sender)) => {
                 // A connection that just came back may need a turn of the loop to be ready.
                 if !sender.is_ready() && sender.ready().await.is_err() {
-                    return Err(SendError { reset: ResetReason::ConnectionTermination, unsent: Some(Box::new(request)) });
+                    return Err(SendError {
+                        reset: ResetReason::ConnectionTermination,
+                        unsent: Some(Box::new(request)),
+                    });
                 }
                 sender.try_send_request(request).await
             }
             Sender::Http1(None) => {
-                return Err(SendError { reset: ResetReason::ConnectionTermination, unsent: Some(Box::new(request)) });
+                return Err(SendError {
+                    reset: ResetReason::ConnectionTermination,
+                    unsent: Some(Box::new(request)),
+                });
             }
             Sender::Http2(shared) => shared.sender.clone().try_send_request(request).await,
         };
         result.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
-            SendError { reset: codec::reset_reason(&error.into_error()), unsent }
+            SendError {
+                reset: codec::reset_reason(&error.into_error()),
+                unsent,
+            }
         })
     }
 

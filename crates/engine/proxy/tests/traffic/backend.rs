@@ -67,11 +67,17 @@ where
                     async move { Ok::<_, Infallible>(response.await) }
                 });
                 let server = auto::Builder::new(TokioExecutor::new());
-                let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                let _ = server
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .await;
             });
         }
     };
-    Backend { address: raw(accept).await, requests, connections }
+    Backend {
+        address: raw(accept).await,
+        requests,
+        connections,
+    }
 }
 
 /// Answers every request with a description of it.
@@ -81,8 +87,16 @@ pub async fn echo() -> Backend {
         let collected = body.collect().await.unwrap();
         let trailers = collected.trailers().cloned().unwrap_or_default();
         let mut lines = vec![format!("{} {} {:?}", head.method, head.uri, head.version)];
-        lines.extend(head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())));
-        lines.extend(trailers.iter().map(|(name, value)| format!("trailer {name}: {}", value.to_str().unwrap())));
+        lines.extend(
+            head.headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())),
+        );
+        lines.extend(
+            trailers
+                .iter()
+                .map(|(name, value)| format!("trailer {name}: {}", value.to_str().unwrap())),
+        );
         lines.push(String::from_utf8(collected.to_bytes().to_vec()).unwrap());
         text(lines.join("\n"))
     })
@@ -103,5 +117,9 @@ pub async fn raw(accept: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
 
 /// An address where nobody listens.
 pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }

@@ -27,13 +27,20 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     sender
 }
 
 pub fn request(method: &str, path: &str) -> Request<Body> {
-    Request::builder().method(method).uri(path).header("host", "a.test").body(Body::default()).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "a.test")
+        .body(Body::default())
+        .unwrap()
 }
 
 /// One GET on a connection of its own.
@@ -49,5 +56,8 @@ pub async fn send(address: SocketAddr, request: Request<Body>) -> (Response<()>,
 pub async fn read(response: Response<hyper::body::Incoming>) -> (Response<()>, String) {
     let (head, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
-    (Response::from_parts(head, ()), String::from_utf8(bytes.to_vec()).unwrap())
+    (
+        Response::from_parts(head, ()),
+        String::from_utf8(bytes.to_vec()).unwrap(),
+    )
 }

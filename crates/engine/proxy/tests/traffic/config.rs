@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proxy_config::{
-    Cluster, ClusterName, Endpoints, FilterChain, HttpConnectionManager, HttpFilter, Listener, ListenerName, RouteTable, RouteTableName,
+    Cluster, ClusterName, Endpoints, FilterChain, HttpConnectionManager, HttpFilter, Listener,
+    ListenerName, RouteTable, RouteTableName,
     cluster::*,
     endpoint::{Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints},
     filter::{HttpFilterKind, RouterOptions, TcpTerminal},
@@ -56,7 +57,11 @@ pub fn http(routes: RouteSource) -> HttpConnectionManager {
         stat_prefix: "test".into(),
         codec: CodecType::Auto,
         routes,
-        filters: Arc::from([HttpFilter { name: "router".into(), kind: HttpFilterKind::Router(RouterOptions::default()), disabled: false }]),
+        filters: Arc::from([HttpFilter {
+            name: "router".into(),
+            kind: HttpFilterKind::Router(RouterOptions::default()),
+            disabled: false,
+        }]),
         tracing: None,
         access_logs: none(),
         server_name: "istio-envoy".into(),
@@ -69,10 +74,19 @@ pub fn http(routes: RouteSource) -> HttpConnectionManager {
         client_cert_details: ClientCertDetails::default(),
         proxy_100_continue: true,
         upgrades: Arc::from([
-            Upgrade { kind: "websocket".into(), enabled: true },
-            Upgrade { kind: "CONNECT".into(), enabled: true },
+            Upgrade {
+                kind: "websocket".into(),
+                enabled: true,
+            },
+            Upgrade {
+                kind: "CONNECT".into(),
+                enabled: true,
+            },
         ]),
-        path_normalization: PathNormalization { normalize: true, ..PathNormalization::default() },
+        path_normalization: PathNormalization {
+            normalize: true,
+            ..PathNormalization::default()
+        },
         request_id: RequestId {
             generate: true,
             preserve_external: false,
@@ -95,7 +109,13 @@ pub fn http(routes: RouteSource) -> HttpConnectionManager {
 
 /// A listener whose only virtual host has these routes.
 pub fn http_listener(name: &str, routes: Vec<Route>) -> Listener {
-    listener(name, Terminal::Http(Arc::new(http(RouteSource::Inline(Arc::new(table("inline", vec![host(&["*"], routes)])))))))
+    listener(
+        name,
+        Terminal::Http(Arc::new(http(RouteSource::Inline(Arc::new(table(
+            "inline",
+            vec![host(&["*"], routes)],
+        )))))),
+    )
 }
 
 pub fn table(name: &str, hosts: Vec<VirtualHost>) -> RouteTable {
@@ -157,7 +177,10 @@ pub fn to(cluster: &str) -> Route {
 pub fn to_with(cluster: &str, change: impl FnOnce(&mut Forward)) -> Route {
     let mut forward = forward(cluster);
     change(&mut forward);
-    route(PathMatch::Prefix("/".into()), RouteAction::Forward(Arc::new(forward)))
+    route(
+        PathMatch::Prefix("/".into()),
+        RouteAction::Forward(Arc::new(forward)),
+    )
 }
 
 pub fn forward(cluster: &str) -> Forward {
@@ -193,7 +216,10 @@ pub fn retry(on: &str, num_retries: u32) -> Option<Arc<RetryPolicy>> {
         skip_previous_hosts: true,
         host_selection_max_attempts: 5,
         previous_priorities: None,
-        back_off: BackOff { base: Duration::from_millis(1), max: Duration::from_millis(5) },
+        back_off: BackOff {
+            base: Duration::from_millis(1),
+            max: Duration::from_millis(5),
+        },
     }))
 }
 
@@ -201,7 +227,11 @@ pub fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
     cluster_with(name, addresses, |_| ())
 }
 
-pub fn cluster_with(name: &str, addresses: &[SocketAddr], change: impl FnOnce(&mut Cluster)) -> Cluster {
+pub fn cluster_with(
+    name: &str,
+    addresses: &[SocketAddr],
+    change: impl FnOnce(&mut Cluster),
+) -> Cluster {
     let many = Thresholds {
         max_connections: u32::MAX,
         max_pending_requests: u32::MAX,
@@ -225,7 +255,10 @@ pub fn cluster_with(name: &str, addresses: &[SocketAddr], change: impl FnOnce(&m
             ignore_new_hosts_until_first_health_check: false,
             override_host_statuses_draining: false,
         },
-        circuit_breakers: CircuitBreakers { default: many, high: many },
+        circuit_breakers: CircuitBreakers {
+            default: many,
+            high: many,
+        },
         outlier_detection: None,
         http: UpstreamHttp {
             protocol: UpstreamProtocol::Http1,
@@ -278,7 +311,11 @@ pub fn tcp(cluster: &str) -> Terminal {
     Terminal::Tcp(Arc::new(TcpTerminal {
         proxy: TcpProxy {
             stat_prefix: "tcp".into(),
-            clusters: Arc::from([WeightedTcpCluster { name: ClusterName::parse(cluster).unwrap(), weight: 1, metadata_match: None }]),
+            clusters: Arc::from([WeightedTcpCluster {
+                name: ClusterName::parse(cluster).unwrap(),
+                weight: 1,
+                metadata_match: None,
+            }]),
             access_logs: none(),
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connect_attempts: 1,

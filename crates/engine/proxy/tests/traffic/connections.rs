@@ -16,11 +16,18 @@ async fn each_direction_ends_by_itself() {
         tokio::spawn(async move {
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.unwrap();
-            stream.write_all(format!("{} bytes", all.len()).as_bytes()).await.unwrap();
+            stream
+                .write_all(format!("{} bytes", all.len()).as_bytes())
+                .await
+                .unwrap();
         });
     })
     .await;
-    let proxy = Proxy::start(vec![listener("in", tcp("b"))], vec![cluster("b", &[address])]).await;
+    let proxy = Proxy::start(
+        vec![listener("in", tcp("b"))],
+        vec![cluster("b", &[address])],
+    )
+    .await;
     let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
     stream.write_all(&vec![7; 1_000_000]).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -34,7 +41,11 @@ async fn each_direction_ends_by_itself() {
 
 #[tokio::test]
 async fn an_upstream_that_refuses_closes_the_connection_with_uf() {
-    let proxy = Proxy::start(vec![listener("in", tcp("b"))], vec![cluster("b", &[backend::nobody().await])]).await;
+    let proxy = Proxy::start(
+        vec![listener("in", tcp("b"))],
+        vec![cluster("b", &[backend::nobody().await])],
+    )
+    .await;
     let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -46,23 +57,45 @@ async fn an_upstream_that_refuses_closes_the_connection_with_uf() {
 async fn an_original_destination_goes_where_the_client_wanted() {
     let backend = backend::echo().await;
     let mut entry = http_listener("in", vec![to("passthrough")]);
-    entry.listener_filters =
-        Arc::from([ListenerFilter { kind: ListenerFilterKind::ProxyProtocol { allow_without: true }, disabled: None }]);
-    let passthrough =
-        cluster_with("passthrough", &[], |c| c.discovery = Discovery::OriginalDst { http_header: None, port_override: None });
+    entry.listener_filters = Arc::from([ListenerFilter {
+        kind: ListenerFilterKind::ProxyProtocol {
+            allow_without: true,
+        },
+        disabled: None,
+    }]);
+    let passthrough = cluster_with("passthrough", &[], |c| {
+        c.discovery = Discovery::OriginalDst {
+            http_header: None,
+            port_override: None,
+        }
+    });
     let proxy = Proxy::start(vec![entry], vec![passthrough]).await;
     let (head, _) = client::get(proxy.address("in"), "/").await;
-    assert_eq!(head.status(), 503, "the proxy's own address is no destination");
+    assert_eq!(
+        head.status(),
+        503,
+        "the proxy's own address is no destination"
+    );
     let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
     let port = backend.address.port();
-    let sent = format!("PROXY TCP4 10.9.8.7 127.0.0.1 1000 {port}\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let sent = format!(
+        "PROXY TCP4 10.9.8.7 127.0.0.1 1000 {port}\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(sent.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let record = proxy.record(1).await;
-    assert_eq!(record.downstream_remote, Some(telemetry::record::Address::Socket("10.9.8.7:1000".parse().unwrap())));
-    assert_eq!(record.upstream_host, Some(telemetry::record::Address::Socket(backend.address)));
+    assert_eq!(
+        record.downstream_remote,
+        Some(telemetry::record::Address::Socket(
+            "10.9.8.7:1000".parse().unwrap()
+        ))
+    );
+    assert_eq!(
+        record.upstream_host,
+        Some(telemetry::record::Address::Socket(backend.address))
+    );
 }
 
 #[tokio::test]
@@ -82,8 +115,15 @@ async fn a_sniffing_listener_parts_http_from_other_protocols() {
     http_chain.matches.transport_protocol = TransportProtocol::RawBuffer;
     entry.chains = Arc::from([Arc::new(http_chain)]);
     entry.default_chain = Some(Arc::new(chain("tcp", tcp("other"))));
-    entry.listener_filters = Arc::from([ListenerFilter { kind: ListenerFilterKind::HttpInspector, disabled: None }]);
-    let proxy = Proxy::start(vec![entry], vec![cluster("web", &[web.address]), cluster("other", &[other])]).await;
+    entry.listener_filters = Arc::from([ListenerFilter {
+        kind: ListenerFilterKind::HttpInspector,
+        disabled: None,
+    }]);
+    let proxy = Proxy::start(
+        vec![entry],
+        vec![cluster("web", &[web.address]), cluster("other", &[other])],
+    )
+    .await;
     let (head, _) = client::get(proxy.address("in"), "/").await;
     assert_eq!(head.status(), 200);
     let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
@@ -109,5 +149,11 @@ async fn a_connection_that_no_chain_takes_is_closed_with_nr() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     let record = proxy.record(0).await;
-    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("NR".into(), Some("filter_chain_not_found")));
+    assert_eq!(
+        (
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        ("NR".into(), Some("filter_chain_not_found"))
+    );
 }

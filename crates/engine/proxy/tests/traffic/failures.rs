@@ -9,36 +9,74 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{backend, client, config::*, proxy::Proxy};
 
-async fn one(routes: Vec<proxy_config::route::Route>, clusters: Vec<proxy_config::Cluster>) -> (StatusCode, String, telemetry::record::Record, http::HeaderMap) {
+async fn one(
+    routes: Vec<proxy_config::route::Route>,
+    clusters: Vec<proxy_config::Cluster>,
+) -> (
+    StatusCode,
+    String,
+    telemetry::record::Record,
+    http::HeaderMap,
+) {
     let proxy = Proxy::start(vec![http_listener("in", routes)], clusters).await;
     let (head, body) = client::get(proxy.address("in"), "/").await;
-    (head.status(), body, proxy.record(0).await, head.headers().clone())
+    (
+        head.status(),
+        body,
+        proxy.record(0).await,
+        head.headers().clone(),
+    )
 }
 
 #[tokio::test]
 async fn no_route_is_404_nr() {
     let (status, body, record, _) = one(vec![], vec![]).await;
     assert_eq!((status, &*body), (StatusCode::NOT_FOUND, ""));
-    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("NR".into(), Some("route_not_found")));
+    assert_eq!(
+        (
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        ("NR".into(), Some("route_not_found"))
+    );
 }
 
 #[tokio::test]
 async fn no_cluster_is_503_nc() {
     let (status, body, record, _) = one(vec![to("missing")], vec![]).await;
     assert_eq!((status, &*body), (StatusCode::SERVICE_UNAVAILABLE, ""));
-    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("NC".into(), Some("cluster_not_found")));
+    assert_eq!(
+        (
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        ("NC".into(), Some("cluster_not_found"))
+    );
 }
 
 #[tokio::test]
 async fn no_endpoint_is_503_uh() {
     let (status, body, record, _) = one(vec![to("b")], vec![cluster("b", &[])]).await;
-    assert_eq!((status, &*body), (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"));
-    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("UH".into(), Some("no_healthy_upstream")));
+    assert_eq!(
+        (status, &*body),
+        (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream")
+    );
+    assert_eq!(
+        (
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        ("UH".into(), Some("no_healthy_upstream"))
+    );
 }
 
 #[tokio::test]
 async fn a_refused_connection_is_503_uf() {
-    let (status, body, record, _) = one(vec![to("b")], vec![cluster("b", &[backend::nobody().await])]).await;
+    let (status, body, record, _) = one(
+        vec![to("b")],
+        vec![cluster("b", &[backend::nobody().await])],
+    )
+    .await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         body,
@@ -48,9 +86,14 @@ async fn a_refused_connection_is_503_uf() {
     assert_eq!(record.flags, ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
     assert_eq!(
         record.response_code_details.as_deref(),
-        Some("upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}")
+        Some(
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+        )
     );
-    assert_eq!(record.upstream_transport_failure_reason.as_deref(), Some("delayed connect error: Connection refused"));
+    assert_eq!(
+        record.upstream_transport_failure_reason.as_deref(),
+        Some("delayed connect error: Connection refused")
+    );
 }
 
 #[tokio::test]
@@ -64,9 +107,15 @@ async fn a_connection_that_closes_without_an_answer_is_503_uc() {
     .await;
     let (status, body, record, _) = one(vec![to("b")], vec![cluster("b", &[address])]).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(body, "upstream connect error or disconnect/reset before headers. reset reason: connection termination");
+    assert_eq!(
+        body,
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+    );
     assert_eq!(record.flags.to_string(), "UC");
-    assert_eq!(record.response_code_details.as_deref(), Some("upstream_reset_before_response_started{connection_termination}"));
+    assert_eq!(
+        record.response_code_details.as_deref(),
+        Some("upstream_reset_before_response_started{connection_termination}")
+    );
 }
 
 #[tokio::test]
@@ -78,17 +127,31 @@ async fn a_slow_answer_is_504_ut() {
     .await;
     let route = to_with("b", |rules| rules.timeout = Some(Duration::from_millis(50)));
     let (status, body, record, _) = one(vec![route], vec![cluster("b", &[backend.address])]).await;
-    assert_eq!((status, &*body), (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"));
-    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("UT".into(), Some("response_timeout")));
+    assert_eq!(
+        (status, &*body),
+        (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")
+    );
+    assert_eq!(
+        (
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        ("UT".into(), Some("response_timeout"))
+    );
 }
 
 #[tokio::test]
 async fn a_full_breaker_is_503_uo() {
     let backend = backend::echo().await;
-    let cluster = cluster_with("b", &[backend.address], |c| c.circuit_breakers.default.max_pending_requests = 0);
+    let cluster = cluster_with("b", &[backend.address], |c| {
+        c.circuit_breakers.default.max_pending_requests = 0
+    });
     let (status, body, record, headers) = one(vec![to("b")], vec![cluster]).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(body, "upstream connect error or disconnect/reset before headers. reset reason: overflow");
+    assert_eq!(
+        body,
+        "upstream connect error or disconnect/reset before headers. reset reason: overflow"
+    );
     assert_eq!(headers["x-envoy-overloaded"], "true");
     assert_eq!(record.flags.to_string(), "UO");
     assert_eq!(backend.requests(), 0);
@@ -106,14 +169,25 @@ async fn requests_beyond_the_connection_limit_wait_their_turn() {
         }
     })
     .await;
-    let cluster = cluster_with("b", &[backend.address], |c| c.circuit_breakers.default.max_connections = 1);
+    let cluster = cluster_with("b", &[backend.address], |c| {
+        c.circuit_breakers.default.max_connections = 1
+    });
     let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster]).await;
     let address = proxy.address("in");
-    let asking = tokio::spawn(futures_util::future::join_all((0..5).map(move |_| client::get(address, "/"))));
-    crate::proxy::until(|| backend.requests() == 1 && proxy.counter("cluster.b.upstream_rq_pending_active") == 4).await;
+    let asking = tokio::spawn(futures_util::future::join_all(
+        (0..5).map(move |_| client::get(address, "/")),
+    ));
+    crate::proxy::until(|| {
+        backend.requests() == 1 && proxy.counter("cluster.b.upstream_rq_pending_active") == 4
+    })
+    .await;
     answering.add_permits(1);
     let answers = asking.await.unwrap();
-    assert!(answers.iter().all(|(head, body)| head.status() == StatusCode::OK && body == "done"));
+    assert!(
+        answers
+            .iter()
+            .all(|(head, body)| head.status() == StatusCode::OK && body == "done")
+    );
     assert_eq!((backend.requests(), backend.connections()), (5, 1));
 }
 
@@ -122,11 +196,22 @@ async fn a_grpc_failure_is_a_grpc_status() {
     let cluster = cluster_with("b", &[], |c| c.http.protocol = UpstreamProtocol::Http2);
     let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster]).await;
     let mut connection = client::http2::<client::Body>(proxy.address("in")).await;
-    let request =
-        http::Request::post("http://a.test/s/m").header("content-type", "application/grpc").body(client::Body::default()).unwrap();
+    let request = http::Request::post("http://a.test/s/m")
+        .header("content-type", "application/grpc")
+        .body(client::Body::default())
+        .unwrap();
     let (head, _) = client::read(connection.send_request(request).await.unwrap()).await;
     assert_eq!(head.status(), StatusCode::OK);
-    assert_eq!((&head.headers()["grpc-status"], &head.headers()["grpc-message"]), (&"14".parse().unwrap(), &"no healthy upstream".parse().unwrap()));
+    assert_eq!(
+        (
+            &head.headers()["grpc-status"],
+            &head.headers()["grpc-message"]
+        ),
+        (
+            &"14".parse().unwrap(),
+            &"no healthy upstream".parse().unwrap()
+        )
+    );
 }
 
 #[tokio::test]
@@ -136,21 +221,41 @@ async fn a_client_that_leaves_is_recorded_as_dc() {
         backend::text("")
     })
     .await;
-    let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster("b", &[backend.address])]).await;
-    let mut stream = tokio::net::TcpStream::connect(proxy.address("in")).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let proxy = Proxy::start(
+        vec![http_listener("in", vec![to("b")])],
+        vec![cluster("b", &[backend.address])],
+    )
+    .await;
+    let mut stream = tokio::net::TcpStream::connect(proxy.address("in"))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     crate::proxy::until(|| backend.requests() == 1).await;
     drop(stream);
     let record = proxy.record(0).await;
-    assert_eq!((record.flags.to_string(), record.status), ("DC".into(), None));
-    assert_eq!(record.response_code_details.as_deref(), Some("downstream_remote_disconnect"));
+    assert_eq!(
+        (record.flags.to_string(), record.status),
+        ("DC".into(), None)
+    );
+    assert_eq!(
+        record.response_code_details.as_deref(),
+        Some("downstream_remote_disconnect")
+    );
 }
 
 #[tokio::test]
 async fn what_hosts_and_versions_are_refused() {
     let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![]).await;
-    for (head, answer) in [("GET / HTTP/1.0\r\nhost: a\r\n\r\n", "426"), ("GET / HTTP/1.1\r\n\r\n", "400")] {
-        let mut stream = tokio::net::TcpStream::connect(proxy.address("in")).await.unwrap();
+    for (head, answer) in [
+        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", "426"),
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(proxy.address("in"))
+            .await
+            .unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut line = [0; 12];
         stream.read_exact(&mut line).await.unwrap();
@@ -164,19 +269,33 @@ async fn an_upstream_that_breaks_off_in_the_body_breaks_the_downstream() {
         tokio::spawn(async move {
             let mut head = [0; 1024];
             let _ = stream.read(&mut head).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this")
+                .await;
         });
     })
     .await;
-    let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster("b", &[address])]).await;
-    let mut stream = tokio::net::TcpStream::connect(proxy.address("in")).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let proxy = Proxy::start(
+        vec![http_listener("in", vec![to("b")])],
+        vec![cluster("b", &[address])],
+    )
+    .await;
+    let mut stream = tokio::net::TcpStream::connect(proxy.address("in"))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all).await;
     assert!(String::from_utf8_lossy(&all).ends_with("only this"));
     let record = proxy.record(0).await;
     assert_eq!(record.flags.to_string(), "UC");
-    assert_eq!(record.response_code_details.as_deref(), Some("upstream_reset_after_response_started{connection_termination}"));
+    assert_eq!(
+        record.response_code_details.as_deref(),
+        Some("upstream_reset_after_response_started{connection_termination}")
+    );
 }
 
 #[tokio::test]
@@ -186,21 +305,44 @@ async fn a_request_that_takes_longer_than_any_may_is_408_dt() {
         backend::text("")
     })
     .await;
-    let route = to_with("b", |rules| rules.max_stream_duration.max = Some(Duration::from_millis(50)));
+    let route = to_with("b", |rules| {
+        rules.max_stream_duration.max = Some(Duration::from_millis(50))
+    });
     let (status, body, record, _) = one(vec![route], vec![cluster("b", &[backend.address])]).await;
-    assert_eq!((status, &*body), (StatusCode::REQUEST_TIMEOUT, "downstream duration timeout"));
-    assert_eq!((record.flags.to_string(), record.response_code_details.as_deref()), ("DT".into(), Some("max_duration_timeout")));
+    assert_eq!(
+        (status, &*body),
+        (StatusCode::REQUEST_TIMEOUT, "downstream duration timeout")
+    );
+    assert_eq!(
+        (
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        ("DT".into(), Some("max_duration_timeout"))
+    );
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_503_df_and_one_that_does_is_reached() {
     use proxy_config::cluster::{Discovery, DnsFamily, DnsRefresh};
     let backend = backend::echo().await;
-    let refresh = DnsRefresh { rate: Duration::from_secs(60), respect_ttl: false, family: DnsFamily::V4Preferred };
-    let cluster = cluster_with("b", &[], |c| c.discovery = Discovery::DynamicForward { refresh });
+    let refresh = DnsRefresh {
+        rate: Duration::from_secs(60),
+        respect_ttl: false,
+        family: DnsFamily::V4Preferred,
+    };
+    let cluster = cluster_with("b", &[], |c| {
+        c.discovery = Discovery::DynamicForward { refresh }
+    });
     let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster]).await;
-    for (authority, expected) in [(format!("localhost:{}", backend.address.port()), 200), ("nowhere.invalid".to_owned(), 503)] {
-        let request = http::Request::get("/").header("host", &authority).body(client::Body::default()).unwrap();
+    for (authority, expected) in [
+        (format!("localhost:{}", backend.address.port()), 200),
+        ("nowhere.invalid".to_owned(), 503),
+    ] {
+        let request = http::Request::get("/")
+            .header("host", &authority)
+            .body(client::Body::default())
+            .unwrap();
         let (head, _) = client::send(proxy.address("in"), request).await;
         assert_eq!(head.status().as_u16(), expected, "{authority}");
     }
@@ -213,7 +355,9 @@ async fn a_response_that_stops_is_cut_off_by_the_routes_timeout() {
         tokio::spawn(async move {
             let mut head = [0; 1024];
             let _ = stream.read(&mut head).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this")
+                .await;
             std::future::pending::<()>().await;
         });
     })
@@ -223,9 +367,18 @@ async fn a_response_that_stops_is_cut_off_by_the_routes_timeout() {
             rules.timeout = timeout.map(Duration::from_millis);
             rules.idle_timeout = idle.map(Duration::from_millis);
         });
-        let proxy = Proxy::start(vec![http_listener("in", vec![route])], vec![cluster("b", &[address])]).await;
-        let mut stream = tokio::net::TcpStream::connect(proxy.address("in")).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let proxy = Proxy::start(
+            vec![http_listener("in", vec![route])],
+            vec![cluster("b", &[address])],
+        )
+        .await;
+        let mut stream = tokio::net::TcpStream::connect(proxy.address("in"))
+            .await
+            .unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all).await;
         assert!(String::from_utf8_lossy(&all).ends_with("only this"));

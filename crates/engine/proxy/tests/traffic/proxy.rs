@@ -33,11 +33,18 @@ pub struct Proxy {
 }
 
 pub fn set<Name, T>(items: Vec<T>) -> Changes<Name, T> {
-    Changes { set: items.into_iter().map(Arc::new).collect(), removed: Vec::new() }
+    Changes {
+        set: items.into_iter().map(Arc::new).collect(),
+        removed: Vec::new(),
+    }
 }
 
 pub fn update(listeners: Vec<Listener>, clusters: Vec<Cluster>) -> Update {
-    Update { listeners: set(listeners), clusters: set(clusters), ..Update::default() }
+    Update {
+        listeners: set(listeners),
+        clusters: set(clusters),
+        ..Update::default()
+    }
 }
 
 impl Proxy {
@@ -52,15 +59,34 @@ impl Proxy {
     }
 
     /// With a reporter of its own; `records` then stay empty.
-    pub async fn reporting(live: Arc<Live>, update: Update, reporter: Arc<dyn Reporter>, records: Arc<Records>) -> Self {
-        let wanted = update.listeners.set.iter().filter(|listener| listener.bind_to_port).count();
+    pub async fn reporting(
+        live: Arc<Live>,
+        update: Update,
+        reporter: Arc<dyn Reporter>,
+        records: Arc<Records>,
+    ) -> Self {
+        let wanted = update
+            .listeners
+            .set
+            .iter()
+            .filter(|listener| listener.bind_to_port)
+            .count();
         let problems = live.publish(update);
         assert!(problems.is_empty(), "{problems:?}");
-        let settings = Settings { drain_time: Duration::from_millis(500), ..Settings::default() };
+        let settings = Settings {
+            drain_time: Duration::from_millis(500),
+            ..Settings::default()
+        };
         let worker = Worker::new(live.clone(), reporter, settings);
         let (trigger, signal) = drain::channel();
         let task = tokio::spawn(listen::run(worker.clone(), signal));
-        let proxy = Self { live, worker, records, drain: trigger, task };
+        let proxy = Self {
+            live,
+            worker,
+            records,
+            drain: trigger,
+            task,
+        };
         until(|| proxy.worker.bound().len() == wanted).await;
         proxy
     }
@@ -68,7 +94,11 @@ impl Proxy {
     /// Where a listener listens.
     pub fn address(&self, listener: &str) -> SocketAddr {
         let bound = self.worker.bound();
-        bound.iter().find(|(name, _)| name.as_str() == listener).map(|(_, address)| *address).expect("the listener is bound")
+        bound
+            .iter()
+            .find(|(name, _)| name.as_str() == listener)
+            .map(|(_, address)| *address)
+            .expect("the listener is bound")
     }
 
     /// The record number `at`, once it is there.
@@ -80,7 +110,9 @@ impl Proxy {
     pub fn counter(&self, name: &str) -> u64 {
         let query = telemetry::stats::Query::default();
         let text = self.live.stats.render(&query);
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok()).unwrap_or_default()
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -91,5 +123,7 @@ pub async fn until(condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, waiting).await.expect("the condition holds in time");
+    tokio::time::timeout(DEADLINE, waiting)
+        .await
+        .expect("the condition holds in time");
 }

@@ -12,7 +12,10 @@ fn shared() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared");
     let folder = named.unwrap_or(beside).join("interop");
     if !folder.is_dir() {
-        eprintln!("no captures at {}: set TANBARK_SHARED to run this test", folder.display());
+        eprintln!(
+            "no captures at {}: set TANBARK_SHARED to run this test",
+            folder.display()
+        );
         return None;
     }
     Some(folder)
@@ -21,7 +24,10 @@ fn shared() -> Option<PathBuf> {
 #[test]
 fn a_real_control_planes_configuration_warms_completely() {
     let Some(folder) = shared() else { return };
-    let mut scenarios: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut scenarios: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     scenarios.sort();
     let mut warmed = 0;
     for scenario in scenarios {
@@ -33,11 +39,14 @@ fn a_real_control_planes_configuration_warms_completely() {
 }
 
 fn warm(scenario: &Path, proxy: &str) -> bool {
-    let Some(clusters) = resources(scenario, proxy, "cds") else { return false };
+    let Some(clusters) = resources(scenario, proxy, "cds") else {
+        return false;
+    };
     let mut decoder = xds_decode::Decoder::default();
     let mut world = World::new();
     let (mut refused, mut listeners) = (0, 0);
-    let kinds = ["lds", "rds", "sds", "eds"].map(|kind| resources(scenario, proxy, kind).unwrap_or_default());
+    let kinds = ["lds", "rds", "sds", "eds"]
+        .map(|kind| resources(scenario, proxy, kind).unwrap_or_default());
     for body in clusters.iter().chain(kinds.iter().flatten()) {
         match crate::decode::decode(&mut decoder, body) {
             Ok(change) => {
@@ -52,7 +61,9 @@ fn warm(scenario: &Path, proxy: &str) -> bool {
     }
     // Names are resolved elsewhere, and files are not part of the captures.
     for cluster in world.warming.wanted().resolved {
-        world.warming.remove(Kind::Endpoints, cluster.name.as_str(), world.now);
+        world
+            .warming
+            .remove(Kind::Endpoints, cluster.name.as_str(), world.now);
     }
     for name in world.warming.wanted().secrets {
         if name.starts_with("file-") || name.starts_with("configmap://") {
@@ -60,7 +71,15 @@ fn warm(scenario: &Path, proxy: &str) -> bool {
         }
     }
     let published = world.settle();
-    assert_eq!(published.iter().filter(|word| word.starts_with("+listener ")).count(), listeners, "{} {proxy}", scenario.display());
+    assert_eq!(
+        published
+            .iter()
+            .filter(|word| word.starts_with("+listener "))
+            .count(),
+        listeners,
+        "{} {proxy}",
+        scenario.display()
+    );
     assert!(
         world.warming.waiting() <= refused,
         "{} {proxy}: {} of {} resources wait: {:?}",
@@ -74,5 +93,9 @@ fn warm(scenario: &Path, proxy: &str) -> bool {
 
 fn resources(scenario: &Path, proxy: &str, kind: &str) -> Option<Vec<pb::Any>> {
     let bytes = std::fs::read(scenario.join(format!("{proxy}.{kind}.pb"))).ok()?;
-    Some(DiscoveryResponse::decode(bytes.as_slice()).unwrap().resources)
+    Some(
+        DiscoveryResponse::decode(bytes.as_slice())
+            .unwrap()
+            .resources,
+    )
 }

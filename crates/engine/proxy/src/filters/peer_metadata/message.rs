@@ -27,7 +27,18 @@ enum Kind {
 }
 
 pub fn encode(peer: &Peer) -> Vec<u8> {
-    let Peer { workload, namespace, app, version, canonical_service, canonical_revision, cluster, workload_type, instance, identity } = peer;
+    let Peer {
+        workload,
+        namespace,
+        app,
+        version,
+        canonical_service,
+        canonical_revision,
+        cluster,
+        workload_type,
+        instance,
+        identity,
+    } = peer;
     let labels = structure(&[
         ("app", app),
         ("version", version),
@@ -36,7 +47,9 @@ pub fn encode(peer: &Peer) -> Vec<u8> {
     ]);
     let owner: Arc<str> = match &**workload_type {
         "" => Arc::from(""),
-        kind => format!("kubernetes://apis/apps/v1/namespaces/{namespace}/{kind}s/{workload}").into(),
+        kind => {
+            format!("kubernetes://apis/apps/v1/namespaces/{namespace}/{kind}s/{workload}").into()
+        }
     };
     let mut message = structure(&[
         ("NAMESPACE", namespace),
@@ -47,7 +60,12 @@ pub fn encode(peer: &Peer) -> Vec<u8> {
         ("IDENTITY", identity),
     ]);
     if !labels.fields.is_empty() {
-        message.fields.insert("LABELS".to_owned(), Value { kind: Some(Kind::Struct(labels)) });
+        message.fields.insert(
+            "LABELS".to_owned(),
+            Value {
+                kind: Some(Kind::Struct(labels)),
+            },
+        );
     }
     message.encode_to_vec()
 }
@@ -56,7 +74,9 @@ pub fn encode(peer: &Peer) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Option<Peer> {
     let message = Struct::decode(bytes).ok()?;
     let labels = match message.fields.get("LABELS") {
-        Some(Value { kind: Some(Kind::Struct(labels)) }) => labels.clone(),
+        Some(Value {
+            kind: Some(Kind::Struct(labels)),
+        }) => labels.clone(),
         _ => Struct::default(),
     };
     Some(Peer {
@@ -75,13 +95,26 @@ pub fn decode(bytes: &[u8]) -> Option<Peer> {
 
 fn structure(fields: &[(&str, &Arc<str>)]) -> Struct {
     let given = fields.iter().filter(|(_, text)| !text.is_empty());
-    Struct { fields: given.map(|(name, text)| ((*name).to_owned(), Value { kind: Some(Kind::Text(text.to_string())) })).collect() }
+    Struct {
+        fields: given
+            .map(|(name, text)| {
+                (
+                    (*name).to_owned(),
+                    Value {
+                        kind: Some(Kind::Text(text.to_string())),
+                    },
+                )
+            })
+            .collect(),
+    }
 }
 
 impl Struct {
     fn text(&self, name: &str) -> Arc<str> {
         match self.fields.get(name) {
-            Some(Value { kind: Some(Kind::Text(text)) }) => Arc::from(text.as_str()),
+            Some(Value {
+                kind: Some(Kind::Text(text)),
+            }) => Arc::from(text.as_str()),
             _ => Arc::from(""),
         }
     }
@@ -104,17 +137,35 @@ const ID_FIELD: &str = "x-envoy-peer-metadata-id";
 pub fn encode_exchange(id: &str, peer: &Peer) -> Vec<u8> {
     let metadata = Struct::decode(&*encode(peer)).unwrap_or_default();
     let mut message = Struct::default();
-    message.fields.insert(METADATA_FIELD.to_owned(), Value { kind: Some(Kind::Struct(metadata)) });
-    message.fields.insert(ID_FIELD.to_owned(), Value { kind: Some(Kind::Text(id.to_owned())) });
-    Any { type_url: STRUCT_URL.to_owned(), value: message.encode_to_vec() }.encode_to_vec()
+    message.fields.insert(
+        METADATA_FIELD.to_owned(),
+        Value {
+            kind: Some(Kind::Struct(metadata)),
+        },
+    );
+    message.fields.insert(
+        ID_FIELD.to_owned(),
+        Value {
+            kind: Some(Kind::Text(id.to_owned())),
+        },
+    );
+    Any {
+        type_url: STRUCT_URL.to_owned(),
+        value: message.encode_to_vec(),
+    }
+    .encode_to_vec()
 }
 
 /// `None`: not such a message, or it tells nothing.
 pub fn decode_exchange(bytes: &[u8]) -> Option<Peer> {
-    let any = Any::decode(bytes).ok().filter(|any| any.type_url == STRUCT_URL)?;
+    let any = Any::decode(bytes)
+        .ok()
+        .filter(|any| any.type_url == STRUCT_URL)?;
     let message = Struct::decode(&*any.value).ok()?;
     match message.fields.get(METADATA_FIELD) {
-        Some(Value { kind: Some(Kind::Struct(metadata)) }) => decode(&metadata.encode_to_vec()),
+        Some(Value {
+            kind: Some(Kind::Struct(metadata)),
+        }) => decode(&metadata.encode_to_vec()),
         _ => None,
     }
 }
