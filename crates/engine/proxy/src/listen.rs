@@ -321,14 +321,18 @@ fn hand_over(
 }
 
 /// The handshake, where the chain has one.
-async fn secure(stream: TcpStream, connection: &mut Connection) -> io::Result<Stream> {
+async fn secure(
+    stream: TcpStream,
+    connection: &mut Connection,
+    clock: &dyn Clock,
+) -> io::Result<Stream> {
     let chain = connection.chain.clone();
     let Some(context) = &chain.tls else {
         return Ok(Stream::Tcp(stream));
     };
     let limit = chain.config.transport_socket_connect_timeout;
     let accepted: io::Result<(Stream, Secured)> =
-        inspect::within(limit, tls::accept(context, stream)).await;
+        inspect::within(limit, tls::accept(context, stream, clock)).await;
     let metrics = &connection.listener.metrics;
     metrics.count(if accepted.is_ok() {
         ListenerCount::Handshakes

@@ -154,6 +154,8 @@ pub struct Live {
     pub stats: Store,
     /// This proxy, as it tells its peers.
     pub own: Own,
+    /// SO_MARK of upstream connections whose cluster sets none: by it the capture rules let the proxy's own connections pass.
+    mark: Option<u32>,
     /// Token buckets, shared by all workers.
     pub(crate) rate_limits: Registry,
     pub(crate) ids: Ids,
@@ -202,11 +204,17 @@ impl Live {
             rng,
             stats,
             own,
+            mark: None,
             rate_limits: Registry::default(),
             ids: Ids::default(),
             counts,
             tended: Mutex::default(),
         }
+    }
+
+    /// With this SO_MARK on upstream connections whose cluster sets none.
+    pub fn with_mark(self, mark: Option<u32>) -> Self {
+        Self { mark, ..self }
     }
 
     /// The current version, for one request.

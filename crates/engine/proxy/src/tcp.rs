@@ -125,6 +125,10 @@ impl Session {
         self.record.upstream_cluster = Some(cluster.config.name.shared());
         self.record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
         self.cluster = Some(cluster.clone());
+        if cluster.is_dropped(self.worker.live.rng.u64()).is_some() {
+            self.record.flags.insert(ResponseFlags::DROP_OVERLOAD);
+            return None;
+        }
         let mut tried = Vec::new();
         for attempt in 1..=self.terminal.proxy.max_connect_attempts.max(1) {
             let Some(host) = self.pick(&cluster, metadata_match.as_ref(), &tried) else {
@@ -224,7 +228,7 @@ impl Session {
             downstream: Some((facts.source, facts.destination)),
             ..ConnectOptions::default()
         };
-        let result = connect(&cluster.config, host, &options).await;
+        let result = connect(cluster, host, &options).await;
         let outcome = if result.is_ok() {
             outlier::Outcome::LocalOriginSuccess
         } else {

@@ -14,8 +14,9 @@ use std::{
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use identity::{ConnectionInfo, tls::ClientConfig};
+use identity::{ConnectionInfo, PeerCertificate, tls::ClientConfig};
 use proxy_config::cluster::ProxyProtocolVersion;
+use stdx::Clock;
 use telemetry::record::TlsInfo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -79,7 +80,11 @@ impl Stream {
 }
 
 /// Takes a client's handshake.
-pub async fn accept(context: &LiveServerTls, stream: TcpStream) -> io::Result<(Stream, Secured)> {
+pub async fn accept(
+    context: &LiveServerTls,
+    stream: TcpStream,
+    clock: &dyn Clock,
+) -> io::Result<(Stream, Secured)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let offered = start
         .client_hello()
@@ -91,6 +96,7 @@ pub async fn accept(context: &LiveServerTls, stream: TcpStream) -> io::Result<(S
         .ok_or_else(|| io::Error::other("secret is not supplied"))?;
     let stream = start.into_stream(config).await?;
     let connection = Arc::new(ConnectionInfo::of(stream.get_ref().1));
+    check_resumed(&connection, context.verifies_peer(), clock)?;
     let sni = stream.get_ref().1.server_name();
     if context.requires_sni() && sni.is_none() {
         return Err(io::Error::other("no server name given"));
@@ -102,18 +108,35 @@ pub async fn accept(context: &LiveServerTls, stream: TcpStream) -> io::Result<(S
     ))
 }
 
-/// Makes a handshake with a server.
+/// A resumed handshake shows no certificate again, so the remembered one may have expired since.
+fn check_resumed(
+    connection: &ConnectionInfo,
+    verifies_peer: bool,
+    clock: &dyn Clock,
+) -> io::Result<()> {
+    let expired = |peer: &Arc<PeerCertificate>| !peer.is_valid_at(clock.wall());
+    if connection.resumed && verifies_peer && connection.peer.as_ref().is_some_and(expired) {
+        return Err(io::Error::other(
+            "the certificate of the resumed session has expired",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes a handshake with a server, by a configuration of this context.
 pub async fn connect(
+    context: &LiveClientTls,
     config: &ClientConfig,
-    local_names: &LocalNames,
     stream: TcpStream,
+    clock: &dyn Clock,
 ) -> io::Result<(Stream, Secured)> {
     let connector = TlsConnector::from(config.rustls.clone());
     let stream = connector
         .connect(config.server_name.clone(), stream)
         .await?;
     let connection = Arc::new(ConnectionInfo::of(stream.get_ref().1));
-    let info = Arc::new(tls_info(&connection, local_names.clone()));
+    check_resumed(&connection, context.verifies_peer(), clock)?;
+    let info = Arc::new(tls_info(&connection, context.local_names()));
     Ok((
         Stream::Client(Box::new(stream)),
         Secured { info, connection },

@@ -212,7 +212,7 @@ impl Collector {
             Pick::Host(host) => host,
             Pick::NoHealthyHost => return Err(Failure::NoHost),
         };
-        let connected = connect(&cluster.config, &host, &ConnectOptions::default())
+        let connected = connect(cluster, &host, &ConnectOptions::default())
             .await
             .map_err(Failure::connection)?;
         let io = TokioIo::new(connected.stream);

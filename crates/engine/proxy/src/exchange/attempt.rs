@@ -30,7 +30,7 @@ use crate::{
     upstream::{
         breaker::{Guard, Resource},
         metrics::{Count, Level},
-        pool::{AcquireError, HttpVersion, Lease, PoolKey},
+        pool::{AcquireError, HttpVersion, Lease, Pool, PoolKey},
     },
 };
 
@@ -60,20 +60,6 @@ pub(super) async fn attempt(
     host: &Arc<LiveEndpoint>,
 ) -> Result<Reply, Failure> {
     let metrics = &plan.cluster.metrics;
-    let overflow = Failure::Reset {
-        reason: ResetReason::Overflow,
-        request_sent: false,
-    };
-    let Some(place) = plan
-        .cluster
-        .breaker(plan.rules.high_priority)
-        .enter(Resource::Requests)
-    else {
-        metrics.count(Count::RqPendingOverflow);
-        return Err(overflow);
-    };
-    metrics.count(Count::RqTotal);
-    let in_flight = InFlight::new(&plan.cluster, host, place);
     let per_try = plan
         .retry
         .as_ref()
@@ -82,7 +68,7 @@ pub(super) async fn attempt(
     let (begun, longest) = (x.started, x.longest);
     tokio::select! {
         biased;
-        result = converse(x, plan, host, in_flight) => result,
+        result = converse(x, plan, host) => result,
         () = time_is_up(&body, begun, limit) => {
             metrics.count(Count::RqTimeout);
             Err(Failure::RouteTimeout)
@@ -120,7 +106,6 @@ async fn converse(
     x: &mut Exchange,
     plan: &Plan,
     host: &Arc<LiveEndpoint>,
-    in_flight: InFlight,
 ) -> Result<Reply, Failure> {
     let pool = x
         .worker
@@ -129,23 +114,7 @@ async fn converse(
     let gate = gate(x);
     // A connection that closes just as it is lent gives the request back unsent; each such round uses up one idle connection.
     loop {
-        let mut lease = pool.acquire().await.map_err(|error| match error {
-            AcquireError::Overflow => {
-                plan.cluster.metrics.count(Count::RqPendingOverflow);
-                Failure::Reset {
-                    reason: ResetReason::Overflow,
-                    request_sent: false,
-                }
-            }
-            AcquireError::Connect(error) => {
-                x.record.upstream_transport_failure_reason =
-                    Some(error.reason.clone()).filter(|reason| !reason.is_empty());
-                Failure::Reset {
-                    reason: error.into(),
-                    request_sent: false,
-                }
-            }
-        })?;
+        let (mut lease, in_flight) = borrow(x, plan, host, &pool).await?;
         record_connection(x, &lease);
         let request = request(x, &lease, x.body.attempt(gate.clone()));
         let sent = lease.send(watch_continue(request, gate.as_ref()));
@@ -169,6 +138,41 @@ async fn converse(
                     request_sent: error.unsent.is_none(),
                 });
             }
+        }
+    }
+}
+
+/// A connection, and a place among the requests under way: until here the request only waited.
+async fn borrow(
+    x: &mut Exchange,
+    plan: &Plan,
+    host: &Arc<LiveEndpoint>,
+    pool: &Arc<Pool>,
+) -> Result<(Lease, InFlight), Failure> {
+    let overflow = || {
+        plan.cluster.metrics.count(Count::RqPendingOverflow);
+        Failure::Reset {
+            reason: ResetReason::Overflow,
+            request_sent: false,
+        }
+    };
+    let lease = match pool.acquire().await {
+        Ok(lease) => lease,
+        Err(AcquireError::Overflow) => return Err(overflow()),
+        Err(AcquireError::Connect(error)) => {
+            x.record.upstream_transport_failure_reason =
+                Some(error.reason.clone()).filter(|reason| !reason.is_empty());
+            return Err(Failure::Reset {
+                reason: error.into(),
+                request_sent: false,
+            });
+        }
+    };
+    match InFlight::enter(&plan.cluster, host, plan.rules.high_priority) {
+        Some(in_flight) => Ok((lease, in_flight)),
+        None => {
+            lease.release();
+            Err(overflow())
         }
     }
 }
@@ -369,7 +373,7 @@ fn alpn_override(
     (!offered.is_empty()).then(|| offered.clone())
 }
 
-/// A request under way at a host, until its response has ended.
+/// A request that has its connection, until its response has ended. One that still waits for a connection is not under way.
 pub(crate) struct InFlight {
     cluster: Arc<LiveCluster>,
     host: Arc<LiveEndpoint>,
@@ -377,14 +381,21 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(cluster: &Arc<LiveCluster>, host: &Arc<LiveEndpoint>, place: Guard) -> Self {
+    /// `None` when as many requests are under way as the circuit breaker allows.
+    pub(crate) fn enter(
+        cluster: &Arc<LiveCluster>,
+        host: &Arc<LiveEndpoint>,
+        high_priority: bool,
+    ) -> Option<Self> {
+        let place = cluster.breaker(high_priority).enter(Resource::Requests)?;
+        cluster.metrics.count(Count::RqTotal);
         cluster.metrics.raise(Level::RqActive);
         host.state.active_requests.fetch_add(1, Ordering::Relaxed);
-        Self {
+        Some(Self {
             cluster: cluster.clone(),
             host: host.clone(),
             _place: place,
-        }
+        })
     }
 }
 

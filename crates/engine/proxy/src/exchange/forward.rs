@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use proxy_config::{
     cluster::Discovery,
     route::{Forward, RetryPolicy},
@@ -64,6 +64,7 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
             "cluster_not_found",
         ));
     };
+    drop_overload(x, &cluster)?;
     check_upgrade(x)?;
     x.timeout = timeout(x, rules);
     x.longest = longest(x, rules, &cluster);
@@ -286,6 +287,36 @@ fn timeout(x: &Exchange, rules: &Forward) -> Option<Duration> {
         };
     }
     rules.timeout
+}
+
+/// The share of requests that the control plane wants dropped (`drop_overloads`) gets no further.
+fn drop_overload(x: &mut Exchange, cluster: &LiveCluster) -> Result<(), Reply> {
+    let Some(share) = cluster.is_dropped(x.worker.live.rng.u64()) else {
+        return Ok(());
+    };
+    let (body, flag, details, header) = if share >= MILLION {
+        (
+            "unconditional drop overload",
+            ResponseFlags::UNCONDITIONAL_DROP_OVERLOAD,
+            "unconditional_drop_overload",
+            X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD,
+        )
+    } else {
+        (
+            "drop overload",
+            ResponseFlags::DROP_OVERLOAD,
+            "drop_overload",
+            X_ENVOY_DROP_OVERLOAD,
+        )
+    };
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut reply = Reply::failure(x, status, body, flag, details);
+    reply
+        .head
+        .headers
+        .insert(header, HeaderValue::from_static("true"));
+    cluster.metrics.answered(status.as_u16());
+    Err(reply)
 }
 
 /// Notes what the request wants to become, if that is allowed.

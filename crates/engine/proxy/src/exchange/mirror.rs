@@ -10,7 +10,7 @@ use proxy_config::{
 };
 use telemetry::record::Protocol;
 
-use super::{Exchange, body::RequestBody};
+use super::{Exchange, attempt::InFlight, body::RequestBody};
 use crate::{
     balance::{self, Pick, PickFacts},
     headers::text,
@@ -114,6 +114,10 @@ async fn send(shadow: Shadow) {
     let Ok(mut lease) = worker.pools.pool(&cluster, &host, key).acquire().await else {
         return;
     };
+    match InFlight::enter(&cluster, &host, false) {
+        Some(in_flight) => lease.hold(in_flight),
+        None => return lease.release(),
+    }
     if lease.connection.protocol == Protocol::Http2 {
         let path = request
             .uri()

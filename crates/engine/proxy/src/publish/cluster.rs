@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+pub(crate) const MILLION: u32 = 1_000_000;
+
 /// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever its endpoints do.
 pub struct LiveCluster {
     /// Never used twice; a cluster whose configuration changed gets another.
@@ -43,6 +45,10 @@ pub struct LiveCluster {
     pub ad_hoc: AdHocHosts,
     /// Names that a dynamic forward cluster resolved.
     pub(crate) names: Names,
+    /// SO_MARK of its connections.
+    pub(crate) mark: Option<u32>,
+    /// Of how many requests in a million none is let through (`drop_overloads`).
+    drops: AtomicU32,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     /// The default transport, then one for each of `transport_matches`.
@@ -132,6 +138,8 @@ impl LiveCluster {
             metrics: ClusterMetrics::new(&live.stats, &config),
             ad_hoc: AdHocHosts::default(),
             names: Names::default(),
+            mark: config.bind.mark.or(live.mark),
+            drops: AtomicU32::new(0),
             clock: live.clock.clone(),
             rng: live.rng.clone(),
             transports,
@@ -176,9 +184,17 @@ impl LiveCluster {
         self.endpoints.lock().clone()
     }
 
+    /// Whether the control plane wants this request dropped, by a random number; how many in a million it wants dropped.
+    pub fn is_dropped(&self, random: u64) -> Option<u32> {
+        let drops = self.drops.load(Ordering::Relaxed);
+        (random % u64::from(MILLION) < u64::from(drops)).then_some(drops)
+    }
+
     /// Replaces the endpoints; hosts that stay keep their state.
     pub(super) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>, live: &Live) {
         let mut current = self.endpoints.lock();
+        let categories = endpoints.iter().flat_map(|e| e.drops.iter());
+        self.drops.store(dropped(categories.map(|(_, share)| *share)), Ordering::Relaxed);
         let first = current.is_none();
         let known = self.hosts.load_full();
         let now = live.clock.now();
@@ -264,6 +280,15 @@ impl LiveCluster {
             None => Arc::new(LiveTransport::Refuse),
         }
     }
+}
+
+/// What several categories drop together, each of what the others let through; all in millionths.
+fn dropped(categories: impl Iterator<Item = u32>) -> u32 {
+    let million = u64::from(MILLION);
+    let passing = categories.fold(million, |passing, share| {
+        passing * (million - u64::from(share.min(MILLION))) / million
+    });
+    u32::try_from(million - passing).unwrap_or(MILLION)
 }
 
 fn is_match(transport_match: &TransportMatch, metadata: &Metadata) -> bool {

@@ -92,6 +92,11 @@ impl LiveServerTls {
         })
     }
 
+    /// Whether a client's certificate must be one that our roots vouch for, and in force.
+    pub(super) fn verifies_peer(&self) -> bool {
+        verifies(&self.0.config.common)
+    }
+
     pub(super) fn requires_sni(&self) -> bool {
         self.0.config.require_sni
     }
@@ -114,6 +119,11 @@ impl LiveClientTls {
             .load()
             .as_ref()
             .map(|made| made.config.clone())
+    }
+
+    /// Whether a server's certificate must be one that our roots vouch for, and in force.
+    pub(super) fn verifies_peer(&self) -> bool {
+        verifies(&self.0.config.common)
     }
 
     pub fn config(&self) -> &UpstreamTls {
@@ -231,6 +241,13 @@ impl Secrets {
             problem,
         }));
     }
+}
+
+/// Whether the peer's certificate is verified, and not only taken as it comes.
+fn verifies(common: &CommonTls) -> bool {
+    common.validation.as_ref().is_some_and(|validation| {
+        validation.trust_chain == TrustChain::Verify && validation.roots != Roots::None
+    })
 }
 
 /// The secrets that a context names.

@@ -13,6 +13,7 @@ use proxy_config::{
     cluster::{ProxyProtocolVersion, TcpKeepalive, UpstreamBind},
     endpoint::EndpointAddress,
 };
+use stdx::Clock;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive as Keepalive, Type};
 use tokio::{
     io::AsyncWriteExt,
@@ -21,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    publish::LiveEndpoint,
+    publish::{LiveCluster, LiveEndpoint},
     tls::{self, LiveClientTls, LiveTransport, Secured, Stream},
 };
 
@@ -82,7 +83,7 @@ impl ConnectError {
 
 /// Connects within the cluster's `connect_timeout`, handshakes included.
 pub async fn connect(
-    cluster: &Cluster,
+    cluster: &LiveCluster,
     endpoint: &LiveEndpoint,
     options: &ConnectOptions,
 ) -> Result<Connected, ConnectError> {
@@ -91,7 +92,7 @@ pub async fn connect(
         reason: Arc::from(""),
     };
     match timeout(
-        cluster.connect_timeout,
+        cluster.config.connect_timeout,
         connect_now(cluster, endpoint, options),
     )
     .await
@@ -102,15 +103,15 @@ pub async fn connect(
 }
 
 async fn connect_now(
-    cluster: &Cluster,
+    cluster: &LiveCluster,
     endpoint: &LiveEndpoint,
     options: &ConnectOptions,
 ) -> Result<Connected, ConnectError> {
     match endpoint.address() {
         EndpointAddress::Socket(address) => {
-            let stream = tcp(*address, &cluster.bind, cluster.tcp_keepalive).await?;
+            let stream = tcp(*address, cluster).await?;
             let (local, remote) = (stream.local_addr().ok(), Some(*address));
-            let (stream, secured) = secure(stream, &endpoint.transport, options).await?;
+            let (stream, secured) = secure(stream, &endpoint.transport, options, &*cluster.clock).await?;
             Ok(Connected {
                 stream,
                 local,
@@ -137,12 +138,13 @@ async fn connect_now(
     }
 }
 
-async fn tcp(
-    address: SocketAddr,
-    bind: &UpstreamBind,
-    keepalive: Option<TcpKeepalive>,
-) -> Result<TcpStream, ConnectError> {
-    let socket = prepare(address, bind, keepalive)
+async fn tcp(address: SocketAddr, cluster: &LiveCluster) -> Result<TcpStream, ConnectError> {
+    let Cluster {
+        bind,
+        tcp_keepalive,
+        ..
+    } = &*cluster.config;
+    let socket = prepare(address, bind, cluster.mark, *tcp_keepalive)
         .map_err(|e| ConnectError::local(format!("immediate connect error: {e}")))?;
     let stream = socket
         .connect(address)
@@ -156,6 +158,7 @@ async fn tcp(
 fn prepare(
     address: SocketAddr,
     bind: &UpstreamBind,
+    mark: Option<u32>,
     keepalive: Option<TcpKeepalive>,
 ) -> io::Result<TcpSocket> {
     let socket = Socket::new(
@@ -163,7 +166,7 @@ fn prepare(
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    if let Some(mark) = bind.mark {
+    if let Some(mark) = mark {
         socket.set_mark(mark)?;
     }
     if let Some(source) = bind
@@ -228,13 +231,13 @@ async fn secure(
     mut stream: TcpStream,
     transport: &LiveTransport,
     options: &ConnectOptions,
+    clock: &dyn Clock,
 ) -> Result<(Stream, Option<Secured>), ConnectError> {
     match transport {
         LiveTransport::Plaintext => Ok((Stream::Tcp(stream), None)),
         LiveTransport::Tls(context) => {
             let config = client_config(context, options)?;
-            let names = context.local_names();
-            let handshake = tls::connect(&config, &names, stream);
+            let handshake = tls::connect(context, &config, stream, clock);
             let limit = context.config().handshake_timeout.unwrap_or(Duration::MAX);
             let (stream, secured) = timeout(limit, handshake)
                 .await
@@ -248,7 +251,7 @@ async fn secure(
                 .write_all(&header)
                 .await
                 .map_err(|e| ConnectError::remote(e.to_string()))?;
-            Box::pin(secure(stream, inner, options)).await
+            Box::pin(secure(stream, inner, options, clock)).await
         }
         LiveTransport::Refuse => Err(ConnectError::local(
             "the transport socket cannot be made as configured",

@@ -340,7 +340,7 @@ impl Pool {
             server_name: self.key.server_name.clone(),
             downstream: self.key.downstream,
         };
-        let made = match connect(&self.cluster.config, &self.endpoint, &options).await {
+        let made = match connect(&self.cluster, &self.endpoint, &options).await {
             Ok(connected) => {
                 codec::client_handshake(connected, self.key.version, &self.cluster.config.http)
                     .await
@@ -385,6 +385,7 @@ impl Pool {
             std::mem::take(&mut state.waiting)
         };
         for request in waiting {
+            self.cluster.metrics.count(Count::RqPendingFailureEject);
             // A request that gave up waiting needs no answer.
             let _ = request.send(Err(error.clone()));
         }
