@@ -53,6 +53,8 @@ const WAITING_SPANS: usize = 4096;
 
 /// What was read before anything starts.
 struct Plan {
+    /// SO_MARK of our connections to upstreams.
+    mark: Option<u32>,
     settings: Settings,
     fixed: Static,
     doors: Vec<(SocketAddr, Door)>,
@@ -86,6 +88,7 @@ fn from_environment(role: Role) -> anyhow::Result<Plan> {
     };
     let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     Ok(Plan {
+        mark: environment.mark()?,
         settings: environment.settings()?,
         fixed: Static::default(),
         doors: vec![
@@ -115,6 +118,7 @@ fn from_file(file: &Path) -> anyhow::Result<Plan> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let read = bootstrap::read(&text).with_context(|| file.display().to_string())?;
     Ok(Plan {
+        mark: None,
         settings: read.settings,
         fixed: read.fixed,
         doors: read
@@ -205,12 +209,13 @@ async fn serve(plan: Plan, levels: Levels) -> anyhow::Result<()> {
 
 async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
     let node = bootstrap::node(&plan.settings.node)?;
-    let live = Arc::new(Live::new(
+    let live = Live::new(
         Arc::new(SystemClock),
         Arc::new(SystemRng),
         store(&plan),
         Own::new(&node),
-    ));
+    );
+    let live = Arc::new(live.with_mark(plan.mark));
     let metrics = IstioMetrics::new(istio_metrics::Options {
         version: env::var("ISTIO_META_ISTIO_VERSION").unwrap_or_default(),
         buckets: plan.shown.buckets.clone(),

@@ -9,13 +9,15 @@ use feed::{
 };
 use stdx::{SystemClock, SystemRng, drain};
 
-use crate::signals::Terminate;
+use crate::{pages, signals::Terminate};
 
 const DIRECTORY: &str = "/tmp/tanbark-agent";
 const DRAIN: Duration = Duration::from_secs(45);
 const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run() -> anyhow::Result<ExitCode> {
+    // Envoy chooses for itself.
+    pages::allow_huge();
     let role = match env::var("TANBARK_PROXY_TYPE").as_deref() {
         Ok("gateway" | "router") => Role::Gateway,
         _ => Role::Sidecar,

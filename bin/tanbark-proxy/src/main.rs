@@ -3,6 +3,7 @@
 mod data_plane;
 mod envoy_agent;
 mod logging;
+mod pages;
 mod signals;
 
 use std::{path::PathBuf, process::ExitCode};

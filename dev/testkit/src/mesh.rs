@@ -75,6 +75,8 @@ pub struct Builder {
 pub struct Mesh {
     folder: TempDir,
     user: User,
+    proxy: Proxy,
+    arguments: Vec<String>,
     child: Child,
 }
 
@@ -220,6 +222,12 @@ impl Mesh {
         i32::try_from(self.child.id()).expect("a pid")
     }
 
+    /// Starts `tanbark up` again after its end, over the same folders.
+    pub fn restart(&mut self) {
+        assert!(matches!(self.child.try_wait(), Ok(Some(_))), "it still runs");
+        self.child = spawn_up(self.folder.path(), self.user, self.proxy, &self.arguments);
+    }
+
     /// Sends a signal to `tanbark up` and waits for its end; the time it took.
     pub fn stop_by(&mut self, signal: Signal, limit: Duration) -> Duration {
         let start = Instant::now();
@@ -297,16 +305,9 @@ impl Builder {
         if self.user == User::Nobody {
             give(folder.path());
         }
-        let log = File::create(folder.path().join("up.log")).expect("a log");
-        let mut command = as_user(self.user, "tanbark");
-        command.arg("up").arg(&sources).arg("--images").arg(programs().join("samples/images.yaml"));
-        command.arg("--state").arg(folder.path().join("state")).args(&self.arguments);
-        if self.proxy == Proxy::Envoy {
-            command.args(["--proxy", "envoy"]).env("TANBARK_ENVOY", envoy());
-        }
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        let child = command.spawn().expect("start tanbark");
-        Mesh { folder, user: self.user, child }
+        let child = spawn_up(folder.path(), self.user, self.proxy, &self.arguments);
+        let Self { user, proxy, arguments, .. } = self;
+        Mesh { folder, user, proxy, arguments, child }
     }
 }
 
@@ -318,6 +319,19 @@ fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(entry.path());
         }
     }
+}
+
+/// `tanbark up` over the YAML of a mesh's folder.
+fn spawn_up(folder: &Path, user: User, proxy: Proxy, arguments: &[String]) -> Child {
+    let log = File::create(folder.join("up.log")).expect("a log");
+    let mut command = as_user(user, "tanbark");
+    command.arg("up").arg(folder.join("yaml")).arg("--images").arg(programs().join("samples/images.yaml"));
+    command.arg("--state").arg(folder.join("state")).args(arguments);
+    if proxy == Proxy::Envoy {
+        command.args(["--proxy", "envoy"]).env("TANBARK_ENVOY", envoy());
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+    command.spawn().expect("start tanbark")
 }
 
 /// Hands a folder and what is in it to nobody.

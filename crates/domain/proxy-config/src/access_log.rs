@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use telemetry::access_log::{Filter, Format};
 
-use crate::ClusterName;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
@@ -17,10 +16,4 @@ pub struct AccessLog {
 pub enum AccessLogSink {
     /// `/dev/stdout`, `/dev/stderr` or a file path.
     File { path: Arc<str>, format: Arc<Format> },
-    /// OpenTelemetry logs over gRPC.
-    OpenTelemetry {
-        cluster: ClusterName,
-        log_name: Arc<str>,
-        body: Option<Arc<Format>>,
-    },
 }

@@ -23,11 +23,8 @@ use wire_envoy::{
         envoy::extensions::access_loggers::{
             file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
             filters::cel::v3::ExpressionFilter,
-            grpc::v3::CommonGrpcAccessLogConfig,
-            open_telemetry::v3::OpenTelemetryAccessLogConfig,
             stream::v3::{StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log},
         },
-        opentelemetry::proto::common::v1::{AnyValue, any_value},
     },
     structs,
 };
@@ -35,7 +32,6 @@ use wire_envoy::{
 use crate::{
     context::Cx,
     extension::Extension,
-    grpc_service,
     judgement::{enumerated, take},
     left_out::left_out,
     matcher,
@@ -119,9 +115,6 @@ fn sink(cx: &mut Cx, extension: &Extension) -> Result<AccessLogSink, Refusal> {
             "/dev/stderr",
             access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format),
         )
-    } else if extension.is::<OpenTelemetryAccessLogConfig>() {
-        let message = extension.message(cx)?;
-        return open_telemetry(cx, message);
     } else {
         return Err(extension.unknown("as an access logger"));
     };
@@ -162,53 +155,6 @@ fn json(cx: &Cx, fields: &pb::Struct, omit_empty: bool) -> Result<Arc<Format>, R
     Format::json(&structs::to_json(fields), cx.environment(), omit_empty)
         .map(Arc::new)
         .map_err(|e| Refusal::new(e.to_string()))
-}
-
-fn open_telemetry(
-    cx: &mut Cx,
-    value: OpenTelemetryAccessLogConfig,
-) -> Result<AccessLogSink, Refusal> {
-    take!(cx, value => OpenTelemetryAccessLogConfig {
-        read { common_config, grpc_service, body, log_name }
-        ignore "records carry their body and the usual resource only" {
-            disable_builtin_labels, resource_attributes, resource_detectors, attributes, filter_state_objects_to_log, custom_tags,
-        }
-        ignore "statistics only" { stat_prefix }
-        ignore "operators of extensions are known by their names, or refused" { formatters }
-        ignore "records are sent in batches of the exporter's own size" { buffer_flush_interval, buffer_size_bytes }
-        reject "logs are sent over gRPC" { http_service }
-    });
-    let (service, log_name) = match (grpc_service, common_config) {
-        (Some(service), _) => (service, log_name),
-        (None, Some(common)) => {
-            take!(cx, common => CommonGrpcAccessLogConfig {
-                read { log_name, grpc_service }
-                ignore "only version 3 exists" { transport_api_version }
-                ignore "records are sent in batches of the exporter's own size" { buffer_flush_interval, buffer_size_bytes }
-                ignore "records carry their body only" { filter_state_objects_to_log, custom_tags }
-                ignore "the exporter retries by itself" { grpc_stream_retry_policy }
-            });
-            (
-                grpc_service.ok_or_else(|| Refusal::missing("common_config.grpc_service"))?,
-                log_name,
-            )
-        }
-        (None, None) => return Err(Refusal::missing("grpc_service")),
-    };
-    let grpc_service::Service {
-        cluster,
-        timeout: _,
-    } = grpc_service::service(cx, service).within("grpc_service")?;
-    let body = match body.and_then(|AnyValue { value }| value) {
-        None => None,
-        Some(any_value::Value::StringValue(text)) => Some(cx.format(&text, false).within("body")?),
-        Some(_) => return Err(Refusal::at("body", "only text is supported")),
-    };
-    Ok(AccessLogSink::OpenTelemetry {
-        cluster,
-        log_name: log_name.into(),
-        body,
-    })
 }
 
 /// Depth is bounded by the protobuf decoder's own recursion limit.

@@ -47,7 +47,7 @@ pub(crate) fn manager(
         read {
             codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb, stream_idle_timeout,
-            request_headers_timeout, drain_timeout, access_log, use_remote_address,
+            request_timeout, request_headers_timeout, drain_timeout, access_log, use_remote_address,
             xff_num_trusted_hops, skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
             upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension,
@@ -56,7 +56,6 @@ pub(crate) fn manager(
         ignore "user agents are counted nowhere" { add_user_agent }
         ignore "connections end within the duration on both versions" { http1_safe_max_connection_duration }
         ignore "buffers are flushed within the stream's idle time" { stream_flush_timeout }
-        ignore "a request ends by its route's timeout or the stream's idle time" { request_timeout }
         ignore "a connection is closed when its last bytes are written" { delayed_close_timeout }
         ignore "draining has no jitter" { drain_timeout_jitter }
         ignore "requests are logged when they end" { access_log_flush_interval, flush_access_log_on_new_request, access_log_options }
@@ -141,7 +140,7 @@ pub(crate) fn manager(
                 stream_idle_timeout,
                 Some(STREAM_IDLE),
             )?,
-            request: None,
+            request: scalar::limit("request_timeout", request_timeout, None)?,
             request_headers: scalar::limit(
                 "request_headers_timeout",
                 request_headers_timeout,

@@ -4,7 +4,7 @@
 //! itself as it is, is left out, noted by the decoder and published in the support matrix.
 
 /// Message name → what is lost.
-pub(crate) const LEFT_OUT: [(&str, &str); 11] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 12] = [
     (
         "envoy.extensions.filters.http.compressor.v3.Compressor",
         "answers are sent uncompressed",
@@ -27,6 +27,10 @@ pub(crate) const LEFT_OUT: [(&str, &str); 11] = [
     ),
     (
         "envoy.extensions.access_loggers.fluentd.v3.FluentdAccessLogConfig",
+        "requests are not logged to this service",
+    ),
+    (
+        "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
         "requests are not logged to this service",
     ),
     (

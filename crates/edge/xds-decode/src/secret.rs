@@ -39,22 +39,17 @@ pub(crate) fn secret(cx: &mut Cx, value: pb::tls::Secret) -> Result<Secret, Refu
 
 /// Roots, and nothing else: names to match stand where the secret is used.
 fn roots(context: pb::tls::CertificateValidationContext) -> Result<SecretValue, Refusal> {
-    let pb::tls::CertificateValidationContext {
-        trusted_ca, crl, ..
-    } = context.clone();
-    let rest = pb::tls::CertificateValidationContext {
-        trusted_ca: None,
-        crl: None,
-        ..context
-    };
+    let pb::tls::CertificateValidationContext { trusted_ca, .. } = context.clone();
+    if context.crl.is_some() {
+        return Err(Refusal::at("crl", "revocation lists are not read"));
+    }
+    let rest = pb::tls::CertificateValidationContext { trusted_ca: None, ..context };
     if rest != Default::default() {
-        return Err(Refusal::new(
-            "only trusted_ca and crl are supported in a secret",
-        ));
+        return Err(Refusal::new("only trusted_ca is supported in a secret"));
     }
     Ok(SecretValue::Roots {
         pem: tls::inline_text(trusted_ca.ok_or_else(|| Refusal::missing("trusted_ca"))?)
             .within("trusted_ca")?,
-        crl_pem: crl.map(tls::inline_text).transpose().within("crl")?,
+        crl_pem: None,
     })
 }

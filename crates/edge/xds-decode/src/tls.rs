@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use proxy_config::{
     SecretName,
     secret::Certificate,
@@ -34,7 +33,6 @@ use crate::{
 };
 
 /// Of a SHA-256.
-const HASH_BYTES: usize = 32;
 
 pub(crate) fn downstream(
     cx: &mut Cx,
@@ -307,23 +305,6 @@ fn san(value: pb::tls::SubjectAltNameMatcher) -> Result<SanMatcher, Refusal> {
     let matcher =
         matcher::string(matcher.ok_or_else(|| Refusal::missing("matcher"))?).within("matcher")?;
     Ok(SanMatcher { kind, matcher })
-}
-
-/// With or without colons between the bytes.
-fn hex(text: &str) -> Option<[u8; HASH_BYTES]> {
-    let digits: Vec<u8> = text
-        .chars()
-        .filter(|c| *c != ':')
-        .map(|c| c.to_digit(16).map(|d| d as u8))
-        .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits
-        .chunks(2)
-        .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
-        .collect();
-    (digits.len() == 2 * HASH_BYTES)
-        .then_some(bytes)?
-        .try_into()
-        .ok()
 }
 
 pub(crate) fn certificate(

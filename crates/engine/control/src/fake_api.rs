@@ -246,7 +246,9 @@ fn list(shared: &Shared, plural: &str) -> Response {
 fn events(shared: Arc<Shared>, plural: String, query: &str) -> Response {
     let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion=")).and_then(|text| text.parse().ok()).unwrap_or(0);
     if since < shared.state.lock().oldest {
-        return failure(StatusCode::GONE, "Expired");
+        // As a real API server: the refusal is an event of a watch that begins well.
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "message": "too old", "code": 410});
+        return Body::from(format!("{}\n", json!({"type": "ERROR", "object": status}))).into_response();
     }
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(16);
     tokio::spawn(async move {

@@ -29,9 +29,6 @@ pub struct Generator {
     name_tables: Memo<NameTableInputs, Resource>,
 }
 
-/// Types that this control plane generates.
-pub const SERVED: &[&str] = &[urls::CLUSTER, urls::ENDPOINT, urls::LISTENER, urls::ROUTE, urls::SECRET, urls::NAME_TABLE];
-
 impl Generator {
     /// What a client should have of a type: all of it for wildcard types, else those of `names` that exist.
     pub fn resources(&self, type_url: &str, names: &BTreeSet<String>, snapshot: &Snapshot, client: &Client, view: &View) -> Set {

@@ -43,7 +43,6 @@ const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     pub id: Option<SpiffeId>,
-    pub address: Option<SocketAddr>,
 }
 
 /// A TLS connection that knows its peer.
@@ -180,7 +179,7 @@ async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, address: SocketAddr) -
         Ok(Ok(stream)) => {
             let info = ConnectionInfo::of(stream.get_ref().1);
             let id = info.peer.and_then(|leaf| leaf.spiffe_id());
-            Some(PeerStream { stream, peer: Peer { id, address: Some(address) } })
+            Some(PeerStream { stream, peer: Peer { id } })
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "TLS handshake failed");

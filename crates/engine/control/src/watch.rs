@@ -4,7 +4,7 @@
 //! reported as deleted. A kind that the API does not serve has no objects; it is asked for again, as its definition may come.
 //! The order between kinds is not defined; `Synced` comes once every kind has been listed, before which nothing may be derived.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::StreamExt;
 use kube::{
@@ -24,6 +24,7 @@ use wire_kube::kinds::{KINDS, Kind, KindInfo, Support};
 
 /// Changes that wait for the single writer; a full queue slows the watches down, never loses a change.
 const QUEUE: usize = 4096;
+const RELIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What happened to an object.
 #[derive(Debug)]
@@ -57,7 +58,8 @@ pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change>
 
 async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Sender<Change>, listed: mpsc::Sender<()>) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource_of(info));
-    let mut stream = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let open = || watcher::watcher(api.clone(), watcher::Config::default()).default_backoff().boxed();
+    let mut stream = open();
     let mut known: BTreeSet<(String, String)> = BTreeSet::new();
     let mut relisted: BTreeSet<(String, String)> = BTreeSet::new();
     let mut first_list = true;
@@ -101,6 +103,11 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
             }
             Err(error) => {
                 tracing::warn!(kind = info.kind, %error, "the watch broke and is taken up again");
+                if is_expired(&error) {
+                    // The watcher would ask from the same version for ever; a new one lists first.
+                    tokio::time::sleep(RELIST_PAUSE).await;
+                    stream = open();
+                }
                 Ok(())
             }
         };
@@ -127,6 +134,11 @@ fn is_not_served(error: &watcher::Error) -> bool {
         _ => return false,
     };
     status.code == 404
+}
+
+/// A watch that was refused by HTTP status because its version is too old.
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 fn key_of(object: &DynamicObject) -> (String, String) {

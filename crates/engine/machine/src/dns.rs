@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
@@ -34,16 +35,26 @@ const TTL_SECONDS: u32 = 5;
 const MAX_QUESTIONS: usize = 512;
 /// Largest UDP answer without EDNS.
 const MAX_PLAIN_BYTES: usize = 512;
-/// How long a resolver of the machine gets.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a resolver of the machine gets: less than clients wait, so that they get an answer all the same.
+const FORWARD_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long one gets that did not answer the last time.
+const SILENT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The server.
 #[derive(Debug)]
 pub struct Dns {
     store: Arc<Store>,
     broker: Arc<Broker>,
-    resolvers: Vec<SocketAddr>,
+    resolvers: Vec<Resolver>,
     limit: Arc<Semaphore>,
+}
+
+/// A resolver of the machine.
+#[derive(Debug)]
+struct Resolver {
+    address: SocketAddr,
+    /// It did not answer the last question in time.
+    silent: AtomicBool,
 }
 
 /// What a name is, as far as the cluster knows.
@@ -67,7 +78,13 @@ impl Dns {
         let dns = Arc::new(Self {
             store,
             broker,
-            resolvers,
+            resolvers: resolvers
+                .into_iter()
+                .map(|address| Resolver {
+                    address,
+                    silent: AtomicBool::new(false),
+                })
+                .collect(),
             limit: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         });
         let udp = UdpSocket::bind((DNS_ADDRESS, 53))
@@ -164,16 +181,22 @@ impl Dns {
     }
 
     async fn forward(&self, question: &[u8], udp: bool) -> Option<Vec<u8>> {
-        for resolver in &self.resolvers {
-            let attempt = if udp {
-                timeout(FORWARD_TIMEOUT, self.ask_udp(question, *resolver)).await
+        for Resolver { address, silent } in &self.resolvers {
+            let patience = if silent.load(Ordering::Relaxed) {
+                SILENT_TIMEOUT
             } else {
-                timeout(FORWARD_TIMEOUT, self.ask_tcp(question, *resolver)).await
+                FORWARD_TIMEOUT
             };
+            let attempt = if udp {
+                timeout(patience, self.ask_udp(question, *address)).await
+            } else {
+                timeout(patience, self.ask_tcp(question, *address)).await
+            };
+            silent.store(attempt.is_err(), Ordering::Relaxed);
             match attempt {
                 Ok(Ok(answer)) => return Some(answer),
-                Ok(Err(error)) => tracing::debug!(%error, %resolver, "the resolver did not answer"),
-                Err(_) => tracing::debug!(%resolver, "the resolver did not answer in time"),
+                Ok(Err(error)) => tracing::debug!(%error, %address, "the resolver did not answer"),
+                Err(_) => tracing::debug!(%address, "the resolver did not answer in time"),
             }
         }
         None

@@ -240,7 +240,17 @@ fn bootstrap(context: &Context) -> Result<()> {
         &SERVICES,
         json!({"metadata": meta("istiod"), "spec": {"selector": {"app": "istiod", "istio": "pilot"}, "ports": ports}}),
     )?;
-    create(&DEPLOYMENTS, control_deployment(context, meta("istiod")))
+    let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
+    create(
+        &DEPLOYMENTS,
+        json!({
+            "metadata": meta("istiod"),
+            "spec": {
+                "replicas": 1, "selector": {"matchLabels": {"app": "istiod", "istio": "pilot"}}, "strategy": {"type": "Recreate"},
+                "template": {"metadata": {"labels": labels}, "spec": control_pod(context)},
+            },
+        }),
+    )
 }
 
 fn node() -> Value {
@@ -257,7 +267,8 @@ fn node() -> Value {
     })
 }
 
-fn control_deployment(context: &Context, metadata: Value) -> Value {
+/// The `spec` of the control plane's pod.
+pub fn control_pod(context: &Context) -> Value {
     let state = &context.state;
     let path = |path: std::path::PathBuf| path.display().to_string();
     let (socket, folder) = (path(state.socket()), path(state.control()));
@@ -285,20 +296,13 @@ fn control_deployment(context: &Context, metadata: Value) -> Value {
     }
     let ports = [15_010, 15_012, 15_014, 15_017]
         .map(|port: u16| json!({"containerPort": port, "protocol": "TCP"}));
-    let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
     json!({
-        "metadata": metadata,
-        "spec": {
-            "replicas": 1, "selector": {"matchLabels": {"app": "istiod", "istio": "pilot"}}, "strategy": {"type": "Recreate"},
-            "template": {"metadata": {"labels": labels}, "spec": {
-                "serviceAccountName": "istiod", "volumes": volumes, "terminationGracePeriodSeconds": 5, "enableServiceLinks": false,
-                "containers": [{
-                    "name": "discovery", "image": CONTROL_IMAGE, "env": environment, "volumeMounts": mounts,
-                    "ports": ports,
-                    "securityContext": {"runAsUser": 0, "runAsGroup": 0},
-                    "readinessProbe": {"tcpSocket": {"port": 15_012}, "periodSeconds": 2},
-                }],
-            }},
-        },
+        "serviceAccountName": "istiod", "volumes": volumes, "terminationGracePeriodSeconds": 5, "enableServiceLinks": false,
+        "containers": [{
+            "name": "discovery", "image": CONTROL_IMAGE, "env": environment, "volumeMounts": mounts,
+            "ports": ports,
+            "securityContext": {"runAsUser": 0, "runAsGroup": 0},
+            "readinessProbe": {"tcpSocket": {"port": 15_012}, "periodSeconds": 2},
+        }],
     })
 }

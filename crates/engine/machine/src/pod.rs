@@ -8,6 +8,7 @@ pub mod environment;
 pub mod exec;
 pub mod run;
 pub mod status;
+pub mod trust;
 pub mod volumes;
 
 use std::fs;
@@ -31,7 +32,7 @@ use crate::network::PodNetwork;
 use crate::object;
 use crate::probe;
 use crate::rules::capture::{Capture, Exemption};
-use crate::store::kinds::PODS;
+use crate::store::kinds::{PODS, STATEFUL_SETS};
 use run::{Finished, Stage};
 use status::{ContainerStatus, Doing, Role, containers_of};
 use volumes::{Problem, Volumes};
@@ -185,16 +186,8 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
         && annotations
             .get(TEMPLATE_ANNOTATION)
             .is_some_and(|kind| kind == "sidecar");
-    if annotations
-        .get("sidecar.istio.io/interceptionMode")
-        .is_some_and(|mode| mode == "TPROXY")
-    {
-        context.event(
-            &pod.object,
-            "Warning",
-            "Unsupported",
-            "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used",
-        );
+    for difference in differences(context, &pod.object) {
+        context.event(&pod.object, "Warning", "Unsupported", &difference);
     }
     let exemption = match context.privilege {
         Privilege::Root => Exemption::OwnerAndMark,
@@ -220,6 +213,36 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
     wait_for_volumes(context, pod).await
 }
 
+/// What of a pod is not on one machine as it is on Kubernetes.
+fn differences(context: &Context, pod: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let annotations = object::annotations(pod);
+    if annotations
+        .get("sidecar.istio.io/interceptionMode")
+        .is_some_and(|mode| mode == "TPROXY")
+    {
+        found.push(
+            "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used".into(),
+        );
+    }
+    let owner = object::controller(pod).filter(|owner| object::text(owner, "/kind") == "StatefulSet");
+    let set = owner.and_then(|owner| {
+        let name = object::text(owner, "/name");
+        context
+            .store
+            .find(&STATEFUL_SETS, object::namespace(pod), name)
+    });
+    if let Some(set) = set {
+        for claim in object::list(&set, "/spec/volumeClaimTemplates") {
+            found.push(format!(
+                "volumeClaimTemplates: {} is an empty folder on one machine, and goes with its pod",
+                object::name(claim)
+            ));
+        }
+    }
+    found
+}
+
 /// The volumes of a pod as its worker writes them.
 pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> Volumes<'a> {
     let injected = object::annotations(&pod.object).contains_key(STATUS_ANNOTATION);
@@ -240,6 +263,7 @@ pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> 
         store: &context.store,
         signer: &context.signer,
         owner,
+        private: context.state.root(),
     }
 }
 

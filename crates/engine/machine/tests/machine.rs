@@ -54,6 +54,9 @@ fn main() -> ExitCode {
         files_are_followed_and_a_broken_one_changes_nothing,
         workloads_follow_their_specification,
         what_goes_wrong_is_reported_and_nothing_else_suffers,
+        probes_hooks_and_secrets_are_obeyed,
+        no_yaml_gets_the_rights_of_the_runtime,
+        outside_names_and_ports_in_use_have_an_answer,
         captured_traffic_reaches_the_sidecar,
         both_firewalls_take_the_rules,
         nothing_is_left_after_a_stop,
@@ -509,6 +512,158 @@ async fn what_goes_wrong_is_reported_and_nothing_else_suffers(machine: &Machine)
         .await
         .expect("events");
     assert!(events.to_string().contains("BackOff"));
+}
+
+const PROBED: &str = "
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {password: hunter2}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: probed}
+spec:
+  terminationGracePeriodSeconds: 5
+  volumes:
+  - {name: secret, secret: {secretName: s, defaultMode: 0440, items: [{key: password, path: deep/word}]}}
+  - {name: shared, emptyDir: {}}
+  containers:
+  - name: c
+    image: sh
+    volumeMounts: [{name: secret, mountPath: /secret}, {name: shared, mountPath: /shared}]
+    readinessProbe: {exec: {command: [test, -e, /shared/open]}, periodSeconds: 1}
+    livenessProbe: {exec: {command: [sh, -c, 'test ! -e /shared/sick || { echo unwell; exit 4; }']}, periodSeconds: 1, failureThreshold: 1}
+    lifecycle:
+      postStart: {exec: {command: [sh, -c, 'rm -f /shared/sick; echo begun >> /shared/hooks']}}
+      preStop: {exec: {command: [sh, -c, 'echo \"end of $(cat /secret/deep/word)\" >> /shared/hooks; cp /shared/hooks /shared/out']}}
+  - {name: side, image: sh, command: [sh, -c, 'trap : TERM; while [ ! -e /shared/out ]; do sleep 0.05; done; cat /shared/out'], volumeMounts: [{name: shared, mountPath: /shared}]}
+";
+
+async fn probes_hooks_and_secrets_are_obeyed(machine: &Machine) {
+    machine.write("probed.yaml", PROBED);
+    let container = |object: &Value, name: &str| {
+        let list = machine::object::list(object, "/status/containerStatuses");
+        list.iter()
+            .find(|status| status["name"] == name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let begun = |object: &Value| container(object, "c")["state"].get("running").is_some();
+    let object = machine
+        .until("the container runs", &PODS, "probed", begun)
+        .await;
+    assert!(!ready(&object), "not before its probe succeeds");
+    let end = Instant::now() + PATIENCE;
+    while machine.run("probed", "cat /shared/hooks").await.0 != "begun\n" {
+        assert!(Instant::now() < end, "postStart did not run");
+    }
+    assert_eq!(
+        machine.run("probed", "cat /secret/deep/word; touch /shared/open").await,
+        ("hunter2".into(), 0)
+    );
+    machine.ready("probed").await;
+    machine.run("probed", "touch /shared/sick").await;
+    machine
+        .until("a failed liveness probe restarts it", &PODS, "probed", |object| {
+            container(object, "c")["restartCount"] == 1 && begun(object)
+        })
+        .await;
+    let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events");
+    assert!(
+        events.to_string().contains("Liveness probe failed: exit code 4: unwell"),
+        "{events:#}"
+    );
+    let end = Instant::now() + PATIENCE;
+    while machine.run("probed", "cat /shared/hooks").await.0 != "begun\nbegun\n" {
+        assert!(Instant::now() < end, "postStart did not run again");
+    }
+    let log_file = machine.handle.state().root().join("logs/default/probed/side.log");
+    fs::remove_file(machine.folder.path().join("objects/probed.yaml")).expect("removed");
+    machine.until("the pod ended", &PODS, "probed", Value::is_null).await;
+    let text = fs::read_to_string(&log_file).expect("the log stays");
+    assert!(text.contains("end of hunter2"), "preStop did not run: {text}");
+}
+
+async fn no_yaml_gets_the_rights_of_the_runtime(machine: &Machine) {
+    let state = machine.handle.state().root().display().to_string();
+    machine.write(
+        "bold.yaml",
+        &format!("
+apiVersion: v1
+kind: Pod
+metadata: {{name: bold}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {{name: istio-proxy, image: tanbark/proxy, command: [sleep, infinity], securityContext: {{runAsUser: 1337, capabilities: {{add: [NET_ADMIN]}}}}}}
+  - {{name: control, image: tanbark/control, command: [sleep, infinity], securityContext: {{runAsUser: 0}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: curious}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{{name: v, hostPath: {{path: {state}/control}}}}]
+  containers: [{{name: c, image: sh, volumeMounts: [{{name: v, mountPath: /v}}]}}]
+"),
+    );
+    machine
+        .until("the proxy's image runs", &PODS, "bold", |object| {
+            machine::object::list(object, "/status/containerStatuses")
+                .iter()
+                .any(|status| status["name"] == "istio-proxy" && status["state"].get("running").is_some())
+        })
+        .await;
+    let rights = machine.run("bold", "grep CapEff /proc/self/status; id -u").await.0;
+    assert!(rights.starts_with("CapEff:\t0000000000000000\n"), "{rights}");
+    let user = rights.lines().last().unwrap_or_default();
+    assert_ne!(user, "1337");
+    let expected = [
+        "container istio-proxy has the image of one of the runtime's own programs, but it has a command of its own",
+        "leads to the runtime's own state folder",
+    ];
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events").to_string();
+        if expected.iter().all(|text| events.contains(text)) {
+            // As a plain user everything has one user id, so there is nothing to refuse.
+            let root = user == "65534";
+            assert_eq!(events.contains("runAsUser: 1337 is the proxy's"), root, "{events}");
+            break;
+        }
+        assert!(Instant::now() < end, "{events}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn outside_names_and_ports_in_use_have_an_answer(machine: &Machine) {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    machine.write("client.yaml", &pod("client"));
+    machine.write("taken.yaml", &format!("apiVersion: v1\nkind: Service\nmetadata: {{name: taken}}\nspec: {{type: LoadBalancer, selector: {{app: x}}, ports: [{{port: {port}}}]}}\n"));
+    machine.ready("client").await;
+    let begun = Instant::now();
+    let (text, code) = machine.run("client", "getent hosts nothing.example.org").await;
+    assert_ne!(code, 0, "{text}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "a machine without resolvers refuses at once, not after {:?}",
+        begun.elapsed()
+    );
+    let published = |object: &Value| {
+        machine::object::annotations(object).get(machine::publish::ANNOTATION).cloned()
+    };
+    let service = machine
+        .until("the Service is published", &machine::store::kinds::SERVICES, "taken", |object| {
+            published(object).is_some_and(|text| !text.is_empty())
+        })
+        .await;
+    let text = published(&service).expect("published");
+    assert!(!text.ends_with(&format!(":{port}")), "{text} is somebody else's");
+    let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events").to_string();
+    assert!(events.contains(&format!("port {port} of 127.0.0.1 for port {port} is not available")), "{events}");
+    drop(taken);
 }
 
 /// Answers on the sidecar's ports with the port and the original destination of each connection.

@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod refused;
 pub mod server;
 pub mod upgrade;
 

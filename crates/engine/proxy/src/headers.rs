@@ -46,6 +46,8 @@ pub mod names {
         X_ENVOY_ORIGINAL_PATH "x-envoy-original-path";
         X_ENVOY_ORIGINAL_URL "x-envoy-original-url";
         X_ENVOY_OVERLOADED "x-envoy-overloaded";
+        X_ENVOY_DROP_OVERLOAD "x-envoy-drop-overload";
+        X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD "x-envoy-unconditional-drop-overload";
         X_ENVOY_PEER_METADATA "x-envoy-peer-metadata";
         X_ENVOY_PEER_METADATA_ID "x-envoy-peer-metadata-id";
         X_ENVOY_RETRIABLE_HEADER_NAMES "x-envoy-retriable-header-names";

@@ -19,7 +19,7 @@ use proxy_config::{
     listener::{ListenAddress, ListenerFilterKind},
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use stdx::Drain;
+use stdx::{Clock, Drain};
 use telemetry::record::{Kind, Record, ResponseFlags};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -36,7 +36,7 @@ use crate::{
     inspect,
     publish::{Config, LiveChain, LiveListener, LiveTerminal},
     report::{
-        self, Finished,
+        Finished,
         downstream::{ListenerCount, OpenConnection},
     },
     tcp,
@@ -280,7 +280,7 @@ async fn handle(
         tls: None,
         accepted: worker.live.clock.now(),
     };
-    let stream = secure(stream, &mut connection).await?;
+    let stream = secure(stream, &mut connection, &*worker.live.clock).await?;
     let connection = Arc::new(connection);
     match network::on_connection(&connection, &worker) {
         Verdict::Continue => terminal(stream, connection, worker).await,
@@ -438,7 +438,6 @@ fn refused(
         config,
         route: None,
         cluster: None,
-        metadata: &report::NO_METADATA,
         trace: None,
         is_counted: false,
     });

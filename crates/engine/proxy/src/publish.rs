@@ -33,6 +33,7 @@ mod cluster;
 mod counts;
 mod listener;
 
+pub(crate) use cluster::MILLION;
 pub use cluster::{HostState, LiveCluster, LiveEndpoint};
 pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTerminal};
 

@@ -20,6 +20,7 @@ pub mod downstream;
 pub mod edges;
 pub mod gauges;
 pub mod log_files;
+mod metadata;
 pub mod opened;
 pub mod reports;
 
@@ -35,11 +36,9 @@ pub struct Finished<'a> {
     pub config: &'a Config,
     pub route: Option<&'a Matched>,
     pub cluster: Option<&'a LiveCluster>,
-    /// Dynamic metadata that filters set.
-    pub metadata: &'a proxy_config::metadata::Metadata,
     /// `None`: TCP.
     pub trace: Option<&'a Trace>,
-    /// A TCP connection that [`Reporter::opened`] counts.
+    /// Istio's metrics have it already (a TCP connection that [`Reporter::opened`] counts), or never see it (what the codec refused).
     pub is_counted: bool,
 }
 
@@ -100,6 +99,7 @@ pub fn finish(x: &mut Exchange) {
         record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
     }
     record.request_headers = Some(std::mem::take(&mut x.head.headers));
+    record.dynamic_metadata = metadata::of(&x.metadata);
     x.http.metrics.ended(&x.record);
     x.worker.reporter.report(Finished {
         record: &x.record,
@@ -109,7 +109,6 @@ pub fn finish(x: &mut Exchange) {
         config: &x.config,
         route: x.route.as_ref(),
         cluster: x.cluster.as_deref(),
-        metadata: &x.metadata,
         trace: Some(&x.trace),
         is_counted: false,
     });
@@ -136,7 +135,3 @@ pub fn abandoned(x: &mut Exchange) {
         .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
     x.record.response_code_details = Some("downstream_remote_disconnect".into());
 }
-
-/// What TCP connections have, as no filter sets any.
-pub(crate) static NO_METADATA: std::sync::LazyLock<proxy_config::metadata::Metadata> =
-    std::sync::LazyLock::new(proxy_config::metadata::Metadata::default);

@@ -32,9 +32,11 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
         Ok(()) => {
             choose_route(&mut x);
             trace::begin(&mut x);
-            match filters::on_request(&mut x).await {
-                Flow::Respond(reply) => reply, // not an error
-                Flow::Continue => answer(&mut x).await,
+            let overdue = overdue(&x);
+            tokio::select! {
+                biased;
+                reply = respond(&mut x) => reply,
+                () = overdue => Reply::local(&mut x, StatusCode::REQUEST_TIMEOUT, "request timeout", "request_overall_timeout"),
             }
         }
     };
@@ -57,6 +59,33 @@ pub fn choose_route(x: &mut Exchange) {
     if let Some((name, weighted)) = choose_cluster(&forward.target, &x.head.headers, x.random) {
         x.weighted = weighted;
         x.cluster = config.clusters.get(&name).cloned();
+    }
+}
+
+/// What the filters answer, or else the route.
+async fn respond(x: &mut Exchange) -> Reply {
+    match filters::on_request(x).await {
+        Flow::Respond(reply) => reply, // not an error
+        Flow::Continue => answer(x).await,
+    }
+}
+
+/// Resolves when the request's body takes longer than the connection manager lets it (`request_timeout`).
+fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
+    let limit = x.http.config.timeouts.request;
+    // The timer is set only for a request that has not come whole.
+    let waits = limit
+        .filter(|limit| !limit.is_zero() && !x.body.is_empty())
+        .map(|limit| (x.started + limit, x.body.clone()));
+    async move {
+        let Some((end, body)) = waits else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            biased;
+            () = body.complete() => std::future::pending().await,
+            () = tokio::time::sleep_until(end.into()) => {}
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     connection::Connection,
     filters::{network, peer_metadata},
     publish::{Config, LiveCluster, LiveEndpoint},
-    report::{self, Finished, opened::Opened},
+    report::{Finished, opened::Opened},
     route::draw,
     upstream::{
         breaker::{Guard, Resource},
@@ -378,7 +378,6 @@ impl Session {
             config: &self.config,
             route: None,
             cluster: self.cluster.as_deref(),
-            metadata: &report::NO_METADATA,
             trace: None,
             is_counted,
         }

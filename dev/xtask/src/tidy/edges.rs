@@ -39,7 +39,8 @@ const EDGES: &[(&str, &[&str])] = &[
     // development and samples
     ("testkit", &[]),
     ("xtask", &[]),
-    ("acceptance", &[]),
+    ("meaning", &["ingest", "mesh-model", "proxy", "proxy-config", "telemetry", "wire-envoy", "wire-kube", "xds-decode", "xds-encode"]),
+    ("acceptance", &["testkit"]),
     ("bookinfo", &[]),
     ("echo", &[]),
 ];

@@ -318,8 +318,10 @@ impl Store {
     }
 
     fn add_listed(&self, entry: &Entry, service: &Service, ports: &mut Ports) {
-        for endpoint in &entry.endpoints {
-            self.add_entry_endpoint(service, endpoint, "", ports);
+        for (index, endpoint) in entry.endpoints.iter().enumerate() {
+            // What istiod calls an address that has no object of its own.
+            let name = format!("{}-{index}", service.meta.object.name);
+            self.add_entry_endpoint(service, endpoint, &name, ports);
         }
         let resolved = matches!(
             service.resolution,
@@ -339,7 +341,7 @@ impl Store {
                 weight: 1,
                 service_account: "".into(),
             };
-            self.add_entry_endpoint(service, &itself, "", ports);
+            self.add_entry_endpoint(service, &itself, &service.meta.object.name, ports);
         }
     }
 

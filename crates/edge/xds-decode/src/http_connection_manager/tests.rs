@@ -32,7 +32,6 @@ fn what_is_not_said_has_envoys_defaults() {
     assert_eq!(found.forward_client_cert, ForwardClientCert::Sanitize);
     assert_eq!(found.timeouts.stream_idle, Some(Duration::from_secs(300)));
     assert_eq!(found.timeouts.idle, Some(Duration::from_secs(3600)));
-    assert_eq!(found.timeouts.delayed_close, Some(Duration::from_secs(1)));
     assert_eq!(found.max_request_headers_kb, 60);
     assert!(found.request_id.generate && found.request_id.use_for_sampling);
     assert_eq!(

@@ -7,10 +7,9 @@ use wire_envoy::pb::{
     self,
     envoy::extensions::retry::{
         host::previous_hosts::v3::PreviousHostsPredicate,
-        priority::previous_priorities::v3::PreviousPrioritiesConfig,
     },
     route::retry_policy::{
-        RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+        RetryBackOff, RetryHostPredicate, retry_host_predicate,
     },
 };
 

@@ -27,7 +27,7 @@ fn request(asked_id: &str, seconds: i64) -> Request<IstioCertificateRequest> {
     let key = PrivateKey::generate().expect("a key");
     let asked = SigningRequest::new(&key, &SpiffeId::parse(asked_id).expect("an id")).expect("a request");
     let mut request = Request::new(IstioCertificateRequest { csr: asked.as_pem().to_owned(), validity_duration: seconds, metadata: None });
-    request.extensions_mut().insert(Peer { id: Some(SpiffeId::parse(OWN).expect("an id")), address: None });
+    request.extensions_mut().insert(Peer { id: Some(SpiffeId::parse(OWN).expect("an id")) });
     request
 }
 

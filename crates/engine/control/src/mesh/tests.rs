@@ -28,6 +28,7 @@ fn settings() -> Settings {
         root_namespace: "istio-system".into(),
         cluster_domain: "cluster.local".into(),
         listen: Listen { secure: any, plaintext: None, monitoring: any, http: any },
+        mesh: None,
         workload_ttl: Duration::from_secs(24 * 3600),
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::environment::{Environment, Missing, add_own, expand, service_links};
 use super::status::{Doing, Ended};
+use super::trust::{self, Own, Trust};
 use super::{Pod, Process, exec};
 use crate::container::{
     Command, Entry, NAMESPACE_DESCRIPTOR, NET_ADMIN, NET_BIND_SERVICE, SPEC_DESCRIPTOR,
@@ -28,6 +29,7 @@ use crate::logs::LogFile;
 use crate::namespaces::Privilege;
 use crate::network::PodNetwork;
 use crate::object;
+use crate::rules::capture::PROXY_ID;
 use crate::probe::{self, Timing};
 use crate::processes::{Exit, signal};
 
@@ -94,6 +96,11 @@ pub fn starts_again(policy: &str, code: i32) -> bool {
     }
 }
 
+/// Whether an application may be this user or group.
+fn is_granted(number: u32) -> bool {
+    number != 0 && number != PROXY_ID
+}
+
 struct Started {
     pid: i32,
     ended: oneshot::Receiver<Exit>,
@@ -104,6 +111,10 @@ impl Job {
     /// Runs until the policy or the pod says that it is over.
     pub async fn run(self, mut stage: watch::Receiver<Stage>) -> Finished {
         let mut failures = 0;
+        for difference in self.differences() {
+            self.context
+                .event(&self.pod.object, "Warning", "Unsupported", &difference);
+        }
         loop {
             if *stage.borrow() != Stage::Run {
                 return Finished::Failed;
@@ -237,6 +248,7 @@ impl Job {
         environment.insert("HOME".into(), "/".into());
         environment.insert("HOSTNAME".into(), object::name(&self.pod.object).into());
         environment.extend(resolved.environment);
+        let own = environment.clone();
         if self
             .pod
             .object
@@ -257,8 +269,12 @@ impl Job {
             &self.context.store,
         )
         .map_err(Unresolved::Missing)?;
-        let trusted = image.starts_with("tanbark/");
-        if trusted {
+        let trust = self.trust().unwrap_or(Trust::Application);
+        if trust != Trust::Application {
+            let foreign = trust::clean(&mut environment, &own);
+            if !foreign.is_empty() {
+                tracing::warn!(container = self.name(), ?foreign, "variables are not passed on to the runtime's own program");
+            }
             for (name, value) in &self.context.options.environment {
                 if name.starts_with("RUST_") || name.starts_with("TANBARK_") {
                     environment
@@ -279,44 +295,54 @@ impl Job {
                 .collect(),
             environment: environment.into_iter().collect(),
             directory,
-            identity: self.identity(trusted),
-            capabilities: self.capabilities(trusted),
+            identity: self.identity(trust),
+            capabilities: self.capabilities(trust),
         })
     }
 
-    /// Root without capabilities could still write what belongs to root, so only our own programs may be it.
-    fn identity(&self, trusted: bool) -> Option<(u32, u32)> {
+    /// Whose program this is; an error says why a container with an image of ours is not trusted.
+    fn trust(&self) -> Result<Trust, String> {
+        let options = &self.context.options;
+        let mut programs = vec![options.proxy_program.as_path()];
+        programs.extend(options.envoy_program.as_deref());
+        let own = Own {
+            control: &crate::init::control_pod(&self.context),
+            proxy: options.proxy,
+            programs: &programs,
+        };
+        trust::of(&self.pod.object, &self.container, &own)
+    }
+
+    /// `runAsUser` or `runAsGroup` of the container, else of the pod.
+    fn wanted(&self, name: &str) -> Option<u32> {
+        let own = object::number(&self.container, &format!("/securityContext/{name}"));
+        let pod = || object::number(&self.pod.object, &format!("/spec/securityContext/{name}"));
+        own.or_else(pod)
+            .and_then(|number| u32::try_from(number).ok())
+    }
+
+    /// Root without capabilities could still write what belongs to root, and what is the proxy's user or group is past the
+    /// capture, so only our own programs may be these.
+    fn identity(&self, trust: Trust) -> Option<(u32, u32)> {
         if self.context.privilege == Privilege::User {
             return None;
         }
-        let number = |name: &str| {
-            let own = object::number(&self.container, &format!("/securityContext/{name}"));
-            let number = own.or_else(|| {
-                object::number(&self.pod.object, &format!("/spec/securityContext/{name}"))
-            });
-            number
-                .and_then(|number| u32::try_from(number).ok())
-                .filter(|number| trusted || *number != 0)
-        };
-        Some((
-            number("runAsUser").unwrap_or(NOBODY),
-            number("runAsGroup").unwrap_or(NOBODY),
-        ))
+        let number = |name: &str| self.wanted(name).filter(|number| is_granted(*number));
+        Some(match trust {
+            Trust::Control => (0, 0),
+            Trust::Proxy => (PROXY_ID, PROXY_ID),
+            Trust::Application => (
+                number("runAsUser").unwrap_or(NOBODY),
+                number("runAsGroup").unwrap_or(NOBODY),
+            ),
+        })
     }
 
-    fn capabilities(&self, trusted: bool) -> Vec<u8> {
-        let added = object::list(&self.container, "/securityContext/capabilities/add");
-        if !trusted {
-            if !added.is_empty() {
-                let message = format!(
-                    "container {}: securityContext.capabilities.add is not granted on one machine",
-                    self.name()
-                );
-                self.context
-                    .event(&self.pod.object, "Warning", "Unsupported", &message);
-            }
+    fn capabilities(&self, trust: Trust) -> Vec<u8> {
+        if trust == Trust::Application {
             return Vec::new();
         }
+        let added = object::list(&self.container, "/securityContext/capabilities/add");
         let known = [
             ("NET_ADMIN", NET_ADMIN),
             ("NET_BIND_SERVICE", NET_BIND_SERVICE),
@@ -326,6 +352,36 @@ impl Job {
             .filter(|(name, _)| added.iter().any(|added| added == name))
             .map(|(_, number)| *number)
             .collect()
+    }
+
+    /// What of the container's wishes is not granted.
+    fn differences(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let name = self.name();
+        match self.trust() {
+            Ok(Trust::Application) => {}
+            Ok(_) => return found,
+            Err(why) => found.push(format!(
+                "container {name} has the image of one of the runtime's own programs, but {why}: it runs as an application, without their rights"
+            )),
+        }
+        for field in ["runAsUser", "runAsGroup"] {
+            let Some(number) = self.wanted(field) else {
+                continue;
+            };
+            if self.context.privilege == Privilege::Root && !is_granted(number) {
+                let whose = if number == PROXY_ID { "the proxy's, past the capture" } else { "the machine's root" };
+                found.push(format!(
+                    "container {name}: {field}: {number} is {whose}, and not granted on one machine; it is {NOBODY}"
+                ));
+            }
+        }
+        if !object::list(&self.container, "/securityContext/capabilities/add").is_empty() {
+            found.push(format!(
+                "container {name}: securityContext.capabilities.add is not granted on one machine"
+            ));
+        }
+        found
     }
 
     async fn run_once(&self, command: Command, stage: &mut watch::Receiver<Stage>) -> Ended {
@@ -548,7 +604,9 @@ impl Job {
             object::namespace(&self.pod.object),
             object::name(&self.pod.object),
         );
-        let mounts = super::volumes(&self.context, &self.pod, &network).mounts(&self.container)?;
+        let trust = self.trust().unwrap_or(Trust::Application);
+        let volumes = super::volumes(&self.context, &self.pod, &network);
+        let mounts = volumes.mounts(&self.container, trust)?;
         let scratch = self.pod.folder.join("root").join(self.name());
         let spec = Entry::Start(StartSpec {
             command,

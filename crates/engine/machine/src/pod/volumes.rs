@@ -13,9 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use super::environment::{Missing, data_of, pod_field};
+use super::trust::Trust;
 use crate::container::Mount;
 use crate::error::{Context, Error, Result};
-use crate::network::BRIDGE_ADDRESS;
 use crate::object;
 use crate::store::Store;
 use crate::store::kinds::SERVICE_ACCOUNTS;
@@ -39,6 +39,8 @@ pub struct Volumes<'a> {
     pub signer: &'a Signer,
     /// Owner of the files, where users are told apart.
     pub owner: Option<(u32, u32)>,
+    /// The runtime's state folder, which no pod but the control plane's may see.
+    pub private: &'a Path,
 }
 
 /// Why volumes are not written.
@@ -255,7 +257,7 @@ impl Volumes<'_> {
     }
 
     /// What a container sees.
-    pub fn mounts(&self, container: &Value) -> Result<Vec<Mount>> {
+    pub fn mounts(&self, container: &Value, trust: Trust) -> Result<Vec<Mount>> {
         let etc = self.folder.join("etc");
         let own = |name: &str| Mount {
             source: etc.join(name),
@@ -273,7 +275,14 @@ impl Volumes<'_> {
             })?;
             let mut source = match object::text(volume, "/hostPath/path") {
                 "" => self.folder.join("volumes").join(safe(name)?),
-                path => PathBuf::from(path),
+                path => {
+                    if trust != Trust::Control && self.is_private(Path::new(path)) {
+                        return Err(Error::Configuration(format!(
+                            "volume {name}: hostPath {path} leads to the runtime's own state folder, which pods may not have"
+                        )));
+                    }
+                    PathBuf::from(path)
+                }
             };
             let part = object::text(wanted, "/subPath");
             if !part.is_empty() {
@@ -295,6 +304,13 @@ impl Volumes<'_> {
         // Parents before what lies inside of them.
         mounts.sort_by_key(|mount| mount.target.components().count());
         Ok(mounts)
+    }
+
+    /// Whether a path of the machine lies in the state folder or around it.
+    fn is_private(&self, path: &Path) -> bool {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let (path, private) = (real(path), real(self.private));
+        path.starts_with(&private) || private.starts_with(&path)
     }
 }
 
@@ -382,7 +398,6 @@ fn resolv_conf(pod: &Value) -> String {
             format!("{name}:{value}")
         });
     }
-    let _ = BRIDGE_ADDRESS;
     let mut text = String::new();
     for server in servers.iter().take(3) {
         text.push_str(&format!("nameserver {server}\n"));
@@ -422,6 +437,7 @@ mod tests {
             store: &store,
             signer: &signer,
             owner: None,
+            private: Path::new("/nowhere"),
         };
         assert!(
             matches!(volumes.write(), Err(Problem::Waiting(Missing(text))) if text == "configmap \"m\" not found")
@@ -447,6 +463,38 @@ mod tests {
             .expect("changed");
         volumes.write().expect("written");
         assert_eq!((read("v/a").as_deref(), read("v/b")), (Some("3"), None));
+    }
+
+    #[test]
+    fn the_state_folder_is_not_given_to_pods() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state");
+        fs::create_dir_all(state.join("control")).expect("a folder");
+        fs::create_dir(folder.path().join("other")).expect("a folder");
+        std::os::unix::fs::symlink(&state, folder.path().join("link")).expect("a link");
+        let signer = Signer::open(&folder.path().join("key")).expect("a key");
+        let store = Store::default();
+        let mounts = |path: &Path, trust| {
+            let pod = json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": path}}]}});
+            let volumes = Volumes {
+                pod: &pod,
+                address: Ipv4Addr::LOCALHOST,
+                folder: folder.path(),
+                store: &store,
+                signer: &signer,
+                owner: None,
+                private: &state,
+            };
+            let container = json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+            volumes.mounts(&container, trust).map(drop)
+        };
+        let root = folder.path();
+        for path in [root, &state, &state.join("control"), &root.join("link")] {
+            mounts(path, Trust::Application).expect_err("refused");
+            mounts(path, Trust::Proxy).expect_err("refused");
+            mounts(path, Trust::Control).expect("its own");
+        }
+        mounts(&root.join("other"), Trust::Application).expect("another folder");
     }
 
     #[test]

@@ -112,7 +112,7 @@ kinds! {
     TLS_ROUTES: "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" "tlsroutes" [] Namespaced Obeyed;
     TCP_ROUTES: "gateway.networking.k8s.io" ["v1", "v1alpha2"] "TCPRoute" "tcproutes" [] Namespaced Obeyed;
     UDP_ROUTES: "gateway.networking.k8s.io" ["v1", "v1alpha2"] "UDPRoute" "udproutes" [] Namespaced Obeyed;
-    REFERENCE_GRANTS: "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" "referencegrants" ["refgrant"] Namespaced Obeyed;
+    REFERENCE_GRANTS: "gateway.networking.k8s.io" ["v1", "v1beta1", "v1alpha2"] "ReferenceGrant" "referencegrants" ["refgrant"] Namespaced Obeyed;
     BACKEND_TLS_POLICIES: "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" "backendtlspolicies" ["btlspolicy"] Namespaced Obeyed;
     LISTENER_SETS: "gateway.networking.k8s.io" ["v1"] "ListenerSet" "listenersets" ["lset"] Namespaced Obeyed;
     BACKEND_TRAFFIC_POLICIES: "gateway.networking.x-k8s.io" ["v1alpha1"] "XBackendTrafficPolicy" "xbackendtrafficpolicies" [] Namespaced Obeyed;
@@ -238,6 +238,24 @@ mod tests {
             "/apis/apps/v1/namespaces/a/deployments/b"
         );
         assert_eq!(NODES.path(Some("a"), None), "/api/v1/nodes");
+    }
+
+    #[test]
+    fn what_the_control_plane_knows_is_served_under_its_newest_version() {
+        for info in wire_kube::kinds::KINDS {
+            if info.support == wire_kube::kinds::Support::RuntimeOnly {
+                continue;
+            }
+            let kind = by_object(&info.api_version(), info.kind)
+                .unwrap_or_else(|| panic!("{} {} is not served", info.api_version(), info.kind));
+            let namespaced = info.scope == wire_kube::kinds::Scope::Namespaced;
+            assert_eq!(
+                (kind.plural, kind.versions, kind.namespaced()),
+                (info.plural, info.versions, namespaced),
+                "{}",
+                info.kind
+            );
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, refused};
 use crate::{
     connection::Connection,
     exchange::{Exchange, body::RequestSource, is_grpc},
@@ -39,10 +39,10 @@ const MAX_CONCURRENT_STREAMS: u32 = 1024;
 const MIN_HEAD_BYTES: usize = 8192;
 
 /// What all requests of a connection share.
-struct Session {
-    worker: Arc<Worker>,
-    connection: Arc<Connection>,
-    http: Arc<LiveHttp>,
+pub(super) struct Session {
+    pub(super) worker: Arc<Worker>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) http: Arc<LiveHttp>,
     /// Requests that began, and those that have ended; both only grow.
     begun: AtomicU64,
     ended: AtomicU64,
@@ -75,16 +75,19 @@ pub async fn run<S>(
         service_fn(move |request| one(session.clone(), request))
     };
     let io = TokioIo::new(stream);
-    if is_http2 {
+    let ended = if is_http2 {
         let connection = http2_builder(&config).serve_connection(io, service);
         let mut connection = pin!(connection);
-        drive(&mut connection, &session, |c| c.graceful_shutdown()).await;
+        drive(&mut connection, &session, |c| c.graceful_shutdown()).await
     } else {
         let connection = http1_builder(&config)
             .serve_connection(io, service)
             .with_upgrades();
         let mut connection = pin!(connection);
-        drive(&mut connection, &session, |c| c.graceful_shutdown()).await;
+        drive(&mut connection, &session, |c| c.graceful_shutdown()).await
+    };
+    if let Err(error) = ended {
+        refused::note(&error, is_http2, &session);
     }
 }
 
@@ -130,9 +133,13 @@ impl Drop for Ended {
 }
 
 /// Runs the codec to its end; asks it to finish when the chain drains, when nothing happened for the idle time, or when it is too old.
-async fn drive<C, E>(connection: &mut Pin<&mut C>, session: &Session, finish: impl Fn(Pin<&mut C>))
+async fn drive<C>(
+    connection: &mut Pin<&mut C>,
+    session: &Session,
+    finish: impl Fn(Pin<&mut C>),
+) -> Result<(), hyper::Error>
 where
-    C: Future<Output = Result<(), E>>,
+    C: Future<Output = Result<(), hyper::Error>>,
 {
     let timeouts = &session.http.config.timeouts;
     let draining = session.connection.chain.draining();
@@ -143,7 +150,7 @@ where
     let limit = loop {
         tokio::select! {
             biased;
-            _ = connection.as_mut() => return,
+            ended = connection.as_mut() => return ended,
             () = &mut draining => break session.worker.settings.drain_time,
             () = session.full.notified() => break session.worker.settings.drain_time,
             () = &mut old => break timeouts.drain.unwrap_or(session.worker.settings.drain_time),
@@ -159,7 +166,9 @@ where
     };
     finish(connection.as_mut());
     // What does not end by itself in that time is closed.
-    let _ = tokio::time::timeout(limit, connection.as_mut()).await;
+    tokio::time::timeout(limit, connection.as_mut())
+        .await
+        .unwrap_or(Ok(()))
 }
 
 async fn sleep_or_never(limit: Option<Duration>) {

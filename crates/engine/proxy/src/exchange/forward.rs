@@ -32,7 +32,7 @@ use crate::{
     balance::{self, Pick, PickFacts, hash},
     codec::ResetReason,
     headers::{self, names::*, upstream},
-    publish::{LiveCluster, LiveEndpoint},
+    publish::{LiveCluster, LiveEndpoint, MILLION},
     upstream::{
         breaker::{Guard, Resource},
         dynamic_forward,

@@ -253,12 +253,8 @@ impl LiveHttp {
 fn needs(config: &HttpConnectionManager) -> Needs {
     let mut needs = Needs::default();
     for log in config.access_logs.iter() {
-        match &log.sink {
-            AccessLogSink::File { format, .. } => needs.merge(&format.needs()),
-            AccessLogSink::OpenTelemetry { body, .. } => {
-                body.iter().for_each(|body| needs.merge(&body.needs()))
-            }
-        }
+        let AccessLogSink::File { format, .. } = &log.sink;
+        needs.merge(&format.needs());
         log.filter
             .iter()
             .for_each(|filter| filter.add_needs(&mut needs));

@@ -47,6 +47,8 @@ block! {
         Status4xx "downstream_rq_4xx",
         Status5xx "downstream_rq_5xx",
         Timeouts "downstream_rq_timeout",
+        HeaderTimeouts "downstream_rq_header_timeout",
+        ProtocolErrors "downstream_cx_protocol_error",
         IdleTimeouts "downstream_rq_idle_timeout",
         Resets "downstream_rq_rx_reset",
         TooLong "downstream_rq_max_duration_reached",
@@ -129,7 +131,7 @@ impl HttpMetrics {
         }
     }
 
-    fn count(&self, what: HttpCount) {
+    pub(crate) fn count(&self, what: HttpCount) {
         self.counters.inc(what as usize);
     }
 

@@ -68,6 +68,9 @@ impl Edges {
 
     /// Counts a finished request or connection, if its chain has the statistics filter.
     pub fn count(&self, finished: &Finished<'_>) {
+        if finished.is_counted {
+            return;
+        }
         let Some(config) = stats_filter(finished) else {
             return;
         };
@@ -87,7 +90,6 @@ impl Edges {
                     );
                 }
             }
-            Kind::Tcp if finished.is_counted => {}
             Kind::Tcp => {
                 let series = self.shard.tcp(&plan, &edge, record);
                 series.opened();

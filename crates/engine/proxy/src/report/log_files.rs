@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use telemetry::stats::Counter;
 
 /// Lines that may wait for one file.
-const QUEUE: usize = 1 << 14;
+const QUEUE: usize = 4096;
 
 pub struct LogFiles {
     files: Mutex<HashMap<Arc<str>, SyncSender<Message>>>,

@@ -5,10 +5,7 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -16,7 +13,6 @@ use proxy_config::{
     access_log::{AccessLog, AccessLogSink},
     bootstrap::Node,
     listener::TrafficDirection,
-    metadata::{Metadata, Value},
     tracing::{CustomTag, CustomTagValue, Tracing, TracingProvider},
 };
 use stdx::Rng;
@@ -63,7 +59,6 @@ pub struct Reports {
     /// Settings of the connection manager's tracing that was used last, which nearly always is the next one too.
     settings: Mutex<Option<(Arc<Tracing>, Arc<Prepared>)>>,
     local: Arc<Peer>,
-    complained: AtomicBool,
 }
 
 impl Reports {
@@ -75,7 +70,6 @@ impl Reports {
             edges,
             settings: Mutex::default(),
             local,
-            complained: AtomicBool::new(false),
         }
     }
 
@@ -87,18 +81,10 @@ impl Reports {
         {
             return;
         }
-        match &log.sink {
-            AccessLogSink::File { path, format } => {
-                let mut line = String::with_capacity(512);
-                format.write(record, &mut line);
-                self.shared.files.write(path, line);
-            }
-            AccessLogSink::OpenTelemetry { cluster, .. } => {
-                if !self.complained.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%cluster, "access logs over OpenTelemetry are not supported; nothing is sent");
-                }
-            }
-        }
+        let AccessLogSink::File { path, format } = &log.sink;
+        let mut line = String::with_capacity(512);
+        format.write(record, &mut line);
+        self.shared.files.write(path, line);
     }
 
     fn trace(&self, finished: &Finished<'_>, record: &Record) {
@@ -225,12 +211,12 @@ impl Reports {
 
 impl Reporter for Reports {
     fn report(&self, finished: Finished<'_>) {
-        let record = with_metadata(finished.record, finished.metadata);
+        let record = finished.record;
         for log in finished.access_logs {
-            self.log(log, &record);
+            self.log(log, record);
         }
         self.edges.count(&finished);
-        self.trace(&finished, &record);
+        self.trace(&finished, record);
     }
 
     fn opened(&self, finished: Finished<'_>) -> Option<Opened> {
@@ -245,39 +231,6 @@ fn with_formats(mut span: Span, formats: &[FormatTag], record: &Record) -> Span 
         span.tags.push((Cow::Owned(name.to_string()), value));
     }
     span
-}
-
-/// The record with what filters told, when they told something.
-fn with_metadata<'a>(record: &'a Record, metadata: &Metadata) -> Cow<'a, Record> {
-    if metadata.is_empty() {
-        return Cow::Borrowed(record);
-    }
-    let map = metadata
-        .0
-        .iter()
-        .map(|(filter, value)| (filter.to_string(), json(value)))
-        .collect();
-    Cow::Owned(Record {
-        dynamic_metadata: Some(Box::new(map)),
-        ..record.clone()
-    })
-}
-
-fn json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Bool(b) => (*b).into(),
-        Value::Number(n) if n.fract() == 0.0 && n.abs() < 9e15 => (*n as i64).into(),
-        Value::Number(n) => (*n).into(),
-        Value::String(s) => (**s).into(),
-        Value::List(items) => items.iter().map(json).collect(),
-        Value::Struct(fields) => serde_json::Value::Object(
-            fields
-                .iter()
-                .map(|(key, value)| (key.to_string(), json(value)))
-                .collect(),
-        ),
-    }
 }
 
 fn custom_tag(tag: &CustomTag, variables: &HashMap<String, String>) -> Option<trace::CustomTag> {
