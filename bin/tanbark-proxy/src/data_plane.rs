@@ -23,10 +23,9 @@ use proxy::{
     filters::peer_metadata::Own,
     report::{
         log_files::LogFiles,
-        reports::{Reports, Shared},
+        reports::{ExportedSpan, Node, Reports, Shared},
     },
 };
-use proxy_config::tracing::TracingProvider;
 use stdx::{Drain, DrainTrigger, SystemClock, SystemRng, drain};
 use telemetry::{
     istio_metrics::{self, IstioMetrics},
@@ -59,10 +58,9 @@ struct Plan {
     fixed: Static,
     doors: Vec<(SocketAddr, Door)>,
     workers: usize,
-    drain: Duration,
+    traffic: proxy::Settings,
     termination_drain: Duration,
     application: Option<Application>,
-    default_tracer: Option<Arc<TracingProvider>>,
     shown: Shown,
 }
 
@@ -104,12 +102,14 @@ fn from_environment(role: Role) -> anyhow::Result<Plan> {
             .proxy_number("concurrency")
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or_else(cores),
-        drain: environment.proxy_duration("drainDuration").unwrap_or(DRAIN),
+        traffic: proxy::Settings {
+            drain_time: environment.proxy_duration("drainDuration").unwrap_or(DRAIN),
+            ..proxy::Settings::default()
+        },
         termination_drain: environment
             .proxy_duration("terminationDrainDuration")
             .unwrap_or(TERMINATION_DRAIN),
         application: application(&environment),
-        default_tracer: None,
         shown: environment.shown(),
     })
 }
@@ -128,11 +128,14 @@ fn from_file(file: &Path) -> anyhow::Result<Plan> {
             .into_iter()
             .collect(),
         workers: cores(),
-        drain: DRAIN,
+        traffic: proxy::Settings {
+            drain_time: DRAIN,
+            default_tracer: read.bootstrap.tracing,
+            ..proxy::Settings::default()
+        },
         termination_drain: TERMINATION_DRAIN,
         application: None,
         shown: Shown::of_bootstrap(&read.bootstrap.stats),
-        default_tracer: read.bootstrap.tracing,
     })
 }
 
@@ -222,15 +225,7 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
         ..istio_metrics::Options::default()
     });
     let (spans, exported) = mpsc::channel(WAITING_SPANS);
-    let shared = Arc::new(Shared {
-        files: LogFiles::new(live.stats.counter("access_log_file.lines_dropped")),
-        metrics: metrics.clone(),
-        rng: live.rng.clone(),
-        spans,
-        spans_dropped: live.stats.counter("tracing.spans_dropped"),
-        node,
-        variables: env::vars().collect(),
-    });
+    let shared = Arc::new(shared(&live, metrics.clone(), spans, node));
     let identity = plan
         .settings
         .certificates
@@ -266,12 +261,7 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
     tasks.spawn(feed.run(stopping.clone()));
     let exporter = tokio::spawn(Exporter::new(live.clone(), exported).run(stopping));
     let (drain_workers, worker_drain) = drain::channel();
-    let settings = proxy::Settings {
-        drain_time: plan.drain,
-        default_tracer: plan.default_tracer,
-        ..proxy::Settings::default()
-    };
-    let workers = start_workers(plan.workers, &live, &shared, &settings, &worker_drain)?;
+    let workers = start_workers(plan.workers, &live, &shared, &plan.traffic, &worker_drain)?;
     Ok(Running {
         admin,
         commanded,
@@ -282,6 +272,24 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
         exporter,
         _tasks: tasks,
     })
+}
+
+/// What all workers report to.
+fn shared(
+    live: &Live,
+    metrics: IstioMetrics,
+    spans: mpsc::Sender<ExportedSpan>,
+    node: Node,
+) -> Shared {
+    Shared {
+        files: LogFiles::new(live.stats.counter("access_log_file.lines_dropped")),
+        metrics,
+        rng: live.rng.clone(),
+        spans,
+        spans_dropped: live.stats.counter("tracing.spans_dropped"),
+        node,
+        variables: env::vars().collect(),
+    }
 }
 
 fn store(plan: &Plan) -> Store {

@@ -10,6 +10,9 @@ use std::{
 /// Programs that a mesh on this machine consists of.
 const PROGRAMS: &[&str] = &["tanbark", "tanbark-proxy", "tanbark-bookinfo", "tanbark-echo"];
 
+/// Of folders in the machine's folder for temporary files; the process's id follows.
+const PREFIX: &str = "tanbark-programs-";
+
 /// The workspace's folder.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -26,7 +29,8 @@ pub fn shared() -> Option<PathBuf> {
 pub fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = std::env::temp_dir().join(format!("tanbark-programs-{}", std::process::id()));
+        remove_old();
+        let folder = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder for the programs");
         open(&folder);
         let built = built();
@@ -36,6 +40,17 @@ pub fn programs() -> &'static Path {
         copy_tree(&root().join("samples"), &folder.join("samples"));
         folder
     })
+}
+
+/// Folders of tests that have ended: a test has no moment at which all of its threads are done with the folder.
+fn remove_old() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The stock Envoy that `make test-tools` installs, readable by everyone.

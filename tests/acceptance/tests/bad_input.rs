@@ -3,7 +3,7 @@
 use std::{net::TcpListener, time::Duration};
 
 use acceptance::{CLIENT, Mesh, Proxy, base};
-use testkit::{echo, eventually};
+use testkit::{echo, eventually, service};
 
 /// File, content, and what `tanbark status` says about it, all of it in one line.
 fn bad_files() -> Vec<(&'static str, String, Vec<&'static str>)> {
@@ -62,7 +62,7 @@ fn mismatched_secret() -> String {
 
 fn everything_bad_is_reported_and_hurts_nothing_else(proxy: Proxy) {
     let ingress = std::fs::read_to_string(testkit::root().join("samples/demo/ingress-gateway.yaml")).expect("the sample");
-    let yaml = base() + &echo("echo").with_service() + "\n---\n" + &ingress;
+    let yaml = base() + &echo("echo").with_service() + &service("default", "good", &[("app", "echo")]) + &ingress;
     let mesh = Mesh::builder().proxy(proxy).file("mesh.yaml", &yaml).start();
     let url = "http://echo:8000/get";
     mesh.wait_for_status(CLIENT, url, &[], 200);
@@ -76,9 +76,9 @@ fn everything_bad_is_reported_and_hurts_nothing_else(proxy: Proxy) {
         assert_eq!(answer.status, 200, "after {file}: {answer:?}");
     }
     // What is good still takes effect beside it all.
-    let aborting = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: good}\nspec:\n  hosts: [good.example]\n  http:\n  - directResponse: {status: 218}\n";
+    let aborting = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: good}\nspec:\n  hosts: [good]\n  http:\n  - directResponse: {status: 218}\n";
     mesh.write("good.yaml", aborting);
-    mesh.wait_for_status(CLIENT, "http://good.example:8000/", &["--connect-to", "good.example:8000:echo:8000"], 218);
+    mesh.wait_for_status(CLIENT, "http://good:8000/", &[], 218);
     for file in ["weights", "twice", "unknown", "syntax", "big", "aliases", "secretless", "mismatch", "image", "crash"] {
         mesh.remove(&format!("{file}.yaml"));
     }
@@ -104,7 +104,8 @@ fn a_port_in_use_is_reported_and_another_one_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port();
     let service = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: public}}\nspec:\n  type: LoadBalancer\n  selector: {{app: echo}}\n  ports: [{{name: http, port: {port}, targetPort: 8080}}]\n");
-    let mesh = Mesh::builder().file("mesh.yaml", &(base() + &echo("echo").yaml())).file("public.yaml", &service).start();
+    let mesh = Mesh::builder().file("mesh.yaml", &(base() + &echo("echo").yaml())).start();
+    mesh.write("public.yaml", &service);
     let published = mesh.published("default", "public", port);
     assert_ne!(published, format!("127.0.0.1:{port}"));
     assert_eq!(mesh.request_from_outside(&format!("http://{published}/get"), &[]).status, 200);

@@ -23,7 +23,7 @@ fn istio_names(proxy: Proxy) {
     for (command, words) in [
         (&["listeners", server][..], &["ADDRESS", "PORT", "15001", "15006", "0.0.0.0", "8000"][..]),
         (&["clusters", server], &["SERVICE FQDN", "server.default.svc.cluster.local", "outbound", "inbound", "BlackHoleCluster", "PassthroughCluster", "InboundPassthroughCluster", "8000"]),
-        (&["routes", server], &["NAME", "8000", "server, server.default + 1 more..."]),
+        (&["routes", server], &["NAME", "8000", "server.default.svc.cluster.local:8000", "server, server.default"]),
         (&["endpoints", server], &["ENDPOINT", "STATUS", "HEALTHY", "outbound|8000||server.default.svc.cluster.local"]),
         (&["secret", server], &["RESOURCE NAME", "default", "ROOTCA", "ACTIVE"]),
         (&["listeners", server, "-o", "json"], &["virtualInbound", "virtualOutbound"]),
@@ -35,7 +35,7 @@ fn istio_names(proxy: Proxy) {
             assert!(text.contains(word), "proxy-config {command:?} has no `{word}`:\n{text}");
         }
     }
-    let dump = mesh.exec(CLIENT, &["curl", "-s", "http://127.0.0.1:15000/config_dump?include_eds"]).ok();
+    let dump = mesh.exec(&[server], &["curl", "-s", "http://127.0.0.1:15000/config_dump?include_eds"]).ok();
     let dump: Value = serde_json::from_str(&dump).expect("a configuration dump as JSON");
     let mut found = Vec::new();
     names(&dump, &mut found);

@@ -15,6 +15,7 @@ use proxy::{
 };
 use proxy_config::{
     FilterChain, HttpConnectionManager, Listener, RouteTable,
+    endpoint::EndpointAddress,
     filter::{HttpFilterKind, NetworkFilter},
     http_connection_manager::RouteSource,
     listener::{ListenAddress, Terminal},
@@ -205,7 +206,9 @@ impl Proxy {
             Some(matched) => match &matched.route.action {
                 RouteAction::Forward(rules) => self.forward(rules),
                 RouteAction::Redirect(rules) => format!("redirect {}", rules.status.as_u16()),
-                RouteAction::DirectResponse { status, .. } => format!("answers {}", status.as_u16()),
+                RouteAction::DirectResponse { status, .. } => {
+                    format!("answers {}", status.as_u16())
+                }
                 RouteAction::NonForwarding => "404 no action".into(),
             },
         }
@@ -220,15 +223,7 @@ impl Proxy {
     }
 
     fn forward(&self, rules: &Forward) -> String {
-        let mut text = match &rules.target {
-            Target::Cluster(name) => self.cluster(name.as_str()),
-            Target::ClusterHeader(header) => format!("the cluster that {header} names"),
-            Target::Weighted { clusters, .. } => clusters
-                .iter()
-                .map(|c| format!("{}% {}", c.weight, self.cluster(c.name.as_str())))
-                .collect::<Vec<_>>()
-                .join(" + "),
-        };
+        let mut text = self.target(&rules.target);
         if let Some(timeout) = rules.timeout {
             let _ = write!(text, ", timeout {timeout:?}");
         }
@@ -236,9 +231,21 @@ impl Proxy {
             let _ = write!(text, ", {} retries", retry.num_retries);
         }
         for mirror in rules.mirrors.iter() {
-            let _ = write!(text, ", mirrored to {}", mirror.cluster.as_str());
+            let _ = write!(text, ", mirrored to {}", self.target(&mirror.target));
         }
         text
+    }
+
+    fn target(&self, target: &Target) -> String {
+        match target {
+            Target::Cluster(name) => self.cluster(name.as_str()),
+            Target::ClusterHeader(header) => format!("the cluster that {header} names"),
+            Target::Weighted { clusters, .. } => clusters
+                .iter()
+                .map(|c| format!("{}% {}", c.weight, self.cluster(c.name.as_str())))
+                .collect::<Vec<_>>()
+                .join(" + "),
+        }
     }
 
     /// A cluster with what is behind it.
@@ -265,12 +272,15 @@ impl Proxy {
             tls: tls.as_ref(),
             metadata: &metadata,
         };
-        chain.network_filters.iter().find_map(|filter| match filter {
-            NetworkFilter::Rbac(config) => {
-                denial(config, &facts).map(|denied| format!("closed {denied}"))
-            }
-            _ => None,
-        })
+        chain
+            .network_filters
+            .iter()
+            .find_map(|filter| match filter {
+                NetworkFilter::Rbac(config) => {
+                    denial(config, &facts).map(|denied| format!("closed {denied}"))
+                }
+                _ => None,
+            })
     }
 }
 
@@ -306,5 +316,10 @@ fn denial(config: &proxy_config::filter::rbac::Rbac, facts: &rbac::Facts<'_>) ->
 
 fn addresses(sent: &proxy_config::Endpoints) -> Vec<String> {
     let hosts = sent.localities.iter().flat_map(|l| l.endpoints.iter());
-    hosts.map(|host| host.address.to_string()).collect()
+    hosts
+        .map(|host| match &host.address {
+            EndpointAddress::Socket(address) => address.to_string(),
+            EndpointAddress::Pipe(path) => path.to_string(),
+        })
+        .collect()
 }

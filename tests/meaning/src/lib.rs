@@ -93,8 +93,6 @@ fn client_of(descriptors: &Descriptors, pod: &Json) -> Arc<Client> {
             "ISTIO_VERSION": "1.31.0", "UNPRIVILEGED_POD": "true",
         },
     });
-    let node: pb::core::Node = descriptors
-        .from_json(node, Unknown::Deny)
-        .expect("a node");
+    let node: pb::core::Node = descriptors.from_json(node, Unknown::Deny).expect("a node");
     Arc::new(Client::from_node(&node).expect("a client"))
 }

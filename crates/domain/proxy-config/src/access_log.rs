@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use telemetry::access_log::{Filter, Format};
 
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
     pub name: Arc<str>,

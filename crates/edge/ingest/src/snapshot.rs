@@ -376,8 +376,11 @@ impl Store {
         });
         let mut mesh = from_map.unwrap_or_else(|| self.own_mesh.clone());
         // Istio's chart names Prometheus there; a ConfigMap that is silent about it must not switch the standard metrics off.
-        if mesh.default_providers.metrics.is_empty() && !self.own_mesh.default_providers.metrics.is_empty() {
-            Arc::make_mut(&mut mesh).default_providers.metrics = self.own_mesh.default_providers.metrics.clone();
+        if mesh.default_providers.metrics.is_empty()
+            && !self.own_mesh.default_providers.metrics.is_empty()
+        {
+            Arc::make_mut(&mut mesh).default_providers.metrics =
+                self.own_mesh.default_providers.metrics.clone();
         }
         if *mesh == *self.mesh {
             return;

@@ -180,15 +180,10 @@ fn filter(cx: &mut Cx, value: pb::accesslog::AccessLogFilter) -> Result<Filter, 
                 runtime_key: _,
                 percent_sampled,
                 use_independent_randomness,
-            }) => {
-                let share = percent_sampled
-                    .map_or(Ok(proxy_config::matcher::Fraction::NONE), scalar::fraction)
-                    .within("runtime_filter")?;
-                Filter::RuntimeFraction {
-                    per_million: (share.ratio() * 1e6).round() as u32,
-                    independent: use_independent_randomness,
-                }
-            }
+            }) => Filter::RuntimeFraction {
+                per_million: per_million(percent_sampled).within("runtime_filter")?,
+                independent: use_independent_randomness,
+            },
             FilterSpecifier::AndFilter(pb::accesslog::AndFilter { filters }) => {
                 Filter::And(each("and_filter.filters", filters, |f| filter(cx, f))?)
             }
@@ -228,6 +223,11 @@ fn filter(cx: &mut Cx, value: pb::accesslog::AccessLogFilter) -> Result<Filter, 
             }
         },
     )
+}
+
+fn per_million(share: Option<pb::kind::FractionalPercent>) -> Result<u32, Refusal> {
+    let share = share.map_or(Ok(proxy_config::matcher::Fraction::NONE), scalar::fraction)?;
+    Ok((share.ratio() * 1e6).round() as u32)
 }
 
 fn comparison(

@@ -43,7 +43,10 @@ fn roots(context: pb::tls::CertificateValidationContext) -> Result<SecretValue, 
     if context.crl.is_some() {
         return Err(Refusal::at("crl", "revocation lists are not read"));
     }
-    let rest = pb::tls::CertificateValidationContext { trusted_ca: None, ..context };
+    let rest = pb::tls::CertificateValidationContext {
+        trusted_ca: None,
+        ..context
+    };
     if rest != Default::default() {
         return Err(Refusal::new("only trusted_ca is supported in a secret"));
     }

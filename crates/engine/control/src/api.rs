@@ -36,11 +36,22 @@ pub fn connect(address: &ApiAddress) -> Result<Client, ControlError> {
     let path = path.clone();
     let connector = service_fn(move |_: http::Uri| {
         let path = path.clone();
-        Box::pin(async move { UnixStream::connect(path).await.map(|stream| UnixIo(TokioIo::new(stream))) })
+        Box::pin(async move {
+            UnixStream::connect(path)
+                .await
+                .map(|stream| UnixIo(TokioIo::new(stream)))
+        })
     });
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, kube::client::Body>(connector);
-    let config = kube::Config::new("http://localhost".parse().map_err(|_| ControlError::Bug("the API's base address"))?);
-    let service = ServiceBuilder::new().layer(config.base_uri_layer()).map_err(BoxError::from).service(http);
+    let config = kube::Config::new(
+        "http://localhost"
+            .parse()
+            .map_err(|_| ControlError::Bug("the API's base address"))?,
+    );
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .map_err(BoxError::from)
+        .service(http);
     Ok(Client::new(service, config.default_namespace))
 }
 
@@ -54,13 +65,21 @@ impl Connection for UnixIo {
 }
 
 impl Read for UnixIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl Write for UnixIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -72,7 +91,11 @@ impl Write for UnixIo {
     fn is_write_vectored(&self) -> bool {
         self.0.is_write_vectored()
     }
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 }

@@ -36,17 +36,29 @@ const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(300);
 const ROOT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Finds or makes the authority.
-pub async fn load(client: &Client, root_namespace: &str, directory: &Path, trust_domain: &TrustDomain) -> Result<CertificateAuthority, ControlError> {
+pub async fn load(
+    client: &Client,
+    root_namespace: &str,
+    directory: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<CertificateAuthority, ControlError> {
     if let Some(pem) = plugged_secret(client, root_namespace).await? {
-        return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("Secret {root_namespace}/{PLUGGED_SECRET}: {e}")));
+        return CertificateAuthority::from_pem(&pem).map_err(|e| {
+            ControlError::Authority(format!("Secret {root_namespace}/{PLUGGED_SECRET}: {e}"))
+        });
     }
     let plugged = directory.join(PLUGGED_SECRET);
     // A plugged folder that lacks its key is a mistake to report, not a reason to make another root.
-    let found = if plugged.is_dir() { Some(plugged) } else { Some(directory.to_owned()).filter(|own| own.join(KEY_FILE).exists()) };
+    let found = if plugged.is_dir() {
+        Some(plugged)
+    } else {
+        Some(directory.to_owned()).filter(|own| own.join(KEY_FILE).exists())
+    };
     if let Some(folder) = found {
         let pem = read_files(&folder)?;
         warn_if_readable_by_others(&folder.join(KEY_FILE));
-        return CertificateAuthority::from_pem(&pem).map_err(|e| ControlError::Authority(format!("{}: {e}", folder.display())));
+        return CertificateAuthority::from_pem(&pem)
+            .map_err(|e| ControlError::Authority(format!("{}: {e}", folder.display())));
     }
     let authority = CertificateAuthority::self_signed(trust_domain, SystemTime::now())?;
     write_files(directory, &authority.to_pem())?;
@@ -54,7 +66,10 @@ pub async fn load(client: &Client, root_namespace: &str, directory: &Path, trust
     Ok(authority)
 }
 
-async fn plugged_secret(client: &Client, namespace: &str) -> Result<Option<AuthorityPem>, ControlError> {
+async fn plugged_secret(
+    client: &Client,
+    namespace: &str,
+) -> Result<Option<AuthorityPem>, ControlError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let Some(secret) = secrets.get_opt(PLUGGED_SECRET).await? else {
         return Ok(None);
@@ -64,7 +79,14 @@ async fn plugged_secret(client: &Client, namespace: &str) -> Result<Option<Autho
         let found = names.iter().find_map(|name| data.get(*name));
         found.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
     };
-    let needed = |names: &[&str]| text(names).ok_or_else(|| ControlError::Authority(format!("Secret {namespace}/{PLUGGED_SECRET} has no key `{}`", names[0])));
+    let needed = |names: &[&str]| {
+        text(names).ok_or_else(|| {
+            ControlError::Authority(format!(
+                "Secret {namespace}/{PLUGGED_SECRET} has no key `{}`",
+                names[0]
+            ))
+        })
+    };
     Ok(Some(AuthorityPem {
         ca_cert: needed(&["ca-cert.pem", "tls.crt"])?,
         ca_key: needed(&["ca-key.pem", "tls.key"])?.into(),
@@ -76,26 +98,41 @@ async fn plugged_secret(client: &Client, namespace: &str) -> Result<Option<Autho
 fn read_files(folder: &Path) -> Result<AuthorityPem, ControlError> {
     let read = |name: &str| {
         let path = folder.join(name);
-        fs::read_to_string(&path).map_err(|e| ControlError::Authority(format!("{}: {e}", path.display())))
+        fs::read_to_string(&path)
+            .map_err(|e| ControlError::Authority(format!("{}: {e}", path.display())))
     };
     Ok(AuthorityPem {
         ca_cert: read("ca-cert.pem")?,
         ca_key: read(KEY_FILE)?.into(),
-        cert_chain: if folder.join("cert-chain.pem").exists() { read("cert-chain.pem")? } else { String::new() },
+        cert_chain: if folder.join("cert-chain.pem").exists() {
+            read("cert-chain.pem")?
+        } else {
+            String::new()
+        },
         root_cert: read("root-cert.pem")?,
     })
 }
 
 fn write_files(folder: &Path, pem: &AuthorityPem) -> Result<(), ControlError> {
     let failed = |e: std::io::Error| ControlError::Authority(format!("{}: {e}", folder.display()));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed)?;
     // The folder may have been made by somebody with a wider mode.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     // The key comes last: its presence says that the set is whole.
-    for (name, text) in [("root-cert.pem", pem.root_cert.as_str()), ("ca-cert.pem", &pem.ca_cert), (KEY_FILE, pem.ca_key.as_str())] {
+    for (name, text) in [
+        ("root-cert.pem", pem.root_cert.as_str()),
+        ("ca-cert.pem", &pem.ca_cert),
+        (KEY_FILE, pem.ca_key.as_str()),
+    ] {
         write_whole(&folder.join(name), text).map_err(failed)?;
     }
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)
 }
 
 /// Writes beside the file and renames, so that a crash leaves the file whole or absent.
@@ -106,7 +143,11 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)
@@ -119,19 +160,43 @@ fn warn_if_readable_by_others(key: &Path) {
 }
 
 /// Writes the root to `namespace` unless it is there already.
-pub async fn publish_root(client: &Client, namespace: &str, root_pem: &str) -> Result<(), kube::Error> {
+pub async fn publish_root(
+    client: &Client,
+    namespace: &str,
+    root_pem: &str,
+) -> Result<(), kube::Error> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let data = [(ROOT_KEY.to_owned(), root_pem.to_owned())].into();
     match maps.get_opt(ROOT_CONFIG_MAP).await? {
         Some(found) if found.data.as_ref() == Some(&data) => Ok(()),
         Some(_) => {
             let patch = serde_json::json!({ "data": data });
-            maps.patch(ROOT_CONFIG_MAP, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+            maps.patch(
+                ROOT_CONFIG_MAP,
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+            .map(drop)
         }
         None => {
             let labels = [("istio.io/config".to_owned(), "true".to_owned())].into();
-            let metadata = ObjectMeta { name: Some(ROOT_CONFIG_MAP.into()), labels: Some(labels), ..Default::default() };
-            match maps.create(&PostParams::default(), &ConfigMap { metadata, data: Some(data), ..Default::default() }).await {
+            let metadata = ObjectMeta {
+                name: Some(ROOT_CONFIG_MAP.into()),
+                labels: Some(labels),
+                ..Default::default()
+            };
+            match maps
+                .create(
+                    &PostParams::default(),
+                    &ConfigMap {
+                        metadata,
+                        data: Some(data),
+                        ..Default::default()
+                    },
+                )
+                .await
+            {
                 // Somebody else wrote it meanwhile; the next change of the namespace compares again.
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
                 other => other.map(drop),
@@ -141,18 +206,32 @@ pub async fn publish_root(client: &Client, namespace: &str, root_pem: &str) -> R
 }
 
 /// Publishes the root to every namespace of the mesh: as they come, and again from time to time, as a ConfigMap can be deleted or a write fail.
-pub async fn keep_roots_published(client: Client, root_pem: String, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+pub async fn keep_roots_published(
+    client: Client,
+    root_pem: String,
+    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+) {
     let mut published: BTreeSet<Arc<str>> = BTreeSet::new();
     loop {
-        let wanted: BTreeSet<Arc<str>> = snapshots.borrow_and_update().iter().flat_map(|s| s.namespaces.keys().cloned()).collect();
+        let wanted: BTreeSet<Arc<str>> = snapshots
+            .borrow_and_update()
+            .iter()
+            .flat_map(|s| s.namespaces.keys().cloned())
+            .collect();
         published.retain(|namespace| wanted.contains(namespace));
         for namespace in wanted.difference(&published.clone()) {
             match publish_root(&client, namespace, &root_pem).await {
                 Ok(()) => drop(published.insert(namespace.clone())),
-                Err(error) => tracing::warn!(%namespace, %error, "could not publish the root certificate; tried again later"),
+                Err(error) => {
+                    tracing::warn!(%namespace, %error, "could not publish the root certificate; tried again later")
+                }
             }
         }
-        let pause = if published.len() == wanted.len() { ROOT_CHECK_INTERVAL } else { ROOT_RETRY_INTERVAL };
+        let pause = if published.len() == wanted.len() {
+            ROOT_CHECK_INTERVAL
+        } else {
+            ROOT_RETRY_INTERVAL
+        };
         match timeout(pause, snapshots.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return,

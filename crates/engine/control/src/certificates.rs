@@ -10,7 +10,10 @@ use std::{
 
 use identity::{CertificateAuthority, IdentityError};
 use tonic::{Request, Response, Status};
-use wire_envoy::pb::istio::auth::{IstioCertificateRequest, IstioCertificateResponse, istio_certificate_service_server::IstioCertificateService};
+use wire_envoy::pb::istio::auth::{
+    IstioCertificateRequest, IstioCertificateResponse,
+    istio_certificate_service_server::IstioCertificateService,
+};
 
 use crate::{authenticate::Authenticator, metrics::Metrics};
 
@@ -23,29 +26,50 @@ pub struct CertificateService {
 
 #[tonic::async_trait]
 impl IstioCertificateService for CertificateService {
-    async fn create_certificate(&self, request: Request<IstioCertificateRequest>) -> Result<Response<IstioCertificateResponse>, Status> {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
         self.metrics.csr_count.inc();
-        let caller = self.authenticator.authenticate(&request).await.inspect_err(|_| {
-            self.metrics.authentication_failures.inc();
-        })?;
-        let IstioCertificateRequest { csr, validity_duration, metadata } = request.into_inner();
+        let caller = self
+            .authenticator
+            .authenticate(&request)
+            .await
+            .inspect_err(|_| {
+                self.metrics.authentication_failures.inc();
+            })?;
+        let IstioCertificateRequest {
+            csr,
+            validity_duration,
+            metadata,
+        } = request.into_inner();
         let impersonates = metadata.is_some_and(|m| m.fields.contains_key("ImpersonatedIdentity"));
         if impersonates {
-            return Err(Status::permission_denied("impersonating another identity is not supported"));
+            return Err(Status::permission_denied(
+                "impersonating another identity is not supported",
+            ));
         }
-        let asked = u64::try_from(validity_duration).ok().filter(|seconds| *seconds > 0);
+        let asked = u64::try_from(validity_duration)
+            .ok()
+            .filter(|seconds| *seconds > 0);
         let ttl = asked.map_or(self.default_ttl, Duration::from_secs);
-        let signed = self.authority.sign(&csr, &caller.id, Some(ttl), SystemTime::now());
+        let signed = self
+            .authority
+            .sign(&csr, &caller.id, Some(ttl), SystemTime::now());
         let chain = signed.map_err(|error| {
             tracing::warn!(caller = %caller.id, %error, "refused to sign a certificate");
             match error {
-                IdentityError::Crypto(_) | IdentityError::AuthorityExpired { .. } => Status::internal(error.to_string()),
+                IdentityError::Crypto(_) | IdentityError::AuthorityExpired { .. } => {
+                    Status::internal(error.to_string())
+                }
                 _ => Status::invalid_argument(error.to_string()),
             }
         })?;
         self.metrics.success_cert_issuance.inc();
         tracing::debug!(caller = %caller.id, ttl_seconds = ttl.as_secs(), "signed a certificate");
-        Ok(Response::new(IstioCertificateResponse { cert_chain: chain.to_pem_blocks() }))
+        Ok(Response::new(IstioCertificateResponse {
+            cert_chain: chain.to_pem_blocks(),
+        }))
     }
 }
 

@@ -38,19 +38,40 @@ pub fn router(pages: Pages) -> Router {
         .route("/debug/registryz", get(registryz))
         .route("/debug/list", get(list))
         .layer(middleware::from_fn(loopback_only));
-    Router::new().route("/ready", get(ready)).route("/version", get(version)).route("/metrics", get(metrics)).merge(debug).with_state(pages)
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .merge(debug)
+        .with_state(pages)
 }
 
-async fn loopback_only(ConnectInfo(address): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
+async fn loopback_only(
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
     if address.ip().to_canonical().is_loopback() {
         next.run(request).await
     } else {
-        (StatusCode::UNAUTHORIZED, "debug pages are answered on loopback only\n").into_response()
+        (
+            StatusCode::UNAUTHORIZED,
+            "debug pages are answered on loopback only\n",
+        )
+            .into_response()
     }
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
-    if pages.snapshots.borrow().is_some() { StatusCode::OK.into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "the first listing is not complete\n").into_response() }
+    if pages.snapshots.borrow().is_some() {
+        StatusCode::OK.into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the first listing is not complete\n",
+        )
+            .into_response()
+    }
 }
 
 async fn version() -> String {
@@ -62,7 +83,12 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn list() -> Json<Value> {
-    Json(json!(["/debug/connections", "/debug/list", "/debug/registryz", "/debug/syncz"]))
+    Json(json!([
+        "/debug/connections",
+        "/debug/list",
+        "/debug/registryz",
+        "/debug/syncz"
+    ]))
 }
 
 /// What each proxy was sent and what it took, in istiod's form; `rejected` and `last_rejection` are ours.
@@ -72,14 +98,36 @@ async fn syncz(State(pages): State<Pages>) -> Json<Value> {
         let mut row = Map::new();
         row.insert("cluster_id".into(), json!(proxy.cluster));
         row.insert("proxy".into(), json!(proxy.name));
-        row.insert("proxy_type".into(), json!(proxy.node.split('~').next().unwrap_or_default()));
+        row.insert(
+            "proxy_type".into(),
+            json!(proxy.node.split('~').next().unwrap_or_default()),
+        );
         row.insert("istio_version".into(), json!(proxy.version));
-        for (type_url, short) in [(urls::CLUSTER, "cluster"), (urls::LISTENER, "listener"), (urls::ROUTE, "route"), (urls::ENDPOINT, "endpoint")] {
+        for (type_url, short) in [
+            (urls::CLUSTER, "cluster"),
+            (urls::LISTENER, "listener"),
+            (urls::ROUTE, "route"),
+            (urls::ENDPOINT, "endpoint"),
+        ] {
             let status = proxy.types.get(type_url);
-            row.insert(format!("{short}_sent"), json!(status.map(|s| &*s.sent_nonce).unwrap_or_default()));
-            row.insert(format!("{short}_acked"), json!(status.map(|s| &*s.acknowledged_nonce).unwrap_or_default()));
+            row.insert(
+                format!("{short}_sent"),
+                json!(status.map(|s| &*s.sent_nonce).unwrap_or_default()),
+            );
+            row.insert(
+                format!("{short}_acked"),
+                json!(status.map(|s| &*s.acknowledged_nonce).unwrap_or_default()),
+            );
         }
-        row.insert("resources".into(), proxy.types.iter().map(|(type_url, status)| (type_url.clone(), type_row(status))).collect::<Map<_, _>>().into());
+        row.insert(
+            "resources".into(),
+            proxy
+                .types
+                .iter()
+                .map(|(type_url, status)| (type_url.clone(), type_row(status)))
+                .collect::<Map<_, _>>()
+                .into(),
+        );
         Value::Object(row)
     });
     Json(rows.collect())
@@ -99,7 +147,10 @@ fn type_row(status: &TypeStatus) -> Value {
 
 async fn connections(State(pages): State<Pages>) -> Json<Value> {
     let proxies = pages.proxies.list();
-    let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds = |at: SystemTime| {
+        at.duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs())
+    };
     let clients: Vec<Value> = proxies.iter().map(|proxy| json!({"connectionId": proxy.node, "connectedAtSeconds": seconds(proxy.connected_at)})).collect();
     Json(json!({"totalClients": clients.len(), "clients": clients}))
 }
@@ -107,7 +158,10 @@ async fn connections(State(pages): State<Pages>) -> Json<Value> {
 /// Services with their ports and addresses.
 async fn registryz(State(pages): State<Pages>) -> Json<Value> {
     let snapshot = pages.snapshots.borrow().clone();
-    let services = snapshot.iter().flat_map(|snapshot| snapshot.services.values()).flat_map(|declared| declared.iter());
+    let services = snapshot
+        .iter()
+        .flat_map(|snapshot| snapshot.services.values())
+        .flat_map(|declared| declared.iter());
     let rows = services.map(|service| {
         let ports: Vec<Value> = service.ports.iter().map(|p| json!({"name": &*p.port.name, "port": p.port.number, "protocol": p.port.protocol.as_str()})).collect();
         let addresses: Vec<String> = service.addresses.iter().map(|net| net.addr().to_string()).collect();

@@ -13,7 +13,10 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 use wire_envoy::pb::{
     core::Node,
-    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryService},
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_server::AggregatedDiscoveryService,
+    },
 };
 use xds_encode::{Client, View};
 use xds_protocol as xds;
@@ -49,21 +52,39 @@ impl AggregatedDiscoveryService for DiscoveryService {
     type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
     type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
 
-    async fn stream_aggregated_resources(&self, request: Request<Streaming<DiscoveryRequest>>) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let responses = self.open(request, xds::Flavour::StateOfTheWorld, xds::Request::StateOfTheWorld).await?;
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let responses = self
+            .open(
+                request,
+                xds::Flavour::StateOfTheWorld,
+                xds::Request::StateOfTheWorld,
+            )
+            .await?;
         let only_world = |response| match response {
             Ok(xds::Response::StateOfTheWorld(response)) => Ok(response),
-            Ok(xds::Response::Delta(_)) => Err(Status::internal("a delta response on a state-of-the-world stream")),
+            Ok(xds::Response::Delta(_)) => Err(Status::internal(
+                "a delta response on a state-of-the-world stream",
+            )),
             Err(status) => Err(status),
         };
         Ok(Response::new(Box::pin(responses.map(only_world))))
     }
 
-    async fn delta_aggregated_resources(&self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let responses = self.open(request, xds::Flavour::Delta, xds::Request::Delta).await?;
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let responses = self
+            .open(request, xds::Flavour::Delta, xds::Request::Delta)
+            .await?;
         let only_delta = |response| match response {
             Ok(xds::Response::Delta(response)) => Ok(response),
-            Ok(xds::Response::StateOfTheWorld(_)) => Err(Status::internal("a state-of-the-world response on a delta stream")),
+            Ok(xds::Response::StateOfTheWorld(_)) => Err(Status::internal(
+                "a state-of-the-world response on a delta stream",
+            )),
             Err(status) => Err(status),
         };
         Ok(Response::new(Box::pin(responses.map(only_delta))))
@@ -77,10 +98,18 @@ impl DiscoveryService {
         flavour: xds::Flavour,
         wrap: fn(T) -> xds::Request,
     ) -> Result<impl Stream<Item = Result<xds::Response, Status>> + use<T>, Status> {
-        let caller = self.0.authenticator.authenticate(&request).await.inspect_err(|_| {
-            self.0.metrics.authentication_failures.inc();
-        })?;
-        let requests = request.into_inner().map(move |message| message.map(wrap)).boxed();
+        let caller = self
+            .0
+            .authenticator
+            .authenticate(&request)
+            .await
+            .inspect_err(|_| {
+                self.0.metrics.authentication_failures.inc();
+            })?;
+        let requests = request
+            .into_inner()
+            .map(move |message| message.map(wrap))
+            .boxed();
         let (sender, receiver) = mpsc::channel(OUTBOUND_QUEUE);
         let shared = self.0.clone();
         // The task ends with the stream: either side's end closes the channel or the requests.
@@ -104,8 +133,16 @@ struct Session<'a> {
 }
 
 impl Discovery {
-    async fn serve(&self, caller: Caller, flavour: xds::Flavour, mut requests: BoxStream<'static, Result<xds::Request, Status>>, responses: &mpsc::Sender<Result<xds::Response, Status>>) -> Result<(), Status> {
-        let Some(first) = requests.next().await.transpose()? else { return Ok(()) };
+    async fn serve(
+        &self,
+        caller: Caller,
+        flavour: xds::Flavour,
+        mut requests: BoxStream<'static, Result<xds::Request, Status>>,
+        responses: &mpsc::Sender<Result<xds::Response, Status>>,
+    ) -> Result<(), Status> {
+        let Some(first) = requests.next().await.transpose()? else {
+            return Ok(());
+        };
         let mut snapshots = self.snapshots.clone();
         let mut drain = self.drain.clone();
         let mut session = tokio::select! {
@@ -138,19 +175,42 @@ impl Discovery {
         }
     }
 
-    async fn begin(&self, caller: &Caller, flavour: xds::Flavour, first: &xds::Request, snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>) -> Result<Session<'_>, Status> {
-        let node = node_of(first).ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
-        let client = Arc::new(Client::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?);
+    async fn begin(
+        &self,
+        caller: &Caller,
+        flavour: xds::Flavour,
+        first: &xds::Request,
+        snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>,
+    ) -> Result<Session<'_>, Status> {
+        let node = node_of(first)
+            .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+        let client = Arc::new(
+            Client::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?,
+        );
         if &*client.namespace != caller.account.namespace() {
-            return Err(Status::permission_denied(format!("{} may not speak for a proxy of namespace {}", caller.id, client.namespace)));
+            return Err(Status::permission_denied(format!(
+                "{} may not speak for a proxy of namespace {}",
+                caller.id, client.namespace
+            )));
         }
-        let told = node.metadata.as_ref().is_some_and(|metadata| metadata.fields.contains_key("SERVICE_ACCOUNT"));
+        let told = node
+            .metadata
+            .as_ref()
+            .is_some_and(|metadata| metadata.fields.contains_key("SERVICE_ACCOUNT"));
         if told && &*client.service_account != caller.account.name() {
-            return Err(Status::permission_denied(format!("{} may not speak for a proxy of service account {}", caller.id, client.service_account)));
+            return Err(Status::permission_denied(format!(
+                "{} may not speak for a proxy of service account {}",
+                caller.id, client.service_account
+            )));
         }
         // Before the first listing is complete there is nothing true to say.
         let stops = |_| Status::unavailable("the control plane stops");
-        let snapshot = snapshots.wait_for(Option::is_some).await.map_err(stops)?.clone().ok_or_else(|| Status::unavailable("no configuration yet"))?;
+        let snapshot = snapshots
+            .wait_for(Option::is_some)
+            .await
+            .map_err(stops)?
+            .clone()
+            .ok_or_else(|| Status::unavailable("no configuration yet"))?;
         let view = View::new(&snapshot, &client);
         let status = ProxyStatus {
             node: client.id.to_string(),
@@ -161,7 +221,14 @@ impl Discovery {
             types: Default::default(),
         };
         tracing::info!(proxy = %client.id, caller = %caller.id, "a proxy connected");
-        Ok(Session { shared: self, protocol: xds::Server::new(flavour), client, snapshot, view, membership: self.proxies.join(status) })
+        Ok(Session {
+            shared: self,
+            protocol: xds::Server::new(flavour),
+            client,
+            snapshot,
+            view,
+            membership: self.proxies.join(status),
+        })
     }
 }
 
@@ -175,9 +242,16 @@ impl Drop for LeaveOnDrop<'_> {
 
 impl Session<'_> {
     fn request(&mut self, request: xds::Request) -> Result<(), Status> {
-        let event = self.protocol.receive(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let event = self
+            .protocol
+            .receive(request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if let xds::Acknowledged::Rejected { detail } = &event.acknowledged {
-            self.shared.metrics.rejects.get_or_create(&type_label(&event.type_url)).inc();
+            self.shared
+                .metrics
+                .rejects
+                .get_or_create(&type_label(&event.type_url))
+                .inc();
             tracing::warn!(proxy = %self.client.id, type_url = event.type_url, detail, "the proxy refused a configuration and keeps its last good one");
         }
         if event.subscription_changed {
@@ -197,20 +271,39 @@ impl Session<'_> {
 
     fn offer(&mut self, type_url: &str) {
         let empty = BTreeSet::new();
-        let names = self.protocol.wanted(type_url).map_or(&empty, |(_, names)| names);
-        let set = self.shared.generator.resources(type_url, names, &self.snapshot, &self.client, &self.view);
+        let names = self
+            .protocol
+            .wanted(type_url)
+            .map_or(&empty, |(_, names)| names);
+        let set = self.shared.generator.resources(
+            type_url,
+            names,
+            &self.snapshot,
+            &self.client,
+            &self.view,
+        );
         self.protocol.offer(type_url, &version_of(&set), set);
     }
 
-    async fn flush(&mut self, responses: &mpsc::Sender<Result<xds::Response, Status>>) -> Result<(), Status> {
+    async fn flush(
+        &mut self,
+        responses: &mpsc::Sender<Result<xds::Response, Status>>,
+    ) -> Result<(), Status> {
         while let Some(response) = self.protocol.next() {
-            self.shared.metrics.pushes.get_or_create(&type_label(response.type_url())).inc();
+            self.shared
+                .metrics
+                .pushes
+                .get_or_create(&type_label(response.type_url()))
+                .inc();
             tracing::debug!(proxy = %self.client.id, type_url = response.type_url(), nonce = response.nonce(), "push");
             if responses.send(Ok(response)).await.is_err() {
                 return Err(Status::cancelled("the proxy left"));
             }
         }
-        let statuses = self.protocol.types().filter_map(|type_url| Some((type_url.to_owned(), self.protocol.status(type_url)?)));
+        let statuses = self
+            .protocol
+            .types()
+            .filter_map(|type_url| Some((type_url.to_owned(), self.protocol.status(type_url)?)));
         self.membership.update(statuses.collect());
         Ok(())
     }

@@ -68,17 +68,27 @@ impl FakeApi {
         let folder = tempfile::tempdir().expect("a folder");
         let path: PathBuf = folder.path().join("api.sock");
         let listener = UnixListener::bind(&path).expect("a socket");
-        let state = Arc::new(Shared { state: Mutex::default(), version: watch::Sender::new(0), epoch: watch::Sender::new(0) });
+        let state = Arc::new(Shared {
+            state: Mutex::default(),
+            version: watch::Sender::new(0),
+            epoch: watch::Sender::new(0),
+        });
         let router = Router::new().fallback(answer).with_state(state.clone());
         let server = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("the API serves");
         });
-        Self { client: connect(&ApiAddress::UnixSocket(path)).expect("a client"), state, _folder: folder, server }
+        Self {
+            client: connect(&ApiAddress::UnixSocket(path)).expect("a client"),
+            state,
+            _folder: folder,
+            server,
+        }
     }
 
     /// Puts an object; the plural is the kind's in lower case with `s`, or as given by `plural_of`.
     pub fn put(&self, object: Value) {
-        self.state.put(&plural_of(object["kind"].as_str().expect("a kind")), object);
+        self.state
+            .put(&plural_of(object["kind"].as_str().expect("a kind")), object);
     }
 
     pub fn put_yaml(&self, text: &str) {
@@ -102,8 +112,15 @@ impl FakeApi {
     }
 
     pub fn accept_token(&self, token: &str, user: &str, audiences: &[&str]) {
-        let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
-        self.state.state.lock().tokens.insert(token.to_owned(), (user.to_owned(), audiences));
+        let audiences = audiences
+            .iter()
+            .map(|audience| (*audience).to_owned())
+            .collect();
+        self.state
+            .state
+            .lock()
+            .tokens
+            .insert(token.to_owned(), (user.to_owned(), audiences));
     }
 
     /// The next `count` writes answer 500.
@@ -116,23 +133,42 @@ impl FakeApi {
     }
 
     pub fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        self.state.state.lock().objects.get(&(plural.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
+        self.state
+            .state
+            .lock()
+            .objects
+            .get(&(plural.to_owned(), namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// Waits until an object is as wanted.
-    pub async fn wait_for(&self, plural: &str, namespace: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn wait_for(
+        &self,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut version = self.state.version.subscribe();
         let found = async {
             loop {
                 version.borrow_and_update();
-                if let Some(object) = self.get(plural, namespace, name).filter(|object| wanted(object)) {
+                if let Some(object) = self
+                    .get(plural, namespace, name)
+                    .filter(|object| wanted(object))
+                {
                     return object;
                 }
                 version.changed().await.expect("the API lives");
             }
         };
         let found = tokio::time::timeout(PATIENCE, found).await;
-        found.unwrap_or_else(|_| panic!("{plural} {namespace}/{name} is {:?}", self.get(plural, namespace, name)))
+        found.unwrap_or_else(|_| {
+            panic!(
+                "{plural} {namespace}/{name} is {:?}",
+                self.get(plural, namespace, name)
+            )
+        })
     }
 }
 
@@ -147,10 +183,24 @@ impl Shared {
         state.version += 1;
         let version = state.version;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let key = (plural.to_owned(), text("/metadata/namespace"), text("/metadata/name"));
+        let text = |pointer: &str| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let key = (
+            plural.to_owned(),
+            text("/metadata/namespace"),
+            text("/metadata/name"),
+        );
         let known = state.objects.insert(key, object.clone()).is_some();
-        state.events.push((version, plural.to_owned(), json!({"type": if known { "MODIFIED" } else { "ADDED" }, "object": object})));
+        state.events.push((
+            version,
+            plural.to_owned(),
+            json!({"type": if known { "MODIFIED" } else { "ADDED" }, "object": object}),
+        ));
         drop(state);
         self.version.send_replace(version);
     }
@@ -159,10 +209,17 @@ impl Shared {
         let mut state = self.state.lock();
         state.version += 1;
         let version = state.version;
-        let mut object = state.objects.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned())).expect("an object to remove");
+        let mut object = state
+            .objects
+            .remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned()))
+            .expect("an object to remove");
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         match announce {
-            Announce::Yes => state.events.push((version, plural.to_owned(), json!({"type": "DELETED", "object": object}))),
+            Announce::Yes => state.events.push((
+                version,
+                plural.to_owned(),
+                json!({"type": "DELETED", "object": object}),
+            )),
             Announce::No => {
                 state.events.clear();
                 state.oldest = version;
@@ -197,11 +254,18 @@ fn target(path: &str) -> Option<Target> {
         _ => return None,
     };
     let (namespace, rest) = match rest {
-        ["namespaces", namespace, plural, rest @ ..] => (Some((*namespace).to_owned()), [&[*plural], rest].concat()),
+        ["namespaces", namespace, plural, rest @ ..] => {
+            (Some((*namespace).to_owned()), [&[*plural], rest].concat())
+        }
         other => (None, other.to_vec()),
     };
     let own = |part: Option<&&str>| part.map(|part| (*part).to_owned());
-    Some(Target { plural: own(rest.first())?, namespace, name: own(rest.get(1)), is_status: rest.get(2) == Some(&"status") })
+    Some(Target {
+        plural: own(rest.first())?,
+        namespace,
+        name: own(rest.get(1)),
+        is_status: rest.get(2) == Some(&"status"),
+    })
 }
 
 fn failure(code: StatusCode, reason: &str) -> Response {
@@ -209,15 +273,24 @@ fn failure(code: StatusCode, reason: &str) -> Response {
     (code, axum::Json(body)).into_response()
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, body: Bytes) -> Response {
-    let Some(target) = target(uri.path()) else { return failure(StatusCode::NOT_FOUND, "NotFound") };
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    let Some(target) = target(uri.path()) else {
+        return failure(StatusCode::NOT_FOUND, "NotFound");
+    };
     if shared.state.lock().unserved.contains(&target.plural) {
         return failure(StatusCode::NOT_FOUND, "NotFound");
     }
     let query = uri.query().unwrap_or_default();
     match (&method, target.plural.as_str()) {
         (&Method::GET, _) if target.name.is_some() => read(&shared, &target),
-        (&Method::GET, plural) if query.contains("watch=true") => events(shared.clone(), plural.to_owned(), query),
+        (&Method::GET, plural) if query.contains("watch=true") => {
+            events(shared.clone(), plural.to_owned(), query)
+        }
         (&Method::GET, plural) => list(&shared, plural),
         (&Method::POST, "tokenreviews") => review(&shared, &body),
         _ => write(&shared, &target, &body),
@@ -225,7 +298,11 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
 }
 
 fn read(shared: &Shared, target: &Target) -> Response {
-    let key = (target.plural.clone(), target.namespace.clone().unwrap_or_default(), target.name.clone().unwrap_or_default());
+    let key = (
+        target.plural.clone(),
+        target.namespace.clone().unwrap_or_default(),
+        target.name.clone().unwrap_or_default(),
+    );
     match shared.state.lock().objects.get(&key) {
         Some(object) => axum::Json(object).into_response(),
         None => failure(StatusCode::NOT_FOUND, "NotFound"),
@@ -235,7 +312,12 @@ fn read(shared: &Shared, target: &Target) -> Response {
 /// As an API server's: items without their kind.
 fn list(shared: &Shared, plural: &str) -> Response {
     let state = shared.state.lock();
-    let mut items: Vec<Value> = state.objects.iter().filter(|((kind, _, _), _)| kind == plural).map(|(_, object)| object.clone()).collect();
+    let mut items: Vec<Value> = state
+        .objects
+        .iter()
+        .filter(|((kind, _, _), _)| kind == plural)
+        .map(|(_, object)| object.clone())
+        .collect();
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
         item.remove("kind");
         item.remove("apiVersion");
@@ -244,11 +326,16 @@ fn list(shared: &Shared, plural: &str) -> Response {
 }
 
 fn events(shared: Arc<Shared>, plural: String, query: &str) -> Response {
-    let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion=")).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let since = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("resourceVersion="))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     if since < shared.state.lock().oldest {
         // As a real API server: the refusal is an event of a watch that begins well.
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "message": "too old", "code": 410});
-        return Body::from(format!("{}\n", json!({"type": "ERROR", "object": status}))).into_response();
+        return Body::from(format!("{}\n", json!({"type": "ERROR", "object": status})))
+            .into_response();
     }
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(16);
     tokio::spawn(async move {
@@ -259,11 +346,20 @@ fn events(shared: Arc<Shared>, plural: String, query: &str) -> Response {
             version.borrow_and_update();
             let news: Vec<(u64, Value)> = {
                 let state = shared.state.lock();
-                state.events.iter().filter(|(at, kind, _)| *at > position && *kind == plural).map(|(at, _, event)| (*at, event.clone())).collect()
+                state
+                    .events
+                    .iter()
+                    .filter(|(at, kind, _)| *at > position && *kind == plural)
+                    .map(|(at, _, event)| (*at, event.clone()))
+                    .collect()
             };
             for (at, event) in news {
                 position = at;
-                if sender.send(Ok(Bytes::from(format!("{event}\n")))).await.is_err() {
+                if sender
+                    .send(Ok(Bytes::from(format!("{event}\n"))))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -281,12 +377,18 @@ fn review(shared: &Shared, body: &[u8]) -> Response {
     let review: Value = serde_json::from_slice(body).expect("a review");
     let mut state = shared.state.lock();
     state.reviews += 1;
-    let asked: Vec<String> = serde_json::from_value(review["spec"]["audiences"].clone()).expect("audiences");
-    let found = state.tokens.get(review["spec"]["token"].as_str().unwrap_or_default());
+    let asked: Vec<String> =
+        serde_json::from_value(review["spec"]["audiences"].clone()).expect("audiences");
+    let found = state
+        .tokens
+        .get(review["spec"]["token"].as_str().unwrap_or_default());
     let status = match found {
         None => json!({"authenticated": false, "error": "unknown token"}),
         Some((user, audiences)) => {
-            let common: Vec<&String> = audiences.iter().filter(|audience| asked.contains(audience)).collect();
+            let common: Vec<&String> = audiences
+                .iter()
+                .filter(|audience| asked.contains(audience))
+                .collect();
             json!({"authenticated": true, "user": {"username": user}, "audiences": common})
         }
     };
@@ -313,9 +415,15 @@ fn write(shared: &Shared, target: &Target, body: &[u8]) -> Response {
         }
         Some(name) => {
             let key = (target.plural.clone(), namespace, name.clone());
-            let Some(mut object) = shared.state.lock().objects.get(&key).cloned() else { return failure(StatusCode::NOT_FOUND, "NotFound") };
+            let Some(mut object) = shared.state.lock().objects.get(&key).cloned() else {
+                return failure(StatusCode::NOT_FOUND, "NotFound");
+            };
             let before = object.clone();
-            let patch = if target.is_status { json!({"status": sent["status"]}) } else { sent };
+            let patch = if target.is_status {
+                json!({"status": sent["status"]})
+            } else {
+                sent
+            };
             merge(&mut object, &patch);
             // A patch that changes nothing makes no event.
             if object == before {

@@ -12,7 +12,9 @@ use std::{
 use mesh_model::Snapshot;
 use prost::{Message, Name};
 use wire_envoy::{pb, type_url as urls};
-use xds_encode::{Client, ClusterInputs, EndpointInputs, ListenerInputs, NameTableInputs, RouteInputs, View};
+use xds_encode::{
+    Client, ClusterInputs, EndpointInputs, ListenerInputs, NameTableInputs, RouteInputs, View,
+};
 use xds_protocol::Resource;
 
 use crate::memo::Memo;
@@ -31,7 +33,14 @@ pub struct Generator {
 
 impl Generator {
     /// What a client should have of a type: all of it for wildcard types, else those of `names` that exist.
-    pub fn resources(&self, type_url: &str, names: &BTreeSet<String>, snapshot: &Snapshot, client: &Client, view: &View) -> Set {
+    pub fn resources(
+        &self,
+        type_url: &str,
+        names: &BTreeSet<String>,
+        snapshot: &Snapshot,
+        client: &Client,
+        view: &View,
+    ) -> Set {
         let version = snapshot.version;
         match type_url {
             urls::CLUSTER => self.clusters.output(&"".into(), view.cluster_inputs(), version, |inputs| {
@@ -69,13 +78,26 @@ impl Generator {
 
     /// Forgets what is not used any more; returns the number of entries left.
     pub fn sweep(&self, snapshot: u64) -> usize {
-        let Self { clusters, listeners, routes, endpoints, name_tables } = self;
-        clusters.sweep(snapshot) + listeners.sweep(snapshot) + routes.sweep(snapshot) + endpoints.sweep(snapshot) + name_tables.sweep(snapshot)
+        let Self {
+            clusters,
+            listeners,
+            routes,
+            endpoints,
+            name_tables,
+        } = self;
+        clusters.sweep(snapshot)
+            + listeners.sweep(snapshot)
+            + routes.sweep(snapshot)
+            + endpoints.sweep(snapshot)
+            + name_tables.sweep(snapshot)
     }
 }
 
 fn encoded<M: Message + Name>(messages: Vec<M>, name: impl Fn(&M) -> &str) -> Set {
-    messages.iter().map(|message| resource(name(message), message)).collect()
+    messages
+        .iter()
+        .map(|message| resource(name(message), message))
+        .collect()
 }
 
 /// Encodes deterministically: equal messages give equal bytes, and so equal versions.
@@ -83,11 +105,22 @@ fn resource<M: Message + Name>(name: &str, message: &M) -> Resource {
     let body = xds_encode::packed(message).value;
     // A fixed hasher: the same bytes have the same version after a restart of the control plane.
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&body);
-    Resource { name: name.into(), version: format!("{hash:016x}").into(), body: body.into() }
+    Resource {
+        name: name.into(),
+        version: format!("{hash:016x}").into(),
+        body: body.into(),
+    }
 }
 
 /// The version of a whole response: a hash of its parts' versions.
 pub fn version_of(set: &[Resource]) -> Arc<str> {
-    let parts: Vec<(&str, &str)> = set.iter().map(|resource| (&*resource.name, &*resource.version)).collect();
-    format!("{:016x}", BuildHasherDefault::<DefaultHasher>::default().hash_one(&parts)).into()
+    let parts: Vec<(&str, &str)> = set
+        .iter()
+        .map(|resource| (&*resource.name, &*resource.version))
+        .collect();
+    format!(
+        "{:016x}",
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(&parts)
+    )
+    .into()
 }

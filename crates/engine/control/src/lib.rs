@@ -7,7 +7,10 @@
 //!
 //! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] (who calls), [`serve`] (ports), [`debug`] (pages).
 //! Nothing here reads the environment or wall-clock configuration; the program hands in [`Settings`].
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +18,10 @@ use identity::{IdentityError, TrustDomain};
 use stdx::Drain;
 use tokio::{net::TcpListener, sync::watch as channel, task::JoinSet};
 use tonic::transport::Server;
-use wire_envoy::pb::{discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer, istio::auth::istio_certificate_service_server::IstioCertificateServiceServer};
+use wire_envoy::pb::{
+    discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+    istio::auth::istio_certificate_service_server::IstioCertificateServiceServer,
+};
 
 pub mod api;
 mod authenticate;
@@ -76,10 +82,15 @@ pub enum ControlError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("a server ended: {0}")]
     Server(#[from] tonic::transport::Error),
-    #[error("the lifetime of workload certificates is {seconds} s: it must be between 1 and {maximum} s")]
+    #[error(
+        "the lifetime of workload certificates is {seconds} s: it must be between 1 and {maximum} s"
+    )]
     WorkloadLifetime { seconds: u64, maximum: u64 },
     #[error("bug: {0}")]
     Bug(&'static str),
@@ -89,7 +100,10 @@ impl Settings {
     fn check(&self) -> Result<(), ControlError> {
         let maximum = identity::MAX_TTL;
         if self.workload_ttl.is_zero() || self.workload_ttl > maximum {
-            return Err(ControlError::WorkloadLifetime { seconds: self.workload_ttl.as_secs(), maximum: maximum.as_secs() });
+            return Err(ControlError::WorkloadLifetime {
+                seconds: self.workload_ttl.as_secs(),
+                maximum: maximum.as_secs(),
+            });
         }
         Ok(())
     }
@@ -99,9 +113,20 @@ impl Settings {
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     settings.check()?;
     let client = api::connect(&settings.api)?;
-    let authority = Arc::new(authority::load(&client, &settings.root_namespace, &settings.ca_directory, &settings.trust_domain).await?);
+    let authority = Arc::new(
+        authority::load(
+            &client,
+            &settings.root_namespace,
+            &settings.ca_directory,
+            &settings.trust_domain,
+        )
+        .await?,
+    );
     let metrics = metrics::Metrics::default();
-    let authenticator = Arc::new(authenticate::Authenticator::new(client.clone(), settings.trust_domain.clone()));
+    let authenticator = Arc::new(authenticate::Authenticator::new(
+        client.clone(),
+        settings.trust_domain.clone(),
+    ));
     let (publish, snapshots) = channel::channel(None);
     let proxies = Arc::new(proxies::Proxies::default());
     let generator = Arc::new(generate::Generator::default());
@@ -109,14 +134,40 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let mut tasks = JoinSet::new();
     let changes = watch::start(&client, &mut tasks);
     let reporter = status::Reporter::start(client.clone(), &mut tasks);
-    let writer = mesh::Writer { changes, publish, generator: generator.clone(), metrics: metrics.clone(), reporter };
+    let writer = mesh::Writer {
+        changes,
+        publish,
+        generator: generator.clone(),
+        metrics: metrics.clone(),
+        reporter,
+    };
     let mut writing = JoinSet::new();
     writing.spawn(writer.run(&settings));
-    tasks.spawn(authority::keep_roots_published(client.clone(), authority.bundle().to_pem(), snapshots.clone()));
+    tasks.spawn(authority::keep_roots_published(
+        client.clone(),
+        authority.bundle().to_pem(),
+        snapshots.clone(),
+    ));
 
-    let certificates = certificates::CertificateService { authority: authority.clone(), authenticator: authenticator.clone(), default_ttl: settings.workload_ttl, metrics: metrics.clone() };
-    let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery { authenticator, snapshots: snapshots.clone(), generator, proxies: proxies.clone(), metrics: metrics.clone(), drain: drain.clone() }));
-    let pages = debug::Pages { proxies, metrics, snapshots };
+    let certificates = certificates::CertificateService {
+        authority: authority.clone(),
+        authenticator: authenticator.clone(),
+        default_ttl: settings.workload_ttl,
+        metrics: metrics.clone(),
+    };
+    let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery {
+        authenticator,
+        snapshots: snapshots.clone(),
+        generator,
+        proxies: proxies.clone(),
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+    }));
+    let pages = debug::Pages {
+        proxies,
+        metrics,
+        snapshots,
+    };
     let result = tokio::select! {
         served = serve_all(&settings, &authority, certificates, discovery, pages, &mut tasks, drain) => served,
         // Without its writer the mesh would stand still and look healthy.
@@ -145,12 +196,17 @@ async fn serve_all(
             }
         });
     }
-    let own = serve::ServerCertificate::issue(authority.clone(), serve::server_names(&settings.root_namespace, &settings.cluster_domain))?;
+    let own = serve::ServerCertificate::issue(
+        authority.clone(),
+        serve::server_names(&settings.root_namespace, &settings.cluster_domain),
+    )?;
     tasks.spawn(own.clone().keep_fresh());
     let discovery = AggregatedDiscoveryServiceServer::new(discovery);
     if let Some(address) = settings.listen.plaintext {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(bind(address).await?);
-        let plain = grpc_server().add_service(discovery.clone()).serve_with_incoming(incoming);
+        let plain = grpc_server()
+            .add_service(discovery.clone())
+            .serve_with_incoming(incoming);
         tasks.spawn(async move {
             if let Err(error) = plain.await {
                 tracing::error!(%error, "the plaintext gRPC server ended");
@@ -160,7 +216,11 @@ async fn serve_all(
     let incoming = serve::accept_tls(bind(settings.listen.secure).await?, own);
     tracing::info!(address = %settings.listen.secure, "the control plane is listening");
     let certificates = IstioCertificateServiceServer::new(certificates);
-    grpc_server().add_service(discovery).add_service(certificates).serve_with_incoming_shutdown(incoming, drain).await?;
+    grpc_server()
+        .add_service(discovery)
+        .add_service(certificates)
+        .serve_with_incoming_shutdown(incoming, drain)
+        .await?;
     Ok(())
 }
 
@@ -174,5 +234,7 @@ fn grpc_server() -> Server {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ControlError> {
-    TcpListener::bind(address).await.map_err(|source| ControlError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ControlError::Listen { address, source })
 }

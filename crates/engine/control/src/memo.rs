@@ -24,13 +24,21 @@ struct Entry<I, O> {
 
 impl<I, O> Default for Memo<I, O> {
     fn default() -> Self {
-        Self { entries: Mutex::default() }
+        Self {
+            entries: Mutex::default(),
+        }
     }
 }
 
 impl<I: PartialEq, O: Clone> Memo<I, O> {
     /// The output for `inputs`, made by `make` unless it exists. `snapshot` is the version that is being served.
-    pub fn output(&self, name: &Arc<str>, inputs: I, snapshot: u64, make: impl FnOnce(&I) -> O) -> O {
+    pub fn output(
+        &self,
+        name: &Arc<str>,
+        inputs: I,
+        snapshot: u64,
+        make: impl FnOnce(&I) -> O,
+    ) -> O {
         if let Some(found) = self.find(name, &inputs, snapshot) {
             return found;
         }
@@ -38,17 +46,25 @@ impl<I: PartialEq, O: Clone> Memo<I, O> {
         let output = make(&inputs);
         let mut entries = self.entries.lock();
         let variants = entries.entry(name.clone()).or_default();
-        variants.retain(|entry| entry.used_in + KEPT_SNAPSHOTS >= snapshot && entry.inputs != inputs);
+        variants
+            .retain(|entry| entry.used_in + KEPT_SNAPSHOTS >= snapshot && entry.inputs != inputs);
         if variants.len() >= MAX_VARIANTS {
             variants.remove(0);
         }
-        variants.push(Entry { inputs, output: output.clone(), used_in: snapshot });
+        variants.push(Entry {
+            inputs,
+            output: output.clone(),
+            used_in: snapshot,
+        });
         output
     }
 
     fn find(&self, name: &Arc<str>, inputs: &I, snapshot: u64) -> Option<O> {
         let mut entries = self.entries.lock();
-        let entry = entries.get_mut(name)?.iter_mut().find(|entry| entry.inputs == *inputs)?;
+        let entry = entries
+            .get_mut(name)?
+            .iter_mut()
+            .find(|entry| entry.inputs == *inputs)?;
         entry.used_in = entry.used_in.max(snapshot);
         Some(entry.output.clone())
     }

@@ -61,7 +61,9 @@ impl Writer {
     async fn gather(&mut self, store: &mut Store) -> bool {
         let mut synced = false;
         let end = Instant::now() + LONGEST;
-        while let Ok(Some(change)) = timeout_at(end.min(Instant::now() + QUIET), self.changes.recv()).await {
+        while let Ok(Some(change)) =
+            timeout_at(end.min(Instant::now() + QUIET), self.changes.recv()).await
+        {
             synced |= self.take(store, change);
             if Instant::now() >= end {
                 break;
@@ -72,17 +74,28 @@ impl Writer {
 
     fn publish(&mut self, store: &mut Store) {
         let snapshot = store.build();
-        let is_new = self.publish.borrow().as_ref().is_none_or(|served| served.version != snapshot.version);
+        let is_new = self
+            .publish
+            .borrow()
+            .as_ref()
+            .is_none_or(|served| served.version != snapshot.version);
         if is_new {
-            self.metrics.snapshot_version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+            self.metrics
+                .snapshot_version
+                .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
             let kept = self.generator.sweep(snapshot.version);
-            self.metrics.cached_generations.set(i64::try_from(kept).unwrap_or(i64::MAX));
+            self.metrics
+                .cached_generations
+                .set(i64::try_from(kept).unwrap_or(i64::MAX));
             tracing::debug!(version = snapshot.version, "publishing a snapshot");
             self.publish.send_replace(Some(snapshot));
         }
         let mut problems: HashMap<ObjectKey, Vec<ingest::Problem>> = HashMap::new();
         for (key, problem) in store.problems() {
-            problems.entry(object_key(key)).or_default().push(problem.clone());
+            problems
+                .entry(object_key(key))
+                .or_default()
+                .push(problem.clone());
         }
         self.reporter.report(problems);
     }
@@ -96,11 +109,21 @@ impl Writer {
                 match applied.key {
                     Some(key) => self.reporter.found(object_key(&key), &object),
                     // It has no name to put a status on.
-                    None => applied.problems.iter().for_each(|problem| tracing::warn!("an object of the API is not usable: {problem}")),
+                    None => applied.problems.iter().for_each(|problem| {
+                        tracing::warn!("an object of the API is not usable: {problem}")
+                    }),
                 }
             }
-            Change::Deleted { kind, namespace, name } => {
-                store.delete(&Key { kind, namespace: namespace.into(), name: name.into() });
+            Change::Deleted {
+                kind,
+                namespace,
+                name,
+            } => {
+                store.delete(&Key {
+                    kind,
+                    namespace: namespace.into(),
+                    name: name.into(),
+                });
             }
             Change::Synced => return true,
         }
@@ -109,7 +132,11 @@ impl Writer {
 }
 
 fn object_key(key: &Key) -> ObjectKey {
-    ObjectKey { kind: key.kind, namespace: key.namespace.to_string(), name: key.name.to_string() }
+    ObjectKey {
+        kind: key.kind,
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -67,22 +67,60 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let csr_count = Count::default();
-        registry.register("citadel_server_csr_count", "CSRs received", csr_count.clone());
+        registry.register(
+            "citadel_server_csr_count",
+            "CSRs received",
+            csr_count.clone(),
+        );
         let success_cert_issuance = Count::default();
-        registry.register("citadel_server_success_cert_issuance_count", "Certificates issued", success_cert_issuance.clone());
+        registry.register(
+            "citadel_server_success_cert_issuance_count",
+            "Certificates issued",
+            success_cert_issuance.clone(),
+        );
         let authentication_failures = Count::default();
-        registry.register("citadel_server_authentication_failure_count", "Callers that could not be authenticated", authentication_failures.clone());
+        registry.register(
+            "citadel_server_authentication_failure_count",
+            "Callers that could not be authenticated",
+            authentication_failures.clone(),
+        );
         let connected_proxies = Gauge::default();
-        registry.register("pilot_xds", "Proxies connected by xDS", connected_proxies.clone());
+        registry.register(
+            "pilot_xds",
+            "Proxies connected by xDS",
+            connected_proxies.clone(),
+        );
         let pushes = Family::default();
         registry.register("pilot_xds_pushes", "xDS responses sent", pushes.clone());
         let rejects = Family::default();
-        registry.register("pilot_total_xds_rejects", "xDS responses that a proxy refused", rejects.clone());
+        registry.register(
+            "pilot_total_xds_rejects",
+            "xDS responses that a proxy refused",
+            rejects.clone(),
+        );
         let snapshot_version = Gauge::default();
-        registry.register("tanbark_snapshot_version", "Version of the configuration snapshot that is served", snapshot_version.clone());
+        registry.register(
+            "tanbark_snapshot_version",
+            "Version of the configuration snapshot that is served",
+            snapshot_version.clone(),
+        );
         let cached_generations = Gauge::default();
-        registry.register("xds_cache_size", "Generated resource sets that are kept", cached_generations.clone());
-        Self { registry: Arc::new(registry), csr_count, success_cert_issuance, authentication_failures, connected_proxies, pushes, rejects, snapshot_version, cached_generations }
+        registry.register(
+            "xds_cache_size",
+            "Generated resource sets that are kept",
+            cached_generations.clone(),
+        );
+        Self {
+            registry: Arc::new(registry),
+            csr_count,
+            success_cert_issuance,
+            authentication_failures,
+            connected_proxies,
+            pushes,
+            rejects,
+            snapshot_version,
+            cached_generations,
+        }
     }
 }
 

@@ -35,7 +35,10 @@ impl Proxies {
     pub fn join(&self, status: ProxyStatus) -> Membership<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.connected.write().insert(number, status);
-        Membership { proxies: self, number }
+        Membership {
+            proxies: self,
+            number,
+        }
     }
 
     pub fn list(&self) -> Vec<ProxyStatus> {

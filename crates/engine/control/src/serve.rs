@@ -59,13 +59,21 @@ impl Connected for PeerStream {
 }
 
 impl AsyncRead for PeerStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for PeerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -79,7 +87,12 @@ impl AsyncWrite for PeerStream {
 /// The names under which proxies know the control plane.
 pub fn server_names(root_namespace: &str, cluster_domain: &str) -> Vec<String> {
     let service = format!("istiod.{root_namespace}");
-    vec![format!("{service}.svc"), format!("{service}.svc.{cluster_domain}"), service, "localhost".into()]
+    vec![
+        format!("{service}.svc"),
+        format!("{service}.svc.{cluster_domain}"),
+        service,
+        "localhost".into(),
+    ]
 }
 
 /// The server's TLS configuration, which its owner replaces when the certificate is renewed.
@@ -96,18 +109,35 @@ struct Issued {
 }
 
 impl ServerCertificate {
-    pub fn issue(authority: Arc<CertificateAuthority>, names: Vec<String>) -> Result<Arc<Self>, ControlError> {
+    pub fn issue(
+        authority: Arc<CertificateAuthority>,
+        names: Vec<String>,
+    ) -> Result<Arc<Self>, ControlError> {
         let issued = Self::make(&authority, &names, SystemTime::now())?;
-        Ok(Arc::new(Self { authority, names, current: ArcSwap::from_pointee(issued) }))
+        Ok(Arc::new(Self {
+            authority,
+            names,
+            current: ArcSwap::from_pointee(issued),
+        }))
     }
 
-    fn make(authority: &CertificateAuthority, names: &[String], now: SystemTime) -> Result<Issued, ControlError> {
+    fn make(
+        authority: &CertificateAuthority,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<Issued, ControlError> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let rest = authority.not_after().duration_since(now).unwrap_or_default();
+        let rest = authority
+            .not_after()
+            .duration_since(now)
+            .unwrap_or_default();
         let life = SERVER_CERTIFICATE_TTL.min(rest);
         let certificate = authority.issue_server(&names, life, now)?;
         // Any certificate of the mesh's roots is welcome; what its holder may do is decided by its name.
-        let validation = PeerValidation { roots: Roots::Bundle(authority.bundle().clone()), ..PeerValidation::unverified() };
+        let validation = PeerValidation {
+            roots: Roots::Bundle(authority.bundle().clone()),
+            ..PeerValidation::unverified()
+        };
         let tls = ServerTls {
             presented: Presented::Fixed(Arc::new([certificate])),
             client_auth: ClientAuth::Optional(validation),
@@ -115,7 +145,10 @@ impl ServerCertificate {
             settings: TlsSettings::default(),
             resumption: true,
         };
-        Ok(Issued { config: server_config(&tls)?, renew_at: now + life / 2 })
+        Ok(Issued {
+            config: server_config(&tls)?,
+            renew_at: now + life / 2,
+        })
     }
 
     /// Renews at half life, until the task is dropped.
@@ -133,19 +166,25 @@ impl ServerCertificate {
         if now < self.current.load().renew_at {
             return Ok(false);
         }
-        self.current.store(Arc::new(Self::make(&self.authority, &self.names, now)?));
+        self.current
+            .store(Arc::new(Self::make(&self.authority, &self.names, now)?));
         Ok(true)
     }
 }
 
 /// Accepts TLS connections; the stream ends when the listener is dropped with it.
-pub fn accept_tls(listener: TcpListener, certificate: Arc<ServerCertificate>) -> impl Stream<Item = io::Result<PeerStream>> {
+pub fn accept_tls(
+    listener: TcpListener,
+    certificate: Arc<ServerCertificate>,
+) -> impl Stream<Item = io::Result<PeerStream>> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let mut handshakes = JoinSet::new();
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, address)) => {
@@ -172,14 +211,21 @@ pub fn accept_tls(listener: TcpListener, certificate: Arc<ServerCertificate>) ->
     tokio_stream::wrappers::ReceiverStream::new(receiver)
 }
 
-async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, address: SocketAddr) -> Option<PeerStream> {
+async fn handshake(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> Option<PeerStream> {
     // Small messages go out at once; a socket that cannot is still usable.
     let _ = tcp.set_nodelay(true);
     match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => {
             let info = ConnectionInfo::of(stream.get_ref().1);
             let id = info.peer.and_then(|leaf| leaf.spiffe_id());
-            Some(PeerStream { stream, peer: Peer { id } })
+            Some(PeerStream {
+                stream,
+                peer: Peer { id },
+            })
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "TLS handshake failed");

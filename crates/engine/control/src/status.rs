@@ -20,7 +20,11 @@ use crate::watch::resource_of;
 
 const QUEUE: usize = 1024;
 /// Pauses before a write that failed is tried again; after the last one it is given up until the object's problems change.
-const RETRY_AFTER: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10)];
+const RETRY_AFTER: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+];
 
 /// Which object a report is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +55,10 @@ impl Reporter {
                 }
             }
         });
-        Self { reported: HashMap::new(), queue }
+        Self {
+            reported: HashMap::new(),
+            queue,
+        }
     }
 
     /// Sees an object as the API has it: a problem in its status that this run did not write counts as reported, so that it is cleared or replaced.
@@ -63,9 +70,21 @@ impl Reporter {
 
     /// `current` holds every object that has problems now; objects that had some and have none are cleared.
     pub fn report(&mut self, current: HashMap<ObjectKey, Vec<Problem>>) {
-        let cleared: Vec<ObjectKey> = self.reported.keys().filter(|key| !current.contains_key(*key)).cloned().collect();
+        let cleared: Vec<ObjectKey> = self
+            .reported
+            .keys()
+            .filter(|key| !current.contains_key(*key))
+            .cloned()
+            .collect();
         for key in cleared {
-            if self.queue.try_send(Report { key: key.clone(), problems: Vec::new() }).is_ok() {
+            if self
+                .queue
+                .try_send(Report {
+                    key: key.clone(),
+                    problems: Vec::new(),
+                })
+                .is_ok()
+            {
                 self.reported.remove(&key);
             }
         }
@@ -76,7 +95,14 @@ impl Reporter {
             for problem in &problems {
                 tracing::warn!(object = %format!("{} {}/{}", key.kind, key.namespace, key.name), "{problem}");
             }
-            if self.queue.try_send(Report { key: key.clone(), problems: problems.clone() }).is_ok() {
+            if self
+                .queue
+                .try_send(Report {
+                    key: key.clone(),
+                    problems: problems.clone(),
+                })
+                .is_ok()
+            {
                 self.reported.insert(key, problems);
             }
         }
@@ -87,7 +113,9 @@ async fn write_with_retries(client: &Client, report: &Report) -> Result<(), kube
     for pause in RETRY_AFTER {
         match write(client, report).await {
             Ok(()) => return Ok(()),
-            Err(error) => tracing::debug!(object = ?report.key, %error, "the status is written again later"),
+            Err(error) => {
+                tracing::debug!(object = ?report.key, %error, "the status is written again later")
+            }
         }
         tokio::time::sleep(pause).await;
     }
@@ -97,9 +125,14 @@ async fn write_with_retries(client: &Client, report: &Report) -> Result<(), kube
 /// Does the status say what [`status_of`] says about an object with problems?
 fn has_problem_status(object: &Value) -> bool {
     let status = &object["status"];
-    let messages = status["validationMessages"].as_array().is_some_and(|messages| !messages.is_empty());
+    let messages = status["validationMessages"]
+        .as_array()
+        .is_some_and(|messages| !messages.is_empty());
     let conditions = status["conditions"].as_array().into_iter().flatten();
-    messages || conditions.into_iter().any(|condition| condition["type"] == "Reconciled" && condition["status"] == "False")
+    messages
+        || conditions
+            .into_iter()
+            .any(|condition| condition["type"] == "Reconciled" && condition["status"] == "False")
 }
 
 async fn write(client: &Client, report: &Report) -> Result<(), kube::Error> {
@@ -108,9 +141,17 @@ async fn write(client: &Client, report: &Report) -> Result<(), kube::Error> {
     if !info.group.ends_with("istio.io") {
         return Ok(());
     }
-    let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), &report.key.namespace, &resource_of(info));
+    let objects: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &report.key.namespace, &resource_of(info));
     let patch = json!({ "status": status_of(&report.problems) });
-    match objects.patch_status(&report.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    match objects
+        .patch_status(
+            &report.key.name,
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await
+    {
         // Deleted meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(drop),
@@ -125,8 +166,14 @@ fn status_of(problems: &[Problem]) -> Value {
         .map(|problem| json!({"type": {"code": problem.code}, "level": problem.severity.as_str().to_uppercase(), "path": problem.path, "message": problem.message}))
         .collect();
     let (reason, message) = match worst {
-        Some(Severity::Error) => ("Invalid", "the object is not used; its last good version, if there was one, stays in force"),
-        Some(_) => ("UsedWithProblems", "the object is used, but parts of it have no effect"),
+        Some(Severity::Error) => (
+            "Invalid",
+            "the object is not used; its last good version, if there was one, stays in force",
+        ),
+        Some(_) => (
+            "UsedWithProblems",
+            "the object is used, but parts of it have no effect",
+        ),
         None => ("Valid", ""),
     };
     let condition = json!({"type": "Reconciled", "status": if reconciled { "True" } else { "False" }, "reason": reason, "message": message});

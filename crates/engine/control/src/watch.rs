@@ -30,7 +30,11 @@ const RELIST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub enum Change {
     Applied(Value),
-    Deleted { kind: Kind, namespace: String, name: String },
+    Deleted {
+        kind: Kind,
+        namespace: String,
+        name: String,
+    },
     /// All kinds have been listed.
     Synced,
 }
@@ -38,11 +42,19 @@ pub enum Change {
 /// Starts a watch for each kind; they end when the receiver is dropped.
 pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change> {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let kinds: Vec<&'static KindInfo> = KINDS.iter().filter(|info| info.support != Support::RuntimeOnly).collect();
+    let kinds: Vec<&'static KindInfo> = KINDS
+        .iter()
+        .filter(|info| info.support != Support::RuntimeOnly)
+        .collect();
     let (listed, mut remaining) = mpsc::channel(kinds.len().max(1));
     let count = kinds.len();
     for info in kinds {
-        tasks.spawn(watch_kind(client.clone(), info, sender.clone(), listed.clone()));
+        tasks.spawn(watch_kind(
+            client.clone(),
+            info,
+            sender.clone(),
+            listed.clone(),
+        ));
     }
     tasks.spawn(async move {
         for _ in 0..count {
@@ -56,9 +68,18 @@ pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change>
     receiver
 }
 
-async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Sender<Change>, listed: mpsc::Sender<()>) {
+async fn watch_kind(
+    client: Client,
+    info: &'static KindInfo,
+    changes: mpsc::Sender<Change>,
+    listed: mpsc::Sender<()>,
+) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource_of(info));
-    let open = || watcher::watcher(api.clone(), watcher::Config::default()).default_backoff().boxed();
+    let open = || {
+        watcher::watcher(api.clone(), watcher::Config::default())
+            .default_backoff()
+            .boxed()
+    };
     let mut stream = open();
     let mut known: BTreeSet<(String, String)> = BTreeSet::new();
     let mut relisted: BTreeSet<(String, String)> = BTreeSet::new();
@@ -91,11 +112,20 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
             Ok(Event::Delete(object)) => {
                 let (namespace, name) = key_of(&object);
                 known.remove(&(namespace.clone(), name.clone()));
-                changes.send(Change::Deleted { kind: info.id, namespace, name }).await
+                changes
+                    .send(Change::Deleted {
+                        kind: info.id,
+                        namespace,
+                        name,
+                    })
+                    .await
             }
             Err(error) if is_not_served(&error) => {
                 // No objects of a kind that the API does not know (yet): the listing need not wait for it.
-                tracing::debug!(kind = info.kind, "the API does not serve this kind; asked again later");
+                tracing::debug!(
+                    kind = info.kind,
+                    "the API does not serve this kind; asked again later"
+                );
                 if std::mem::take(&mut first_list) {
                     let _ = listed.send(()).await;
                 }
@@ -120,7 +150,10 @@ async fn watch_kind(client: Client, info: &'static KindInfo, changes: mpsc::Send
 /// How the API names a kind: in the first of its versions, which is the one that is read.
 pub fn resource_of(info: &KindInfo) -> ApiResource {
     let version = info.versions.first().copied().unwrap_or("v1");
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(info.group, version, info.kind), info.plural)
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(info.group, version, info.kind),
+        info.plural,
+    )
 }
 
 fn api_version(info: &KindInfo) -> String {
@@ -129,32 +162,55 @@ fn api_version(info: &KindInfo) -> String {
 
 /// 404 for a whole kind: its definition is not installed.
 fn is_not_served(error: &watcher::Error) -> bool {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
-        _ => return false,
-    };
-    status.code == 404
+    code_of(error) == Some(404)
 }
 
-/// A watch that was refused by HTTP status because its version is too old.
+/// A watch that was refused as a whole because its version is too old.
 fn is_expired(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+    code_of(error) == Some(410)
+}
+
+/// The HTTP status with which the API refused; a refused watch comes as a failure to start it or of its first line.
+fn code_of(error: &watcher::Error) -> Option<u16> {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    }
 }
 
 fn key_of(object: &DynamicObject) -> (String, String) {
-    (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default())
+    (
+        object.metadata.namespace.clone().unwrap_or_default(),
+        object.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
-async fn vanished(info: &KindInfo, changes: &mpsc::Sender<Change>, gone: impl Iterator<Item = &(String, String)>) -> Result<(), SendError<Change>> {
+async fn vanished(
+    info: &KindInfo,
+    changes: &mpsc::Sender<Change>,
+    gone: impl Iterator<Item = &(String, String)>,
+) -> Result<(), SendError<Change>> {
     for (namespace, name) in gone {
-        changes.send(Change::Deleted { kind: info.id, namespace: namespace.clone(), name: name.clone() }).await?;
+        changes
+            .send(Change::Deleted {
+                kind: info.id,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            })
+            .await?;
     }
     Ok(())
 }
 
 /// The items of an API server's list carry no kind of their own.
 fn applied(info: &KindInfo, mut object: DynamicObject) -> Change {
-    object.types.get_or_insert_with(|| TypeMeta { api_version: api_version(info), kind: info.kind.to_owned() });
+    object.types.get_or_insert_with(|| TypeMeta {
+        api_version: api_version(info),
+        kind: info.kind.to_owned(),
+    });
     // An object that came as JSON goes back to JSON.
     Change::Applied(serde_json::to_value(object).unwrap_or(Value::Null))
 }

@@ -135,24 +135,27 @@ fn redacted_secret(name: &str, resource: &ResourceState) -> Value {
             Some(Specifier::InlineString(text)) => STANDARD.encode(text),
             _ => String::new(),
         };
-    let mut secret = json!({"@type": type_url::SECRET, "name": name});
+    let mut secret = Map::new();
+    secret.insert("@type".into(), json!(type_url::SECRET));
+    secret.insert("name".into(), json!(name));
     match any::unpack::<Secret>(&resource.body)
         .ok()
         .and_then(|s| s.r#type)
     {
         Some(Type::TlsCertificate(certificate)) => {
-            secret["tls_certificate"] = json!({
+            let certificate = json!({
                 "certificate_chain": {"inline_bytes": bytes(certificate.certificate_chain)},
                 "private_key": {"inline_bytes": redacted()},
             });
+            secret.insert("tls_certificate".into(), certificate);
         }
         Some(Type::ValidationContext(context)) => {
-            secret["validation_context"] =
-                json!({"trusted_ca": {"inline_bytes": bytes(context.trusted_ca)}});
+            let context = json!({"trusted_ca": {"inline_bytes": bytes(context.trusted_ca)}});
+            secret.insert("validation_context".into(), context);
         }
         _ => {}
     }
-    secret
+    Value::Object(secret)
 }
 
 fn entry(resource: &ResourceState) -> Map<String, Value> {

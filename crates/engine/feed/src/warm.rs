@@ -266,14 +266,13 @@ impl Warming {
                 Discovery::Eds { service_name } => {
                     wanted.endpoints.insert(service_name.to_string());
                 }
-                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
+                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. }
                     if !wanted
                         .resolved
                         .iter()
-                        .any(|known| known.name == cluster.name)
-                    {
-                        wanted.resolved.push(cluster.clone());
-                    }
+                        .any(|known| known.name == cluster.name) =>
+                {
+                    wanted.resolved.push(cluster.clone());
                 }
                 _ => {}
             }

@@ -200,6 +200,12 @@ pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<()
     } else {
         "sidecar"
     };
+    annotate(pod, template, name);
+    Ok(())
+}
+
+/// What Istio's tools and Prometheus look for.
+fn annotate(pod: &mut Value, template: Template, name: &str) {
     object::annotate(pod, TEMPLATE_ANNOTATION, name);
     object::annotate(pod, "istio.io/rev", "default");
     let volumes = [
@@ -227,7 +233,6 @@ pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<()
     if !annotations.contains_key("kubectl.kubernetes.io/default-container") {
         object::annotate(pod, "kubectl.kubernetes.io/default-container", &first);
     }
-    Ok(())
 }
 
 fn add_labels(pod: &mut Value) {
@@ -280,13 +285,13 @@ fn field(path: &str) -> Value {
     json!({"fieldRef": {"apiVersion": "v1", "fieldPath": path}})
 }
 
-fn proxy_container(
+/// The variables of the proxy's container (reference CP-034).
+fn environment(
     pod: &Value,
     others: &[Value],
-    template: Template,
     with: &Injection,
     proxy_config: &Value,
-) -> Value {
+) -> Vec<Value> {
     let annotations = object::annotations(pod);
     let (workload, owner) = workload_of(pod);
     let ports: Vec<Value> = others
@@ -297,16 +302,11 @@ fn proxy_container(
         .iter()
         .map(|container| object::text(container, "/name"))
         .collect();
-    let argument = match (with.proxy, template) {
-        (ProxyKind::Envoy, _) => "agent",
-        (_, Template::Sidecar) => "sidecar",
-        (_, Template::Gateway) => "gateway",
-    };
     let interception = annotations
         .get("sidecar.istio.io/interceptionMode")
         .map_or("REDIRECT", String::as_str);
     let json_of = |map: BTreeMap<String, String>| serde_json::to_string(&map).unwrap_or_default();
-    let mut environment = vec![
+    let environment = vec![
         json!({"name": "PILOT_CERT_PROVIDER", "value": "istiod"}),
         json!({"name": "CA_ADDR", "value": "istiod.istio-system.svc:15012"}),
         json!({"name": "POD_NAME", "valueFrom": field("metadata.name")}),
@@ -331,12 +331,35 @@ fn proxy_container(
         json!({"name": "TANBARK_TOKEN_FILE", "value": "/var/run/secrets/tokens/istio-token"}),
         json!({"name": "TANBARK_ROOT_CERT", "value": "/var/run/secrets/istio/root-cert.pem"}),
     ];
+    environment
+}
+
+fn proxy_container(
+    pod: &Value,
+    others: &[Value],
+    template: Template,
+    with: &Injection,
+    proxy_config: &Value,
+) -> Value {
+    let argument = match (with.proxy, template) {
+        (ProxyKind::Envoy, _) => "agent",
+        (_, Template::Sidecar) => "sidecar",
+        (_, Template::Gateway) => "gateway",
+    };
+    let mut environment = environment(pod, others, with, proxy_config);
     if template == Template::Gateway {
         environment.push(json!({"name": "ISTIO_META_UNPRIVILEGED_POD", "value": "true"}));
     }
     // The mesh's users set variables of the proxy this way.
-    for (name, value) in proxy_config.get("proxyMetadata").and_then(Value::as_object).into_iter().flatten() {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    for (name, value) in proxy_config
+        .get("proxyMetadata")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_string);
         environment.retain(|item| item.get("name").and_then(Value::as_str) != Some(name.as_str()));
         environment.push(json!({"name": name, "value": value}));
     }

@@ -225,7 +225,8 @@ fn differences(context: &Context, pod: &Value) -> Vec<String> {
             "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used".into(),
         );
     }
-    let owner = object::controller(pod).filter(|owner| object::text(owner, "/kind") == "StatefulSet");
+    let owner =
+        object::controller(pod).filter(|owner| object::text(owner, "/kind") == "StatefulSet");
     let set = owner.and_then(|owner| {
         let name = object::text(owner, "/name");
         context

@@ -187,34 +187,7 @@ impl Source {
     /// Makes the store hold what the files say.
     pub fn synchronise(&mut self, context: &Context) {
         let mut problems = self.read_files();
-        let mut wanted: Vec<(Key, &'static Kind, &Document)> = Vec::new();
-        let mut seen: HashMap<Key, String> = HashMap::new();
-        for document in self.files.values().flat_map(|file| &file.documents) {
-            match identify(document) {
-                Err(problem) => problems.push(problem),
-                Ok((key, kind)) => {
-                    if let Some(first) = seen.get(&key) {
-                        problems.push(format!(
-                            "{}: {} {} is defined at {first} already; this one is not used",
-                            document.source,
-                            kind.kind,
-                            title(&key)
-                        ));
-                        continue;
-                    }
-                    if kind.effect == Effect::Inert {
-                        problems.push(format!(
-                            "{}: {} {} has no effect on one machine",
-                            document.source,
-                            kind.kind,
-                            title(&key)
-                        ));
-                    }
-                    seen.insert(key.clone(), document.source.to_string());
-                    wanted.push((key, kind, document));
-                }
-            }
-        }
+        let (mut wanted, seen) = wanted(&self.files, &mut problems);
         wanted.sort_by_key(|(_, kind, _)| order(kind));
         let gone: Vec<Key> = self
             .applied
@@ -300,6 +273,45 @@ impl Source {
     }
 }
 
+/// The objects that the files define, each once, and where each was first defined.
+fn wanted<'a>(
+    files: &'a BTreeMap<PathBuf, File>,
+    problems: &mut Vec<String>,
+) -> (
+    Vec<(Key, &'static Kind, &'a Document)>,
+    HashMap<Key, String>,
+) {
+    let mut wanted: Vec<(Key, &'static Kind, &Document)> = Vec::new();
+    let mut seen: HashMap<Key, String> = HashMap::new();
+    for document in files.values().flat_map(|file| &file.documents) {
+        match identify(document) {
+            Err(problem) => problems.push(problem),
+            Ok((key, kind)) => {
+                if let Some(first) = seen.get(&key) {
+                    problems.push(format!(
+                        "{}: {} {} is defined at {first} already; this one is not used",
+                        document.source,
+                        kind.kind,
+                        title(&key)
+                    ));
+                    continue;
+                }
+                if kind.effect == Effect::Inert {
+                    problems.push(format!(
+                        "{}: {} {} has no effect on one machine",
+                        document.source,
+                        kind.kind,
+                        title(&key)
+                    ));
+                }
+                seen.insert(key.clone(), document.source.to_string());
+                wanted.push((key, kind, document));
+            }
+        }
+    }
+    (wanted, seen)
+}
+
 /// The image map with the runtime's own programs.
 pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<ImageMap, String> {
     let beside = file
@@ -319,7 +331,11 @@ pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<I
     let proxy = options.proxy_program.display().to_string();
     let envoy = options.envoy_program.iter();
     let environment = envoy.map(|file| ("TANBARK_ENVOY".to_string(), file.display().to_string()));
-    let map = map.with_entry(crate::inject::PROXY_IMAGE, vec![proxy], environment.collect());
+    let map = map.with_entry(
+        crate::inject::PROXY_IMAGE,
+        vec![proxy],
+        environment.collect(),
+    );
     Ok(match options.control_command.is_empty() {
         true => map,
         false => map.with_entry(

@@ -559,30 +559,50 @@ async fn probes_hooks_and_secrets_are_obeyed(machine: &Machine) {
         assert!(Instant::now() < end, "postStart did not run");
     }
     assert_eq!(
-        machine.run("probed", "cat /secret/deep/word; touch /shared/open").await,
+        machine
+            .run("probed", "cat /secret/deep/word; touch /shared/open")
+            .await,
         ("hunter2".into(), 0)
     );
     machine.ready("probed").await;
     machine.run("probed", "touch /shared/sick").await;
     machine
-        .until("a failed liveness probe restarts it", &PODS, "probed", |object| {
-            container(object, "c")["restartCount"] == 1 && begun(object)
-        })
+        .until(
+            "a failed liveness probe restarts it",
+            &PODS,
+            "probed",
+            |object| container(object, "c")["restartCount"] == 1 && begun(object),
+        )
         .await;
-    let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events");
+    let events = machine
+        .client()
+        .list(&EVENTS, Some("default"), "")
+        .await
+        .expect("events");
     assert!(
-        events.to_string().contains("Liveness probe failed: exit code 4: unwell"),
+        events
+            .to_string()
+            .contains("Liveness probe failed: exit code 4: unwell"),
         "{events:#}"
     );
     let end = Instant::now() + PATIENCE;
     while machine.run("probed", "cat /shared/hooks").await.0 != "begun\nbegun\n" {
         assert!(Instant::now() < end, "postStart did not run again");
     }
-    let log_file = machine.handle.state().root().join("logs/default/probed/side.log");
+    let log_file = machine
+        .handle
+        .state()
+        .root()
+        .join("logs/default/probed/side.log");
     fs::remove_file(machine.folder.path().join("objects/probed.yaml")).expect("removed");
-    machine.until("the pod ended", &PODS, "probed", Value::is_null).await;
+    machine
+        .until("the pod ended", &PODS, "probed", Value::is_null)
+        .await;
     let text = fs::read_to_string(&log_file).expect("the log stays");
-    assert!(text.contains("end of hunter2"), "preStop did not run: {text}");
+    assert!(
+        text.contains("end of hunter2"),
+        "preStop did not run: {text}"
+    );
 }
 
 async fn no_yaml_gets_the_rights_of_the_runtime(machine: &Machine) {
@@ -612,11 +632,19 @@ spec:
         .until("the proxy's image runs", &PODS, "bold", |object| {
             machine::object::list(object, "/status/containerStatuses")
                 .iter()
-                .any(|status| status["name"] == "istio-proxy" && status["state"].get("running").is_some())
+                .any(|status| {
+                    status["name"] == "istio-proxy" && status["state"].get("running").is_some()
+                })
         })
         .await;
-    let rights = machine.run("bold", "grep CapEff /proc/self/status; id -u").await.0;
-    assert!(rights.starts_with("CapEff:\t0000000000000000\n"), "{rights}");
+    let rights = machine
+        .run("bold", "grep CapEff /proc/self/status; id -u")
+        .await
+        .0;
+    assert!(
+        rights.starts_with("CapEff:\t0000000000000000\n"),
+        "{rights}"
+    );
     let user = rights.lines().last().unwrap_or_default();
     assert_ne!(user, "1337");
     let expected = [
@@ -625,11 +653,20 @@ spec:
     ];
     let end = Instant::now() + PATIENCE;
     loop {
-        let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events").to_string();
+        let events = machine
+            .client()
+            .list(&EVENTS, Some("default"), "")
+            .await
+            .expect("events")
+            .to_string();
         if expected.iter().all(|text| events.contains(text)) {
             // As a plain user everything has one user id, so there is nothing to refuse.
             let root = user == "65534";
-            assert_eq!(events.contains("runAsUser: 1337 is the proxy's"), root, "{events}");
+            assert_eq!(
+                events.contains("runAsUser: 1337 is the proxy's"),
+                root,
+                "{events}"
+            );
             break;
         }
         assert!(Instant::now() < end, "{events}");
@@ -644,7 +681,9 @@ async fn outside_names_and_ports_in_use_have_an_answer(machine: &Machine) {
     machine.write("taken.yaml", &format!("apiVersion: v1\nkind: Service\nmetadata: {{name: taken}}\nspec: {{type: LoadBalancer, selector: {{app: x}}, ports: [{{port: {port}}}]}}\n"));
     machine.ready("client").await;
     let begun = Instant::now();
-    let (text, code) = machine.run("client", "getent hosts nothing.example.org").await;
+    let (text, code) = machine
+        .run("client", "getent hosts nothing.example.org")
+        .await;
     assert_ne!(code, 0, "{text}");
     assert!(
         begun.elapsed() < Duration::from_secs(2),
@@ -652,17 +691,35 @@ async fn outside_names_and_ports_in_use_have_an_answer(machine: &Machine) {
         begun.elapsed()
     );
     let published = |object: &Value| {
-        machine::object::annotations(object).get(machine::publish::ANNOTATION).cloned()
+        machine::object::annotations(object)
+            .get(machine::publish::ANNOTATION)
+            .cloned()
     };
     let service = machine
-        .until("the Service is published", &machine::store::kinds::SERVICES, "taken", |object| {
-            published(object).is_some_and(|text| !text.is_empty())
-        })
+        .until(
+            "the Service is published",
+            &machine::store::kinds::SERVICES,
+            "taken",
+            |object| published(object).is_some_and(|text| !text.is_empty()),
+        )
         .await;
     let text = published(&service).expect("published");
-    assert!(!text.ends_with(&format!(":{port}")), "{text} is somebody else's");
-    let events = machine.client().list(&EVENTS, Some("default"), "").await.expect("events").to_string();
-    assert!(events.contains(&format!("port {port} of 127.0.0.1 for port {port} is not available")), "{events}");
+    assert!(
+        !text.ends_with(&format!(":{port}")),
+        "{text} is somebody else's"
+    );
+    let events = machine
+        .client()
+        .list(&EVENTS, Some("default"), "")
+        .await
+        .expect("events")
+        .to_string();
+    assert!(
+        events.contains(&format!(
+            "port {port} of 127.0.0.1 for port {port} is not available"
+        )),
+        "{events}"
+    );
     drop(taken);
 }
 

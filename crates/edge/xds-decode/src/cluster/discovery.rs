@@ -83,7 +83,11 @@ pub(super) fn discovery(cx: &mut Cx, parts: Parts<'_>) -> Result<Discovery, Refu
             config_source::subscribed(cx, eds_config).within("eds_cluster_config.eds_config")?;
             Ok(Discovery::Eds {
                 // An empty service name stands for the cluster's own (Envoy's documentation of `EdsClusterConfig`).
-                service_name: if service_name.is_empty() { name.into() } else { service_name.into() },
+                service_name: if service_name.is_empty() {
+                    name.into()
+                } else {
+                    service_name.into()
+                },
             })
         }
         DiscoveryType::OriginalDst => match lb_config {

@@ -9,8 +9,7 @@ use wire_envoy::pb::{
     listener::{listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule},
     listener_filters::{
         http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
-        proxy_protocol::v3::ProxyProtocol,
-        tls_inspector::v3::TlsInspector,
+        proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector,
     },
 };
 

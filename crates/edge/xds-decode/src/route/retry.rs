@@ -5,12 +5,8 @@ use std::time::Duration;
 use proxy_config::route::{BackOff, RetryOn, RetryPolicy};
 use wire_envoy::pb::{
     self,
-    envoy::extensions::retry::{
-        host::previous_hosts::v3::PreviousHostsPredicate,
-    },
-    route::retry_policy::{
-        RetryBackOff, RetryHostPredicate, retry_host_predicate,
-    },
+    envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
+    route::retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
 };
 
 use crate::{

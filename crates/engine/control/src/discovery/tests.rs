@@ -35,7 +35,13 @@ fn world() -> World {
         metrics: Metrics::default(),
         drain,
     });
-    World { _api: api, store, publish, shared, trigger }
+    World {
+        _api: api,
+        store,
+        publish,
+        shared,
+        trigger,
+    }
 }
 
 fn service(name: &str) -> serde_json::Value {
@@ -43,10 +49,24 @@ fn service(name: &str) -> serde_json::Value {
 }
 
 fn node(name: &str, namespace: &str) -> Node {
-    let text = |text: &str| Value { kind: Some(ValueKind::StringValue(text.to_owned())) };
-    let fields = [("NAMESPACE", text(namespace)), ("SERVICE_ACCOUNT", text("cart"))];
-    let metadata = Struct { fields: fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect() };
-    Node { id: format!("sidecar~10.1.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"), metadata: Some(metadata), ..Default::default() }
+    let text = |text: &str| Value {
+        kind: Some(ValueKind::StringValue(text.to_owned())),
+    };
+    let fields = [
+        ("NAMESPACE", text(namespace)),
+        ("SERVICE_ACCOUNT", text("cart")),
+    ];
+    let metadata = Struct {
+        fields: fields
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    };
+    Node {
+        id: format!("sidecar~10.1.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"),
+        metadata: Some(metadata),
+        ..Default::default()
+    }
 }
 
 /// A stream without a network: what gRPC would carry goes through channels.
@@ -60,13 +80,24 @@ impl World {
     fn open(&self, namespace: &str, account: &str) -> Stream {
         let account = ServiceAccountName::new(namespace, account).expect("an account");
         let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
-        let caller = Caller { id: SpiffeId::workload(&domain, &account), account };
+        let caller = Caller {
+            id: SpiffeId::workload(&domain, &account),
+            account,
+        };
         let (requests, incoming) = mpsc::channel(16);
         let (outgoing, responses) = mpsc::channel(16);
         let shared = self.shared.clone();
         let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming).boxed();
-        let task = tokio::spawn(async move { shared.serve(caller, xds::Flavour::Delta, incoming, &outgoing).await });
-        Stream { requests, responses, task }
+        let task = tokio::spawn(async move {
+            shared
+                .serve(caller, xds::Flavour::Delta, incoming, &outgoing)
+                .await
+        });
+        Stream {
+            requests,
+            responses,
+            task,
+        }
     }
 
     fn apply(&mut self, object: serde_json::Value) {
@@ -77,38 +108,70 @@ impl World {
 
 impl Stream {
     async fn send(&self, request: DeltaDiscoveryRequest) {
-        self.requests.send(Ok(xds::Request::Delta(request))).await.expect("the stream lives");
+        self.requests
+            .send(Ok(xds::Request::Delta(request)))
+            .await
+            .expect("the stream lives");
     }
 
     async fn next(&mut self) -> DeltaDiscoveryResponse {
-        match timeout(PATIENCE, self.responses.recv()).await.expect("a response in time") {
+        match timeout(PATIENCE, self.responses.recv())
+            .await
+            .expect("a response in time")
+        {
             Some(Ok(xds::Response::Delta(response))) => response,
             other => panic!("{other:?}"),
         }
     }
 
     async fn acknowledge(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
-        let error_detail = error.map(|message| rpc::Status { code: 3, message: message.to_owned(), ..Default::default() });
-        self.send(DeltaDiscoveryRequest { type_url: response.type_url.clone(), response_nonce: response.nonce.clone(), error_detail, ..Default::default() }).await;
+        let error_detail = error.map(|message| rpc::Status {
+            code: 3,
+            message: message.to_owned(),
+            ..Default::default()
+        });
+        self.send(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail,
+            ..Default::default()
+        })
+        .await;
     }
 
     async fn end(self) -> Status {
-        timeout(PATIENCE, self.task).await.expect("an end in time").expect("no panic").expect_err("an error")
+        timeout(PATIENCE, self.task)
+            .await
+            .expect("an end in time")
+            .expect("no panic")
+            .expect_err("an error")
     }
 }
 
 fn first(node: Node) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest { node: Some(node), type_url: urls::CLUSTER.to_owned(), ..Default::default() }
+    DeltaDiscoveryRequest {
+        node: Some(node),
+        type_url: urls::CLUSTER.to_owned(),
+        ..Default::default()
+    }
 }
 
 fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
-    response.resources.iter().map(|resource| resource.name.as_str()).filter(|name| name.starts_with("outbound")).collect()
+    response
+        .resources
+        .iter()
+        .map(|resource| resource.name.as_str())
+        .filter(|name| name.starts_with("outbound"))
+        .collect()
 }
 
 #[tokio::test]
 async fn a_node_of_another_namespace_or_account_is_refused() {
     let world = world();
-    for (namespace, account, why) in [("other", "cart", "namespace shop"), ("shop", "thief", "service account cart")] {
+    for (namespace, account, why) in [
+        ("other", "cart", "namespace shop"),
+        ("shop", "thief", "service account cart"),
+    ] {
         let stream = world.open(namespace, account);
         stream.send(first(node("web-1", "shop"))).await;
         let refused = stream.end().await;
@@ -116,7 +179,12 @@ async fn a_node_of_another_namespace_or_account_is_refused() {
         assert!(refused.message().contains(why), "{refused}");
     }
     let stream = world.open("shop", "cart");
-    stream.send(DeltaDiscoveryRequest { type_url: urls::CLUSTER.to_owned(), ..Default::default() }).await;
+    stream
+        .send(DeltaDiscoveryRequest {
+            type_url: urls::CLUSTER.to_owned(),
+            ..Default::default()
+        })
+        .await;
     assert_eq!(stream.end().await.code(), Code::InvalidArgument, "no node");
     assert!(world.shared.proxies.list().is_empty());
 }
@@ -131,8 +199,15 @@ async fn a_change_brings_only_what_is_new() {
     stream.acknowledge(&all, None).await;
     world.apply(service("second"));
     let change = stream.next().await;
-    assert_eq!(names(&change), ["outbound|80||second.shop.svc.cluster.local"]);
-    assert_eq!(change.resources.len(), 1, "unchanged resources are not pushed again");
+    assert_eq!(
+        names(&change),
+        ["outbound|80||second.shop.svc.cluster.local"]
+    );
+    assert_eq!(
+        change.resources.len(),
+        1,
+        "unchanged resources are not pushed again"
+    );
     assert!(change.removed_resources.is_empty());
 }
 
@@ -143,15 +218,23 @@ async fn a_rejection_is_recorded_and_others_go_on() {
     for (stream, name) in [(&mut good, "good"), (&mut bad, "bad")] {
         stream.send(first(node(name, "shop"))).await;
         let response = stream.next().await;
-        stream.acknowledge(&response, (name == "bad").then_some("cluster x: no")).await;
+        stream
+            .acknowledge(&response, (name == "bad").then_some("cluster x: no"))
+            .await;
     }
     world.apply(service("second"));
-    assert_eq!(names(&good.next().await), ["outbound|80||second.shop.svc.cluster.local"]);
+    assert_eq!(
+        names(&good.next().await),
+        ["outbound|80||second.shop.svc.cluster.local"]
+    );
     // The refused one is told of what changed as well, and its rejection stays on record until it takes a newer version.
     bad.next().await;
     let rejected = |name: &str| {
         let list = world.shared.proxies.list();
-        let status = list.iter().find(|proxy| proxy.name == format!("{name}.shop")).and_then(|proxy| proxy.types.get(urls::CLUSTER).cloned());
+        let status = list
+            .iter()
+            .find(|proxy| proxy.name == format!("{name}.shop"))
+            .and_then(|proxy| proxy.types.get(urls::CLUSTER).cloned());
         status.map_or(0, |status| status.rejected)
     };
     let label = type_label(urls::CLUSTER);

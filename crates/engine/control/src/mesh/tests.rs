@@ -27,7 +27,12 @@ fn settings() -> Settings {
         trust_domain: TrustDomain::parse("cluster.local").expect("a trust domain"),
         root_namespace: "istio-system".into(),
         cluster_domain: "cluster.local".into(),
-        listen: Listen { secure: any, plaintext: None, monitoring: any, http: any },
+        listen: Listen {
+            secure: any,
+            plaintext: None,
+            monitoring: any,
+            http: any,
+        },
         mesh: None,
         workload_ttl: Duration::from_secs(24 * 3600),
     }
@@ -39,23 +44,47 @@ fn world() -> World {
     let (changes, receiver) = mpsc::channel(4096);
     let (publish, snapshots) = watch::channel(None);
     let reporter = Reporter::start(api.client.clone(), &mut tasks);
-    let writer = Writer { changes: receiver, publish, generator: Arc::default(), metrics: Metrics::default(), reporter };
+    let writer = Writer {
+        changes: receiver,
+        publish,
+        generator: Arc::default(),
+        metrics: Metrics::default(),
+        reporter,
+    };
     tasks.spawn(writer.run(&settings()));
-    World { api, changes, snapshots, _tasks: tasks }
+    World {
+        api,
+        changes,
+        snapshots,
+        _tasks: tasks,
+    }
 }
 
 impl World {
     async fn apply(&self, object: &Value) {
-        self.changes.send(Change::Applied(object.clone())).await.expect("the writer lives");
+        self.changes
+            .send(Change::Applied(object.clone()))
+            .await
+            .expect("the writer lives");
     }
 
     async fn sync(&self) {
-        self.changes.send(Change::Synced).await.expect("the writer lives");
+        self.changes
+            .send(Change::Synced)
+            .await
+            .expect("the writer lives");
     }
 
     async fn wait_for(&mut self, wanted: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
-        let found = self.snapshots.wait_for(|snapshot| snapshot.as_deref().is_some_and(&wanted));
-        timeout(PATIENCE, found).await.expect("a snapshot in time").expect("the writer lives").clone().expect("a snapshot")
+        let found = self
+            .snapshots
+            .wait_for(|snapshot| snapshot.as_deref().is_some_and(&wanted));
+        timeout(PATIENCE, found)
+            .await
+            .expect("a snapshot in time")
+            .expect("the writer lives")
+            .clone()
+            .expect("a snapshot")
     }
 }
 
@@ -73,7 +102,10 @@ fn virtual_service(weight: i64) -> Value {
 const RECONCILED: &str = "/status/conditions/0/status";
 
 fn reconciled(object: &Value) -> &str {
-    object.pointer(RECONCILED).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(RECONCILED)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 #[tokio::test]
@@ -86,7 +118,9 @@ async fn nothing_is_published_before_the_first_listing_is_complete() {
     }
     assert!(world.snapshots.borrow().is_none());
     world.sync().await;
-    world.wait_for(|snapshot| snapshot.services.len() == 1).await;
+    world
+        .wait_for(|snapshot| snapshot.services.len() == 1)
+        .await;
 }
 
 #[tokio::test]
@@ -97,8 +131,15 @@ async fn a_burst_of_changes_makes_few_snapshots() {
     for number in 0..1000 {
         world.apply(&service(&format!("s{number}"))).await;
     }
-    let last = world.wait_for(|snapshot| snapshot.services.len() == 1000).await.version;
-    assert!(last - first <= 50, "{} snapshots for 1000 changes", last - first);
+    let last = world
+        .wait_for(|snapshot| snapshot.services.len() == 1000)
+        .await
+        .version;
+    assert!(
+        last - first <= 50,
+        "{} snapshots for 1000 changes",
+        last - first
+    );
 }
 
 #[tokio::test]
@@ -109,20 +150,40 @@ async fn a_bad_object_keeps_its_last_good_version_says_so_and_is_cleared_when_me
     world.api.put(good.clone());
     world.apply(&good).await;
     world.sync().await;
-    let before = world.wait_for(|snapshot| !snapshot.virtual_services.is_empty()).await;
+    let before = world
+        .wait_for(|snapshot| !snapshot.virtual_services.is_empty())
+        .await;
 
     let bad = virtual_service(-1);
     world.api.put(bad.clone());
     world.apply(&bad).await;
-    let told = world.api.wait_for("virtualservices", "default", "web", |object| reconciled(object) == "False").await;
+    let told = world
+        .api
+        .wait_for("virtualservices", "default", "web", |object| {
+            reconciled(object) == "False"
+        })
+        .await;
     let message = &told["status"]["validationMessages"][0];
-    assert!(message["path"].as_str().is_some_and(|path| path.contains("weight")), "{told}");
+    assert!(
+        message["path"]
+            .as_str()
+            .is_some_and(|path| path.contains("weight")),
+        "{told}"
+    );
     let now = world.snapshots.borrow().clone().expect("a snapshot");
     assert_eq!(now.virtual_services, before.virtual_services);
 
     world.apply(&good).await;
-    let cleared = world.api.wait_for("virtualservices", "default", "web", |object| reconciled(object) == "True").await;
-    assert!(cleared["status"].get("validationMessages").is_none(), "{cleared}");
+    let cleared = world
+        .api
+        .wait_for("virtualservices", "default", "web", |object| {
+            reconciled(object) == "True"
+        })
+        .await;
+    assert!(
+        cleared["status"].get("validationMessages").is_none(),
+        "{cleared}"
+    );
 }
 
 #[tokio::test]
@@ -133,7 +194,12 @@ async fn a_status_that_could_not_be_written_is_written_later() {
     world.api.fail_writes(2);
     world.apply(&bad).await;
     world.sync().await;
-    world.api.wait_for("virtualservices", "default", "web", |object| reconciled(object) == "False").await;
+    world
+        .api
+        .wait_for("virtualservices", "default", "web", |object| {
+            reconciled(object) == "False"
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -145,8 +211,16 @@ async fn a_problem_that_an_earlier_run_wrote_is_cleared_when_the_object_is_good_
     world.apply(&service("web")).await;
     world.apply(&mended).await;
     world.sync().await;
-    let cleared = world.api.wait_for("virtualservices", "default", "web", |object| reconciled(object) == "True").await;
-    assert!(cleared["status"].get("validationMessages").is_none(), "{cleared}");
+    let cleared = world
+        .api
+        .wait_for("virtualservices", "default", "web", |object| {
+            reconciled(object) == "True"
+        })
+        .await;
+    assert!(
+        cleared["status"].get("validationMessages").is_none(),
+        "{cleared}"
+    );
 }
 
 #[tokio::test]
@@ -154,7 +228,19 @@ async fn a_deleted_object_is_gone_from_the_next_snapshot() {
     let mut world = world();
     world.apply(&service("web")).await;
     world.sync().await;
-    world.wait_for(|snapshot| snapshot.services.len() == 1).await;
-    world.changes.send(Change::Deleted { kind: Kind::Service, namespace: "default".into(), name: "web".into() }).await.expect("the writer lives");
-    world.wait_for(|snapshot| snapshot.services.is_empty()).await;
+    world
+        .wait_for(|snapshot| snapshot.services.len() == 1)
+        .await;
+    world
+        .changes
+        .send(Change::Deleted {
+            kind: Kind::Service,
+            namespace: "default".into(),
+            name: "web".into(),
+        })
+        .await
+        .expect("the writer lives");
+    world
+        .wait_for(|snapshot| snapshot.services.is_empty())
+        .await;
 }

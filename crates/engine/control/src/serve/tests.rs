@@ -7,11 +7,18 @@ fn the_own_certificate_is_renewed_at_half_its_life() {
     let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
     let now = SystemTime::now();
     let authority = Arc::new(CertificateAuthority::self_signed(&domain, now).expect("a root"));
-    let own = ServerCertificate::issue(authority, server_names("istio-system", "cluster.local")).expect("a certificate");
+    let own = ServerCertificate::issue(authority, server_names("istio-system", "cluster.local"))
+        .expect("a certificate");
     let first = own.current.load().config.clone();
-    assert!(!own.renew(now + SERVER_CERTIFICATE_TTL / 4).expect("nothing to do"));
+    assert!(
+        !own.renew(now + SERVER_CERTIFICATE_TTL / 4)
+            .expect("nothing to do")
+    );
     assert!(Arc::ptr_eq(&first, &own.current.load().config));
-    assert!(own.renew(now + SERVER_CERTIFICATE_TTL / 2 + Duration::from_secs(60)).expect("a new certificate"));
+    assert!(
+        own.renew(now + SERVER_CERTIFICATE_TTL / 2 + Duration::from_secs(60))
+            .expect("a new certificate")
+    );
     assert!(!Arc::ptr_eq(&first, &own.current.load().config));
 }
 
@@ -21,6 +28,7 @@ fn a_short_lived_authority_makes_renewals_earlier() {
     let made = SystemTime::now();
     let authority = CertificateAuthority::self_signed(&domain, made).expect("a root");
     let near_the_end = authority.not_after() - Duration::from_secs(1000);
-    let issued = ServerCertificate::make(&authority, &["localhost".to_owned()], near_the_end).expect("a certificate");
+    let issued = ServerCertificate::make(&authority, &["localhost".to_owned()], near_the_end)
+        .expect("a certificate");
     assert_eq!(issued.renew_at, near_the_end + Duration::from_secs(500));
 }

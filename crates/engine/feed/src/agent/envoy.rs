@@ -63,7 +63,9 @@ fn node(node: &Node) -> Value {
         .map(structs::to_json)
         .unwrap_or_else(|| json!({}));
     // The control plane leaves out what only Istio's build of Envoy has.
-    metadata["TANBARK_STOCK_ENVOY"] = json!("true");
+    if let Some(fields) = metadata.as_object_mut() {
+        fields.insert("TANBARK_STOCK_ENVOY".into(), json!("true"));
+    }
     json!({
         "id": node.id, "cluster": node.cluster, "metadata": metadata,
         "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
@@ -82,11 +84,14 @@ fn local(name: &str, address: Value) -> Value {
 }
 
 fn grpc(name: &str, path: &str) -> Value {
-    let mut cluster = local(name, json!({"pipe": {"path": path}}));
-    cluster["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+    let options = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
     }});
+    let mut cluster = local(name, json!({"pipe": {"path": path}}));
+    if let Some(fields) = cluster.as_object_mut() {
+        fields.insert("typed_extension_protocol_options".into(), options);
+    }
     cluster
 }
 

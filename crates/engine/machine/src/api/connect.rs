@@ -103,6 +103,11 @@ pub async fn exec(
             }
         }
     });
+    switching(protocol, &key)
+}
+
+/// The answer that makes a connection a WebSocket.
+fn switching(protocol: &'static str, key: &str) -> Answer {
     let mut response = Response::new(whole(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

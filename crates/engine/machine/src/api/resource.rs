@@ -85,6 +85,15 @@ pub async fn handle(context: Arc<Context>, target: Target, request: Request<Inco
             });
         }
     }
+    object_itself(context, target, request, query).await
+}
+
+async fn object_itself(
+    context: Arc<Context>,
+    target: Target,
+    request: Request<Incoming>,
+    query: Option<String>,
+) -> Answer {
     let part = if target.part.as_deref() == Some("status") {
         Part::Status
     } else {
@@ -125,31 +134,26 @@ pub async fn handle(context: Arc<Context>, target: Target, request: Request<Inco
             ))
         }
         (Method::DELETE, None) => {
-            let filter = Filter::parse(&target, query.as_deref())?;
-            let how = deletion(query.as_deref(), &read_body(request).await?);
-            for object in context
-                .store
-                .list(target.kind, target.namespace.as_deref())
-                .0
-                .iter()
-                .filter(|object| filter.matches(object))
-            {
-                let _ = context.store.delete(
-                    target.kind,
-                    object::namespace(object),
-                    object::name(object),
-                    &how,
-                );
-            }
-            Ok(respond(
-                StatusCode::OK,
-                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
-            ))
+            let body = read_body(request).await?;
+            delete_all(&context.store, &target, query.as_deref(), &body)
         }
         (method, _) => Err(Refusal::NotAllowed(format!(
             "the server does not allow {method} on this path"
         ))),
     }
+}
+
+fn delete_all(store: &Store, target: &Target, query: Option<&str>, body: &Value) -> Answer {
+    let filter = Filter::parse(target, query)?;
+    let how = deletion(query, body);
+    let (objects, _) = store.list(target.kind, target.namespace.as_deref());
+    for object in objects.iter().filter(|object| filter.matches(object)) {
+        let (namespace, name) = (object::namespace(object), object::name(object));
+        // One that went meanwhile is what was asked for.
+        let _ = store.delete(target.kind, namespace, name, &how);
+    }
+    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    Ok(respond(StatusCode::OK, &done))
 }
 
 fn namespace_of(target: &Target) -> &str {

@@ -29,9 +29,9 @@ use crate::logs::LogFile;
 use crate::namespaces::Privilege;
 use crate::network::PodNetwork;
 use crate::object;
-use crate::rules::capture::PROXY_ID;
 use crate::probe::{self, Timing};
 use crate::processes::{Exit, signal};
+use crate::rules::capture::PROXY_ID;
 
 /// The user of applications, where users are told apart.
 pub const NOBODY: u32 = 65_534;
@@ -237,6 +237,32 @@ impl Job {
         let resolved = images
             .resolve(image, &texts("/command"), &texts("/args"))
             .map_err(Unresolved::Image)?;
+        let trust = self.trust().unwrap_or(Trust::Application);
+        let environment = self.environment(&images.search_path(), resolved.environment, trust)?;
+        let directory = match object::text(&self.container, "/workingDir") {
+            "" => PathBuf::from("/"),
+            directory => PathBuf::from(directory),
+        };
+        Ok(Command {
+            arguments: resolved
+                .command
+                .iter()
+                .map(|argument| expand(argument, &environment))
+                .collect(),
+            environment: environment.into_iter().collect(),
+            directory,
+            identity: self.identity(trust),
+            capabilities: self.capabilities(trust),
+        })
+    }
+
+    /// The container's variables, over those of its image.
+    fn environment(
+        &self,
+        search_path: &str,
+        image: std::collections::BTreeMap<String, String>,
+        trust: Trust,
+    ) -> Result<Environment, Unresolved> {
         let address = self
             .pod
             .network
@@ -244,10 +270,10 @@ impl Job {
             .as_ref()
             .map_or(std::net::Ipv4Addr::LOCALHOST, |network| network.address);
         let mut environment = Environment::new();
-        environment.insert("PATH".into(), images.search_path());
+        environment.insert("PATH".into(), search_path.into());
         environment.insert("HOME".into(), "/".into());
         environment.insert("HOSTNAME".into(), object::name(&self.pod.object).into());
-        environment.extend(resolved.environment);
+        environment.extend(image);
         let own = environment.clone();
         if self
             .pod
@@ -269,11 +295,14 @@ impl Job {
             &self.context.store,
         )
         .map_err(Unresolved::Missing)?;
-        let trust = self.trust().unwrap_or(Trust::Application);
         if trust != Trust::Application {
             let foreign = trust::clean(&mut environment, &own);
             if !foreign.is_empty() {
-                tracing::warn!(container = self.name(), ?foreign, "variables are not passed on to the runtime's own program");
+                tracing::warn!(
+                    container = self.name(),
+                    ?foreign,
+                    "variables are not passed on to the runtime's own program"
+                );
             }
             for (name, value) in &self.context.options.environment {
                 if name.starts_with("RUST_") || name.starts_with("TANBARK_") {
@@ -283,21 +312,7 @@ impl Job {
                 }
             }
         }
-        let directory = match object::text(&self.container, "/workingDir") {
-            "" => PathBuf::from("/"),
-            directory => PathBuf::from(directory),
-        };
-        Ok(Command {
-            arguments: resolved
-                .command
-                .iter()
-                .map(|argument| expand(argument, &environment))
-                .collect(),
-            environment: environment.into_iter().collect(),
-            directory,
-            identity: self.identity(trust),
-            capabilities: self.capabilities(trust),
-        })
+        Ok(environment)
     }
 
     /// Whose program this is; an error says why a container with an image of ours is not trusted.
@@ -370,7 +385,11 @@ impl Job {
                 continue;
             };
             if self.context.privilege == Privilege::Root && !is_granted(number) {
-                let whose = if number == PROXY_ID { "the proxy's, past the capture" } else { "the machine's root" };
+                let whose = if number == PROXY_ID {
+                    "the proxy's, past the capture"
+                } else {
+                    "the machine's root"
+                };
                 found.push(format!(
                     "container {name}: {field}: {number} is {whose}, and not granted on one machine; it is {NOBODY}"
                 ));

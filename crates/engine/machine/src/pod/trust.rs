@@ -228,10 +228,7 @@ mod tests {
             environment.get("TANBARK_ENVOY").map(String::as_str),
             Some("/usr/bin/envoy")
         );
-        assert_eq!(
-            environment.get("POD_NAME").map(String::as_str),
-            Some("p")
-        );
+        assert_eq!(environment.get("POD_NAME").map(String::as_str), Some("p"));
         assert!(!environment.contains_key("LD_PRELOAD"));
     }
 }

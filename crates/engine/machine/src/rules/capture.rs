@@ -131,78 +131,8 @@ impl Capture {
             format_args!("meta l4proto tcp jump istio_inbound"),
         );
         line(&mut out, format_args!("jump istio_output"));
-        let mut inbound = String::new();
-        match &self.inbound {
-            Selection::All => {
-                for port in self.excluded_inbound() {
-                    line(&mut inbound, format_args!("tcp dport {port} return"));
-                }
-                line(
-                    &mut inbound,
-                    format_args!("meta l4proto tcp jump istio_in_redirect"),
-                );
-            }
-            Selection::Only(ports) => {
-                for port in ports {
-                    line(
-                        &mut inbound,
-                        format_args!("tcp dport {port} jump istio_in_redirect"),
-                    );
-                }
-            }
-        }
-        let mut output = String::new();
-        for port in &self.not_outbound_ports {
-            line(&mut output, format_args!("tcp dport {port} return"));
-        }
-        line(
-            &mut output,
-            format_args!("ip saddr 127.0.0.6 oifname \"lo\" return"),
-        );
-        let proxy: &[&str] = match exemption {
-            Exemption::OwnerAndMark => &["meta skuid 1337", "meta skgid 1337", "meta mark 1337"],
-            Exemption::Mark => &["meta mark 1337"],
-        };
-        for by in proxy {
-            line(
-                &mut output,
-                format_args!(
-                    "{by} ip daddr != 127.0.0.1 oifname \"lo\" tcp dport != {{ 53, {HBONE_PORT} }} jump istio_in_redirect"
-                ),
-            );
-        }
-        let others: Vec<String> = proxy
-            .iter()
-            .map(|by| by.replace(" 1337", " != 1337"))
-            .collect();
-        line(
-            &mut output,
-            format_args!("oifname \"lo\" {} return", others.join(" ")),
-        );
-        for by in proxy {
-            line(&mut output, format_args!("{by} return"));
-        }
-        line(&mut output, format_args!("ip daddr 127.0.0.1 return"));
-        for range in &self.not_outbound_ranges {
-            line(&mut output, format_args!("ip daddr {range} return"));
-        }
-        for port in &self.outbound_ports {
-            line(
-                &mut output,
-                format_args!("tcp dport {port} jump istio_redirect"),
-            );
-        }
-        match &self.outbound_ranges {
-            Selection::All => line(&mut output, format_args!("jump istio_redirect")),
-            Selection::Only(ranges) => {
-                for range in ranges {
-                    line(
-                        &mut output,
-                        format_args!("ip daddr {range} jump istio_redirect"),
-                    );
-                }
-            }
-        }
+        let inbound = self.nft_inbound();
+        let output = self.nft_output(exemption);
         format!(
             "table ip istio {{\n\
              \tchain istio_redirect {{\n\t\tmeta l4proto tcp redirect to :{OUTBOUND_PORT}\n\t}}\n\
@@ -212,6 +142,67 @@ impl Capture {
              \tchain prerouting {{\n\t\ttype nat hook prerouting priority -100;\n{pre}\t}}\n\
              \tchain output {{\n\t\ttype nat hook output priority -100;\n{out}\t}}\n}}\n"
         )
+    }
+
+    fn nft_inbound(&self) -> String {
+        let mut chain = String::new();
+        let mut add = |rule: std::fmt::Arguments<'_>| line(&mut chain, rule);
+        match &self.inbound {
+            Selection::All => {
+                for port in self.excluded_inbound() {
+                    add(format_args!("tcp dport {port} return"));
+                }
+                add(format_args!("meta l4proto tcp jump istio_in_redirect"));
+            }
+            Selection::Only(ports) => {
+                for port in ports {
+                    add(format_args!("tcp dport {port} jump istio_in_redirect"));
+                }
+            }
+        }
+        chain
+    }
+
+    fn nft_output(&self, exemption: Exemption) -> String {
+        let mut chain = String::new();
+        let mut add = |rule: std::fmt::Arguments<'_>| line(&mut chain, rule);
+        for port in &self.not_outbound_ports {
+            add(format_args!("tcp dport {port} return"));
+        }
+        add(format_args!("ip saddr 127.0.0.6 oifname \"lo\" return"));
+        let proxy: &[&str] = match exemption {
+            Exemption::OwnerAndMark => &["meta skuid 1337", "meta skgid 1337", "meta mark 1337"],
+            Exemption::Mark => &["meta mark 1337"],
+        };
+        for by in proxy {
+            add(format_args!(
+                "{by} ip daddr != 127.0.0.1 oifname \"lo\" tcp dport != {{ 53, {HBONE_PORT} }} jump istio_in_redirect"
+            ));
+        }
+        let others: Vec<String> = proxy
+            .iter()
+            .map(|by| by.replace(" 1337", " != 1337"))
+            .collect();
+        add(format_args!("oifname \"lo\" {} return", others.join(" ")));
+        for by in proxy {
+            add(format_args!("{by} return"));
+        }
+        add(format_args!("ip daddr 127.0.0.1 return"));
+        for range in &self.not_outbound_ranges {
+            add(format_args!("ip daddr {range} return"));
+        }
+        for port in &self.outbound_ports {
+            add(format_args!("tcp dport {port} jump istio_redirect"));
+        }
+        match &self.outbound_ranges {
+            Selection::All => add(format_args!("jump istio_redirect")),
+            Selection::Only(ranges) => {
+                for range in ranges {
+                    add(format_args!("ip daddr {range} jump istio_redirect"));
+                }
+            }
+        }
+        chain
     }
 
     fn iptables(&self, exemption: Exemption) -> String {
@@ -233,6 +224,13 @@ impl Capture {
         add(format_args!(
             "ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports {INBOUND_PORT}"
         ));
+        self.iptables_inbound(&mut add);
+        self.iptables_output(exemption, &mut add);
+        text.push_str("COMMIT\n");
+        text
+    }
+
+    fn iptables_inbound(&self, add: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
         match &self.inbound {
             Selection::All => {
                 for port in self.excluded_inbound() {
@@ -250,6 +248,9 @@ impl Capture {
                 }
             }
         }
+    }
+
+    fn iptables_output(&self, exemption: Exemption, add: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
         for port in &self.not_outbound_ports {
             add(format_args!("ISTIO_OUTPUT -p tcp --dport {port} -j RETURN"));
         }
@@ -291,8 +292,6 @@ impl Capture {
                 }
             }
         }
-        text.push_str("COMMIT\n");
-        text
     }
 }
 

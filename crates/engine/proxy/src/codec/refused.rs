@@ -25,7 +25,8 @@ pub(super) fn note(error: &hyper::Error, is_http2: bool, session: &Session) {
 
 /// Whether the peer broke the rules of HTTP/2.
 fn is_http2_fault(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| !cause.is_io() && cause.is_library())
 }
 
@@ -43,7 +44,9 @@ fn report(error: &hyper::Error, session: &Session) {
     record.kind = Kind::Http;
     record.protocol = Some(Protocol::Http11);
     record.status = Some(status.as_u16());
-    record.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+    record
+        .flags
+        .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
     record.response_code_details = Some(details.into());
     record.timings.total = Some(std::time::Duration::ZERO);
     http.metrics.began(Protocol::Http11);

@@ -194,7 +194,10 @@ impl LiveCluster {
     pub(super) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>, live: &Live) {
         let mut current = self.endpoints.lock();
         let categories = endpoints.iter().flat_map(|e| e.drops.iter());
-        self.drops.store(dropped(categories.map(|(_, share)| *share)), Ordering::Relaxed);
+        self.drops.store(
+            dropped(categories.map(|(_, share)| *share)),
+            Ordering::Relaxed,
+        );
         let first = current.is_none();
         let known = self.hosts.load_full();
         let now = live.clock.now();

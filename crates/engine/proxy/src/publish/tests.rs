@@ -206,3 +206,45 @@ fn a_context_without_its_secret_is_reported_and_refuses() {
     let hosts = live.config().cluster("c").unwrap().hosts();
     assert!(hosts.all[0].transport.tls().unwrap().current().is_none());
 }
+
+#[test]
+fn the_mark_of_a_cluster_wins_over_the_proxys_own() {
+    let live = Live::default().with_mark(Some(7));
+    let mut marked = eds("marked", 1);
+    marked.bind.mark = Some(9);
+    live.publish(Update {
+        clusters: set(vec![eds("plain", 1), marked]),
+        ..Update::default()
+    });
+    let mark = |name: &str| live.config().cluster(name).unwrap().mark;
+    assert_eq!((mark("plain"), mark("marked")), (Some(7), Some(9)));
+}
+
+#[test]
+fn a_share_of_requests_is_dropped() {
+    let live = Live::default();
+    let drops = |shares: &[u32]| {
+        let mut endpoints = endpoints(&[1], 1);
+        endpoints.drops = shares
+            .iter()
+            .map(|share| (Arc::from("any"), *share))
+            .collect();
+        live.publish(Update {
+            clusters: set(vec![eds("c", 1)]),
+            endpoints: set(vec![endpoints]),
+            ..Update::default()
+        });
+        let cluster = live.config().cluster("c").unwrap().clone();
+        let dropped = (0..100).filter(|n| cluster.is_dropped(n * 10_000).is_some());
+        dropped.count()
+    };
+    assert_eq!(drops(&[]), 0);
+    assert_eq!(drops(&[250_000]), 25);
+    assert_eq!(
+        drops(&[500_000, 500_000]),
+        75,
+        "each of what the other lets through"
+    );
+    assert_eq!(drops(&[1_000_000, 1]), 100);
+    assert_eq!(drops(&[]), 0);
+}

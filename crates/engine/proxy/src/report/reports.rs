@@ -2,16 +2,12 @@
 //!
 //! Lines and spans leave by bounded queues; what does not fit is dropped and counted, so a slow disk or collector never slows a request.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+pub use proxy_config::bootstrap::Node;
 use proxy_config::{
     access_log::{AccessLog, AccessLogSink},
-    bootstrap::Node,
     listener::TrafficDirection,
     tracing::{CustomTag, CustomTagValue, Tracing, TracingProvider},
 };

@@ -13,8 +13,8 @@ use proxy_config::{
     cluster::{ProxyProtocolVersion, TcpKeepalive, UpstreamBind},
     endpoint::EndpointAddress,
 };
-use stdx::Clock;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive as Keepalive, Type};
+use stdx::Clock;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream, UnixStream},
@@ -111,7 +111,8 @@ async fn connect_now(
         EndpointAddress::Socket(address) => {
             let stream = tcp(*address, cluster).await?;
             let (local, remote) = (stream.local_addr().ok(), Some(*address));
-            let (stream, secured) = secure(stream, &endpoint.transport, options, &*cluster.clock).await?;
+            let (stream, secured) =
+                secure(stream, &endpoint.transport, options, &*cluster.clock).await?;
             Ok(Connected {
                 stream,
                 local,

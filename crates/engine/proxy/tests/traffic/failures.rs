@@ -385,3 +385,121 @@ async fn a_response_that_stops_is_cut_off_by_the_routes_timeout() {
         assert_eq!(proxy.record(0).await.flags.to_string(), flags);
     }
 }
+
+#[tokio::test]
+async fn a_request_that_waits_is_pending_and_not_active() {
+    let answering = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = answering.clone();
+    let backend = backend::serve(move |_, _| {
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            backend::text("done")
+        }
+    })
+    .await;
+    // As a DestinationRule with maxConnections, http1MaxPendingRequests and maxRequestsPerConnection of 1 has it.
+    let cluster = cluster_with("b", &[backend.address], |c| {
+        c.circuit_breakers.default.max_connections = 1;
+        c.circuit_breakers.default.max_pending_requests = 1;
+        c.circuit_breakers.default.max_requests = 1;
+        c.http.max_requests_per_connection = Some(1);
+    });
+    let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![cluster]).await;
+    let address = proxy.address("in");
+    let first = tokio::spawn(client::get(address, "/"));
+    crate::proxy::until(|| backend.requests() == 1).await;
+    let second = tokio::spawn(client::get(address, "/"));
+    crate::proxy::until(|| proxy.counter("cluster.b.upstream_rq_pending_active") == 1).await;
+    assert_eq!(proxy.counter("cluster.b.upstream_rq_active"), 1);
+    assert_eq!(proxy.counter("cluster.b.upstream_rq_total"), 1);
+    let (third, _) = client::get(address, "/").await;
+    assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(third.headers()["x-envoy-overloaded"], "true");
+    assert_eq!(proxy.record(0).await.flags.to_string(), "UO");
+    assert_eq!(proxy.counter("cluster.b.upstream_rq_pending_overflow"), 1);
+    answering.add_permits(2);
+    for waiting in [first, second] {
+        assert_eq!(waiting.await.unwrap().0.status(), StatusCode::OK);
+    }
+    assert_eq!((backend.requests(), backend.connections()), (2, 2));
+    crate::proxy::until(|| proxy.counter("cluster.b.upstream_rq_active") == 0).await;
+}
+
+/// What a client reads that sends these bytes and then only listens.
+async fn raw_answer(proxy: &Proxy, sent: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(proxy.address("in"))
+        .await
+        .unwrap();
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).await.unwrap();
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_400_dpe() {
+    let proxy = Proxy::start(vec![http_listener("in", vec![to("b")])], vec![]).await;
+    let answer = raw_answer(&proxy, "GET / HTTP/1.1\r\nbad header\r\n\r\n").await;
+    assert_eq!(answer, "HTTP/1.1 400");
+    let record = proxy.record(0).await;
+    assert_eq!(
+        (
+            record.status,
+            record.flags.to_string(),
+            record.response_code_details.as_deref()
+        ),
+        (Some(400), "DPE".into(), Some("http1.codec_error"))
+    );
+    assert_eq!(proxy.counter("http.test.downstream_cx_protocol_error"), 1);
+    assert_eq!(proxy.counter("http.test.downstream_rq_active"), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_whole_in_time_is_408() {
+    let backend = backend::echo().await;
+    let mut manager = http(proxy_config::http_connection_manager::RouteSource::Inline(
+        Arc::new(table("inline", vec![host(&["*"], vec![to("b")])])),
+    ));
+    manager.timeouts.request = Some(Duration::from_millis(50));
+    let terminal = proxy_config::listener::Terminal::Http(Arc::new(manager));
+    let proxy = Proxy::start(
+        vec![listener("in", terminal)],
+        vec![cluster("b", &[backend.address])],
+    )
+    .await;
+    let answer = raw_answer(
+        &proxy,
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf",
+    )
+    .await;
+    assert_eq!(answer, "HTTP/1.1 408");
+    let details = proxy.record(0).await.response_code_details;
+    assert_eq!(details.as_deref(), Some("request_overall_timeout"));
+    assert_eq!(proxy.counter("http.test.downstream_rq_timeout"), 1);
+    // One that comes whole has all the time of the world.
+    let (head, _) = client::get(proxy.address("in"), "/").await;
+    assert_eq!(head.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_the_control_plane_wants_dropped_is_503_udo() {
+    use proxy_config::cluster::Discovery;
+    let backend = backend::echo().await;
+    let cluster = cluster_with("b", &[backend.address], |c| {
+        let mut endpoints = endpoints("b", &[backend.address]);
+        endpoints.drops = Arc::from([(Arc::from("all"), 1_000_000)]);
+        c.discovery = Discovery::Static(Arc::new(endpoints));
+    });
+    let (status, body, record, headers) = one(vec![to("b")], vec![cluster]).await;
+    assert_eq!(
+        (status, &*body),
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unconditional drop overload"
+        )
+    );
+    assert_eq!(headers["x-envoy-unconditional-drop-overload"], "true");
+    assert_eq!(record.flags.to_string(), "UDO");
+    assert_eq!(backend.requests(), 0);
+}

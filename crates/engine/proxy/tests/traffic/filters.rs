@@ -273,7 +273,12 @@ async fn authorization_can_be_off_on_a_route_and_dry_runs_only_tell() {
         client::get(proxy.address("in"), "/").await.0.status(),
         StatusCode::OK
     );
-    proxy.record(0).await;
+    // From here span tags and access logs read it.
+    let told = proxy.record(0).await.dynamic_metadata.unwrap();
+    assert_eq!(
+        told["envoy.filters.http.rbac"]["istio_dry_run_deny_shadow_engine_result"],
+        "denied"
+    );
     assert_eq!(
         proxy.counter("http.test.rbac.istio_dry_run_deny_.shadow_denied"),
         1

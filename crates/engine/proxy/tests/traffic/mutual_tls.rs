@@ -28,6 +28,11 @@ use crate::{
 };
 
 pub fn live(authority: &CertificateAuthority, account: &str) -> Live {
+    live_at(authority, account, Arc::new(stdx::SystemClock))
+}
+
+/// With a clock of its own; certificates are issued by the machine's.
+fn live_at(authority: &CertificateAuthority, account: &str, clock: Arc<dyn stdx::Clock>) -> Live {
     let domain = TrustDomain::parse("cluster.local").unwrap();
     let id = SpiffeId::workload(
         &domain,
@@ -51,12 +56,7 @@ pub fn live(authority: &CertificateAuthority, account: &str) -> Live {
         locality: Default::default(),
     };
     let stats = telemetry::stats::Store::new(telemetry::stats::Options::default());
-    let live = Live::new(
-        Arc::new(stdx::SystemClock),
-        Arc::new(stdx::SystemRng),
-        stats,
-        Own::new(&node),
-    );
+    let live = Live::new(clock, Arc::new(stdx::SystemRng), stats, Own::new(&node));
     live.tls.identity.publish(
         authority
             .issue_workload(&id, Duration::from_secs(3600), SystemTime::now())
@@ -467,4 +467,55 @@ async fn tcp_passes_with_metadata_exchanged() {
         &*client.record(0).await.upstream_peer.unwrap().workload,
         "server"
     );
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_when_the_certificate_in_it_has_expired() {
+    for expired_on_server in [true, false] {
+        let ca = authority();
+        let backend = backend::echo().await;
+        let clock = stdx::VirtualClock::new(SystemTime::now());
+        let at = |is_ours: bool| -> Arc<dyn stdx::Clock> {
+            if is_ours {
+                Arc::new(clock.clone())
+            } else {
+                Arc::new(stdx::SystemClock)
+            }
+        };
+        let terminal = with_filters(vec![to("app")], vec![], true);
+        let server_update = update(
+            vec![inbound(true, terminal, &["http/1.1"])],
+            vec![cluster("app", &[backend.address])],
+        );
+        let server =
+            Proxy::with(live_at(&ca, "server", at(expired_on_server)), server_update).await;
+        let upstream = cluster_with("server", &[server.address("inbound")], |c| {
+            c.transport = upstream_tls("server");
+            c.http.max_requests_per_connection = Some(1);
+        });
+        let client = Proxy::with(
+            live_at(&ca, "client", at(!expired_on_server)),
+            update(
+                vec![http_listener("out", vec![to("server")])],
+                vec![upstream],
+            ),
+        )
+        .await;
+        let mut statuses = Vec::new();
+        for hours in [0, 0, 2] {
+            clock.advance(Duration::from_secs(hours * 3600));
+            let (head, _) = client::get(client.address("out"), "/").await;
+            statuses.push(head.status().as_u16());
+        }
+        assert_eq!(
+            statuses,
+            [200, 200, 503],
+            "on the server: {expired_on_server}"
+        );
+        if !expired_on_server {
+            let why = client.record(2).await.upstream_transport_failure_reason;
+            let why = why.as_deref().unwrap_or_default();
+            assert!(why.contains("resumed session has expired"), "{why}");
+        }
+    }
 }
