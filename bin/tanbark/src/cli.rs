@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
 
+/// Hidden first argument of a container's first process; `main` looks for it before anything is parsed.
+pub const CONTAINER_EXEC: &str = "container-exec";
+
 /// A service mesh that speaks Istio, on one machine.
 #[derive(Debug, Parser)]
 #[command(
@@ -62,9 +65,6 @@ pub enum Command {
     /// First process of the runtime's namespaces.
     #[command(hide = true)]
     MachineInit,
-    /// First process of a container.
-    #[command(hide = true)]
-    ContainerExec,
     /// The control plane, in its pod.
     #[command(hide = true)]
     Control(commands::control::Args),

@@ -30,6 +30,10 @@ use session::Session;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // One of these stays beside every container for as long as it lives: it must not carry the whole command line's memory.
+    if std::env::args_os().nth(1).is_some_and(|word| word == cli::CONTAINER_EXEC) {
+        return machine::container::exec_main();
+    }
     run(Cli::parse()).unwrap_or_else(|error| {
         // What the API refuses is told in kubectl's words.
         match error.downcast_ref::<machine::Error>() {
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
             }) if !reason.is_empty() => {
                 output::note(&format!("Error from server ({reason}): {message}"))
             }
-            _ => output::note(&format!("error: {error:#}")),
+            _ => output::note(&format!("error: {}", output::chain(&error))),
         }
         ExitCode::FAILURE
     })
@@ -47,9 +51,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let session = Session::new(cli.state);
     match cli.command {
-        // Before any thread is started: these two change the namespaces of their process.
+        // Before any thread is started: it changes the namespaces of its process.
         Command::MachineInit => Ok(commands::up::inside()),
-        Command::ContainerExec => Ok(machine::container::exec_main()),
         Command::Control(args) => commands::control::run(args),
         Command::Up(args) => wait(commands::up::run(args, &session)),
         Command::Down(args) => wait(commands::down::run(args, &session)),

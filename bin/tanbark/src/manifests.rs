@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use wire_kube::manifest::{self, Document};
 
-/// Folders below a folder.
-const MAX_DEPTH: usize = 16;
-/// Files that one folder may bring.
-const MAX_FILES: usize = 10_000;
+use crate::output;
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -39,11 +36,9 @@ pub fn read(paths: &[PathBuf]) -> Result<Manifests> {
             continue;
         }
         for file in files(path)? {
-            let text =
-                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            match String::from_utf8(text) {
+            match machine::files::read(&file) {
                 Ok(text) => all.take(&file.display().to_string(), &text),
-                Err(error) => all.broken.push(not_utf8(&file, &error)),
+                Err(problem) => all.broken.push(problem),
             }
             all.files.push(file);
         }
@@ -60,79 +55,31 @@ impl Manifests {
     }
 }
 
-fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> String {
-    let good = error
-        .as_bytes()
-        .get(..error.utf8_error().valid_up_to())
-        .unwrap_or_default();
-    let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    format!("{}:{line}:{column}: not UTF-8 text", file.display())
-}
-
-/// The files that a path means, in order of their names.
+/// The files that a path means, in order of their names; what cannot be looked into is noted.
 ///
 /// # Errors
 /// As [`read`].
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let found = std::fs::metadata(path).with_context(|| match path.exists() {
-        false => format!(
+    if !path.exists() {
+        bail!(
             "{} does not exist; name a file of YAML or a folder with some",
             path.display()
-        ),
-        true => format!("cannot open {}", path.display()),
-    })?;
-    if !found.is_dir() {
-        return Ok(vec![path.into()]);
+        );
     }
-    let mut out = Vec::new();
-    walk(path, 0, &mut out)?;
-    if out.is_empty() {
+    let found = machine::files::find(path);
+    if found.files.is_empty() {
+        if let Some(problem) = found.problems.first() {
+            bail!("{problem}");
+        }
         bail!(
             "{} holds no file that ends in .yaml, .yml or .json",
             path.display()
         );
     }
-    Ok(out)
-}
-
-fn walk(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
-    if depth > MAX_DEPTH {
-        bail!(
-            "{} lies more than {MAX_DEPTH} folders deep",
-            folder.display()
-        );
+    for problem in &found.problems {
+        output::note(&format!("warning: {problem}"));
     }
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("cannot open {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<_>>()
-        .with_context(|| format!("cannot read {}", folder.display()))?;
-    paths.sort();
-    for path in paths {
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            walk(&path, depth + 1, out)?;
-        } else if is_manifest(&path) {
-            if out.len() >= MAX_FILES {
-                bail!("{} holds more than {MAX_FILES} files", folder.display());
-            }
-            out.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn is_manifest(path: &Path) -> bool {
-    path.extension()
-        .and_then(|end| end.to_str())
-        .is_some_and(|end| ["yaml", "yml", "json"].contains(&end))
+    Ok(found.files)
 }
 
 #[cfg(test)]

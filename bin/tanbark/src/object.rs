@@ -131,6 +131,31 @@ pub fn short_duration(seconds: i64) -> String {
     }
 }
 
+/// When an event happened last, as RFC 3339 text, whose order is that of time where all are in UTC.
+pub fn last_seen(event: &Value) -> &str {
+    [
+        "/lastTimestamp",
+        "/eventTime",
+        "/metadata/creationTimestamp",
+    ]
+    .into_iter()
+    .map(|pointer| text(event, pointer))
+    .find(|stamp| !stamp.is_empty())
+    .unwrap_or_default()
+}
+
+/// The oldest event first, as people read a story; of the same moment in the order of their writing.
+pub fn sort_events(events: &mut [Value]) {
+    events.sort_by(|a, b| {
+        let version = |event: &Value| {
+            text(event, "/metadata/resourceVersion")
+                .parse::<u64>()
+                .unwrap_or(0)
+        };
+        (last_seen(a), version(a)).cmp(&(last_seen(b), version(b)))
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +176,18 @@ mod tests {
         ] {
             assert_eq!(short_duration(seconds), expected);
         }
+    }
+
+    #[test]
+    fn events_are_told_in_their_order() {
+        let event = |name: &str, at: &str, version: &str| serde_json::json!({"metadata": {"name": name, "resourceVersion": version}, "lastTimestamp": at});
+        let mut events = vec![
+            event("c", "2026-01-01T00:00:02Z", "1"),
+            event("b", "2026-01-01T00:00:01Z", "10"),
+            event("a", "2026-01-01T00:00:01Z", "9"),
+        ];
+        sort_events(&mut events);
+        let names: Vec<&str> = events.iter().map(name).collect();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 }

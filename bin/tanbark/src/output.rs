@@ -218,6 +218,19 @@ pub fn is_watched() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// An error with its causes, none twice: many texts end with the text of their cause.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -251,5 +264,11 @@ mod tests {
         let text = yaml(&value).expect("written");
         let back: Value = serde_saphyr::from_str(&text).expect("read");
         assert_eq!(back, value, "{text}");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("denied").context("open x: denied").context("start");
+        assert_eq!(chain(&error), "start: open x: denied");
     }
 }

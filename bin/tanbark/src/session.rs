@@ -2,9 +2,11 @@
 //!
 //! Resolved when asked for, because some commands (`version`, the hidden ones) run where no home folder is known.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::{Uid, User};
 use machine::state::{State, default_folder};
 
 use crate::api::Api;
@@ -31,11 +33,55 @@ impl Session {
         };
         let folder = std::path::absolute(&folder)
             .with_context(|| format!("the state folder {}", folder.display()))?;
+        refuse_strangers(&folder)?;
         Ok(State::at(folder))
     }
 
     /// The local API of the runtime with this state.
     pub fn api(&self) -> Result<Api> {
         Ok(Api::at(&self.state()?))
+    }
+}
+
+/// A mesh of another user can be neither seen nor stopped; without this it would look as if nothing ran.
+fn refuse_strangers(folder: &Path) -> Result<()> {
+    let (me, Ok(found)) = (Uid::effective(), std::fs::metadata(folder)) else {
+        return Ok(());
+    };
+    if me.is_root() || me.as_raw() == found.uid() {
+        return Ok(());
+    }
+    bail!(stranger(folder, &user(Uid::from_raw(found.uid())), &user(me)));
+}
+
+fn user(id: Uid) -> String {
+    match User::from_uid(id) {
+        Ok(Some(user)) => user.name,
+        _ => format!("number {id}"),
+    }
+}
+
+fn stranger(folder: &Path, owner: &str, me: &str) -> String {
+    format!(
+        "the state folder {} belongs to user {owner}, and you are {me}: run this as {owner} or root, or choose another folder with `--state DIR`",
+        folder.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_mesh_is_named() {
+        let text = stranger(Path::new("/s"), "ada", "bob");
+        assert!(text.contains("/s belongs to user ada, and you are bob"), "{text}");
+    }
+
+    #[test]
+    fn an_own_folder_and_a_missing_one_are_fine() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(refuse_strangers(folder.path()).is_ok());
+        assert!(refuse_strangers(&folder.path().join("none")).is_ok());
     }
 }

@@ -52,13 +52,21 @@ pub struct Run {
 impl Run {
     pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// The output of a command that must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, 0,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self.stdout
     }
 }
@@ -82,7 +90,13 @@ pub struct Mesh {
 
 impl Mesh {
     pub fn builder() -> Builder {
-        Builder { user: User::Own, proxy: Proxy::Tanbark, samples: Vec::new(), files: Vec::new(), arguments: Vec::new() }
+        Builder {
+            user: User::Own,
+            proxy: Proxy::Tanbark,
+            samples: Vec::new(),
+            files: Vec::new(),
+            arguments: Vec::new(),
+        }
     }
 
     /// The folder of YAML that the runtime watches.
@@ -111,16 +125,29 @@ impl Mesh {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let split = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+        let split = arguments
+            .iter()
+            .position(|argument| *argument == "--")
+            .unwrap_or(arguments.len());
         let (own, rest) = arguments.split_at(split);
         let mut command = as_user(self.user, "tanbark");
-        command.args(own).arg("--state").arg(self.state()).args(rest);
+        command
+            .args(own)
+            .arg("--state")
+            .arg(self.state())
+            .args(rest);
         command
     }
 
     /// Runs a command in a pod or Deployment (`deploy/NAME`, perhaps with `-n NAMESPACE` before it).
     pub fn exec(&self, target: &[&str], command: &[&str]) -> Run {
-        let arguments: Vec<&str> = ["exec"].iter().chain(target).chain(&["--"]).chain(command).copied().collect();
+        let arguments: Vec<&str> = ["exec"]
+            .iter()
+            .chain(target)
+            .chain(&["--"])
+            .chain(command)
+            .copied()
+            .collect();
         self.tanbark(&arguments)
     }
 
@@ -134,13 +161,24 @@ impl Mesh {
     /// `127.0.0.1:PORT` where a Service's port is published.
     #[track_caller]
     pub fn published(&self, namespace: &str, service: &str, port: u16) -> String {
-        eventually(&format!("{namespace}/{service}:{port} is published"), Duration::from_secs(20), || {
-            let services = self.objects("services");
-            let found = services.iter().find(|s| s["metadata"]["namespace"] == namespace && s["metadata"]["name"] == service);
-            let list = found.and_then(|s| s["metadata"]["annotations"]["tanbark.io/published"].as_str()).unwrap_or_default().to_owned();
-            let address = list.split(',').find_map(|entry| entry.strip_prefix(&format!("{port}=")).map(str::to_owned));
-            address.ok_or(list)
-        })
+        eventually(
+            &format!("{namespace}/{service}:{port} is published"),
+            Duration::from_secs(20),
+            || {
+                let services = self.objects("services");
+                let found = services.iter().find(|s| {
+                    s["metadata"]["namespace"] == namespace && s["metadata"]["name"] == service
+                });
+                let list = found
+                    .and_then(|s| s["metadata"]["annotations"]["tanbark.io/published"].as_str())
+                    .unwrap_or_default()
+                    .to_owned();
+                let address = list
+                    .split(',')
+                    .find_map(|entry| entry.strip_prefix(&format!("{port}=")).map(str::to_owned));
+                address.ok_or(list)
+            },
+        )
     }
 
     /// curl on this machine, outside of the mesh.
@@ -158,7 +196,9 @@ impl Mesh {
             let waiting = self.unready();
             match waiting {
                 Ok(names) if names.is_empty() => return,
-                waiting if start.elapsed() > START_LIMIT => panic!("pods are not ready: {waiting:?}\n{}", self.story()),
+                waiting if start.elapsed() > START_LIMIT => {
+                    panic!("pods are not ready: {waiting:?}\n{}", self.story())
+                }
                 _ => std::thread::park_timeout(Duration::from_millis(100)),
             }
         }
@@ -169,16 +209,32 @@ impl Mesh {
         if listed.code != 0 {
             return Err(listed.stderr);
         }
-        let list: Value = serde_json::from_str(&listed.stdout).map_err(|error| error.to_string())?;
+        let list: Value =
+            serde_json::from_str(&listed.stdout).map_err(|error| error.to_string())?;
         let pods = list["items"].as_array().cloned().unwrap_or_default();
         if pods.is_empty() {
             return Err("no pods yet".into());
         }
         let is_ready = |pod: &Value| {
-            let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            pod["status"]["phase"] == "Succeeded" || conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+            let conditions = pod["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            pod["status"]["phase"] == "Succeeded"
+                || conditions
+                    .iter()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
         };
-        Ok(pods.iter().filter(|pod| !is_ready(pod)).map(|pod| format!("{}/{}", pod["metadata"]["namespace"], pod["metadata"]["name"])).collect())
+        Ok(pods
+            .iter()
+            .filter(|pod| !is_ready(pod))
+            .map(|pod| {
+                format!(
+                    "{}/{}",
+                    pod["metadata"]["namespace"], pod["metadata"]["name"]
+                )
+            })
+            .collect())
     }
 
     /// What a person would look at when something is wrong.
@@ -188,8 +244,15 @@ impl Mesh {
         let log = fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(80).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        let told = format!("--- pods\n{}{}\n--- status\n{}{}\n", pods.stdout, pods.stderr, status.stdout, status.stderr);
-        format!("{told}--- up\n{}\n--- logs\n{}\n", tail.join("\n"), self.complaints())
+        let told = format!(
+            "--- pods\n{}{}\n--- status\n{}{}\n",
+            pods.stdout, pods.stderr, status.stdout, status.stderr
+        );
+        format!(
+            "{told}--- up\n{}\n--- logs\n{}\n",
+            tail.join("\n"),
+            self.complaints()
+        )
     }
 
     /// What containers wrote about trouble: failed requests in access logs, warnings and errors of programs; the last lines of each.
@@ -198,7 +261,18 @@ impl Mesh {
         files_below(&self.state().join("logs"), &mut files);
         let is_trouble = |line: &&str| {
             let quoted = line.split('"').nth(2).unwrap_or_default().trim_start();
-            ["WARN", "ERROR", "[warning]", "[error]", "[critical]", "panicked"].iter().any(|word| line.contains(word)) || quoted.starts_with('5') || quoted.starts_with("0 ")
+            [
+                "WARN",
+                "ERROR",
+                "[warning]",
+                "[error]",
+                "[critical]",
+                "panicked",
+            ]
+            .iter()
+            .any(|word| line.contains(word))
+                || quoted.starts_with('5')
+                || quoted.starts_with("0 ")
         };
         let mut out = String::new();
         for file in files {
@@ -206,7 +280,10 @@ impl Mesh {
             let lines: Vec<&str> = text.lines().filter(is_trouble).collect();
             for line in lines.iter().skip(lines.len().saturating_sub(10)) {
                 let line: String = line.chars().take(500).collect();
-                out.push_str(&format!("{}: {line}\n", file.strip_prefix(self.state()).unwrap_or(&file).display()));
+                out.push_str(&format!(
+                    "{}: {line}\n",
+                    file.strip_prefix(self.state()).unwrap_or(&file).display()
+                ));
             }
         }
         out
@@ -224,7 +301,10 @@ impl Mesh {
 
     /// Starts `tanbark up` again after its end, over the same folders.
     pub fn restart(&mut self) {
-        assert!(matches!(self.child.try_wait(), Ok(Some(_))), "it still runs");
+        assert!(
+            matches!(self.child.try_wait(), Ok(Some(_))),
+            "it still runs"
+        );
         self.child = spawn_up(self.folder.path(), self.user, self.proxy, &self.arguments);
     }
 
@@ -292,12 +372,18 @@ impl Builder {
 
     /// Starts the mesh and waits for nothing.
     pub fn launch(self) -> Mesh {
-        let folder = tempfile::Builder::new().prefix("tanbark-test-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("tanbark-test-")
+            .tempdir()
+            .expect("a folder");
         open(folder.path());
         let sources = folder.path().join("yaml");
         fs::create_dir(&sources).expect("a folder");
         for sample in &self.samples {
-            copy_tree(&programs().join("samples").join(sample), &sources.join(sample));
+            copy_tree(
+                &programs().join("samples").join(sample),
+                &sources.join(sample),
+            );
         }
         for (name, yaml) in &self.files {
             fs::write(sources.join(name), yaml).expect("write YAML");
@@ -306,8 +392,19 @@ impl Builder {
             give(folder.path());
         }
         let child = spawn_up(folder.path(), self.user, self.proxy, &self.arguments);
-        let Self { user, proxy, arguments, .. } = self;
-        Mesh { folder, user, proxy, arguments, child }
+        let Self {
+            user,
+            proxy,
+            arguments,
+            ..
+        } = self;
+        Mesh {
+            folder,
+            user,
+            proxy,
+            arguments,
+            child,
+        }
     }
 }
 
@@ -325,18 +422,35 @@ fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
 fn spawn_up(folder: &Path, user: User, proxy: Proxy, arguments: &[String]) -> Child {
     let log = File::create(folder.join("up.log")).expect("a log");
     let mut command = as_user(user, "tanbark");
-    command.arg("up").arg(folder.join("yaml")).arg("--images").arg(programs().join("samples/images.yaml"));
-    command.arg("--state").arg(folder.join("state")).args(arguments);
+    command
+        .arg("up")
+        .arg(folder.join("yaml"))
+        .arg("--images")
+        .arg(programs().join("samples/images.yaml"));
+    command
+        .arg("--state")
+        .arg(folder.join("state"))
+        .args(arguments);
     if proxy == Proxy::Envoy {
-        command.args(["--proxy", "envoy"]).env("TANBARK_ENVOY", envoy());
+        command
+            .args(["--proxy", "envoy"])
+            .env("TANBARK_ENVOY", envoy());
     }
-    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log);
     command.spawn().expect("start tanbark")
 }
 
 /// Hands a folder and what is in it to nobody.
 fn give(path: &Path) {
-    chown(path, Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY))).expect("chown");
+    chown(
+        path,
+        Some(Uid::from_raw(NOBODY)),
+        Some(Gid::from_raw(NOBODY)),
+    )
+    .expect("chown");
     if path.is_dir() {
         for entry in fs::read_dir(path).expect("a folder") {
             give(&entry.expect("an entry").path());
@@ -348,7 +462,10 @@ fn give(path: &Path) {
 fn as_user(user: User, program: &str) -> Command {
     let mut command = Command::new(programs().join(program));
     if user == User::Nobody {
-        assert!(Uid::effective().is_root(), "only root can run a test as another user");
+        assert!(
+            Uid::effective().is_root(),
+            "only root can run a test as another user"
+        );
         command.env("HOME", "/nonexistent");
         // SAFETY: only system calls between fork and exec.
         unsafe {
@@ -364,8 +481,13 @@ fn as_user(user: User, program: &str) -> Command {
 
 /// Runs a command to its end, at most `COMMAND_LIMIT`.
 fn run(mut command: Command) -> Run {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {

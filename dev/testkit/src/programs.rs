@@ -8,7 +8,12 @@ use std::{
 };
 
 /// Programs that a mesh on this machine consists of.
-const PROGRAMS: &[&str] = &["tanbark", "tanbark-proxy", "tanbark-bookinfo", "tanbark-echo"];
+const PROGRAMS: &[&str] = &[
+    "tanbark",
+    "tanbark-proxy",
+    "tanbark-bookinfo",
+    "tanbark-echo",
+];
 
 /// Of folders in the machine's folder for temporary files; the process's id follows.
 const PREFIX: &str = "tanbark-programs-";
@@ -21,7 +26,8 @@ pub fn root() -> PathBuf {
 
 /// Data that is not part of the project: `TANBARK_SHARED`, or `shared` beside the checkout. `None`: the test says so and ends.
 pub fn shared() -> Option<PathBuf> {
-    let folder = std::env::var_os("TANBARK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let folder =
+        std::env::var_os("TANBARK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
     folder.is_dir().then_some(folder)
 }
 
@@ -44,9 +50,16 @@ pub fn programs() -> &'static Path {
 
 /// Folders of tests that have ended: a test has no moment at which all of its threads are done with the folder.
 fn remove_old() {
-    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX))
+            .and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -65,19 +78,33 @@ pub fn envoy() -> PathBuf {
 /// The program inside the Python package; `.venv/bin/envoy` is only a script that finds it.
 fn packaged_envoy() -> PathBuf {
     let libraries = root().join(".venv/lib");
-    let versions = fs::read_dir(&libraries).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_else(|_| Vec::new());
-    let candidates = versions.iter().map(|python| python.join("site-packages/envoy/_bin/envoy"));
-    candidates.into_iter().find(|path| path.exists()).unwrap_or_else(|| libraries.join("python3/site-packages/envoy/_bin/envoy"))
+    let versions = fs::read_dir(&libraries)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_else(|_| Vec::new());
+    let candidates = versions
+        .iter()
+        .map(|python| python.join("site-packages/envoy/_bin/envoy"));
+    candidates
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| libraries.join("python3/site-packages/envoy/_bin/envoy"))
 }
 
 /// `target/<profile>`: two levels above the test's own executable.
 fn built() -> PathBuf {
     let own = std::env::current_exe().expect("the test's own path");
-    own.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned()
+    own.ancestors()
+        .nth(2)
+        .expect("target/<profile>/deps/<test>")
+        .to_owned()
 }
 
 fn place(from: &Path, to: &Path) {
-    assert!(from.exists(), "{} is missing: run `make test`, which builds and installs what the tests need", from.display());
+    assert!(
+        from.exists(),
+        "{} is missing: run `make test`, which builds and installs what the tests need",
+        from.display()
+    );
     // A hard link is at once; another file system needs a copy.
     if fs::hard_link(from, to).is_err() {
         fs::copy(from, to).unwrap_or_else(|error| panic!("copy {}: {error}", from.display()));

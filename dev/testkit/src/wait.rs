@@ -9,12 +9,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks until there is an answer; the last refusal is the panic's message when `limit` is over.
 #[track_caller]
-pub fn eventually<T, E: Debug>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T, E>) -> T {
+pub fn eventually<T, E: Debug>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<T, E>,
+) -> T {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(answer) => return answer,
-            Err(last) if start.elapsed() >= limit => panic!("{what}: not within {limit:?}; last: {last:?}"),
+            Err(last) if start.elapsed() >= limit => {
+                panic!("{what}: not within {limit:?}; last: {last:?}")
+            }
             Err(_) => std::thread::park_timeout(PAUSE),
         }
     }

@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 /// Ports of every echo: HTTP (Service 8000 → 8080), gRPC and TCP.
-const PORTS: [(&str, u16, u16); 3] = [("http", 8000, 8080), ("grpc", 9090, 9090), ("tcp", 9000, 9000)];
+const PORTS: [(&str, u16, u16); 3] = [
+    ("http", 8000, 8080),
+    ("grpc", 9090, 9090),
+    ("tcp", 9000, 9000),
+];
 
 /// A Deployment `NAME-VERSION` of the echo, labelled `app` and `version`.
 #[derive(Debug, Clone)]
@@ -23,13 +27,25 @@ pub struct Workload {
 /// An echo with one replica, version v1, in the namespace `default`.
 pub fn echo(name: &str) -> Workload {
     let (name, namespace, version) = (name.into(), "default".into(), "v1".into());
-    Workload { name, namespace, version, replicas: 1, sidecar: true, labels: Vec::new(), annotations: Vec::new(), shell: None, environment: Vec::new() }
+    Workload {
+        name,
+        namespace,
+        version,
+        replicas: 1,
+        sidecar: true,
+        labels: Vec::new(),
+        annotations: Vec::new(),
+        shell: None,
+        environment: Vec::new(),
+    }
 }
 
 /// A namespace, with sidecars or without.
 pub fn namespace(name: &str, sidecars: bool) -> String {
     let injection = if sidecars { "enabled" } else { "disabled" };
-    document(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"istio-injection": injection}}}))
+    document(
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"istio-injection": injection}}}),
+    )
 }
 
 /// A Service with the echo's HTTP port over the pods that carry all of `selector`.
@@ -42,9 +58,20 @@ pub fn whole_service(namespace: &str, name: &str, selector: &[(&str, &str)]) -> 
     service_of(namespace, name, selector, &PORTS)
 }
 
-fn service_of(namespace: &str, name: &str, selector: &[(&str, &str)], ports: &[(&str, u16, u16)]) -> String {
-    let selector: serde_json::Map<String, Value> = selector.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-    let ports: Vec<Value> = ports.iter().map(|(name, port, target)| json!({"name": name, "port": port, "targetPort": target})).collect();
+fn service_of(
+    namespace: &str,
+    name: &str,
+    selector: &[(&str, &str)],
+    ports: &[(&str, u16, u16)],
+) -> String {
+    let selector: serde_json::Map<String, Value> = selector
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect();
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(name, port, target)| json!({"name": name, "port": port, "targetPort": target}))
+        .collect();
     document(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
         "spec": {"selector": selector, "ports": ports},
@@ -54,7 +81,9 @@ fn service_of(namespace: &str, name: &str, selector: &[(&str, &str)], ports: &[(
 /// The mesh's settings that tests rely on: access logs on standard output.
 pub fn mesh_settings() -> String {
     let mesh = "accessLogFile: /dev/stdout\nenablePrometheusMerge: true\n";
-    document(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}))
+    document(
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}),
+    )
 }
 
 impl Workload {
@@ -101,7 +130,17 @@ impl Workload {
 
     /// Its service account and Deployment.
     pub fn yaml(&self) -> String {
-        let Self { name, namespace, version, replicas, sidecar, labels, annotations, shell, environment } = self;
+        let Self {
+            name,
+            namespace,
+            version,
+            replicas,
+            sidecar,
+            labels,
+            annotations,
+            shell,
+            environment,
+        } = self;
         let mut pod_labels = json!({"app": name, "version": version});
         for (key, value) in labels {
             pod_labels[key] = json!(value);
@@ -109,12 +148,22 @@ impl Workload {
         if !sidecar {
             pod_labels["sidecar.istio.io/inject"] = json!("false");
         }
-        let annotations: serde_json::Map<String, Value> = annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-        let mut environment: Vec<Value> = environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let annotations: serde_json::Map<String, Value> = annotations
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect();
+        let mut environment: Vec<Value> = environment
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
         environment.push(json!({"name": "SERVICE_VERSION", "value": version}));
-        environment.push(json!({"name": "HOSTNAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}));
+        environment.push(
+            json!({"name": "HOSTNAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+        );
         let container = match shell {
-            Some(command) => json!({"name": name, "image": "busybox", "command": ["/bin/sh", "-c", command], "env": environment}),
+            Some(command) => {
+                json!({"name": name, "image": "busybox", "command": ["/bin/sh", "-c", command], "env": environment})
+            }
             None => json!({
                 "name": name, "image": "tanbark/tanbark-echo", "args": ["serve", "--http", "8080", "--grpc", "9090", "--tcp", "9000"], "env": environment,
                 "ports": PORTS.map(|(_, _, port)| json!({"containerPort": port})),
@@ -137,7 +186,11 @@ impl Workload {
 
     /// Its service account, Deployment, and a Service of its name over all versions.
     pub fn with_service(&self) -> String {
-        format!("{}{}", self.yaml(), whole_service(&self.namespace, &self.name, &[("app", &self.name)]))
+        format!(
+            "{}{}",
+            self.yaml(),
+            whole_service(&self.namespace, &self.name, &[("app", &self.name)])
+        )
     }
 }
 

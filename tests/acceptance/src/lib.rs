@@ -7,24 +7,37 @@ pub use testkit::{Mesh, Proxy, User};
 
 /// The users that a scenario about the runtime is to be run as; only root can become somebody else.
 pub fn users() -> Vec<User> {
-    if nix::unistd::Uid::effective().is_root() { vec![User::Own, User::Nobody] } else { vec![User::Own] }
+    if nix::unistd::Uid::effective().is_root() {
+        vec![User::Own, User::Nobody]
+    } else {
+        vec![User::Own]
+    }
 }
 
 /// The pod that requests come from.
 pub const CLIENT: &[&str] = &["deploy/client-v1"];
 
 /// Istio shows few of Envoy's statistics unless a pod asks for more; this is how users ask.
-pub const ALL_STATISTICS: (&str, &str) = ("proxy.istio.io/config", "proxyStatsMatcher: {inclusionRegexps: ['.*']}");
+pub const ALL_STATISTICS: (&str, &str) = (
+    "proxy.istio.io/config",
+    "proxyStatsMatcher: {inclusionRegexps: ['.*']}",
+);
 
 /// Settings, a namespace with sidecars and a pod to send requests from: what most scenarios start with.
 pub fn base() -> String {
-    let client = testkit::echo("client").annotation(ALL_STATISTICS.0, ALL_STATISTICS.1).yaml();
+    let client = testkit::echo("client")
+        .annotation(ALL_STATISTICS.0, ALL_STATISTICS.1)
+        .yaml();
     mesh_settings_and_namespace() + &client
 }
 
 /// Settings and a namespace with sidecars.
 pub fn mesh_settings_and_namespace() -> String {
-    format!("{}{}", testkit::mesh_settings(), testkit::namespace("default", true))
+    format!(
+        "{}{}",
+        testkit::mesh_settings(),
+        testkit::namespace("default", true)
+    )
 }
 
 /// Runs what is a matter of chance up to three times. A share of 10,000 random draws is off by more than one point once in some twenty to a
@@ -47,5 +60,9 @@ pub fn by_chance(what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
 /// Says what the share was.
 pub fn within_a_point(what: &str, actual: u64, all: u64, expected: f64) -> Result<(), String> {
     let share = 100.0 * actual as f64 / all as f64;
-    if (share - expected).abs() <= 1.0 { Ok(()) } else { Err(format!("{what}: {share:.2} % in place of {expected} %")) }
+    if (share - expected).abs() <= 1.0 {
+        Ok(())
+    } else {
+        Err(format!("{what}: {share:.2} % in place of {expected} %"))
+    }
 }

@@ -7,10 +7,13 @@ use testkit::{echo, eventually, service};
 
 /// File, content, and what `tanbark status` says about it, all of it in one line.
 fn bad_files() -> Vec<(&'static str, String, Vec<&'static str>)> {
-    let aliases = (1..12).fold(String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n"), |text, level| {
-        let repeated = vec![format!("*a{}", level - 1); 9].join(", ");
-        format!("{text}a{level}: &a{level} [{repeated}]\n")
-    });
+    let aliases = (1..12).fold(
+        String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n"),
+        |text, level| {
+            let repeated = vec![format!("*a{}", level - 1); 9].join(", ");
+            format!("{text}a{level}: &a{level} [{repeated}]\n")
+        },
+    );
     vec![
         (
             "weights.yaml",
@@ -43,14 +46,22 @@ fn bad_files() -> Vec<(&'static str, String, Vec<&'static str>)> {
 }
 
 fn pod(name: &str, container: &str) -> String {
-    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - {container}\n")
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - {container}\n"
+    )
 }
 
 /// A certificate with the key of another one, and a Gateway that uses it.
 fn mismatched_secret() -> String {
-    let make = || rcgen::generate_simple_self_signed(["secure.example".to_owned()]).expect("a certificate");
+    let make = || {
+        rcgen::generate_simple_self_signed(["secure.example".to_owned()]).expect("a certificate")
+    };
     let (certificate, key) = (make().cert.pem(), make().signing_key.serialize_pem());
-    let block = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let block = |text: &str| {
+        text.lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: mismatch, namespace: istio-system}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}---\n\
          apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: mismatch}}\nspec:\n  selector: {{istio: ingressgateway}}\n  servers:\n  \
@@ -61,17 +72,36 @@ fn mismatched_secret() -> String {
 }
 
 fn everything_bad_is_reported_and_hurts_nothing_else(proxy: Proxy) {
-    let ingress = std::fs::read_to_string(testkit::root().join("samples/demo/ingress-gateway.yaml")).expect("the sample");
-    let yaml = base() + &echo("echo").with_service() + &service("default", "good", &[("app", "echo")]) + &ingress;
-    let mesh = Mesh::builder().proxy(proxy).file("mesh.yaml", &yaml).start();
+    let ingress =
+        std::fs::read_to_string(testkit::root().join("samples/demo/ingress-gateway.yaml"))
+            .expect("the sample");
+    let yaml = base()
+        + &echo("echo").with_service()
+        + &service("default", "good", &[("app", "echo")])
+        + &ingress;
+    let mesh = Mesh::builder()
+        .proxy(proxy)
+        .file("mesh.yaml", &yaml)
+        .start();
     let url = "http://echo:8000/get";
     mesh.wait_for_status(CLIENT, url, &[], 200);
     for (file, content, told) in bad_files() {
         mesh.write(file, &content);
-        eventually(&format!("{file} is reported as {told:?}"), Duration::from_secs(15), || {
-            let status = mesh.tanbark(&["status"]).stdout;
-            if status.lines().any(|line| told.iter().all(|word| line.contains(word))) { Ok(()) } else { Err(status) }
-        });
+        eventually(
+            &format!("{file} is reported as {told:?}"),
+            Duration::from_secs(15),
+            || {
+                let status = mesh.tanbark(&["status"]).stdout;
+                if status
+                    .lines()
+                    .any(|line| told.iter().all(|word| line.contains(word)))
+                {
+                    Ok(())
+                } else {
+                    Err(status)
+                }
+            },
+        );
         let answer = mesh.request(CLIENT, url, &[]);
         assert_eq!(answer.status, 200, "after {file}: {answer:?}");
     }
@@ -79,12 +109,27 @@ fn everything_bad_is_reported_and_hurts_nothing_else(proxy: Proxy) {
     let aborting = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: good}\nspec:\n  hosts: [good]\n  http:\n  - directResponse: {status: 218}\n";
     mesh.write("good.yaml", aborting);
     mesh.wait_for_status(CLIENT, "http://good:8000/", &[], 218);
-    for file in ["weights", "twice", "unknown", "syntax", "big", "aliases", "secretless", "mismatch", "image", "crash"] {
+    for file in [
+        "weights",
+        "twice",
+        "unknown",
+        "syntax",
+        "big",
+        "aliases",
+        "secretless",
+        "mismatch",
+        "image",
+        "crash",
+    ] {
         mesh.remove(&format!("{file}.yaml"));
     }
     eventually("nothing is wrong any more", Duration::from_secs(20), || {
         let status = mesh.tanbark(&["status", "--exit-code"]);
-        if status.code == 0 { Ok(()) } else { Err(status.stdout) }
+        if status.code == 0 {
+            Ok(())
+        } else {
+            Err(status.stdout)
+        }
     });
     mesh.assert_no_nack();
 }
@@ -103,15 +148,27 @@ fn with_envoy() {
 fn a_port_in_use_is_reported_and_another_one_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port();
-    let service = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: public}}\nspec:\n  type: LoadBalancer\n  selector: {{app: echo}}\n  ports: [{{name: http, port: {port}, targetPort: 8080}}]\n");
-    let mesh = Mesh::builder().file("mesh.yaml", &(base() + &echo("echo").yaml())).start();
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: public}}\nspec:\n  type: LoadBalancer\n  selector: {{app: echo}}\n  ports: [{{name: http, port: {port}, targetPort: 8080}}]\n"
+    );
+    let mesh = Mesh::builder()
+        .file("mesh.yaml", &(base() + &echo("echo").yaml()))
+        .start();
     mesh.write("public.yaml", &service);
     let published = mesh.published("default", "public", port);
     assert_ne!(published, format!("127.0.0.1:{port}"));
-    assert_eq!(mesh.request_from_outside(&format!("http://{published}/get"), &[]).status, 200);
+    assert_eq!(
+        mesh.request_from_outside(&format!("http://{published}/get"), &[])
+            .status,
+        200
+    );
     eventually("the port is reported", Duration::from_secs(10), || {
         let log = mesh.up_log();
-        if log.contains("PortInUse") && log.contains(&port.to_string()) { Ok(()) } else { Err(log) }
+        if log.contains("PortInUse") && log.contains(&port.to_string()) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     drop(taken);
 }

@@ -65,8 +65,15 @@ fn faults(proxy: Proxy) {
         yaml += &service("default", name, &[("app", "echo")]);
     }
     yaml += &whole_service("default", "calls", &[("app", "echo")]);
-    let builder = Mesh::builder().proxy(proxy).file("mesh.yaml", &yaml).file("delay.yaml", DELAY_FOR_ONE_USER);
-    let mesh = builder.file("abort.yaml", ABORT_FOR_ALL).file("shares.yaml", SHARES).file("grpc.yaml", GRPC_ABORT).start();
+    let builder = Mesh::builder()
+        .proxy(proxy)
+        .file("mesh.yaml", &yaml)
+        .file("delay.yaml", DELAY_FOR_ONE_USER);
+    let mesh = builder
+        .file("abort.yaml", ABORT_FOR_ALL)
+        .file("shares.yaml", SHARES)
+        .file("grpc.yaml", GRPC_ABORT)
+        .start();
 
     let aborted = mesh.wait_for_status(CLIENT, "http://aborted:8000/get", &[], 500);
     assert_eq!(aborted.body, "fault filter abort");
@@ -74,25 +81,52 @@ fn faults(proxy: Proxy) {
 
     let others = mesh.wait_for_status(CLIENT, "http://delayed:8000/get", &[], 200);
     assert!(others.time < 2.0, "{others:?}");
-    let jason = mesh.request(CLIENT, "http://delayed:8000/get", &["-H", "end-user: jason"]);
+    let jason = mesh.request(
+        CLIENT,
+        "http://delayed:8000/get",
+        &["-H", "end-user: jason"],
+    );
     assert_eq!(jason.status, 200);
     assert!((7.0..8.0).contains(&jason.time), "{jason:?}");
     mesh.wait_for_log(CLIENT, &["delayed:8000", " 200 DI "]);
 
     let program = echo_program();
-    let call = [program.as_str(), "grpc-call", "http://calls:9090", "-n", "5", "--expect"];
+    let call = [
+        program.as_str(),
+        "grpc-call",
+        "http://calls:9090",
+        "-n",
+        "5",
+        "--expect",
+    ];
     eventually("gRPC calls are refused", Duration::from_secs(10), || {
         let run = mesh.exec(CLIENT, &[&call[..], &["UNAVAILABLE"]].concat());
-        if run.code == 0 && run.stdout.contains("fault filter abort") { Ok(()) } else { Err(run) }
+        if run.code == 0 && run.stdout.contains("fault filter abort") {
+            Ok(())
+        } else {
+            Err(run)
+        }
     });
 
     by_chance("a delay for 50 % and an abort for 10 %", || {
         let before = mesh.stat(CLIENT, "delays_injected");
-        let report = mesh.load(CLIENT, &["http://shares:8000/get", "-n", "10000", "-c", "16"]);
+        let report = mesh.load(
+            CLIENT,
+            &["http://shares:8000/get", "-n", "10000", "-c", "16"],
+        );
         let aborts = report["statuses"]["418"].as_u64().unwrap_or(0);
-        assert_eq!(report["statuses"]["200"].as_u64().unwrap_or(0) + aborts, 10_000, "{report}");
+        assert_eq!(
+            report["statuses"]["200"].as_u64().unwrap_or(0) + aborts,
+            10_000,
+            "{report}"
+        );
         within_a_point("aborts", aborts, 10_000, 10.0)?;
-        within_a_point("delays", mesh.stat(CLIENT, "delays_injected") - before, 10_000, 50.0)
+        within_a_point(
+            "delays",
+            mesh.stat(CLIENT, "delays_injected") - before,
+            10_000,
+            50.0,
+        )
     });
 
     mesh.remove("abort.yaml");

@@ -24,8 +24,16 @@ fn traces(mesh: &Mesh) -> BTreeSet<String> {
         }
         for file in ["cmdline", "environ", "mountinfo"] {
             let text = fs::read(entry.path().join(file)).unwrap_or_default();
-            if text.windows(folder.len()).any(|window| window == folder.as_bytes()) {
-                found.insert(format!("{name} {file} {}", fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim()));
+            if text
+                .windows(folder.len())
+                .any(|window| window == folder.as_bytes())
+            {
+                found.insert(format!(
+                    "{name} {file} {}",
+                    fs::read_to_string(entry.path().join("comm"))
+                        .unwrap_or_default()
+                        .trim()
+                ));
             }
         }
     }
@@ -33,7 +41,10 @@ fn traces(mesh: &Mesh) -> BTreeSet<String> {
 }
 
 fn start(user: User) -> Mesh {
-    let mesh = Mesh::builder().user(user).file("mesh.yaml", &(base() + &echo("echo").with_service())).start();
+    let mesh = Mesh::builder()
+        .user(user)
+        .file("mesh.yaml", &(base() + &echo("echo").with_service()))
+        .start();
     mesh.wait_for_status(CLIENT, ECHO, &[], 200);
     assert!(!traces(&mesh).is_empty(), "a running mesh can be seen");
     mesh
@@ -43,10 +54,21 @@ fn start(user: User) -> Mesh {
 fn nothing_is_left(mesh: &Mesh) {
     eventually("nothing is left", Duration::from_secs(2), || {
         let traces = traces(mesh);
-        if traces.is_empty() { Ok(()) } else { Err(traces) }
+        if traces.is_empty() {
+            Ok(())
+        } else {
+            Err(traces)
+        }
     });
-    assert!(!mesh.state().join("api.sock").exists(), "the socket is left");
-    assert_eq!(fs::read_dir(mesh.state().join("run")).map_or(0, Iterator::count), 0, "the run folder is not empty");
+    assert!(
+        !mesh.state().join("api.sock").exists(),
+        "the socket is left"
+    );
+    assert_eq!(
+        fs::read_dir(mesh.state().join("run")).map_or(0, Iterator::count),
+        0,
+        "the run folder is not empty"
+    );
 }
 
 #[test]
@@ -65,11 +87,17 @@ fn down_cleans_up_after_a_kill_and_a_new_start_works() {
     for user in users() {
         let mut mesh = start(user);
         let second = mesh.tanbark(&["up", &mesh.sources().display().to_string()]);
-        assert!(second.code != 0 && second.stderr.contains("already"), "a second runtime on the same state is refused: {second:?}");
+        assert!(
+            second.code != 0 && second.stderr.contains("already"),
+            "a second runtime on the same state is refused: {second:?}"
+        );
         mesh.stop_by(Signal::SIGKILL, END);
         let down = mesh.tanbark(&["down"]);
         nothing_is_left(&mesh);
-        assert!(down.stdout.len() + down.stderr.len() > 0, "down says what it did");
+        assert!(
+            down.stdout.len() + down.stderr.len() > 0,
+            "down says what it did"
+        );
         mesh.restart();
         mesh.wait_ready();
         mesh.wait_for_status(CLIENT, ECHO, &[], 200);
@@ -77,7 +105,9 @@ fn down_cleans_up_after_a_kill_and_a_new_start_works() {
 }
 
 fn answering(status: u16) -> String {
-    format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: echo}}\nspec:\n  hosts: [echo]\n  http:\n  - directResponse: {{status: {status}}}\n")
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: echo}}\nspec:\n  hosts: [echo]\n  http:\n  - directResponse: {{status: {status}}}\n"
+    )
 }
 
 #[test]
@@ -93,12 +123,23 @@ fn an_edit_takes_effect_within_a_second_and_a_broken_file_changes_nothing() {
     }
     // The requests themselves take a part of it: each starts a process in a pod.
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    mesh.write("rule.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: echo\n");
+    mesh.write(
+        "rule.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: echo\n",
+    );
     eventually("the mistake is told", Duration::from_secs(5), || {
         let log = mesh.up_log();
-        if log.contains("rule.yaml:") { Ok(()) } else { Err(log) }
+        if log.contains("rule.yaml:") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
-    assert_eq!(mesh.request(CLIENT, ECHO, &[]).status, 419, "the last good version stays");
+    assert_eq!(
+        mesh.request(CLIENT, ECHO, &[]).status,
+        419,
+        "the last good version stays"
+    );
     mesh.remove("rule.yaml");
     mesh.wait_for_status(CLIENT, ECHO, &[], 200);
     assert_eq!(started(&mesh), began, "no pod was restarted");
@@ -106,5 +147,15 @@ fn an_edit_takes_effect_within_a_second_and_a_broken_file_changes_nothing() {
 
 /// Names and starts of all pods.
 fn started(mesh: &Mesh) -> BTreeSet<String> {
-    mesh.objects("pods").iter().map(|pod| format!("{} {} {}", pod["metadata"]["uid"], pod["status"]["startTime"], pod["status"]["containerStatuses"][0]["restartCount"])).collect()
+    mesh.objects("pods")
+        .iter()
+        .map(|pod| {
+            format!(
+                "{} {} {}",
+                pod["metadata"]["uid"],
+                pod["status"]["startTime"],
+                pod["status"]["containerStatuses"][0]["restartCount"]
+            )
+        })
+        .collect()
 }

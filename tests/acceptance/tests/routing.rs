@@ -122,14 +122,34 @@ fn mesh(proxy: Proxy) -> Mesh {
         yaml += &echo("echo").version(version).yaml();
     }
     yaml += &echo("shadow").with_service();
-    for name in ["weights", "timeout", "retried", "failing", "rewritten", "redirected", "mirrored", "cors"] {
+    for name in [
+        "weights",
+        "timeout",
+        "retried",
+        "failing",
+        "rewritten",
+        "redirected",
+        "mirrored",
+        "cors",
+    ] {
         yaml += &service("default", name, &[("app", "echo")]);
     }
     // Two endpoints of which one refuses connections, by itself and not by a proxy before it.
-    yaml += &echo("answers").label("pool", "half").without_sidecar().yaml();
-    yaml += &echo("refuses").label("pool", "half").without_sidecar().shell("trap exit TERM; while true; do sleep 1; done").yaml();
+    yaml += &echo("answers")
+        .label("pool", "half")
+        .without_sidecar()
+        .yaml();
+    yaml += &echo("refuses")
+        .label("pool", "half")
+        .without_sidecar()
+        .shell("trap exit TERM; while true; do sleep 1; done")
+        .yaml();
     yaml += &service("default", "half", &[("pool", "half")]);
-    let mesh = Mesh::builder().proxy(proxy).file("mesh.yaml", &yaml).file("rules.yaml", RULES).start();
+    let mesh = Mesh::builder()
+        .proxy(proxy)
+        .file("mesh.yaml", &yaml)
+        .file("rules.yaml", RULES)
+        .start();
     for host in ["weights", "timeout", "retried", "failing", "half"] {
         mesh.wait_for_status(CLIENT, &format!("http://{host}:8000/get"), &[], 200);
     }
@@ -138,7 +158,14 @@ fn mesh(proxy: Proxy) -> Mesh {
 
 /// Requests for `path` that any of the echoes got.
 fn hits(mesh: &Mesh, path: &str) -> u64 {
-    ["v1", "v2", "v3"].iter().map(|version| mesh.counters(&[&format!("deploy/echo-{version}")])["paths"][path].as_u64().unwrap_or(0)).sum()
+    ["v1", "v2", "v3"]
+        .iter()
+        .map(|version| {
+            mesh.counters(&[&format!("deploy/echo-{version}")])["paths"][path]
+                .as_u64()
+                .unwrap_or(0)
+        })
+        .sum()
 }
 
 fn count(report: &Value, header: &str, value: &str) -> u64 {
@@ -147,80 +174,202 @@ fn count(report: &Value, header: &str, value: &str) -> u64 {
 
 fn header(body: &str, name: &str) -> Option<String> {
     let prefix = format!("{name}:");
-    body.lines().find(|line| line.to_ascii_lowercase().starts_with(&prefix)).map(|line| line[prefix.len()..].trim().to_owned())
+    body.lines()
+        .find(|line| line.to_ascii_lowercase().starts_with(&prefix))
+        .map(|line| line[prefix.len()..].trim().to_owned())
 }
 
 fn weights_and_header_match(mesh: &Mesh) {
     by_chance("weights 80/10/10", || {
-        let report = mesh.load(CLIENT, &["http://weights:8000/get", "-n", "10000", "-c", "8", "--tally", "x-echo-version", "--expect", "200"]);
+        let report = mesh.load(
+            CLIENT,
+            &[
+                "http://weights:8000/get",
+                "-n",
+                "10000",
+                "-c",
+                "8",
+                "--tally",
+                "x-echo-version",
+                "--expect",
+                "200",
+            ],
+        );
         assert_eq!(report["statuses"]["200"], 10_000, "{report}");
-        [("v1", 80.0), ("v2", 10.0), ("v3", 10.0)].into_iter().try_for_each(|(version, share)| within_a_point(version, count(&report, "x-echo-version", version), 10_000, share))
+        [("v1", 80.0), ("v2", 10.0), ("v3", 10.0)]
+            .into_iter()
+            .try_for_each(|(version, share)| {
+                within_a_point(
+                    version,
+                    count(&report, "x-echo-version", version),
+                    10_000,
+                    share,
+                )
+            })
     });
-    let report = mesh.load(CLIENT, &["http://weights:8000/get", "-n", "50", "-H", "end-user: jason", "--tally", "x-echo-version"]);
+    let report = mesh.load(
+        CLIENT,
+        &[
+            "http://weights:8000/get",
+            "-n",
+            "50",
+            "-H",
+            "end-user: jason",
+            "--tally",
+            "x-echo-version",
+        ],
+    );
     assert_eq!(count(&report, "x-echo-version", "v3"), 50, "{report}");
 }
 
 fn a_timeout_answers_504(mesh: &Mesh) {
-    let answer = mesh.request(CLIENT, "http://timeout:8000/timed", &["-H", "x-echo-delay: 5s"]);
-    assert_eq!((answer.status, answer.body.as_str()), (504, "upstream request timeout"));
+    let answer = mesh.request(
+        CLIENT,
+        "http://timeout:8000/timed",
+        &["-H", "x-echo-delay: 5s"],
+    );
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (504, "upstream request timeout")
+    );
     assert!((1.0..1.5).contains(&answer.time), "{answer:?}");
     let line = mesh.wait_for_log(CLIENT, &["/timed", " 504 "]);
     assert!(line.contains(" 504 UT response_timeout "), "{line}");
 }
 
 fn retries_are_counted_at_the_upstream(mesh: &Mesh) {
-    let refused = mesh.load(CLIENT, &["http://half:8000/get", "-n", "100", "-c", "2", "--fresh-connections", "--expect", "200"]);
+    let refused = mesh.load(
+        CLIENT,
+        &[
+            "http://half:8000/get",
+            "-n",
+            "100",
+            "-c",
+            "2",
+            "--fresh-connections",
+            "--expect",
+            "200",
+        ],
+    );
     assert_eq!(refused["statuses"]["200"], 100, "{refused}");
     // Without a rule, an answer of 503 is an answer.
     let answer = mesh.request(CLIENT, "http://failing:8000/status/503?plain", &[]);
     assert_eq!((answer.status, hits(mesh, "/status/503")), (503, 1));
-    let answer = mesh.request(CLIENT, "http://retried:8000/anything/retried", &["-H", "x-echo-status: 503"]);
+    let answer = mesh.request(
+        CLIENT,
+        "http://retried:8000/anything/retried",
+        &["-H", "x-echo-status: 503"],
+    );
     assert_eq!((answer.status, hits(mesh, "/anything/retried")), (503, 4));
     let line = mesh.wait_for_log(CLIENT, &["/anything/retried"]);
     assert!(line.contains(" 503 URX "), "{line}");
     // The third attempt is answered; the key is counted in each echo, so the first three may fail at three different ones.
-    let answer = mesh.request(CLIENT, "http://retried:8000/anything/twice", &["-H", "x-echo-fail-first: 1"]);
+    let answer = mesh.request(
+        CLIENT,
+        "http://retried:8000/anything/twice",
+        &["-H", "x-echo-fail-first: 1"],
+    );
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(hits(mesh, "/anything/twice") >= 2);
 }
 
 fn paths_and_headers_are_rewritten(mesh: &Mesh) {
-    let answer = mesh.request(CLIENT, "http://rewritten:8000/old/page?q=1", &["-i", "-H", "x-unwanted: 1"]);
+    let answer = mesh.request(
+        CLIENT,
+        "http://rewritten:8000/old/page?q=1",
+        &["-i", "-H", "x-unwanted: 1"],
+    );
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.body.contains("http://other.example/anything/new/page?q=1"), "{}", answer.body);
+    assert!(
+        answer
+            .body
+            .contains("http://other.example/anything/new/page?q=1"),
+        "{}",
+        answer.body
+    );
     let lower = answer.body.to_ascii_lowercase();
-    assert!(lower.contains("x-added") && !lower.contains("x-unwanted"), "{}", answer.body);
-    assert_eq!(header(&answer.body, "x-answered").as_deref(), Some("by-rule"));
-    assert_eq!(mesh.request(CLIENT, "http://rewritten:8000/other", &[]).status, 404);
+    assert!(
+        lower.contains("x-added") && !lower.contains("x-unwanted"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(
+        header(&answer.body, "x-answered").as_deref(),
+        Some("by-rule")
+    );
+    assert_eq!(
+        mesh.request(CLIENT, "http://rewritten:8000/other", &[])
+            .status,
+        404
+    );
     mesh.wait_for_log(CLIENT, &["/other", " 404 NR route_not_found "]);
 }
 
 fn a_redirect_names_the_new_place(mesh: &Mesh) {
     let answer = mesh.request(CLIENT, "http://redirected:8000/old/page", &["-i"]);
     assert_eq!(answer.status, 308);
-    assert_eq!(header(&answer.body, "location").as_deref(), Some("https://other.example/new"));
-    assert_eq!(mesh.request(CLIENT, "http://redirected:8000/get", &[]).status, 200);
+    assert_eq!(
+        header(&answer.body, "location").as_deref(),
+        Some("https://other.example/new")
+    );
+    assert_eq!(
+        mesh.request(CLIENT, "http://redirected:8000/get", &[])
+            .status,
+        200
+    );
 }
 
 fn mirrored_requests_reach_both(mesh: &Mesh) {
-    let report = mesh.load(CLIENT, &["http://mirrored:8000/anything/mirrored", "-n", "200", "-c", "2", "--expect", "200"]);
+    let report = mesh.load(
+        CLIENT,
+        &[
+            "http://mirrored:8000/anything/mirrored",
+            "-n",
+            "200",
+            "-c",
+            "2",
+            "--expect",
+            "200",
+        ],
+    );
     assert_eq!(report["statuses"]["200"], 200, "{report}");
     assert_eq!(hits(mesh, "/anything/mirrored"), 200);
-    eventually("the shadow gets all of them", Duration::from_secs(10), || {
-        match mesh.counters(&["deploy/shadow-v1"])["paths"]["/anything/mirrored"].as_u64() {
+    eventually(
+        "the shadow gets all of them",
+        Duration::from_secs(10),
+        || match mesh.counters(&["deploy/shadow-v1"])["paths"]["/anything/mirrored"].as_u64() {
             Some(200) => Ok(()),
             other => Err(other),
-        }
-    });
+        },
+    );
 }
 
 fn cors_is_answered_for_known_origins(mesh: &Mesh) {
     let preflight = |path: &str, origin: &str| {
-        let (origin, url) = (format!("origin: {origin}"), format!("http://cors:8000{path}"));
-        mesh.request(CLIENT, &url, &["-i", "-X", "OPTIONS", "-H", &origin, "-H", "access-control-request-method: PUT"])
+        let (origin, url) = (
+            format!("origin: {origin}"),
+            format!("http://cors:8000{path}"),
+        );
+        mesh.request(
+            CLIENT,
+            &url,
+            &[
+                "-i",
+                "-X",
+                "OPTIONS",
+                "-H",
+                &origin,
+                "-H",
+                "access-control-request-method: PUT",
+            ],
+        )
     };
     let good = preflight("/anything/cors", "https://good.example");
-    assert_eq!((good.status, hits(mesh, "/anything/cors")), (200, 0), "a preflight of a known origin is answered by the proxy: {good:?}");
+    assert_eq!(
+        (good.status, hits(mesh, "/anything/cors")),
+        (200, 0),
+        "a preflight of a known origin is answered by the proxy: {good:?}"
+    );
     for (name, value) in [
         ("access-control-allow-origin", "https://good.example"),
         ("access-control-allow-methods", "GET,PUT"),
@@ -228,16 +377,35 @@ fn cors_is_answered_for_known_origins(mesh: &Mesh) {
         ("access-control-max-age", "60"),
         ("access-control-allow-credentials", "true"),
     ] {
-        assert_eq!(header(&good.body, name).as_deref(), Some(value), "{}", good.body);
+        assert_eq!(
+            header(&good.body, name).as_deref(),
+            Some(value),
+            "{}",
+            good.body
+        );
     }
     let other = preflight("/anything/cors", "https://bad.example");
-    assert_eq!(hits(mesh, "/anything/cors"), 1, "a preflight of another origin is forwarded: {other:?}");
+    assert_eq!(
+        hits(mesh, "/anything/cors"),
+        1,
+        "a preflight of another origin is forwarded: {other:?}"
+    );
     assert_eq!(header(&other.body, "access-control-allow-origin"), None);
     let ignored = preflight("/local/x", "https://bad.example");
     assert_eq!(hits(mesh, "/local/x"), 0, "{ignored:?}");
-    let simple = mesh.request(CLIENT, "http://cors:8000/anything/simple", &["-i", "-H", "origin: https://good.example"]);
-    assert_eq!(header(&simple.body, "access-control-allow-origin").as_deref(), Some("https://good.example"));
-    assert_eq!(header(&simple.body, "access-control-expose-headers").as_deref(), Some("x-b"));
+    let simple = mesh.request(
+        CLIENT,
+        "http://cors:8000/anything/simple",
+        &["-i", "-H", "origin: https://good.example"],
+    );
+    assert_eq!(
+        header(&simple.body, "access-control-allow-origin").as_deref(),
+        Some("https://good.example")
+    );
+    assert_eq!(
+        header(&simple.body, "access-control-expose-headers").as_deref(),
+        Some("x-b")
+    );
 }
 
 fn routing(proxy: Proxy) {

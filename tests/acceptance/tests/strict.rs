@@ -23,10 +23,24 @@ fn strict_refuses_plaintext_and_permissive_takes_it(proxy: Proxy, policy: &str) 
     let inside = echo("client").namespace("ffc-demo").yaml();
     let outside = echo("client").namespace("legacy").yaml();
     let server = echo("httpbin").namespace("ffc-demo").with_service();
-    let yaml = [mesh_settings(), namespace("ffc-demo", true), namespace("legacy", false), inside, outside, server].concat();
-    let mesh = Mesh::builder().proxy(proxy).file("mesh.yaml", &yaml).start();
+    let yaml = [
+        mesh_settings(),
+        namespace("ffc-demo", true),
+        namespace("legacy", false),
+        inside,
+        outside,
+        server,
+    ]
+    .concat();
+    let mesh = Mesh::builder()
+        .proxy(proxy)
+        .file("mesh.yaml", &yaml)
+        .start();
     let url = "http://httpbin.ffc-demo:8000/headers";
-    let (inside, outside) = (&["-n", "ffc-demo", "deploy/client-v1"][..], &["-n", "legacy", "deploy/client-v1"][..]);
+    let (inside, outside) = (
+        &["-n", "ffc-demo", "deploy/client-v1"][..],
+        &["-n", "legacy", "deploy/client-v1"][..],
+    );
 
     mesh.wait_for_status(inside, url, &[], 200);
     mesh.wait_for_status(outside, url, &[], 200);
@@ -34,15 +48,36 @@ fn strict_refuses_plaintext_and_permissive_takes_it(proxy: Proxy, policy: &str) 
     mesh.write("strict.yaml", policy);
     eventually("plaintext is reset", Duration::from_secs(20), || {
         let answer = mesh.request(outside, url, &[]);
-        if answer.code == RESET { Ok(()) } else { Err(answer) }
+        if answer.code == RESET {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
-    holds_for("plaintext stays refused, mutual TLS is answered", Duration::from_secs(2), || {
-        let (plain, mutual) = (mesh.request(outside, url, &[]), mesh.request(inside, url, &[]));
-        if plain.code == RESET && mutual.status == 200 { Ok(()) } else { Err((plain, mutual)) }
-    });
+    holds_for(
+        "plaintext stays refused, mutual TLS is answered",
+        Duration::from_secs(2),
+        || {
+            let (plain, mutual) = (
+                mesh.request(outside, url, &[]),
+                mesh.request(inside, url, &[]),
+            );
+            if plain.code == RESET && mutual.status == 200 {
+                Ok(())
+            } else {
+                Err((plain, mutual))
+            }
+        },
+    );
     // The application hears who called.
     let answer = mesh.request(inside, url, &[]);
-    assert!(answer.body.contains("URI=spiffe://cluster.local/ns/ffc-demo/sa/client"), "{}", answer.body);
+    assert!(
+        answer
+            .body
+            .contains("URI=spiffe://cluster.local/ns/ffc-demo/sa/client"),
+        "{}",
+        answer.body
+    );
 
     mesh.write("strict.yaml", &policy.replace("STRICT", "PERMISSIVE"));
     mesh.wait_for_status(outside, url, &[], 200);
@@ -62,9 +97,15 @@ fn with_envoy() {
 
 #[test]
 fn a_platform_teams_own_file() {
-    let Some(file) = testkit::shared().map(|folder| folder.join("samples/platform-strict.yaml")).filter(|file| file.exists()) else {
+    let Some(file) = testkit::shared()
+        .map(|folder| folder.join("samples/platform-strict.yaml"))
+        .filter(|file| file.exists())
+    else {
         eprintln!("no shared samples on this machine");
         return;
     };
-    strict_refuses_plaintext_and_permissive_takes_it(Proxy::Tanbark, &fs::read_to_string(file).expect("the sample"));
+    strict_refuses_plaintext_and_permissive_takes_it(
+        Proxy::Tanbark,
+        &fs::read_to_string(file).expect("the sample"),
+    );
 }

@@ -15,13 +15,14 @@ use proxy::{
 };
 use proxy_config::{
     FilterChain, HttpConnectionManager, Listener, RouteTable,
+    cluster::Discovery,
     endpoint::EndpointAddress,
     filter::{HttpFilterKind, NetworkFilter},
     http_connection_manager::RouteSource,
     listener::{ListenAddress, Terminal},
     matcher::HeaderView,
     metadata::Metadata,
-    route::{Forward, RouteAction, Target},
+    route::{Forward, RequireTls, RouteAction, Target},
 };
 use telemetry::record::TlsInfo;
 use xds_decode::{Decoder, Resource};
@@ -62,10 +63,14 @@ impl Proxy {
         let clusters = clusters(&view.cluster_inputs())
             .iter()
             .map(|cluster| {
-                // Decoded too: what we send must be what our proxy takes.
-                decode(&packed(cluster));
-                let inputs = view.endpoint_inputs(&cluster.name);
-                let addresses = inputs.map(|inputs| match decode(&packed(&endpoints(&inputs))) {
+                let Resource::Cluster(decoded) = decode(&packed(cluster)) else {
+                    unreachable!("a cluster decodes to a cluster");
+                };
+                let sent = match decoded.discovery {
+                    Discovery::Eds { .. } => view.endpoint_inputs(&cluster.name),
+                    _ => None,
+                };
+                let addresses = sent.map(|inputs| match decode(&packed(&endpoints(&inputs))) {
                     Resource::Endpoints(sent) => addresses(&sent),
                     _ => Vec::new(),
                 });
@@ -203,6 +208,9 @@ impl Proxy {
         };
         match match_route(&LiveRouteTable::new(table), &facts) {
             None => "404 no route".into(),
+            Some(matched) if matched.virtual_host.require_tls != RequireTls::No => {
+                "301 to https".into()
+            }
             Some(matched) => match &matched.route.action {
                 RouteAction::Forward(rules) => self.forward(rules),
                 RouteAction::Redirect(rules) => format!("redirect {}", rules.status.as_u16()),

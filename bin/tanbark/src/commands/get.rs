@@ -98,9 +98,13 @@ fn requests(what: &str, names: &[String]) -> Result<Vec<Request>> {
 
 async fn fetch(api: &Api, args: &Args, kind: &Kind, names: &[String]) -> Result<Vec<Value>> {
     if names.is_empty() {
-        return api
+        let mut objects = api
             .list(kind, namespace(args), args.selector.as_deref())
-            .await;
+            .await?;
+        if kind.kind == "Event" {
+            object::sort_events(&mut objects);
+        }
+        return Ok(objects);
     }
     if args.all_namespaces {
         bail!("a resource cannot be retrieved by name across all namespaces");

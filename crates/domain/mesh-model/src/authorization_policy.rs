@@ -23,7 +23,9 @@ pub enum PolicyAction {
     Deny,
     Audit,
     /// Not supported yet: everything that the rules match is denied, and the reader reports it.
-    Custom { provider: Text },
+    Custom {
+        provider: Text,
+    },
 }
 
 /// From, to and when must all hold; within each, one entry must.
@@ -111,5 +113,8 @@ pub enum ConditionKey {
     DestinationPort,
     ConnectionSni,
     /// `experimental.envoy.filters.<filter>[key]`
-    EnvoyFilterMetadata { filter: Text, path: Arc<[Text]> },
+    EnvoyFilterMetadata {
+        filter: Text,
+        path: Arc<[Text]>,
+    },
 }

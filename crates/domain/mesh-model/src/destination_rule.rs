@@ -42,11 +42,24 @@ impl TrafficPolicy {
     /// Blocks of `self` where set, else of `base` (subset over rule, rule over mesh default).
     pub fn over(&self, base: &TrafficPolicy) -> TrafficPolicy {
         TrafficPolicy {
-            load_balancer: self.load_balancer.clone().or_else(|| base.load_balancer.clone()),
-            connection_pool: self.connection_pool.clone().or_else(|| base.connection_pool.clone()),
-            outlier_detection: self.outlier_detection.clone().or_else(|| base.outlier_detection.clone()),
+            load_balancer: self
+                .load_balancer
+                .clone()
+                .or_else(|| base.load_balancer.clone()),
+            connection_pool: self
+                .connection_pool
+                .clone()
+                .or_else(|| base.connection_pool.clone()),
+            outlier_detection: self
+                .outlier_detection
+                .clone()
+                .or_else(|| base.outlier_detection.clone()),
             tls: self.tls.clone().or_else(|| base.tls.clone()),
-            port_level: if self.port_level.is_empty() { base.port_level.clone() } else { self.port_level.clone() },
+            port_level: if self.port_level.is_empty() {
+                base.port_level.clone()
+            } else {
+                self.port_level.clone()
+            },
             tunnel: self.tunnel.clone().or_else(|| base.tunnel.clone()),
             proxy_protocol: self.proxy_protocol.or(base.proxy_protocol),
             retry_budget: self.retry_budget.or(base.retry_budget),
@@ -55,7 +68,10 @@ impl TrafficPolicy {
     /// The policy that holds for `port`: a port-level entry replaces the four main blocks.
     pub fn for_port(&self, port: u16) -> TrafficPolicy {
         match self.port_level.iter().find(|(number, _)| *number == port) {
-            None => TrafficPolicy { port_level: Arc::new([]), ..self.clone() },
+            None => TrafficPolicy {
+                port_level: Arc::new([]),
+                ..self.clone()
+            },
             Some((_, at_port)) => TrafficPolicy {
                 load_balancer: at_port.load_balancer.clone(),
                 connection_pool: at_port.connection_pool.clone(),
@@ -83,13 +99,21 @@ pub enum Algorithm {
     RoundRobin,
     Random,
     Passthrough,
-    ConsistentHash { key: HashKey, table: HashTable },
+    ConsistentHash {
+        key: HashKey,
+        table: HashTable,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     Header(Text),
-    Cookie { name: Text, path: Option<Text>, ttl: Option<Duration>, attributes: Arc<[(Text, Text)]> },
+    Cookie {
+        name: Text,
+        path: Option<Text>,
+        ttl: Option<Duration>,
+        attributes: Arc<[(Text, Text)]>,
+    },
     SourceIp,
     QueryParameter(Text),
 }

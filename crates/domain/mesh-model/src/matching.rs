@@ -23,7 +23,9 @@ impl Millionths {
 
     /// `None` outside 0..=100 and for NaN.
     pub fn from_percent(percent: f64) -> Option<Self> {
-        (0.0..=100.0).contains(&percent).then(|| Self((percent * 10_000.0).round() as u32))
+        (0.0..=100.0)
+            .contains(&percent)
+            .then(|| Self((percent * 10_000.0).round() as u32))
     }
     pub fn value(self) -> u32 {
         self.0

@@ -102,12 +102,30 @@ pub struct ExtensionProvider {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProviderKind {
-    FileAccessLog { path: Text, format: Option<AccessLogFormat>, omit_empty_values: bool },
-    Zipkin { service: Text, port: u16, max_tag_length: Option<u32>, trace_id_64bit: bool, path: Text, w3c_too: bool },
-    OpenTelemetry { service: Text, port: u16, max_tag_length: Option<u32>, http: Option<OpenTelemetryHttp> },
+    FileAccessLog {
+        path: Text,
+        format: Option<AccessLogFormat>,
+        omit_empty_values: bool,
+    },
+    Zipkin {
+        service: Text,
+        port: u16,
+        max_tag_length: Option<u32>,
+        trace_id_64bit: bool,
+        path: Text,
+        w3c_too: bool,
+    },
+    OpenTelemetry {
+        service: Text,
+        port: u16,
+        max_tag_length: Option<u32>,
+        http: Option<OpenTelemetryHttp>,
+    },
     Prometheus,
     /// Known to Istio, not supported here yet; named when something refers to it.
-    Unsupported { kind: Text },
+    Unsupported {
+        kind: Text,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -45,7 +45,11 @@ impl Meta {
     }
     /// Sorts the winner first: oldest, then name, then namespace.
     pub fn precedence(&self) -> (i64, &str, &str) {
-        (self.created_at_seconds, &self.object.name, &self.object.namespace)
+        (
+            self.created_at_seconds,
+            &self.object.name,
+            &self.object.namespace,
+        )
     }
 }
 
@@ -67,7 +71,12 @@ impl Labels {
 
 impl<K: Into<Text>, V: Into<Text>> FromIterator<(K, V)> for Labels {
     fn from_iter<T: IntoIterator<Item = (K, V)>>(items: T) -> Self {
-        Self(Arc::new(items.into_iter().map(|(k, v)| (k.into(), v.into())).collect()))
+        Self(Arc::new(
+            items
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+        ))
     }
 }
 
@@ -78,7 +87,9 @@ pub struct Selector(pub Labels);
 impl Selector {
     /// True when every wanted label has the wanted value. An empty selector matches everything.
     pub fn selects(&self, labels: &Labels) -> bool {
-        self.0.iter().all(|(key, value)| labels.value(key) == Some(value))
+        self.0
+            .iter()
+            .all(|(key, value)| labels.value(key) == Some(value))
     }
 }
 
@@ -90,11 +101,28 @@ impl Host {
     /// Accepts a DNS name (labels of letters, digits, `-`, `_`), an IP address, `*` or `*.` followed by a DNS name.
     pub fn parse(host: &str) -> Result<Self, InvalidHost> {
         let lower = host.to_ascii_lowercase();
-        let name = lower.strip_prefix("*.").unwrap_or(if lower == "*" { "all" } else { &lower });
-        let is_label = |label: &str| !label.is_empty() && label.len() <= 63 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let name = lower
+            .strip_prefix("*.")
+            .unwrap_or(if lower == "*" { "all" } else { &lower });
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
         let is_ip = name.parse::<std::net::IpAddr>().is_ok();
-        let is_name = name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(is_label);
-        if is_ip || is_name { Ok(Self(lower.into())) } else { Err(InvalidHost(host.into())) }
+        let is_name = name.len() <= 253
+            && name
+                .strip_suffix('.')
+                .unwrap_or(name)
+                .split('.')
+                .all(is_label);
+        if is_ip || is_name {
+            Ok(Self(lower.into()))
+        } else {
+            Err(InvalidHost(host.into()))
+        }
     }
     pub fn as_str(&self) -> &str {
         &self.0
@@ -110,7 +138,10 @@ impl Host {
         match self.0.strip_prefix('*') {
             None => &*self.0 == name,
             Some("") => true,
-            Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix) || name.strip_prefix('*') == Some(suffix),
+            Some(suffix) => {
+                name.len() > suffix.len() && name.ends_with(suffix)
+                    || name.strip_prefix('*') == Some(suffix)
+            }
         }
     }
     /// Sorts the more specific first: exact before wildcards, longer wildcards before shorter.
@@ -119,7 +150,11 @@ impl Host {
     }
     /// A short name gets `.<namespace>.svc.<domain>`; names with a dot, wildcards and addresses stay as they are.
     pub fn qualified(&self, namespace: &str, cluster_domain: &str) -> Host {
-        if self.0.contains('.') || self.is_wildcard() || self.0.contains(':') { self.clone() } else { Self(format!("{}.{namespace}.svc.{cluster_domain}", self.0).into()) }
+        if self.0.contains('.') || self.is_wildcard() || self.0.contains(':') {
+            self.clone()
+        } else {
+            Self(format!("{}.{namespace}.svc.{cluster_domain}", self.0).into())
+        }
     }
 }
 

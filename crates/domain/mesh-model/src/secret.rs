@@ -23,6 +23,12 @@ pub struct CertificatePair {
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("object", &self.object).field("certificate", &self.certificate.as_ref().map(|_| "[redacted]")).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("object", &self.object)
+            .field(
+                "certificate",
+                &self.certificate.as_ref().map(|_| "[redacted]"),
+            )
+            .finish_non_exhaustive()
     }
 }

@@ -42,11 +42,17 @@ impl Service {
         self.ports.iter().find(|p| p.port.number == number)
     }
     pub fn is_headless(&self) -> bool {
-        self.resolution == Resolution::Passthrough && self.location == Location::MeshInternal && self.addresses.is_empty() && &*self.meta.object.kind == "Service"
+        self.resolution == Resolution::Passthrough
+            && self.location == Location::MeshInternal
+            && self.addresses.is_empty()
+            && &*self.meta.object.kind == "Service"
     }
     /// Single virtual addresses (not ranges).
     pub fn vips(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().filter(|net| net.prefix_len() == net.max_prefix_len()).map(IpNet::addr)
+        self.addresses
+            .iter()
+            .filter(|net| net.prefix_len() == net.max_prefix_len())
+            .map(IpNet::addr)
     }
 }
 

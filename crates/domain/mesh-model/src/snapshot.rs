@@ -69,18 +69,31 @@ pub struct ServiceEndpoints {
 impl Snapshot {
     /// Services that a proxy in `namespace` may know, in host order. Where a host is declared in several namespaces, the proxy's own wins,
     /// then a Kubernetes service, then the oldest.
-    pub fn visible_services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> + 'a {
-        self.services.values().filter_map(move |candidates| visible(candidates, namespace))
+    pub fn visible_services<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Service>> + 'a {
+        self.services
+            .values()
+            .filter_map(move |candidates| visible(candidates, namespace))
     }
 
     /// The service that `host` means to a proxy in `namespace`: exact host first, else the longest wildcard.
     pub fn service(&self, host: &str, namespace: &str) -> Option<&Arc<Service>> {
-        if let Some(found) = self.services.get(host).and_then(|candidates| visible(candidates, namespace)) {
+        if let Some(found) = self
+            .services
+            .get(host)
+            .and_then(|candidates| visible(candidates, namespace))
+        {
             return Some(found);
         }
         let mut rest = host;
         while let Some((_, suffix)) = rest.split_once('.') {
-            if let Some(found) = self.services.get(format!("*.{suffix}").as_str()).and_then(|candidates| visible(candidates, namespace)) {
+            if let Some(found) = self
+                .services
+                .get(format!("*.{suffix}").as_str())
+                .and_then(|candidates| visible(candidates, namespace))
+            {
                 return Some(found);
             }
             rest = suffix;
@@ -89,7 +102,10 @@ impl Snapshot {
     }
 
     pub fn endpoints_of(&self, service: &Service) -> Option<&Arc<ServiceEndpoints>> {
-        self.endpoints.get(&ServiceKey { namespace: service.meta.object.namespace.clone(), host: service.host.shared() })
+        self.endpoints.get(&ServiceKey {
+            namespace: service.meta.object.namespace.clone(),
+            host: service.host.shared(),
+        })
     }
 
     pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
@@ -97,13 +113,34 @@ impl Snapshot {
     }
 
     /// Services of the workload's own namespace whose selector selects it, in host order.
-    pub fn services_of<'a>(&'a self, namespace: &'a str, labels: &'a Labels) -> impl Iterator<Item = &'a Arc<Service>> + 'a {
-        self.services.values().flat_map(|c| c.iter()).filter(move |s| s.namespace() == namespace && s.selector.as_ref().is_some_and(|selector| !selector.0.is_empty() && selector.selects(labels)))
+    pub fn services_of<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<Service>> + 'a {
+        self.services
+            .values()
+            .flat_map(|c| c.iter())
+            .filter(move |s| {
+                s.namespace() == namespace
+                    && s.selector
+                        .as_ref()
+                        .is_some_and(|selector| !selector.0.is_empty() && selector.selects(labels))
+            })
     }
 
     /// VirtualServices for a gateway (or the mesh) that a proxy in `namespace` may see, in precedence order.
-    pub fn virtual_services_for(&self, gateway: &GatewayRef, namespace: &str) -> Vec<&Arc<VirtualService>> {
-        let mut found: Vec<_> = self.virtual_services.values().flat_map(|list| list.iter()).filter(|vs| vs.export_to.includes(namespace) && vs.gateways.contains(gateway)).collect();
+    pub fn virtual_services_for(
+        &self,
+        gateway: &GatewayRef,
+        namespace: &str,
+    ) -> Vec<&Arc<VirtualService>> {
+        let mut found: Vec<_> = self
+            .virtual_services
+            .values()
+            .flat_map(|list| list.iter())
+            .filter(|vs| vs.export_to.includes(namespace) && vs.gateways.contains(gateway))
+            .collect();
         found.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
         found
     }
@@ -111,61 +148,157 @@ impl Snapshot {
     /// The DestinationRules that may hold for `service` seen from a client: (1) the client's namespace, (2) the service's, (3) the root
     /// namespace; in the first of these that has a match, the most specific host wins, rules that select the client's workload before
     /// those without a selector. (`ingest` has merged rules of one host and one export.)
-    pub fn destination_rule(&self, client_namespace: &str, client_labels: &Labels, service_host: &str, service_namespace: &str) -> Option<&Arc<DestinationRule>> {
-        let own = self.best_rule(client_namespace, service_host, |rule| rule.workload_selector.as_ref().is_none_or(|s| s.selects(client_labels)));
-        let exported = |rule: &DestinationRule| rule.workload_selector.is_none() && rule.export_to.includes(client_namespace);
-        own.or_else(|| (service_namespace != client_namespace).then(|| self.best_rule(service_namespace, service_host, exported)).flatten())
-            .or_else(|| (client_namespace != &*self.mesh.root_namespace).then(|| self.best_rule(&self.mesh.root_namespace, service_host, exported)).flatten())
+    pub fn destination_rule(
+        &self,
+        client_namespace: &str,
+        client_labels: &Labels,
+        service_host: &str,
+        service_namespace: &str,
+    ) -> Option<&Arc<DestinationRule>> {
+        let own = self.best_rule(client_namespace, service_host, |rule| {
+            rule.workload_selector
+                .as_ref()
+                .is_none_or(|s| s.selects(client_labels))
+        });
+        let exported = |rule: &DestinationRule| {
+            rule.workload_selector.is_none() && rule.export_to.includes(client_namespace)
+        };
+        own.or_else(|| {
+            (service_namespace != client_namespace)
+                .then(|| self.best_rule(service_namespace, service_host, exported))
+                .flatten()
+        })
+        .or_else(|| {
+            (client_namespace != &*self.mesh.root_namespace)
+                .then(|| self.best_rule(&self.mesh.root_namespace, service_host, exported))
+                .flatten()
+        })
     }
 
-    fn best_rule(&self, namespace: &str, host: &str, usable: impl Fn(&DestinationRule) -> bool) -> Option<&Arc<DestinationRule>> {
-        self.destination_rules.get(namespace)?.iter().filter(|rule| rule.host.covers(host) && usable(rule)).min_by_key(|rule| (rule.host.specificity(), rule.workload_selector.is_none()))
+    fn best_rule(
+        &self,
+        namespace: &str,
+        host: &str,
+        usable: impl Fn(&DestinationRule) -> bool,
+    ) -> Option<&Arc<DestinationRule>> {
+        self.destination_rules
+            .get(namespace)?
+            .iter()
+            .filter(|rule| rule.host.covers(host) && usable(rule))
+            .min_by_key(|rule| (rule.host.specificity(), rule.workload_selector.is_none()))
     }
 
     /// The Sidecar resource of a workload: selected, else the namespace's default, else the root namespace's default.
     pub fn sidecar_of(&self, namespace: &str, labels: &Labels) -> Option<&Arc<Sidecar>> {
         let own = self.sidecars.get(namespace);
-        own.and_then(|list| list.iter().find(|s| s.workload_selector.as_ref().is_some_and(|selector| selector.selects(labels))))
-            .or_else(|| own.and_then(|list| list.iter().find(|s| s.workload_selector.is_none())))
-            .or_else(|| self.sidecars.get(&*self.mesh.root_namespace)?.iter().find(|s| s.workload_selector.is_none()))
+        own.and_then(|list| {
+            list.iter().find(|s| {
+                s.workload_selector
+                    .as_ref()
+                    .is_some_and(|selector| selector.selects(labels))
+            })
+        })
+        .or_else(|| own.and_then(|list| list.iter().find(|s| s.workload_selector.is_none())))
+        .or_else(|| {
+            self.sidecars
+                .get(&*self.mesh.root_namespace)?
+                .iter()
+                .find(|s| s.workload_selector.is_none())
+        })
     }
 
     /// The mode a workload takes on one of its ports: port, then workload, then namespace, then mesh; PERMISSIVE when nothing says otherwise.
     pub fn mtls_mode(&self, namespace: &str, labels: &Labels, port: u16) -> MtlsMode {
-        let selected = self.selected(&self.peer_authentications, namespace, labels, |p| p.selector.as_ref());
+        let selected = self.selected(&self.peer_authentications, namespace, labels, |p| {
+            p.selector.as_ref()
+        });
         let workload = selected.first();
-        if let Some(mode) = workload.and_then(|policy| policy.port_level.iter().find(|(number, _)| *number == port)).and_then(|(_, mode)| *mode) {
+        if let Some(mode) = workload
+            .and_then(|policy| policy.port_level.iter().find(|(number, _)| *number == port))
+            .and_then(|(_, mode)| *mode)
+        {
             return mode;
         }
-        let scope_default = |scope: &str| self.peer_authentications.get(scope).and_then(|list| list.iter().find(|p| p.selector.is_none())).and_then(|p| p.mode);
-        workload.and_then(|policy| policy.mode).or_else(|| scope_default(namespace)).or_else(|| scope_default(&self.mesh.root_namespace)).unwrap_or(MtlsMode::Permissive)
+        let scope_default = |scope: &str| {
+            self.peer_authentications
+                .get(scope)
+                .and_then(|list| list.iter().find(|p| p.selector.is_none()))
+                .and_then(|p| p.mode)
+        };
+        workload
+            .and_then(|policy| policy.mode)
+            .or_else(|| scope_default(namespace))
+            .or_else(|| scope_default(&self.mesh.root_namespace))
+            .unwrap_or(MtlsMode::Permissive)
     }
 
     /// Every AuthorizationPolicy that holds for a workload: of the root namespace and of its own, in that order.
-    pub fn authorization_policies_of(&self, namespace: &str, labels: &Labels) -> Vec<&Arc<AuthorizationPolicy>> {
-        let holds = |policy: &AuthorizationPolicy| policy.selector.as_ref().is_none_or(|s| s.selects(labels));
+    pub fn authorization_policies_of(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Vec<&Arc<AuthorizationPolicy>> {
+        let holds = |policy: &AuthorizationPolicy| {
+            policy.selector.as_ref().is_none_or(|s| s.selects(labels))
+        };
         let root = &*self.mesh.root_namespace;
         let scopes = [Some(root), (namespace != root).then_some(namespace)];
-        scopes.into_iter().flatten().filter_map(|scope| self.authorization_policies.get(scope)).flat_map(|list| list.iter()).filter(|policy| holds(policy)).collect()
+        scopes
+            .into_iter()
+            .flatten()
+            .filter_map(|scope| self.authorization_policies.get(scope))
+            .flat_map(|list| list.iter())
+            .filter(|policy| holds(policy))
+            .collect()
     }
 
     /// Telemetry resources of a workload from the widest to the narrowest scope: root namespace, namespace, workload. At most one each.
     pub fn telemetries_of(&self, namespace: &str, labels: &Labels) -> Vec<&Arc<Telemetry>> {
-        let default_of = |scope: &str| self.telemetries.get(scope).and_then(|list| list.iter().find(|t| t.selector.is_none()));
+        let default_of = |scope: &str| {
+            self.telemetries
+                .get(scope)
+                .and_then(|list| list.iter().find(|t| t.selector.is_none()))
+        };
         let root = &*self.mesh.root_namespace;
-        let selected = self.telemetries.get(namespace).and_then(|list| list.iter().find(|t| t.selector.as_ref().is_some_and(|s| s.selects(labels))));
-        [default_of(root), (namespace != root).then(|| default_of(namespace)).flatten(), selected].into_iter().flatten().collect()
+        let selected = self.telemetries.get(namespace).and_then(|list| {
+            list.iter()
+                .find(|t| t.selector.as_ref().is_some_and(|s| s.selects(labels)))
+        });
+        [
+            default_of(root),
+            (namespace != root).then(|| default_of(namespace)).flatten(),
+            selected,
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Gateways whose selector selects a gateway workload, in any namespace, oldest first.
     pub fn gateways_of(&self, labels: &Labels) -> Vec<&Arc<Gateway>> {
-        let mut found: Vec<_> = self.gateways.values().flat_map(|list| list.iter()).filter(|g| g.selector.selects(labels)).collect();
+        let mut found: Vec<_> = self
+            .gateways
+            .values()
+            .flat_map(|list| list.iter())
+            .filter(|g| g.selector.selects(labels))
+            .collect();
         found.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
         found
     }
 
-    fn selected<'a, T>(&'a self, index: &'a ByNamespace<T>, namespace: &str, labels: &Labels, selector: impl Fn(&T) -> Option<&Selector>) -> Vec<&'a Arc<T>> {
-        index.get(namespace).into_iter().flat_map(|list| list.iter()).filter(|item| selector(item).is_some_and(|s| s.selects(labels))).collect()
+    fn selected<'a, T>(
+        &'a self,
+        index: &'a ByNamespace<T>,
+        namespace: &str,
+        labels: &Labels,
+        selector: impl Fn(&T) -> Option<&Selector>,
+    ) -> Vec<&'a Arc<T>> {
+        index
+            .get(namespace)
+            .into_iter()
+            .flat_map(|list| list.iter())
+            .filter(|item| selector(item).is_some_and(|s| s.selects(labels)))
+            .collect()
     }
 }
 
@@ -173,5 +306,11 @@ fn visible<'a>(candidates: &'a [Arc<Service>], namespace: &str) -> Option<&'a Ar
     candidates
         .iter()
         .filter(|s| s.export_to.includes(namespace))
-        .min_by_key(|s| (s.namespace() != namespace, &*s.meta.object.kind != "Service", s.meta.created_at_seconds))
+        .min_by_key(|s| {
+            (
+                s.namespace() != namespace,
+                &*s.meta.object.kind != "Service",
+                s.meta.created_at_seconds,
+            )
+        })
 }

@@ -25,7 +25,10 @@ pub struct VirtualService {
 pub enum GatewayRef {
     /// Sidecars.
     Mesh,
-    Named { namespace: Text, name: Text },
+    Named {
+        namespace: Text,
+        name: Text,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,9 +52,15 @@ pub enum HttpAction {
     /// Destinations with weight 0 are dropped when there are several; at least one.
     Route(Arc<[HttpDestination]>),
     Redirect(HttpRedirect),
-    DirectResponse { status: u16, body: Arc<[u8]> },
+    DirectResponse {
+        status: u16,
+        body: Arc<[u8]>,
+    },
     /// The routes are in another VirtualService.
-    Delegate { namespace: Text, name: Text },
+    Delegate {
+        namespace: Text,
+        name: Text,
+    },
 }
 
 /// All criteria must hold.

@@ -36,12 +36,17 @@ pub struct Locality {
     pub sub_zone: Option<Text>,
 }
 
-
 impl Locality {
     /// `region/zone/subzone`, trailing empty parts left out.
     pub fn parse(text: &str) -> Self {
-        let mut parts = text.split('/').map(|p| (!p.is_empty()).then(|| Text::from(p)));
-        Self { region: parts.next().flatten(), zone: parts.next().flatten(), sub_zone: parts.next().flatten() }
+        let mut parts = text
+            .split('/')
+            .map(|p| (!p.is_empty()).then(|| Text::from(p)));
+        Self {
+            region: parts.next().flatten(),
+            zone: parts.next().flatten(),
+            sub_zone: parts.next().flatten(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A Kubernetes-shaped API for tests: objects in memory, list and watch, status, token reviews, on a Unix socket in a temporary folder.
 //!
-//! Versions are one counter over all kinds, as a real API server's. `expire_watches` ends every watch and forgets the history, so that clients must list again.
+//! Versions are one counter over all kinds, as a real API server's. `remove_while_watches_are_down` forgets the history, so that watches end and clients must list again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +39,6 @@ pub struct FakeApi {
 struct Shared {
     state: Mutex<Objects>,
     version: watch::Sender<u64>,
-    epoch: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -71,7 +70,6 @@ impl FakeApi {
         let state = Arc::new(Shared {
             state: Mutex::default(),
             version: watch::Sender::new(0),
-            epoch: watch::Sender::new(0),
         });
         let router = Router::new().fallback(answer).with_state(state.clone());
         let server = tokio::spawn(async move {
@@ -104,7 +102,6 @@ impl FakeApi {
     /// Removes an object and ends the watches, so that no event ever tells of it.
     pub fn remove_while_watches_are_down(&self, plural: &str, namespace: &str, name: &str) {
         self.state.remove(plural, namespace, name, Announce::No);
-        self.state.epoch.send_modify(|epoch| *epoch += 1);
     }
 
     pub fn do_not_serve(&self, plural: &str) {
@@ -178,6 +175,19 @@ enum Announce {
 }
 
 impl Shared {
+    /// A kind's events after `position`, and whether some before them are forgotten.
+    fn news(&self, plural: &str, position: u64) -> (Vec<(u64, Value)>, bool) {
+        let state = self.state.lock();
+        let events = state
+            .events
+            .iter()
+            .filter(|(at, kind, _)| *at > position && kind == plural);
+        (
+            events.map(|(at, _, event)| (*at, event.clone())).collect(),
+            position < state.oldest,
+        )
+    }
+
     fn put(&self, plural: &str, mut object: Value) {
         let mut state = self.state.lock();
         state.version += 1;
@@ -268,9 +278,12 @@ fn target(path: &str) -> Option<Target> {
     })
 }
 
+fn status(code: StatusCode, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason, "message": reason, "code": code.as_u16()})
+}
+
 fn failure(code: StatusCode, reason: &str) -> Response {
-    let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason, "message": reason, "code": code.as_u16()});
-    (code, axum::Json(body)).into_response()
+    (code, axum::Json(status(code, reason))).into_response()
 }
 
 async fn answer(
@@ -331,46 +344,39 @@ fn events(shared: Arc<Shared>, plural: String, query: &str) -> Response {
         .find_map(|part| part.strip_prefix("resourceVersion="))
         .and_then(|text| text.parse().ok())
         .unwrap_or(0);
-    if since < shared.state.lock().oldest {
-        // As a real API server: the refusal is an event of a watch that begins well.
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "message": "too old", "code": 410});
-        return Body::from(format!("{}\n", json!({"type": "ERROR", "object": status})))
-            .into_response();
-    }
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(16);
     tokio::spawn(async move {
         let mut position = since;
-        let (mut version, mut epoch) = (shared.version.subscribe(), shared.epoch.subscribe());
-        epoch.borrow_and_update();
+        let mut version = shared.version.subscribe();
         loop {
             version.borrow_and_update();
-            let news: Vec<(u64, Value)> = {
-                let state = shared.state.lock();
-                state
-                    .events
-                    .iter()
-                    .filter(|(at, kind, _)| *at > position && *kind == plural)
-                    .map(|(at, _, event)| (*at, event.clone()))
-                    .collect()
-            };
+            let (news, is_expired) = shared.news(&plural, position);
             for (at, event) in news {
                 position = at;
-                if sender
-                    .send(Ok(Bytes::from(format!("{event}\n"))))
-                    .await
-                    .is_err()
-                {
+                if sender.send(Ok(line(&event))).await.is_err() {
                     return;
                 }
             }
+            if is_expired {
+                // As a real API server: the refusal is an event of the watch. Nobody listening is no matter.
+                let _ = sender
+                    .send(Ok(line(
+                        &json!({"type": "ERROR", "object": status(StatusCode::GONE, "Expired")}),
+                    )))
+                    .await;
+                return;
+            }
             tokio::select! {
                 changed = version.changed() => if changed.is_err() { return },
-                _ = epoch.changed() => return,
                 () = sender.closed() => return,
             }
         }
     });
     Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver)).into_response()
+}
+
+fn line(event: &Value) -> Bytes {
+    Bytes::from(format!("{event}\n"))
 }
 
 fn review(shared: &Shared, body: &[u8]) -> Response {

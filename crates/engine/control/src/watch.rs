@@ -81,68 +81,84 @@ async fn watch_kind(
             .boxed()
     };
     let mut stream = open();
-    let mut known: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut relisted: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut held = Held::default();
     let mut first_list = true;
     while let Some(event) = stream.next().await {
+        let is_listed = match &event {
+            Ok(event) => matches!(event, Event::InitDone),
+            // No objects of a kind that the API does not know (yet): the listing need not wait for it.
+            Err(error) => is_not_served(error),
+        };
+        let expired = event.as_ref().is_err_and(is_expired);
         let sent = match event {
-            Ok(Event::Init) => {
-                relisted.clear();
-                Ok(())
-            }
-            Ok(Event::InitApply(object)) => {
-                // Known from now on: when this listing breaks off and the next one lacks the object, it must still be deleted.
-                known.insert(key_of(&object));
-                relisted.insert(key_of(&object));
-                changes.send(applied(info, object)).await
-            }
-            Ok(Event::InitDone) => {
-                // Objects that vanished while the watch was down are in no event.
-                let result = vanished(info, &changes, known.difference(&relisted)).await;
-                known = std::mem::take(&mut relisted);
-                if std::mem::take(&mut first_list) {
-                    let _ = listed.send(()).await;
-                }
-                result
-            }
-            Ok(Event::Apply(object)) => {
-                known.insert(key_of(&object));
-                changes.send(applied(info, object)).await
-            }
-            Ok(Event::Delete(object)) => {
-                let (namespace, name) = key_of(&object);
-                known.remove(&(namespace.clone(), name.clone()));
-                changes
-                    .send(Change::Deleted {
-                        kind: info.id,
-                        namespace,
-                        name,
-                    })
-                    .await
-            }
-            Err(error) if is_not_served(&error) => {
-                // No objects of a kind that the API does not know (yet): the listing need not wait for it.
+            Ok(event) => held.take(info, &changes, event).await,
+            Err(_) if is_listed => {
                 tracing::debug!(
                     kind = info.kind,
                     "the API does not serve this kind; asked again later"
                 );
-                if std::mem::take(&mut first_list) {
-                    let _ = listed.send(()).await;
-                }
-                vanished(info, &changes, std::mem::take(&mut known).iter()).await
+                vanished(info, &changes, std::mem::take(&mut held.known).iter()).await
             }
             Err(error) => {
                 tracing::warn!(kind = info.kind, %error, "the watch broke and is taken up again");
-                if is_expired(&error) {
-                    // The watcher would ask from the same version for ever; a new one lists first.
-                    tokio::time::sleep(RELIST_PAUSE).await;
-                    stream = open();
-                }
                 Ok(())
             }
         };
         if sent.is_err() {
             return;
+        }
+        if is_listed && std::mem::take(&mut first_list) {
+            let _ = listed.send(()).await;
+        }
+        if expired {
+            // The watcher would ask from the same version for ever; a new one lists first.
+            tokio::time::sleep(RELIST_PAUSE).await;
+            stream = open();
+        }
+    }
+}
+
+/// Namespace and name of the objects that were told of, and of those that the listing under way has shown.
+#[derive(Default)]
+struct Held {
+    known: BTreeSet<(String, String)>,
+    relisted: BTreeSet<(String, String)>,
+}
+
+impl Held {
+    async fn take(
+        &mut self,
+        info: &KindInfo,
+        changes: &mpsc::Sender<Change>,
+        event: Event<DynamicObject>,
+    ) -> Result<(), SendError<Change>> {
+        match event {
+            Event::Init => {
+                self.relisted.clear();
+                Ok(())
+            }
+            Event::InitApply(object) => {
+                // Known from now on: when this listing breaks off and the next one lacks the object, it must still be deleted.
+                self.known.insert(key_of(&object));
+                self.relisted.insert(key_of(&object));
+                changes.send(applied(info, object)).await
+            }
+            Event::InitDone => {
+                // Objects that vanished while the watch was down are in no event.
+                let gone = self.known.difference(&self.relisted);
+                let result = vanished(info, changes, gone).await;
+                self.known = std::mem::take(&mut self.relisted);
+                result
+            }
+            Event::Apply(object) => {
+                self.known.insert(key_of(&object));
+                changes.send(applied(info, object)).await
+            }
+            Event::Delete(object) => {
+                let key = key_of(&object);
+                self.known.remove(&key);
+                vanished(info, changes, std::iter::once(&key)).await
+            }
         }
     }
 }

@@ -227,8 +227,30 @@ fn bootstrap(context: &Context) -> Result<()> {
     if context.options.control_command.is_empty() {
         return Ok(());
     }
-    let meta = |name: &str| json!({"name": name, "namespace": SYSTEM_NAMESPACE, "labels": {"app": "istiod", "istio": "pilot"}});
-    create(&SERVICE_ACCOUNTS, json!({"metadata": meta("istiod")}))?;
+    create(
+        &SERVICE_ACCOUNTS,
+        json!({"metadata": control_metadata()}),
+    )?;
+    create(&SERVICES, control_service())?;
+    let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
+    create(
+        &DEPLOYMENTS,
+        json!({
+            "metadata": control_metadata(),
+            "spec": {
+                "replicas": 1, "selector": {"matchLabels": {"app": "istiod", "istio": "pilot"}}, "strategy": {"type": "Recreate"},
+                "template": {"metadata": {"labels": labels}, "spec": control_pod(context)},
+            },
+        }),
+    )
+}
+
+fn control_metadata() -> Value {
+    json!({"name": "istiod", "namespace": SYSTEM_NAMESPACE, "labels": {"app": "istiod", "istio": "pilot"}})
+}
+
+/// The control plane's Service, with istiod's name and ports.
+pub fn control_service() -> Value {
     let port = |name: &str, port: u16, target: u16| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"});
     let ports = [
         port("grpc-xds", 15_010, 15_010),
@@ -236,21 +258,7 @@ fn bootstrap(context: &Context) -> Result<()> {
         port("https-webhook", 443, 15_017),
         port("http-monitoring", 15_014, 15_014),
     ];
-    create(
-        &SERVICES,
-        json!({"metadata": meta("istiod"), "spec": {"selector": {"app": "istiod", "istio": "pilot"}, "ports": ports}}),
-    )?;
-    let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
-    create(
-        &DEPLOYMENTS,
-        json!({
-            "metadata": meta("istiod"),
-            "spec": {
-                "replicas": 1, "selector": {"matchLabels": {"app": "istiod", "istio": "pilot"}}, "strategy": {"type": "Recreate"},
-                "template": {"metadata": {"labels": labels}, "spec": control_pod(context)},
-            },
-        }),
-    )
+    json!({"metadata": control_metadata(), "spec": {"selector": {"app": "istiod", "istio": "pilot"}, "ports": ports}})
 }
 
 fn node() -> Value {

@@ -17,6 +17,7 @@ pub mod container;
 pub mod controllers;
 pub mod dns;
 pub mod error;
+pub mod files;
 pub mod images;
 pub mod init;
 pub mod inject;

@@ -5,7 +5,7 @@
 //! problem is told with file, line and column. An object that is in two files is the first's. Objects that the store refuses
 //! are tried again with every change, because what they miss may have come.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use wire_kube::manifest::{Document, load};
 
+use crate::files;
 use crate::images::ImageMap;
 use crate::kubelet::Context;
 use crate::namespaces::Privilege;
@@ -33,8 +34,6 @@ const QUIET: Duration = Duration::from_millis(40);
 const MAX_WAIT: Duration = Duration::from_millis(400);
 /// How often files are looked at where the kernel cannot watch them, and as a safety net.
 const POLL: Duration = Duration::from_secs(5);
-/// Files of all folders together.
-const MAX_FILES: usize = 10_000;
 
 type Key = (&'static str, &'static str, String, String);
 
@@ -235,23 +234,27 @@ impl Source {
         context.problems.lock().insert("source".into(), problems);
     }
 
-    /// Reads what changed; the problems of files.
+    /// Reads what changed; the problems of files. What cannot be read stays as it was.
     fn read_files(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut found = Vec::new();
+        let mut listed = BTreeSet::new();
+        let mut unread = Vec::new();
         for path in &self.paths {
-            if let Err(error) = collect(path, &mut found) {
-                problems.push(format!("{}: {error}", path.display()));
-            }
+            let found = files::find(path);
+            problems.extend(found.problems);
+            listed.extend(found.files);
+            unread.extend(found.unread);
         }
-        found.retain(|path| self.images_file.as_ref() != Some(path));
-        self.files.retain(|path, _| found.contains(path));
-        for path in found {
+        listed.retain(|path| self.images_file.as_ref() != Some(path));
+        self.files.retain(|path, _| {
+            listed.contains(path) || unread.iter().any(|folder| path.starts_with(folder))
+        });
+        for path in listed {
             let name = path.display().to_string();
-            let text = match fs::read_to_string(&path) {
+            let text = match files::read(&path) {
                 Ok(text) => text,
-                Err(error) => {
-                    problems.push(format!("{name}: {error}"));
+                Err(problem) => {
+                    problems.push(problem);
                     continue;
                 }
             };
@@ -346,41 +349,15 @@ pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<I
     })
 }
 
-fn collect(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if !path.is_dir() {
-        found.push(path.to_path_buf());
-        return Ok(());
-    }
-    let mut entries: Vec<PathBuf> = fs::read_dir(path)?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    entries.sort();
-    for entry in entries {
-        let hidden = entry
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let text = entry.extension().is_some_and(|extension| {
-            ["yaml", "yml", "json"]
-                .iter()
-                .any(|known| extension == *known)
-        });
-        if hidden || found.len() >= MAX_FILES {
-            continue;
-        }
-        if entry.is_dir() {
-            collect(&entry, found)?;
-        } else if text {
-            found.push(entry);
-        }
-    }
-    Ok(())
-}
-
 fn identify(document: &Document) -> Result<(Key, &'static Kind), String> {
     let (api_version, kind_name) = document
         .type_meta()
-        .ok_or_else(|| format!("{}: apiVersion and kind are missing", document.source))?;
+        .ok_or_else(|| {
+            format!(
+                "{}: not a Kubernetes object: apiVersion and kind are missing; if it is another program's file, keep it in another folder",
+                document.source
+            )
+        })?;
     let kind = kinds::by_object(api_version, kind_name).ok_or_else(|| {
         format!(
             "{}: kind {kind_name} of {api_version} is not supported",

@@ -243,7 +243,10 @@ pub async fn down(state: &Path) -> Result<()> {
         (Signal::SIGTERM, Duration::from_secs(6)),
         (Signal::SIGKILL, Duration::from_secs(3)),
     ] {
-        let _ = kill(Pid::from_raw(pid), signal);
+        // Zero while the other one has not written its number yet: it would mean this process's own group.
+        if pid > 0 {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
         let end = Instant::now() + patience;
         while Instant::now() < end {
             if state.holder().is_none() {

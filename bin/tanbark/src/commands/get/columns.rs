@@ -275,15 +275,7 @@ fn shortened(all: Vec<String>) -> String {
 }
 
 fn event(event: &Value, wide: bool, now: jiff::Timestamp) -> Vec<Cell> {
-    let seen = [
-        text(event, "/lastTimestamp"),
-        text(event, "/eventTime"),
-        text(event, "/metadata/creationTimestamp"),
-    ];
-    let seen = seen
-        .iter()
-        .find(|stamp| !stamp.is_empty())
-        .and_then(|stamp| crate::object::seconds_since(stamp, now));
+    let seen = crate::object::seconds_since(crate::object::last_seen(event), now);
     let about = format!(
         "{}/{}",
         text(event, "/involvedObject/kind").to_lowercase(),

@@ -1,26 +1,27 @@
 //! The live part of the terminal: the table of who calls whom, redrawn every two seconds; lines about what happens scroll above it.
 
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::changes::{Changes, LOOK};
-use super::traffic::{self, Totals};
+use super::traffic::{self, Flow, Totals};
 use crate::api::Api;
 use crate::commands::exec::terminal_size;
 use crate::output::{Colour, Tone};
 
 /// How often the proxies are scraped.
 const SCRAPE: Duration = Duration::from_secs(2);
+/// The time that rates and quantiles are about.
+const WINDOW: Duration = Duration::from_secs(10);
 
 pub async fn run(api: &Api, changes: &mut Changes) -> Result<()> {
     let colour = Colour::of(&std::io::stdout());
     let mut screen = Screen { lines: 0 };
-    let mut before = (
-        traffic::scrape(api).await.unwrap_or_default(),
-        Instant::now(),
-    );
+    let mut past = Past::default();
+    past.add(traffic::scrape(api).await.unwrap_or_default(), Instant::now());
     let mut look = tokio::time::interval(LOOK);
     let mut scrape = tokio::time::interval(SCRAPE);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -37,28 +38,53 @@ pub async fn run(api: &Api, changes: &mut Changes) -> Result<()> {
                 }
             }
             _ = scrape.tick() => {
-                let now = (traffic::scrape(api).await.unwrap_or_default(), Instant::now());
-                shown = text(&now.0, &before, colour);
-                before = now;
+                past.add(traffic::scrape(api).await.unwrap_or_default(), Instant::now());
+                shown = text(&past.flows(), colour);
                 screen.draw(&shown);
             }
         }
     }
 }
 
-fn text(now: &Totals, before: &(Totals, Instant), colour: Colour) -> String {
-    let flows = now.since(&before.0, before.1.elapsed());
+/// The last scrapes: rates are over this time, so that a person's single requests stay to be read.
+#[derive(Default)]
+struct Past {
+    scrapes: VecDeque<(Totals, Instant)>,
+}
+
+impl Past {
+    fn add(&mut self, totals: Totals, at: Instant) {
+        self.scrapes.push_back((totals, at));
+        while self.scrapes.len() > 2
+            && self
+                .scrapes
+                .get(1)
+                .is_some_and(|(_, then)| at.duration_since(*then) >= WINDOW)
+        {
+            self.scrapes.pop_front();
+        }
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        match (self.scrapes.front(), self.scrapes.back()) {
+            (Some((before, then)), Some((now, at))) => now.since(before, at.duration_since(*then)),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn text(flows: &[Flow], colour: Colour) -> String {
     let (columns, rows) = terminal_size().unwrap_or((100, 30));
     if flows.is_empty() {
         return format!(
             "{}\n",
             colour.paint(
-                "no traffic in the last two seconds; Ctrl-C stops the mesh",
+                "no traffic in the last ten seconds; Ctrl-C stops the mesh",
                 Tone::Faint
             )
         );
     }
-    let table = traffic::table(&flows).render(colour);
+    let table = traffic::table(flows).render(colour);
     let room = usize::from(rows).saturating_sub(2).max(3);
     table
         .lines()
@@ -126,5 +152,21 @@ mod tests {
         assert_eq!(cut("abcdef", 3), "abc");
         assert_eq!(cut("\x1b[32mabcdef\x1b[0m", 3), "\x1b[32mabc\x1b[0m");
         assert_eq!(cut("🔒ab", 3), "🔒a");
+    }
+
+    #[test]
+    fn a_request_is_shown_for_ten_seconds() {
+        let page = "istio_requests_total{reporter=\"source\",source_workload=\"a\",destination_workload=\"b\",response_code=\"200\"} 5\n";
+        let mut after = Totals::default();
+        after.add(page);
+        let start = Instant::now();
+        let mut past = Past::default();
+        past.add(Totals::default(), start);
+        for second in [2, 4, 6, 8, 10] {
+            past.add(after.clone(), start + Duration::from_secs(second));
+            assert_eq!(past.flows().len(), 1, "after {second} s");
+        }
+        past.add(after.clone(), start + Duration::from_secs(12));
+        assert!(past.flows().is_empty());
     }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Action, carry_out, decide};
-use crate::init::SYSTEM_NAMESPACE;
+use crate::init::{CONTROL_IMAGE, SYSTEM_NAMESPACE, control_service};
 use crate::inject::{Injection, inject};
 use crate::kubelet::NODE_NAME;
 use crate::object;
 use crate::source;
-use crate::store::kinds::{ALL, NAMESPACES, NODES, PODS, by_object};
+use crate::store::kinds::{ALL, NAMESPACES, NODES, PODS, SERVICES, by_object};
 use crate::store::{Refusal, Store};
 
 /// Rounds of controllers before the rest is given up; each Deployment needs about four.
@@ -45,6 +45,7 @@ pub fn rehearse(given: &[Value], injection: Injection) -> Rehearsal {
         &NODES,
         json!({"metadata": {"name": NODE_NAME, "labels": {"kubernetes.io/hostname": NODE_NAME}}}),
     );
+    control_plane(&store);
     let mut refused = Vec::new();
     let mut order: Vec<usize> = (0..given.len()).collect();
     order.sort_by_key(|index| {
@@ -72,6 +73,18 @@ pub fn rehearse(given: &[Value], injection: Injection) -> Rehearsal {
         objects: ALL.iter().flat_map(|kind| store.all(kind)).collect(),
         refused,
     }
+}
+
+/// The control plane comes first in the runtime too, so that it has the first Service address and the first pod.
+fn control_plane(store: &Store) {
+    let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
+    let containers = json!([{"name": "discovery", "image": CONTROL_IMAGE}]);
+    let _ = store.create(&SERVICES, control_service());
+    let _ = store.create(
+        &PODS,
+        json!({"metadata": {"name": "istiod", "namespace": SYSTEM_NAMESPACE, "labels": labels},
+            "spec": {"serviceAccountName": "istiod", "containers": containers}}),
+    );
 }
 
 fn settle(store: &Store) {
@@ -156,13 +169,15 @@ mod tests {
                 .collect()
         };
         let pods = of("Pod");
-        assert_eq!(pods.len(), 3);
+        assert_eq!(pods.len(), 4, "three and the control plane");
         assert!(
             pods.iter()
+                .filter(|pod| object::namespace(pod) == "n")
                 .all(|pod| object::text(pod, "/spec/initContainers/0/name") == "istio-proxy")
         );
         let endpoints: Vec<&Value> = of("EndpointSlice")
             .iter()
+            .filter(|slice| object::namespace(slice) == "n")
             .flat_map(|slice| object::list(slice, "/endpoints"))
             .collect();
         assert_eq!(endpoints.len(), 3);
