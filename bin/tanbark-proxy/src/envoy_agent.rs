@@ -9,7 +9,7 @@ use feed::{
 };
 use stdx::{SystemClock, SystemRng, drain};
 
-use crate::{pages, signals::Terminate};
+use crate::signals::Terminate;
 
 const DIRECTORY: &str = "/tmp/tanbark-agent";
 const DRAIN: Duration = Duration::from_secs(45);
@@ -17,7 +17,7 @@ const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run() -> anyhow::Result<ExitCode> {
     // Envoy chooses for itself.
-    pages::allow_huge();
+    stdx::huge_pages::allow();
     let role = match env::var("TANBARK_PROXY_TYPE").as_deref() {
         Ok("gateway" | "router") => Role::Gateway,
         _ => Role::Sidecar,

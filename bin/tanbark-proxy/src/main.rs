@@ -3,7 +3,6 @@
 mod data_plane;
 mod envoy_agent;
 mod logging;
-mod pages;
 mod signals;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -13,6 +12,10 @@ use feed::Role;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[used]
+#[unsafe(link_section = ".init_array.00001")]
+static BEFORE_MAIN: extern "C" fn() = stdx::huge_pages::refuse;
 
 /// The Tanbark proxy.
 #[derive(Debug, Parser)]

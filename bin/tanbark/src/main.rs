@@ -29,9 +29,16 @@ use session::Session;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[used]
+#[unsafe(link_section = ".init_array.00001")]
+static BEFORE_MAIN: extern "C" fn() = stdx::huge_pages::refuse;
+
 fn main() -> ExitCode {
     // One of these stays beside every container for as long as it lives: it must not carry the whole command line's memory.
-    if std::env::args_os().nth(1).is_some_and(|word| word == cli::CONTAINER_EXEC) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == cli::CONTAINER_EXEC)
+    {
         return machine::container::exec_main();
     }
     run(Cli::parse()).unwrap_or_else(|error| {

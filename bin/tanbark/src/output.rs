@@ -268,7 +268,9 @@ mod tests {
 
     #[test]
     fn a_cause_is_told_once() {
-        let error = anyhow::anyhow!("denied").context("open x: denied").context("start");
+        let error = anyhow::anyhow!("denied")
+            .context("open x: denied")
+            .context("start");
         assert_eq!(chain(&error), "start: open x: denied");
     }
 }

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use nix::unistd::{Uid, User};
 use machine::state::{State, default_folder};
+use nix::unistd::{Uid, User};
 
 use crate::api::Api;
 
@@ -51,7 +51,11 @@ fn refuse_strangers(folder: &Path) -> Result<()> {
     if me.is_root() || me.as_raw() == found.uid() {
         return Ok(());
     }
-    bail!(stranger(folder, &user(Uid::from_raw(found.uid())), &user(me)));
+    bail!(stranger(
+        folder,
+        &user(Uid::from_raw(found.uid())),
+        &user(me)
+    ));
 }
 
 fn user(id: Uid) -> String {
@@ -63,7 +67,7 @@ fn user(id: Uid) -> String {
 
 fn stranger(folder: &Path, owner: &str, me: &str) -> String {
     format!(
-        "the state folder {} belongs to user {owner}, and you are {me}: run this as {owner} or root, or choose another folder with `--state DIR`",
+        "the state folder {} belongs to user {owner}, and you are {me}: run this as {owner}, or choose another folder with `--state DIR`",
         folder.display()
     )
 }
@@ -75,7 +79,10 @@ mod tests {
     #[test]
     fn the_owner_of_a_mesh_is_named() {
         let text = stranger(Path::new("/s"), "ada", "bob");
-        assert!(text.contains("/s belongs to user ada, and you are bob"), "{text}");
+        assert!(
+            text.contains("/s belongs to user ada, and you are bob"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -47,13 +47,22 @@ pub struct Source {
 impl Source {
     /// Tests, benches and examples live by other limits.
     pub fn is_test(&self) -> bool {
-        ["/tests/", "/benches/", "/examples/", "dev/testkit/"].iter().any(|part| self.path.contains(part)) || self.path.ends_with("tests.rs")
+        ["/tests/", "/benches/", "/examples/", "dev/testkit/"]
+            .iter()
+            .any(|part| self.path.contains(part))
+            || self.path.ends_with("tests.rs")
     }
 
     /// The lines before the file's own `#[cfg(test)] mod tests {`.
     pub fn production(&self) -> impl Iterator<Item = (usize, &str)> {
-        let end = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
-        self.text[..end].lines().enumerate().map(|(index, line)| (index + 1, line))
+        let end = self
+            .text
+            .find("#[cfg(test)]\nmod tests {")
+            .unwrap_or(self.text.len());
+        self.text[..end]
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
     }
 }
 
@@ -73,12 +82,19 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            if path.file_name().is_none_or(|name| name != "target" && name != "node_modules") {
+            if path
+                .file_name()
+                .is_none_or(|name| name != "target" && name != "node_modules")
+            {
                 collect(root, &path, found)?;
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path)?;
-            let path = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            let path = path
+                .strip_prefix(root)
+                .unwrap_or(&path)
+                .to_string_lossy()
+                .into_owned();
             found.push(Source { path, text });
         }
     }

@@ -104,8 +104,10 @@ fn settings(args: Args) -> Result<Settings> {
 
 /// Reads a MeshConfig file; what is wrong with parts of it is told and does not stop the control plane.
 fn read_mesh(path: &Path) -> Result<mesh_model::MeshConfig> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let value: serde_json::Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let value: serde_json::Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
     let (mesh, problems) = ingest::parse_mesh(&value);
     for problem in &problems {
         tracing::warn!(file = %path.display(), "{problem}");

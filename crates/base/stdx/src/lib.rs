@@ -2,11 +2,12 @@
 //!
 //! Decisions elsewhere are pure functions, so what they cannot compute comes in through here: [`Clock`] gives monotonic
 //! and wall time, [`Rng`] gives random bits, [`drain`] tells long-lived tasks to finish, [`name`] interns names with a
-//! bound. Programs use [`SystemClock`] and [`SystemRng`]; tests use [`VirtualClock`] and [`SeededRng`].
+//! bound, [`huge_pages`] says how memory is to be backed. Programs use [`SystemClock`] and [`SystemRng`]; tests use [`VirtualClock`] and [`SeededRng`].
 //! Nothing here starts threads, reads files or depends on a runtime.
 
 pub mod clock;
 pub mod drain;
+pub mod huge_pages;
 pub mod name;
 pub mod random;
 

@@ -40,7 +40,9 @@ pub fn find(path: &Path) -> Found {
 
 fn look_into(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Found) {
     let listed = fs::canonicalize(folder).and_then(|real| {
-        let entries: Result<Vec<_>, _> = fs::read_dir(folder)?.map(|entry| Ok::<_, std::io::Error>(entry?.path())).collect();
+        let entries: Result<Vec<_>, _> = fs::read_dir(folder)?
+            .map(|entry| Ok::<_, std::io::Error>(entry?.path()))
+            .collect();
         Ok((real, entries?))
     });
     let (real, mut entries) = match listed {
@@ -48,31 +50,46 @@ fn look_into(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Found) {
         // Removed since its parent was read.
         Err(error) if error.kind() == ErrorKind::NotFound && !above.is_empty() => return,
         Err(error) => {
-            found.problems.push(format!("{}: {error}: the folder cannot be read", folder.display()));
+            found.problems.push(format!(
+                "{}: {error}: the folder cannot be read",
+                folder.display()
+            ));
             found.unread.push(folder.to_path_buf());
             return;
         }
     };
     if above.contains(&real) {
-        found.problems.push(format!("{}: a link back to {}: not followed", folder.display(), real.display()));
+        found.problems.push(format!(
+            "{}: a link back to {}: not followed",
+            folder.display(),
+            real.display()
+        ));
         return;
     }
     above.push(real);
     entries.sort();
     for entry in entries {
-        if entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+        if entry
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        {
             continue;
         }
         if entry.is_dir() {
             look_into(&entry, above, found);
         } else if is_manifest(&entry) {
             if found.files.len() >= MAX_FILES {
-                found.problems.push(format!("{}: more than {MAX_FILES} files: the rest of this folder is not read", folder.display()));
+                found.problems.push(format!(
+                    "{}: more than {MAX_FILES} files: the rest of this folder is not read",
+                    folder.display()
+                ));
                 break;
             }
             // A pipe would keep its reader waiting for ever.
             if entry.exists() && !entry.is_file() {
-                found.problems.push(format!("{}: not a regular file: not read", entry.display()));
+                found
+                    .problems
+                    .push(format!("{}: not a regular file: not read", entry.display()));
             } else {
                 found.files.push(entry);
             }
@@ -82,7 +99,9 @@ fn look_into(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Found) {
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().and_then(|end| end.to_str()).is_some_and(|end| ["yaml", "yml", "json"].contains(&end))
+    path.extension()
+        .and_then(|end| end.to_str())
+        .is_some_and(|end| ["yaml", "yml", "json"].contains(&end))
 }
 
 /// The text of a file.
@@ -92,17 +111,27 @@ fn is_manifest(path: &Path) -> bool {
 pub fn read(path: &Path) -> Result<String, String> {
     let name = path.display();
     let data = fs::metadata(path).map_err(|error| match fs::symlink_metadata(path) {
-        Ok(_) if error.kind() == ErrorKind::NotFound => format!("{name}: a link to a file that does not exist"),
+        Ok(_) if error.kind() == ErrorKind::NotFound => {
+            format!("{name}: a link to a file that does not exist")
+        }
         _ => format!("{name}: {error}"),
     })?;
     let limit = Limits::default().file_bytes_max;
     let bytes = usize::try_from(data.len()).unwrap_or(usize::MAX);
     if bytes >= limit {
-        return Err(LoadError::FileTooLarge { file: name.to_string().into(), bytes, limit }.to_string());
+        return Err(LoadError::FileTooLarge {
+            file: name.to_string().into(),
+            bytes,
+            limit,
+        }
+        .to_string());
     }
     let bytes = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
     String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let good = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
         let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         format!("{name}:{line}:{column}: not UTF-8 text")
@@ -127,8 +156,16 @@ mod tests {
         let found = find(folder.path());
         assert_eq!(found.files, [at("a/x.yaml"), at("b/x.yaml"), at("c.yaml")]);
         assert_eq!(found.problems.len(), 2, "{:?}", found.problems);
-        assert!(found.problems[0].contains("a/up: a link back to"), "{:?}", found.problems);
-        assert!(read(&at("c.yaml")).expect_err("refused").ends_with("c.yaml: a link to a file that does not exist"));
+        assert!(
+            found.problems[0].contains("a/up: a link back to"),
+            "{:?}",
+            found.problems
+        );
+        assert!(
+            read(&at("c.yaml"))
+                .expect_err("refused")
+                .ends_with("c.yaml: a link to a file that does not exist")
+        );
     }
 
     #[test]
@@ -137,12 +174,24 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         nix::unistd::mkfifo(&at("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         fs::write(at("latin.yaml"), b"a: 1\nb: \xff\n").expect("written");
-        fs::write(at("large.yaml"), vec![b' '; Limits::default().file_bytes_max]).expect("written");
+        fs::write(
+            at("large.yaml"),
+            vec![b' '; Limits::default().file_bytes_max],
+        )
+        .expect("written");
         let found = find(folder.path());
         assert_eq!(found.files, [at("large.yaml"), at("latin.yaml")]);
         assert!(found.problems[0].ends_with("pipe.yaml: not a regular file: not read"));
-        assert!(read(&at("latin.yaml")).expect_err("refused").ends_with("latin.yaml:2:4: not UTF-8 text"));
-        assert!(read(&at("large.yaml")).expect_err("refused").contains("smaller than"));
+        assert!(
+            read(&at("latin.yaml"))
+                .expect_err("refused")
+                .ends_with("latin.yaml:2:4: not UTF-8 text")
+        );
+        assert!(
+            read(&at("large.yaml"))
+                .expect_err("refused")
+                .contains("smaller than")
+        );
     }
 
     #[test]

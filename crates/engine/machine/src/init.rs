@@ -227,10 +227,7 @@ fn bootstrap(context: &Context) -> Result<()> {
     if context.options.control_command.is_empty() {
         return Ok(());
     }
-    create(
-        &SERVICE_ACCOUNTS,
-        json!({"metadata": control_metadata()}),
-    )?;
+    create(&SERVICE_ACCOUNTS, json!({"metadata": control_metadata()}))?;
     create(&SERVICES, control_service())?;
     let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
     create(

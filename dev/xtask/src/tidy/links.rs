@@ -22,11 +22,18 @@ pub fn check(root: &Path) -> Result<Vec<Fault>> {
     for page in pages {
         let text = std::fs::read_to_string(&page)?;
         let folder = page.parent().unwrap_or(root);
-        let place = page.strip_prefix(root).unwrap_or(&page).to_string_lossy().into_owned();
+        let place = page
+            .strip_prefix(root)
+            .unwrap_or(&page)
+            .to_string_lossy()
+            .into_owned();
         for (number, line) in text.lines().enumerate() {
             for target in targets(line) {
                 if let Some(what) = broken(folder, target) {
-                    faults.push(Fault { place: format!("{place}:{}", number + 1), what });
+                    faults.push(Fault {
+                        place: format!("{place}:{}", number + 1),
+                        what,
+                    });
                 }
             }
         }
@@ -36,20 +43,29 @@ pub fn check(root: &Path) -> Result<Vec<Fault>> {
 
 /// What stands in the round brackets of Markdown links of one line.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(target, _)| target)
 }
 
 fn broken(folder: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with('#') || target.starts_with("mailto:") {
         return None;
     }
-    let (path, symbol) = target.split_once('#').map_or((target, None), |(path, symbol)| (path, Some(symbol)));
+    let (path, symbol) = target
+        .split_once('#')
+        .map_or((target, None), |(path, symbol)| (path, Some(symbol)));
     let file = folder.join(path);
     if !file.exists() {
         return Some(format!("link to `{path}`, which does not exist"));
     }
     let symbol = symbol.filter(|_| path.ends_with(".rs"))?;
     let text = std::fs::read_to_string(&file).unwrap_or_default();
-    let defined = ["fn ", "struct ", "enum ", "trait ", "const ", "mod ", "type "].iter().any(|keyword| text.contains(&format!("{keyword}{symbol}")));
+    let defined = [
+        "fn ", "struct ", "enum ", "trait ", "const ", "mod ", "type ",
+    ]
+    .iter()
+    .any(|keyword| text.contains(&format!("{keyword}{symbol}")));
     (!defined).then(|| format!("link to `{symbol}` in `{path}`, which does not define it"))
 }

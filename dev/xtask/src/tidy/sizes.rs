@@ -13,18 +13,37 @@ const RATCHETS: &str = "dev/xtask/ratchets.json";
 pub fn check(root: &Path, sources: &[Source]) -> Result<Vec<Fault>> {
     let text = std::fs::read_to_string(root.join(RATCHETS)).with_context(|| RATCHETS)?;
     let allowed: BTreeMap<String, usize> = serde_json::from_str(&text).with_context(|| RATCHETS)?;
-    let measured: BTreeMap<String, (usize, usize)> = sources.iter().filter(|source| !source.is_test()).flat_map(measure).collect();
+    let measured: BTreeMap<String, (usize, usize)> = sources
+        .iter()
+        .filter(|source| !source.is_test())
+        .flat_map(measure)
+        .collect();
     let mut faults = Vec::new();
     for (place, (lines, limit)) in &measured {
         match allowed.get(place) {
-            None => faults.push(Fault { place: place.clone(), what: format!("{lines} lines; the limit is {limit}") }),
-            Some(before) if lines > before => faults.push(Fault { place: place.clone(), what: format!("{lines} lines; it had {before} and may only shrink") }),
-            Some(before) if lines < before => faults.push(Fault { place: RATCHETS.into(), what: format!("`{place}` has {lines} lines now: lower its entry from {before}") }),
+            None => faults.push(Fault {
+                place: place.clone(),
+                what: format!("{lines} lines; the limit is {limit}"),
+            }),
+            Some(before) if lines > before => faults.push(Fault {
+                place: place.clone(),
+                what: format!("{lines} lines; it had {before} and may only shrink"),
+            }),
+            Some(before) if lines < before => faults.push(Fault {
+                place: RATCHETS.into(),
+                what: format!("`{place}` has {lines} lines now: lower its entry from {before}"),
+            }),
             Some(_) => {}
         }
     }
-    for place in allowed.keys().filter(|place| !measured.contains_key(*place)) {
-        faults.push(Fault { place: RATCHETS.into(), what: format!("`{place}` is within the limits now: remove its entry") });
+    for place in allowed
+        .keys()
+        .filter(|place| !measured.contains_key(*place))
+    {
+        faults.push(Fault {
+            place: RATCHETS.into(),
+            what: format!("`{place}` is within the limits now: remove its entry"),
+        });
     }
     Ok(faults)
 }
@@ -38,7 +57,10 @@ fn measure(source: &Source) -> Vec<(String, (usize, usize))> {
     }
     for (name, length) in functions(&lines) {
         if length > MAX_FUNCTION_LINES {
-            found.push((format!("{}#{name}", source.path), (length, MAX_FUNCTION_LINES)));
+            found.push((
+                format!("{}#{name}", source.path),
+                (length, MAX_FUNCTION_LINES),
+            ));
         }
     }
     found
@@ -48,10 +70,15 @@ fn measure(source: &Source) -> Vec<(String, (usize, usize))> {
 fn functions(lines: &[(usize, &str)]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (index, (_, line)) in lines.iter().enumerate() {
-        let Some(name) = function_name(line) else { continue };
+        let Some(name) = function_name(line) else {
+            continue;
+        };
         let indentation = line.len() - line.trim_start().len();
         let closing = format!("{}}}", " ".repeat(indentation));
-        let end = lines[index..].iter().position(|(_, line)| *line == closing || line.ends_with(';') && line.len() - line.trim_start().len() == indentation);
+        let end = lines[index..].iter().position(|(_, line)| {
+            *line == closing
+                || line.ends_with(';') && line.len() - line.trim_start().len() == indentation
+        });
         if let Some(length) = end {
             found.push((name.to_owned(), length + 1));
         }
@@ -61,7 +88,15 @@ fn functions(lines: &[(usize, &str)]) -> Vec<(String, usize)> {
 
 fn function_name(line: &str) -> Option<&str> {
     let mut rest = line.trim_start();
-    for prefix in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe ", "extern \"C\" "] {
+    for prefix in [
+        "pub(crate) ",
+        "pub(super) ",
+        "pub ",
+        "const ",
+        "async ",
+        "unsafe ",
+        "extern \"C\" ",
+    ] {
         rest = rest.strip_prefix(prefix).unwrap_or(rest);
     }
     let name = rest.strip_prefix("fn ")?;
@@ -77,13 +112,25 @@ mod tests {
     fn a_long_function_is_found_with_its_length() {
         let body = "    let x = 1;\n".repeat(75);
         let text = format!("fn short() {{\n}}\n\npub async fn long(\n    a: u8,\n) {{\n{body}}}\n");
-        let found = measure(&Source { path: "a.rs".into(), text });
+        let found = measure(&Source {
+            path: "a.rs".into(),
+            text,
+        });
         assert_eq!(found, [("a.rs#long".to_owned(), (79, MAX_FUNCTION_LINES))]);
     }
 
     #[test]
     fn lines_of_the_test_module_do_not_count() {
-        let text = format!("fn f() {{}}\n#[cfg(test)]\nmod tests {{\n{}}}\n", "    // line\n".repeat(900));
-        assert_eq!(measure(&Source { path: "a.rs".into(), text }), []);
+        let text = format!(
+            "fn f() {{}}\n#[cfg(test)]\nmod tests {{\n{}}}\n",
+            "    // line\n".repeat(900)
+        );
+        assert_eq!(
+            measure(&Source {
+                path: "a.rs".into(),
+                text
+            }),
+            []
+        );
     }
 }

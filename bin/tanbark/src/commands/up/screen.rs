@@ -21,7 +21,10 @@ pub async fn run(api: &Api, changes: &mut Changes) -> Result<()> {
     let colour = Colour::of(&std::io::stdout());
     let mut screen = Screen { lines: 0 };
     let mut past = Past::default();
-    past.add(traffic::scrape(api).await.unwrap_or_default(), Instant::now());
+    past.add(
+        traffic::scrape(api).await.unwrap_or_default(),
+        Instant::now(),
+    );
     let mut look = tokio::time::interval(LOOK);
     let mut scrape = tokio::time::interval(SCRAPE);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -79,6 +79,8 @@ pub fn become_command(command: &Command, program: &Program) -> Result<Infallible
         )
     })?;
     reset_signals()?;
+    // Ours were refused for us; the command gets what it would get anywhere.
+    stdx::huge_pages::allow();
     let errno = match nix::unistd::execve(&program.path, &arguments, &environment) {
         Ok(never) => match never {},
         Err(errno) => errno,
