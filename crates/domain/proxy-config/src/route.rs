@@ -135,7 +135,6 @@ pub struct Forward {
     /// `websocket` etc. switched on or off on this route.
     pub upgrades: Arc<[crate::http_connection_manager::Upgrade]>,
     pub high_priority: bool,
-    pub hedge_on_per_try_timeout: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -35,12 +35,13 @@ pub(super) fn forward(cx: &mut Cx, value: pb::route::RouteAction) -> Result<Forw
     take!(cx, value => pb::route::RouteAction {
         read {
             cluster_not_found_response_code, metadata_match, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
-            idle_timeout, retry_policy, request_mirror_policies, priority, hash_policy, cors, upgrade_configs, hedge_policy,
+            idle_timeout, retry_policy, request_mirror_policies, priority, hash_policy, cors, upgrade_configs,
             max_stream_duration, cluster_specifier, host_rewrite_specifier, internal_redirect_action, max_grpc_timeout,
             grpc_timeout_offset,
         }
         ignore "buffers are flushed within the stream's idle time" { flush_timeout }
         ignore "early data is not sent" { early_data_policy }
+        ignore "an attempt that times out is retried, not doubled" { hedge_policy }
         ignore "there are no rate limits of virtual hosts" { include_vh_rate_limits }
         ignore "redirects are passed to the client" { max_internal_redirects }
         reject "the rate limit service is not supported" { rate_limits }
@@ -82,11 +83,6 @@ pub(super) fn forward(cx: &mut Cx, value: pb::route::RouteAction) -> Result<Forw
         upgrades: each("upgrade_configs", upgrade_configs, |u| upgrade(cx, u))?,
         high_priority: enumerated!(priority => RoutingPriority, "priority")?
             == RoutingPriority::High,
-        hedge_on_per_try_timeout: hedge_policy
-            .map(|p| hedge(cx, p))
-            .transpose()
-            .within("hedge_policy")?
-            .unwrap_or(false),
     })
 }
 
@@ -242,12 +238,4 @@ fn upgrade(cx: &mut Cx, value: UpgradeConfig) -> Result<Upgrade, Refusal> {
         kind: http_filter::upgrade_kind(&upgrade_type)?,
         enabled: scalar::flag_or(enabled, true),
     })
-}
-
-fn hedge(cx: &mut Cx, value: pb::route::HedgePolicy) -> Result<bool, Refusal> {
-    take!(cx, value => pb::route::HedgePolicy {
-        read { hedge_on_per_try_timeout }
-        ignore "Envoy does not send more than one request at first either" { initial_requests, additional_request_chance }
-    });
-    Ok(hedge_on_per_try_timeout)
 }

@@ -200,7 +200,6 @@ pub fn forward(cluster: &str) -> Forward {
         metadata_match: None,
         upgrades: none(),
         high_priority: false,
-        hedge_on_per_try_timeout: false,
     }
 }
 
