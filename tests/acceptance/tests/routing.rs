@@ -232,7 +232,8 @@ fn a_timeout_answers_504(mesh: &Mesh) {
         (answer.status, answer.body.as_str()),
         (504, "upstream request timeout")
     );
-    assert!((1.0..1.5).contains(&answer.time), "{answer:?}");
+    // A timer may fire by a rounded millisecond early.
+    assert!((0.95..1.5).contains(&answer.time), "{answer:?}");
     let line = mesh.wait_for_log(CLIENT, &["/timed", " 504 "]);
     assert!(line.contains(" 504 UT response_timeout "), "{line}");
 }

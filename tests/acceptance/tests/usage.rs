@@ -21,6 +21,7 @@ fn config_maps(mesh: &Mesh) -> Vec<String> {
     let mut names: Vec<String> = mesh
         .objects("configmaps")
         .iter()
+        .filter(|object| object["metadata"]["namespace"] == "default")
         .map(name)
         .filter(|name| name != "istio-ca-root-cert")
         .collect();

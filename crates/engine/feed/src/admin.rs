@@ -214,7 +214,9 @@ impl Admin {
     }
 
     fn is_ready(&self) -> bool {
-        self.status.is_ready() && !self.failing.load(Ordering::Relaxed)
+        self.status.is_ready()
+            && self.live.has_opened(self.workers)
+            && !self.failing.load(Ordering::Relaxed)
     }
 
     fn stats(&self, query: &str) -> Page {

@@ -54,12 +54,15 @@ const REBIND_PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(worker: Arc<Worker>, drain: Drain) {
     let mut versions = worker.live.subscribe();
     let mut sockets = Sockets::default();
+    let id = worker.live.ids.next();
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(worker.settings.max_connections));
     let mut draining = drain.clone();
     let mut housekeeping = tokio::time::interval(Duration::from_secs(1));
     loop {
+        let version = worker.live.config().version;
         let complete = sockets.follow(&worker, &connections, &places);
+        worker.live.note_opened(id, version);
         tokio::select! {
             changed = versions.changed() => if changed.is_err() { break },
             () = &mut draining => break,

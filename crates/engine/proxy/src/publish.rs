@@ -13,7 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -163,6 +163,15 @@ pub struct Live {
     counts: PublishCounts,
     /// When [`Live::tend`] last did something.
     tended: Mutex<Option<Instant>>,
+    opened: Opened,
+}
+
+/// For which version each worker has opened its sockets.
+#[derive(Default)]
+struct Opened {
+    versions: Mutex<Map<u64, u64>>,
+    /// All workers once had those of the then current version.
+    all: AtomicBool,
 }
 
 /// The writer's book-keeping: what was published but is not reachable from `Config`.
@@ -210,7 +219,30 @@ impl Live {
             ids: Ids::default(),
             counts,
             tended: Mutex::default(),
+            opened: Opened::default(),
         }
+    }
+
+    /// A worker tells that it has opened the sockets of a version.
+    pub fn note_opened(&self, worker: u64, version: u64) {
+        self.opened.versions.lock().insert(worker, version);
+    }
+
+    /// Whether this many workers have opened the sockets of what was published when they were first asked for; it stays so. Before, a
+    /// connection to a published listener may still be refused, so the proxy is not ready.
+    pub fn has_opened(&self, workers: usize) -> bool {
+        if self.opened.all.load(Ordering::Relaxed) {
+            return true;
+        }
+        let current = self.config().version;
+        let versions = self.opened.versions.lock();
+        let all = versions
+            .values()
+            .filter(|version| **version >= current)
+            .count()
+            >= workers;
+        self.opened.all.store(all, Ordering::Relaxed);
+        all
     }
 
     /// With this SO_MARK on upstream connections whose cluster sets none.

@@ -46,6 +46,21 @@ pub fn text(summary: &Value, pages: &[Page], colour: Colour) -> String {
             out.push_str(&format!("  {}\n", message.trim_end().replace('\n', "\n  ")));
         }
     }
+    // What went wrong with a pod on its way is over, or it is listed above.
+    for warning in list(summary, "/warnings") {
+        let object = object::text(warning, "/object");
+        if !object.starts_with("Pod ") {
+            let what = format!(
+                "{object}: {}: {}",
+                object::text(warning, "/reason"),
+                object::text(warning, "/message")
+            );
+            out.push_str(&format!(
+                "{} {what}\n",
+                colour.paint("warning:", Tone::Doubtful)
+            ));
+        }
+    }
     for problem in list(summary, "/problems").iter().filter_map(Value::as_str) {
         out.push_str(&problem_line(problem, colour));
         out.push('\n');
