@@ -21,7 +21,8 @@ demo: tools build ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
 
 test: test-tools ## All tests
 	cargo build --locked --workspace --all-targets
-	cargo test --locked --workspace
+	# One test at a time: a mesh keeps both cores of a small machine busy, and some promises are about seconds.
+	RUST_TEST_THREADS=1 cargo test --locked --workspace
 
 check: ## Types only, fast
 	cargo check --locked --workspace --all-targets

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{
     Request,
     body::Incoming,
@@ -48,7 +49,14 @@ pub(super) struct Session {
     ended: AtomicU64,
     /// Told when the connection has had as many requests as it may.
     full: Notify,
+    /// Told when a request comes while the chain drains.
+    last: Notify,
+    is_http2: bool,
 }
+
+/// How long an idle HTTP/1 connection stays open when its chain drains. It has no way to say that it will close, so a request may be on
+/// its way: it is closed with the next response, which says so, or when none came in this time.
+const IDLE_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves requests until the connection ends.
 pub async fn run<S>(
@@ -69,6 +77,8 @@ pub async fn run<S>(
         begun: AtomicU64::new(0),
         ended: AtomicU64::new(0),
         full: Notify::new(),
+        last: Notify::new(),
+        is_http2,
     });
     let service = {
         let session = session.clone();
@@ -105,6 +115,10 @@ async fn one(
     {
         session.full.notify_one();
     }
+    let is_last = !session.is_http2 && session.connection.chain.draining().has_started();
+    if is_last {
+        session.last.notify_one();
+    }
     let _ended = Ended(session.clone());
     let upgrades = request.headers().contains_key(http::header::UPGRADE)
         || request.method() == http::Method::CONNECT;
@@ -121,7 +135,13 @@ async fn one(
         body,
         upgrade,
     );
-    Ok(serve(x).await)
+    let mut response = serve(x).await;
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 struct Ended(Arc<Session>);
@@ -151,7 +171,12 @@ where
         tokio::select! {
             biased;
             ended = connection.as_mut() => return ended,
-            () = &mut draining => break session.worker.settings.drain_time,
+            () = &mut draining => {
+                if let Some(ended) = wait_for_last(connection, session).await {
+                    return ended;
+                }
+                break session.worker.settings.drain_time;
+            }
             () = session.full.notified() => break session.worker.settings.drain_time,
             () = &mut old => break timeouts.drain.unwrap_or(session.worker.settings.drain_time),
             () = &mut idle => {
@@ -169,6 +194,26 @@ where
     tokio::time::timeout(limit, connection.as_mut())
         .await
         .unwrap_or(Ok(()))
+}
+
+/// Leaves an idle HTTP/1 connection of a draining chain open for its last request. `Some`: it ended meanwhile.
+async fn wait_for_last<C>(
+    connection: &mut Pin<&mut C>,
+    session: &Session,
+) -> Option<Result<(), hyper::Error>>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let busy = session.begun.load(Ordering::Relaxed) != session.ended.load(Ordering::Relaxed);
+    if session.is_http2 || busy {
+        return None;
+    }
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        () = session.last.notified() => None,
+        () = tokio::time::sleep(IDLE_GRACE) => None,
+    }
 }
 
 async fn sleep_or_never(limit: Option<Duration>) {
