@@ -3,7 +3,7 @@
 //! The allocator asks for them, and a program with some MiB in use fills only corners of each: they would triple its memory. A program
 //! that refuses them does so before its first allocation, in what runs before `main`:
 //!
-//! ```ignore
+//! ```text
 //! #[used]
 //! #[unsafe(link_section = ".init_array.00001")]
 //! static BEFORE_MAIN: extern "C" fn() = stdx::huge_pages::refuse;
