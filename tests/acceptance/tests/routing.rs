@@ -54,6 +54,15 @@ spec:
     route:
     - destination: {host: retried}
 ---
+# A refused connection leaves its endpoint idle, so least request would draw it again and again while the other one is busy; in turn, a retry is at the other.
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: half}
+spec:
+  host: half
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: rewritten}
