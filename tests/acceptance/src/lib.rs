@@ -59,8 +59,16 @@ pub fn by_chance(what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
 /// # Errors
 /// Says what the share was.
 pub fn within_a_point(what: &str, actual: u64, all: u64, expected: f64) -> Result<(), String> {
+    within(what, actual, all, expected, 1.0)
+}
+
+/// An error unless `actual` of `all` is within `points` percentage points of `expected` per cent.
+///
+/// # Errors
+/// Says what the share was.
+pub fn within(what: &str, actual: u64, all: u64, expected: f64, points: f64) -> Result<(), String> {
     let share = 100.0 * actual as f64 / all as f64;
-    if (share - expected).abs() <= 1.0 {
+    if (share - expected).abs() <= points {
         Ok(())
     } else {
         Err(format!("{what}: {share:.2} % in place of {expected} %"))

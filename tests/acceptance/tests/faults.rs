@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acceptance::{CLIENT, Mesh, Proxy, base, by_chance, within_a_point};
+use acceptance::{CLIENT, Mesh, Proxy, base, by_chance, within, within_a_point};
 use testkit::{echo, echo_program, eventually, service, whole_service};
 
 const DELAY_FOR_ONE_USER: &str = "
@@ -46,6 +46,19 @@ spec:
     route:
     - destination: {host: shares}
 ";
+const LONG_SHARES: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: long}
+spec:
+  hosts: [long]
+  http:
+  - fault:
+      delay: {percentage: {value: 50}, fixedDelay: 2s}
+      abort: {percentage: {value: 10}, httpStatus: 418}
+    route:
+    - destination: {host: long}
+";
 const GRPC_ABORT: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -61,7 +74,7 @@ spec:
 
 fn faults(proxy: Proxy) {
     let mut yaml = base() + &echo("echo").yaml();
-    for name in ["delayed", "aborted", "shares"] {
+    for name in ["delayed", "aborted", "shares", "long"] {
         yaml += &service("default", name, &[("app", "echo")]);
     }
     yaml += &whole_service("default", "calls", &[("app", "echo")]);
@@ -72,6 +85,7 @@ fn faults(proxy: Proxy) {
     let mesh = builder
         .file("abort.yaml", ABORT_FOR_ALL)
         .file("shares.yaml", SHARES)
+        .file("long.yaml", LONG_SHARES)
         .file("grpc.yaml", GRPC_ABORT)
         .start();
 
@@ -125,6 +139,23 @@ fn faults(proxy: Proxy) {
             "delays",
             mesh.stat(CLIENT, "delays_injected") - before,
             10_000,
+            50.0,
+        )
+    });
+
+    by_chance("a long delay for 50 % and an abort for 10 %", || {
+        let before = mesh.stat(CLIENT, "delays_injected");
+        let report = mesh.load(CLIENT, &["http://long:8000/get", "-n", "1000", "-c", "100"]);
+        let of_a_thousand =
+            |what: &str, count: u64, share: f64| within(what, count, 1_000, share, 3.0);
+        of_a_thousand(
+            "aborts",
+            report["statuses"]["418"].as_u64().unwrap_or(0),
+            10.0,
+        )?;
+        of_a_thousand(
+            "delays",
+            mesh.stat(CLIENT, "delays_injected") - before,
             50.0,
         )
     });

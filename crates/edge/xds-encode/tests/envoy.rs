@@ -1,5 +1,6 @@
 //! A stock Envoy takes every resource that we make for it: each scenario's clusters, listeners and routes in one bootstrap file, which
-//! `envoy --mode validate` reads. Envoy is found by `TANBARK_ENVOY` or on PATH; without one the test says so and passes.
+//! `envoy --mode validate` reads. Envoy is found by `TANBARK_ENVOY` or in the virtual environment
+//! beside the workspace; without one the test says so and passes.
 
 use std::{
     fs,
@@ -19,14 +20,10 @@ use scenario::{client, interop, own_or_shared, scenarios, snapshot};
 
 fn envoy() -> Option<PathBuf> {
     let named = std::env::var_os("TANBARK_ENVOY").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.or_else(|| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join("envoy"))
-            .find(|file| file.is_file())
-    });
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.venv/bin/envoy");
+    let found = named.or_else(|| beside.exists().then_some(beside));
     if found.is_none() {
-        println!("skipped: no Envoy (set TANBARK_ENVOY)");
+        println!("skipped: no Envoy (`make test-tools` installs one; or set TANBARK_ENVOY)");
     }
     found
 }
