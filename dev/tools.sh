@@ -14,7 +14,6 @@ case "${1:-runtime}" in
     runtime) ;;
     tests)
         need curl curl
-        need tcpdump tcpdump
         need python3 python3
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
         ;;

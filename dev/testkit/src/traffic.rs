@@ -345,16 +345,3 @@ impl Drop for Background {
         }
     }
 }
-
-/// A command that reads its standard output line by line would block; `None` when the program is not installed.
-pub fn installed(program: &str) -> Option<String> {
-    let run = Command::new("sh")
-        .args([
-            "-c",
-            &format!("PATH=$PATH:/usr/sbin:/sbin command -v {program}"),
-        ])
-        .output()
-        .ok()?;
-    let path = String::from_utf8_lossy(&run.stdout).trim().to_owned();
-    (!path.is_empty()).then_some(path)
-}
