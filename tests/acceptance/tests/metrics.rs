@@ -167,8 +167,18 @@ while True:
     sys.stdout.buffer.flush()
 ";
 
+/// A capture that ends with its owner, also when a test fails.
+struct Capture(Child);
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Captures in the network of a process.
-fn capture(pid: i32, interface: &str, output: &PathBuf) -> Child {
+fn capture(pid: i32, interface: &str, output: &PathBuf) -> Capture {
     let file = fs::File::create(output).expect("a file");
     let user_namespace = |pid: &str| {
         fs::metadata(format!("/proc/{pid}/ns/user"))
@@ -181,11 +191,8 @@ fn capture(pid: i32, interface: &str, output: &PathBuf) -> Child {
     }
     command.args(["--target", &pid.to_string(), "--net"]);
     command.args(["python3", "-c", CAPTURE, interface]);
-    command
-        .stdin(Stdio::null())
-        .stdout(file)
-        .spawn()
-        .expect("nsenter and python3")
+    command.stdin(Stdio::null()).stdout(file);
+    Capture(command.spawn().expect("nsenter and python3"))
 }
 
 fn holds(file: &PathBuf, text: &str) -> bool {
@@ -209,7 +216,7 @@ fn no_plaintext_on_the_wire(proxy: Proxy) {
         std::env::temp_dir().join(format!("tanbark-capture-{}-{proxy:?}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     let (wire, inside) = (folder.join("eth0"), folder.join("lo"));
-    let mut captures = [capture(pid, "eth0", &wire), capture(pid, "lo", &inside)];
+    let captures = [capture(pid, "eth0", &wire), capture(pid, "lo", &inside)];
     // The pod is a client or the server: both see the request on their loopback in plaintext, and on their wire encrypted.
     let header = format!("x-canary: {CANARY}");
     eventually("the request is captured", Duration::from_secs(20), || {
@@ -237,10 +244,7 @@ fn no_plaintext_on_the_wire(proxy: Proxy) {
         !holds(&wire, "HTTP/1.1 200"),
         "an answer was on the wire in plaintext"
     );
-    for capture in &mut captures {
-        let _ = capture.kill();
-        let _ = capture.wait();
-    }
+    drop(captures);
     let _ = fs::remove_dir_all(folder);
 }
 
