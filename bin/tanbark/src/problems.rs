@@ -11,7 +11,7 @@ use ingest::{Key, Severity, Store};
 use machine::ProxyKind;
 use machine::controllers::rehearse::rehearse;
 use machine::inject::Injection;
-use machine::store::kinds::{self, Effect};
+use machine::store::kinds::{self, Support};
 use serde_json::{Value, json};
 use wire_kube::manifest::Document;
 
@@ -150,12 +150,9 @@ fn of_runtime(documents: &[Document]) -> Vec<Finding> {
     let mut places: BTreeMap<Key, &Document> = BTreeMap::new();
     for document in documents {
         match Key::of(&document.object) {
-            Err(problem) => findings.extend(judge_unknown(
-                document,
-                place(document, &subject_of(document), problem),
-            )),
+            Err(problem) => findings.push(place(document, &subject_of(document), problem)),
             Ok(key) => {
-                findings.extend(inert(document));
+                findings.extend(inert(document, &key));
                 match places.get(&key) {
                     Some(first) => findings.push(duplicate(document, first, &key)),
                     None => {
@@ -213,27 +210,15 @@ fn subject_of(document: &Document) -> String {
     }
 }
 
-/// Kinds that only the runtime knows are not unknown.
-fn judge_unknown(document: &Document, finding: Finding) -> Option<Finding> {
-    let (api_version, kind) = document.type_meta().unwrap_or_default();
-    match kinds::by_object(api_version, kind).map(|kind| kind.effect) {
-        Some(Effect::Obeyed) => None,
-        Some(Effect::Inert) => inert(document),
-        None => Some(finding),
-    }
-}
-
 /// A kind that is stored and has no effect on one machine.
-fn inert(document: &Document) -> Option<Finding> {
+fn inert(document: &Document, key: &Key) -> Option<Finding> {
     let (api_version, kind) = document.type_meta()?;
     let known = kinds::by_object(api_version, kind)?;
-    let judged_elsewhere = wire_kube::kinds::find(api_version, kind)
-        .is_some_and(|info| info.support == wire_kube::kinds::Support::NotYet);
-    (known.effect == Effect::Inert && !judged_elsewhere).then(|| Finding {
+    (known.support == Support::Inert).then(|| Finding {
         severity: Severity::Info,
         code: ingest::code::UNSUPPORTED_KIND.into(),
         place: document.place("kind"),
-        subject: subject_of(document),
+        subject: key.to_string(),
         path: "kind".into(),
         message: format!("{kind} has no effect on one machine"),
         by_itself: true,

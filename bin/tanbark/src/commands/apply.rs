@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use http::Method;
+use machine::store::kinds::Support;
 use serde_json::Value;
-use wire_kube::kinds::Support;
 
 use crate::api::{Api, Payload, is_status};
 use crate::kind::Kind;
@@ -103,14 +103,10 @@ fn report(args: &Args, kind: &Kind, object: &Value, done: Done) -> Result<()> {
 
 /// What the mesh consists of now, so that a route to a service that runs already is no mistake.
 async fn live(api: &Api) -> Result<Vec<Arc<Value>>> {
-    let meant = |kind: &&&machine::store::kinds::Kind| {
-        wire_kube::kinds::find(&kind.api_version(kind.preferred()), kind.kind)
-            .is_some_and(|info| info.support == Support::Supported)
-    };
     let kinds: Vec<Kind> = machine::store::kinds::ALL
         .iter()
-        .filter(meant)
-        .map(|kind| Kind::from(*kind))
+        .filter(|kind| kind.support == Support::Supported)
+        .map(Kind::from)
         .collect();
     let lists =
         futures_util::future::try_join_all(kinds.iter().map(|kind| api.list(kind, None, None)))

@@ -102,7 +102,7 @@ async fn complaints(api: &Api, summary: &Value) -> Result<Vec<Complaint>> {
         .iter()
         .filter(|kind| kind.group.ends_with("istio.io"))
     {
-        let kind = Kind::from(*kind);
+        let kind = Kind::from(kind);
         for each in api.list(&kind, None, None).await? {
             let subject = format!(
                 "{} {}/{}",

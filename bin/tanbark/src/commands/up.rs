@@ -52,6 +52,9 @@ pub struct Args {
     /// The mesh's trust domain
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     trust_domain: String,
+    /// Pods reach nothing outside of the mesh by TCP (names are still looked up)
+    #[arg(long)]
+    no_egress: bool,
     /// Run in the background; `tanbark down` stops it
     #[arg(short, long)]
     detach: bool,

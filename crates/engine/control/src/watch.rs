@@ -44,7 +44,7 @@ pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change>
     let (sender, receiver) = mpsc::channel(QUEUE);
     let kinds: Vec<&'static KindInfo> = KINDS
         .iter()
-        .filter(|info| info.support != Support::RuntimeOnly)
+        .filter(|info| matches!(info.support, Support::Supported | Support::NotYet))
         .collect();
     let (listed, mut remaining) = mpsc::channel(kinds.len().max(1));
     let count = kinds.len();

@@ -121,7 +121,9 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
         Route::Resources(group, version) => {
             ok(discovery::resources(&group, &version).ok_or_else(nothing)?)
         }
-        Route::KeySet => ok(context.signer.key_set()),
+        Route::KeySet => {
+            ok(serde_json::from_str(&context.tokens.signer.jwks()).unwrap_or_default())
+        }
         Route::Summary => ok(summary::summary(&context)),
         Route::TokenReview if request.method() == Method::POST => {
             review::token_review(&context, &read_body(request).await?)

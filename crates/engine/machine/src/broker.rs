@@ -4,14 +4,15 @@
 //! process can ask for a TCP listener on 127.0.0.1, for a TCP connection, and for a connected UDP socket; nothing else of the
 //! machine's network is reachable. It also tells the outer one that it is up or why it is not; the outer one tells it to stop.
 //!
+//! No request keeps the outer process waiting: a connection is passed while it is still being made, and whoever asked waits for it.
+//!
 //! The end of the pair is the end of the other process.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{
@@ -20,16 +21,15 @@ use nix::sys::socket::{
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
+use crate::egress;
 use crate::error::{Context, Error, Result};
 
 /// Largest packet; a message is far shorter.
 const MAX_PACKET_BYTES: usize = 16_384;
-/// Connections that the outer process opens at the same time; more are refused.
-const MAX_PENDING_CONNECTIONS: usize = 256;
-/// How long the outer process tries to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A socket of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +40,15 @@ pub enum HostSocket {
         /// The port.
         port: u16,
     },
-    /// A TCP connection.
+    /// A TCP connection, on its way.
     Connect {
         /// The peer.
         address: SocketAddr,
+    },
+    /// The same on behalf of a pod: only to where pods may go ([`egress::is_outside`]).
+    Egress {
+        /// The peer.
+        address: SocketAddrV4,
     },
     /// A UDP socket connected to a peer.
     Datagram {
@@ -124,7 +129,6 @@ impl Host {
 }
 
 fn serve_requests(socket: &Arc<OwnedFd>, tell: &watch::Sender<Progress>) {
-    let pending = Arc::new(AtomicUsize::new(0));
     while let Ok(Some((message, _))) = receive::<ToHost>(socket) {
         match message {
             ToHost::Started => {
@@ -132,12 +136,6 @@ fn serve_requests(socket: &Arc<OwnedFd>, tell: &watch::Sender<Progress>) {
             }
             ToHost::Failed { message } => {
                 let _ = tell.send(Progress::Failed(message));
-            }
-            ToHost::Open {
-                id,
-                socket: HostSocket::Connect { address },
-            } => {
-                connect_aside(socket.clone(), pending.clone(), id, address);
             }
             ToHost::Open { id, socket: wanted } => answer(socket, id, open(wanted)),
         }
@@ -151,38 +149,16 @@ fn serve_requests(socket: &Arc<OwnedFd>, tell: &watch::Sender<Progress>) {
     });
 }
 
-/// Connecting may take seconds, so it gets a thread; their number is bounded.
-fn connect_aside(socket: Arc<OwnedFd>, pending: Arc<AtomicUsize>, id: u64, address: SocketAddr) {
-    if pending.fetch_add(1, Ordering::SeqCst) >= MAX_PENDING_CONNECTIONS {
-        pending.fetch_sub(1, Ordering::SeqCst);
-        return answer(&socket, id, Err(io::Error::from_raw_os_error(libc::EAGAIN)));
-    }
-    let counter = pending.clone();
-    let reply = socket.clone();
-    let started = std::thread::Builder::new()
-        .name("broker-connect".into())
-        .spawn(move || {
-            answer(
-                &reply,
-                id,
-                TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(OwnedFd::from),
-            );
-            counter.fetch_sub(1, Ordering::SeqCst);
-        });
-    if let Err(error) = started {
-        pending.fetch_sub(1, Ordering::SeqCst);
-        answer(&socket, id, Err(error));
-    }
-}
-
 fn open(wanted: HostSocket) -> io::Result<OwnedFd> {
     match wanted {
         HostSocket::Listen { port } => {
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(OwnedFd::from)
         }
-        HostSocket::Connect { address } => {
-            TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(OwnedFd::from)
+        HostSocket::Connect { address } => begin_to_connect(address),
+        HostSocket::Egress { address } if egress::is_outside(*address.ip()) => {
+            begin_to_connect(address.into())
         }
+        HostSocket::Egress { .. } => Err(io::Error::from_raw_os_error(libc::ENETUNREACH)),
         HostSocket::Datagram { address } => {
             let any: SocketAddr = match address {
                 SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -192,6 +168,17 @@ fn open(wanted: HostSocket) -> io::Result<OwnedFd> {
             socket.connect(address)?;
             Ok(socket.into())
         }
+    }
+}
+
+/// A socket whose connection is being made; an error is one that is known at once, such as an unreachable network.
+fn begin_to_connect(address: SocketAddr) -> io::Result<OwnedFd> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
     }
 }
 
@@ -283,6 +270,26 @@ impl Broker {
         receiver
             .await
             .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EPIPE)))
+    }
+
+    /// Opens a TCP connection in the machine's own network ([`HostSocket::Connect`] or [`HostSocket::Egress`]) and waits for it.
+    ///
+    /// # Errors
+    /// The kernel's answer there, such as `ConnectionRefused`; `TimedOut` when there is none within `patience`.
+    pub async fn connect(&self, socket: HostSocket, patience: Duration) -> io::Result<TcpStream> {
+        let connect = async {
+            let stream = std::net::TcpStream::from(self.open(socket).await?);
+            stream.set_nonblocking(true)?;
+            let stream = TcpStream::from_std(stream)?;
+            stream.writable().await?;
+            match stream.take_error()? {
+                Some(error) => Err(error),
+                None => Ok(stream),
+            }
+        };
+        timeout(patience, connect)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn read_answers(&self) {
@@ -390,17 +397,28 @@ mod tests {
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
 
         let address = listener.local_addr().expect("its address");
+        let patience = Duration::from_secs(5);
         let connection = broker
-            .open(HostSocket::Connect { address })
+            .connect(HostSocket::Connect { address }, patience)
             .await
             .expect("a connection");
         let (_, peer) = listener.accept().expect("the other end");
-        assert_eq!(
-            TcpStream::from(connection)
-                .local_addr()
-                .expect("its address"),
-            peer
-        );
+        assert_eq!(connection.local_addr().expect("its address"), peer);
+        let SocketAddr::V4(address) = address else {
+            panic!("{address} is not IPv4");
+        };
+        let refused = broker
+            .connect(HostSocket::Egress { address }, patience)
+            .await
+            .expect_err("the machine's loopback is no way out for pods");
+        assert_eq!(refused.kind(), io::ErrorKind::NetworkUnreachable);
+        drop(listener);
+        let address = address.into();
+        let refused = broker
+            .connect(HostSocket::Connect { address }, patience)
+            .await
+            .expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 
         broker.tell_started();
         let mut progress = host.progress();

@@ -222,13 +222,8 @@ impl Dns {
     }
 
     async fn ask_tcp(&self, question: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> {
-        let stream = std::net::TcpStream::from(
-            self.broker
-                .open(HostSocket::Connect { address: resolver })
-                .await?,
-        );
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream)?;
+        let wanted = HostSocket::Connect { address: resolver };
+        let mut stream = self.broker.connect(wanted, FORWARD_TIMEOUT).await?;
         stream
             .write_u16(u16::try_from(question.len()).map_err(io::Error::other)?)
             .await?;

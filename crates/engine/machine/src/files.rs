@@ -22,11 +22,16 @@ pub struct Found {
     pub problems: Vec<String>,
     /// Folders whose contents are not known.
     pub unread: Vec<PathBuf>,
+    /// Files and folders that are links or were reached through one: a watch on the path itself does not see their changes.
+    pub linked: Vec<PathBuf>,
 }
 
 /// Looks for the files of a path; a path that is a file means itself, whatever its name.
 pub fn find(path: &Path) -> Found {
     let mut found = Found::default();
+    if path.ancestors().any(Path::is_symlink) {
+        found.linked.push(path.to_path_buf());
+    }
     match fs::metadata(path) {
         Ok(data) if data.is_dir() => look_into(path, &mut Vec::new(), &mut found),
         Ok(_) => found.files.push(path.to_path_buf()),
@@ -68,12 +73,16 @@ fn look_into(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Found) {
     }
     above.push(real);
     entries.sort();
+    let linked = found.linked.last().is_some_and(|last| last == folder);
     for entry in entries {
         if entry
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with('.'))
         {
             continue;
+        }
+        if (entry.is_dir() || is_manifest(&entry)) && (linked || entry.is_symlink()) {
+            found.linked.push(entry.clone());
         }
         if entry.is_dir() {
             look_into(&entry, above, found);
@@ -155,6 +164,9 @@ mod tests {
         symlink("none", at("c.yaml")).expect("a link");
         let found = find(folder.path());
         assert_eq!(found.files, [at("a/x.yaml"), at("b/x.yaml"), at("c.yaml")]);
+        // What was reached by no link is seen by the watch.
+        let linked = ["a/up", "b", "b/up", "b/x.yaml", "c.yaml"].map(at);
+        assert_eq!(found.linked, linked);
         assert_eq!(found.problems.len(), 2, "{:?}", found.problems);
         assert!(
             found.problems[0].contains("a/up: a link back to"),

@@ -29,8 +29,8 @@ use crate::source::{Source, Validate};
 use crate::state::State;
 use crate::store::kinds::{DEPLOYMENTS, NAMESPACES, NODES, SERVICE_ACCOUNTS, SERVICES};
 use crate::store::{Refusal, Store};
-use crate::token::Signer;
-use crate::{api, controllers, publish, services};
+use crate::token::Tokens;
+use crate::{api, controllers, egress, publish, services};
 
 /// Where the options are read.
 pub const OPTIONS_DESCRIPTOR: RawFd = 3;
@@ -168,7 +168,7 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
         } else {
             Privilege::User
         },
-        signer: Signer::open(&state.token_key())?,
+        tokens: Tokens::open(&state.token_key())?,
         store: store.clone(),
         images: images_receiver,
         pods: Default::default(),
@@ -196,7 +196,14 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(controllers::run(store.clone()));
     tasks.spawn(kubelet::run(context.clone()));
-    tasks.spawn(services::run(context.clone()));
+    let mut way_out = None;
+    if context.options.egress {
+        let listener = egress::open().await?;
+        let address = listener.local_addr();
+        way_out = Some(address.context(|| "open the way out".into())?.port());
+        tasks.spawn(egress::run(listener, broker.clone()));
+    }
+    tasks.spawn(services::run(context.clone(), way_out));
     tasks.spawn(publish::run(context.clone(), broker.clone()));
     tasks.spawn(api::serve(listener, context.clone()));
     tasks.spawn(source.follow(context.clone(), images));

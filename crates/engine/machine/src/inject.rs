@@ -19,6 +19,8 @@ pub const STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
 pub const TEMPLATE_ANNOTATION: &str = "tanbark.io/proxy";
 /// The image that stands for `tanbark-proxy`.
 pub const PROXY_IMAGE: &str = "tanbark/proxy";
+/// The ConfigMap in every namespace that holds the CA's root certificate; the control plane writes it.
+pub const ROOT_CERTIFICATE: &str = "istio-ca-root-cert";
 const ISTIO_VERSION: &str = "1.31.0";
 const NEVER: [&str; 4] = [
     "kube-system",
@@ -443,7 +445,7 @@ fn add_volumes(spec: &mut Map<String, Value>) {
         json!({"name": "istio-token", "projected": {"sources": [
             {"serviceAccountToken": {"audience": "istio-ca", "expirationSeconds": 43_200, "path": "istio-token"}},
         ]}}),
-        json!({"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}}),
+        json!({"name": "istiod-ca-cert", "configMap": {"name": ROOT_CERTIFICATE}}),
     ];
     let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
     if let Value::Array(volumes) = volumes {

@@ -21,7 +21,7 @@ use crate::processes::Processes;
 use crate::state::State;
 use crate::store::kinds::{CONFIG_MAPS, EVENTS, PODS, SECRETS};
 use crate::store::{Deletion, Store};
-use crate::token::Signer;
+use crate::token::Tokens;
 
 /// The name of the one node.
 pub const NODE_NAME: &str = "tanbark";
@@ -45,8 +45,8 @@ pub struct Context {
     pub processes: Arc<Processes>,
     /// Bridge and namespaces.
     pub network: Network,
-    /// Signs service-account tokens.
-    pub signer: Signer,
+    /// Signs and checks service-account tokens.
+    pub tokens: Tokens,
     /// The image map as it is now.
     pub images: watch::Receiver<Arc<ImageMap>>,
     /// Pods with a worker, by uid.

@@ -4,8 +4,8 @@
 //! ([`broker`]) and holds the state folder's lock. The inner one ([`init`]) is process 1 of new user, PID, network, mount and
 //! UTS namespaces and does everything: it holds the objects ([`store`]) and serves them as Kubernetes' API ([`api`]), reads them
 //! from files ([`source`]), makes objects of objects ([`controllers`]), and runs pods ([`kubelet`], [`pod`]) as containers
-//! ([`container`]) with a network each ([`network`], [`rules`]), DNS ([`dns`]), Services ([`services`]) and published ports
-//! ([`publish`]). When the outer process ends, in whatever way, the kernel ends the inner one and nothing is left.
+//! ([`container`]) with a network each ([`network`], [`rules`]), DNS ([`dns`]), Services ([`services`]), published ports
+//! ([`publish`]) and a way out ([`egress`]). When the outer process ends, in whatever way, the kernel ends the inner one and nothing is left.
 //!
 //! The program that links this crate must reach [`init::main`] and [`container::exec_main`] by hidden subcommands
 //! (`machine-init`, `container-exec`) before it starts threads.
@@ -16,6 +16,7 @@ pub mod client;
 pub mod container;
 pub mod controllers;
 pub mod dns;
+pub mod egress;
 pub mod error;
 pub mod files;
 pub mod images;

@@ -7,6 +7,8 @@ use std::ffi::CString;
 use std::io;
 
 use crate::error::Error;
+use crate::pod::run::NOBODY;
+use crate::rules::capture::PROXY_ID;
 
 /// Who the runtime is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,18 +22,36 @@ pub enum Privilege {
 /// The bit of CAP_SYS_ADMIN and of CAP_NET_ADMIN in `CapEff`.
 const NEEDED_CAPABILITIES: u64 = (1 << 21) | (1 << 12);
 
-/// What this process may do, from its user id and the `CapEff` line of `/proc/self/status`.
-pub fn privilege(effective_user: u32, status: &str) -> Privilege {
+/// Users that containers run as where users are told apart.
+const NEEDED_USERS: [u32; 2] = [PROXY_ID, NOBODY];
+
+/// What this process may do, from its user id, the `CapEff` line of `/proc/self/status` and the text of `/proc/self/uid_map`:
+/// the root of somebody else's user namespace that knows no other user is nobody special.
+pub fn privilege(effective_user: u32, status: &str, map: &str) -> Privilege {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    if effective_user == 0 && effective & NEEDED_CAPABILITIES == NEEDED_CAPABILITIES {
+    let capable = effective_user == 0 && effective & NEEDED_CAPABILITIES == NEEDED_CAPABILITIES;
+    if capable && NEEDED_USERS.iter().all(|user| is_mapped(*user, map)) {
         Privilege::Root
     } else {
         Privilege::User
     }
+}
+
+/// Lines of an identity map are `first inside, first outside, count`.
+fn is_mapped(user: u32, map: &str) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) => {
+                (first..first.saturating_add(count)).contains(&user.into())
+            }
+            _ => false,
+        }
+    })
 }
 
 /// The flags of `clone` for the inner process.
@@ -130,16 +150,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_needs_both_capabilities() {
+    fn root_needs_both_capabilities_and_the_users_of_containers() {
+        let all = "         0          0 4294967295\n";
+        let capable = "Name:\tx\nCapEff:\t000001ffffffffff\n";
+        assert_eq!(privilege(0, capable, all), Privilege::Root);
         assert_eq!(
-            privilege(0, "Name:\tx\nCapEff:\t000001ffffffffff\n"),
-            Privilege::Root
-        );
-        assert_eq!(privilege(0, "CapEff:\t00000000a80425fb\n"), Privilege::User);
-        assert_eq!(
-            privilege(1000, "CapEff:\t000001ffffffffff\n"),
+            privilege(0, "CapEff:\t00000000a80425fb\n", all),
             Privilege::User
         );
+        assert_eq!(privilege(1000, capable, all), Privilege::User);
+        assert_eq!(privilege(0, capable, "0 1000 1\n"), Privilege::User);
+        let container = "0 1000 1\n1 100000 65536\n";
+        assert_eq!(privilege(0, capable, container), Privilege::Root);
     }
 
     #[test]

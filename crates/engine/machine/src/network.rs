@@ -24,7 +24,8 @@ use crate::rules::services::SERVICE_RANGE;
 pub const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// The cluster's DNS server.
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-const BRIDGE: &str = "tanbark0";
+/// The bridge's name.
+pub const BRIDGE: &str = "tanbark0";
 const POD_PREFIX: [u8; 2] = [10, 244];
 /// Pods at the same time; the rest of 10.244.0.0/16 gives released addresses time to be forgotten.
 const MAX_PODS: usize = 16_384;
@@ -92,6 +93,8 @@ impl Network {
             ("conf/default/send_redirects", "0"),
             (&format!("conf/{BRIDGE}/send_redirects"), "0"),
             ("conf/all/rp_filter", "0"),
+            // A Service without endpoints and an unreachable network are told each time, not once a second.
+            ("icmp_ratelimit", "0"),
         ] {
             write_setting(setting, value)?;
         }
@@ -106,7 +109,7 @@ impl Network {
             firewall,
             addresses: Mutex::default(),
         };
-        network.publish_services(&crate::rules::services::rules(&[], firewall))?;
+        network.publish_services(&crate::rules::services::rules(&[], None, firewall))?;
         Ok(network)
     }
 

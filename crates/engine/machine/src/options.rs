@@ -51,6 +51,8 @@ pub struct Options {
     pub resolvers: Vec<SocketAddr>,
     /// The mesh's trust domain.
     pub trust_domain: String,
+    /// Whether pods may open TCP connections to the world outside of the mesh.
+    pub egress: bool,
 }
 
 impl Options {
@@ -72,6 +74,7 @@ impl Options {
             environment: Vec::new(),
             resolvers: Vec::new(),
             trust_domain: "cluster.local".into(),
+            egress: true,
         }
     }
 }

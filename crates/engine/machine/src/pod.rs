@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::container::Command;
 use crate::error::{Context as _, Error, Result};
-use crate::inject::{STATUS_ANNOTATION, TEMPLATE_ANNOTATION};
+use crate::inject::{ROOT_CERTIFICATE, STATUS_ANNOTATION, TEMPLATE_ANNOTATION};
 use crate::kubelet::Context;
 use crate::namespaces::Privilege;
 use crate::network::PodNetwork;
@@ -262,7 +262,7 @@ pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> 
         address: network.address,
         folder: &pod.folder,
         store: &context.store,
-        signer: &context.signer,
+        signer: &context.tokens.signer,
         owner,
         private: context.state.root(),
     }
@@ -274,6 +274,16 @@ pub fn write_volumes(context: &Context, pod: &Pod, network: &PodNetwork) -> Resu
     volumes(context, pod, network).write()
 }
 
+/// How long a source of a volume may be missing before that is a warning: it may come a moment after its pod, and the root
+/// certificate comes when the control plane is up, which is no pod's fault.
+fn mount_patience(missing: &str) -> Duration {
+    if missing.contains(ROOT_CERTIFICATE) {
+        Duration::from_secs(30)
+    } else {
+        Duration::from_secs(1)
+    }
+}
+
 async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
     let Some(network) = pod.network.lock().clone() else {
         return Ok(());
@@ -281,24 +291,30 @@ async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> 
     volumes(context, pod, &network).write_network_files()?;
     let mut version = context.store.version();
     let mut stop = pod.stop.subscribe();
-    let mut told = String::new();
+    let begun = Instant::now();
+    let (mut shown, mut told) = (String::new(), String::new());
     loop {
         version.mark_unchanged();
-        match write_volumes(context, pod, &network) {
+        let missing = match write_volumes(context, pod, &network) {
             Ok(()) => return Ok(()),
             Err(Problem::Failed(error)) => return Err(error),
-            Err(Problem::Waiting(missing)) => {
-                if told != missing.0 {
-                    context.event(&pod.object, "Warning", "FailedMount", &missing.0);
-                    pod.wait_reason(context, "ContainerCreating", &missing.0);
-                    told = missing.0;
-                    // What was just written is no news.
-                    version.mark_unchanged();
-                }
-            }
+            Err(Problem::Waiting(missing)) => missing.0,
+        };
+        if shown != missing {
+            pod.wait_reason(context, "ContainerCreating", &missing);
+            shown.clone_from(&missing);
+            // What was just written is no news.
+            version.mark_unchanged();
+        }
+        let due = begun + mount_patience(&missing);
+        if told != missing && Instant::now() >= due {
+            context.event(&pod.object, "Warning", "FailedMount", &missing);
+            told.clone_from(&missing);
+            version.mark_unchanged();
         }
         tokio::select! {
             _ = version.changed() => {}
+            () = tokio::time::sleep_until(due), if told != missing => {}
             _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
         }
     }
@@ -374,9 +390,12 @@ async fn begin(context: &Arc<Context>, pod: &Arc<Pod>, running: &mut Running) ->
                 } else {
                     "OnFailure"
                 };
-                if job(policy).run(running.end_applications.subscribe()).await
-                    != Finished::Succeeded
-                {
+                // A task, so that it is ended with the others when the pod is told to end meanwhile.
+                running
+                    .applications
+                    .spawn(job(policy).run(running.end_applications.subscribe()));
+                let finished = running.applications.join_next().await;
+                if !matches!(finished, Some(Ok(Finished::Succeeded))) {
                     return false;
                 }
             }
@@ -439,14 +458,17 @@ async fn prepare_to_end(context: &Arc<Context>, pod: &Arc<Pod>, grace: Duration)
     let served = grace.min(PROPAGATION);
     let drain = async {
         if object::annotations(&pod.object).contains_key(STATUS_ANNOTATION) {
-            let path = "/drain_listeners?inboundonly&graceful&skip_exit";
-            let local = std::net::Ipv4Addr::LOCALHOST;
-            if let Err(error) = timeout(
-                Duration::from_secs(1),
-                probe::http(&network, "POST", local, 15_000, path, &[]),
-            )
-            .await
-            .unwrap_or(Ok(0))
+            let request = probe::Request {
+                method: "POST",
+                tls: false,
+                target: std::net::Ipv4Addr::LOCALHOST,
+                port: 15_000,
+                path: "/drain_listeners?inboundonly&graceful&skip_exit",
+                headers: &[],
+            };
+            if let Err(error) = timeout(Duration::from_secs(1), probe::http(&network, &request))
+                .await
+                .unwrap_or(Ok(0))
             {
                 tracing::debug!(%error, "the sidecar did not take the request to drain");
             }

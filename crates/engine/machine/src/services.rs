@@ -12,18 +12,18 @@ use crate::rules::services::{Affinity, Protocol, Vip, rules};
 use crate::store::Store;
 use crate::store::kinds::{ENDPOINT_SLICES, SERVICES};
 
-/// Writes the table whenever it changes.
-pub async fn run(context: Arc<Context>) {
+/// Writes the table whenever it changes. `way_out` is the port of the listener for connections to the world.
+pub async fn run(context: Arc<Context>, way_out: Option<u16>) {
     let mut version = context.store.version();
-    let mut last = Vec::new();
+    let mut last = None;
     loop {
         version.mark_unchanged();
         let vips = vips_of(&context.store);
-        if vips != last {
-            let text = rules(&vips, context.network.firewall());
+        if last.as_ref() != Some(&vips) {
+            let text = rules(&vips, way_out, context.network.firewall());
             let worker = context.clone();
             match blocking(move || worker.network.publish_services(&text)).await {
-                Ok(()) => last = vips,
+                Ok(()) => last = Some(vips),
                 Err(error) => tracing::error!(%error, "the table of Services is not written"),
             }
         }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use notify::{RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use wire_kube::manifest::{Document, load};
 
 use crate::files;
@@ -22,7 +23,7 @@ use crate::images::ImageMap;
 use crate::kubelet::Context;
 use crate::namespaces::Privilege;
 use crate::object;
-use crate::store::kinds::{self, Effect, Kind};
+use crate::store::kinds::{self, Kind, Support};
 use crate::store::{Deletion, Part, Refusal, Store};
 
 /// What else is wrong with the documents of all files: one line for each problem.
@@ -32,8 +33,10 @@ pub type Validate = Arc<dyn Fn(&[Document]) -> Vec<String> + Send + Sync>;
 const QUIET: Duration = Duration::from_millis(40);
 /// But no change waits longer than this.
 const MAX_WAIT: Duration = Duration::from_millis(400);
-/// How often files are looked at where the kernel cannot watch them, and as a safety net.
+/// How often all files are looked at, as a safety net and where the kernel cannot watch them.
 const POLL: Duration = Duration::from_secs(5);
+/// How often links and what lies behind them are looked at: the kernel watches no file by its link.
+const LINK_POLL: Duration = Duration::from_millis(250);
 
 type Key = (&'static str, &'static str, String, String);
 
@@ -45,7 +48,19 @@ pub struct Source {
     files: BTreeMap<PathBuf, File>,
     applied: HashMap<Key, (&'static Kind, Value)>,
     images_text: Option<String>,
+    /// What a watch does not see, as it was when it was last read.
+    unwatched: Unwatched,
 }
+
+/// Whether a folder is still the same one, and how the contents of what was reached by a link are.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Unwatched {
+    folders: Vec<Option<(u64, u64)>>,
+    linked: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// Device, inode, time of the last change and size.
+type Stamp = (u64, u64, i64, i64, u64);
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,6 +68,30 @@ impl std::fmt::Debug for Source {
             .debug_struct("Source")
             .field("paths", &self.paths)
             .finish_non_exhaustive()
+    }
+}
+
+impl Unwatched {
+    fn look(paths: &[PathBuf], linked: Vec<PathBuf>) -> Self {
+        let number = |path: &PathBuf| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+        let stamp = |path: &PathBuf| {
+            let data = fs::metadata(path).ok()?;
+            let (seconds, nanoseconds) = (data.mtime(), data.mtime_nsec());
+            Some((data.dev(), data.ino(), seconds, nanoseconds, data.len()))
+        };
+        Self {
+            folders: paths.iter().map(number).collect(),
+            linked: linked
+                .into_iter()
+                .map(|path| (path.clone(), stamp(&path)))
+                .collect(),
+        }
+    }
+
+    /// The same things as they are now.
+    fn again(&self, paths: &[PathBuf]) -> Self {
+        let linked = self.linked.iter().map(|(path, _)| path.clone());
+        Self::look(paths, linked.collect())
     }
 }
 
@@ -76,30 +115,33 @@ impl Source {
             files: BTreeMap::new(),
             applied: HashMap::new(),
             images_text: None,
+            unwatched: Unwatched::default(),
         }
     }
 
     /// Follows the files until the task is dropped. The first synchronisation should have been made before.
     pub async fn follow(mut self, context: Arc<Context>, images: watch::Sender<Arc<ImageMap>>) {
         let (sender, mut news) = mpsc::channel(1);
-        let watcher = self.watcher(sender);
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
-        }
+        let mut watcher = self.begin_to_watch(&sender);
         // What changed before the watch began is seen by a first look without waiting.
-        let mut first = true;
+        let mut last = None;
         loop {
-            if !std::mem::take(&mut first)
-                && let Ok(Some(())) = timeout(POLL, news.recv()).await
-            {
-                let settle =
-                    async { while let Ok(Some(())) = timeout(QUIET, news.recv()).await {} };
-                let _ = timeout(MAX_WAIT, settle).await;
+            if last.is_some_and(|last: Instant| last.elapsed() < POLL) {
+                match timeout(LINK_POLL, news.recv()).await {
+                    Ok(_) => {
+                        let settle =
+                            async { while let Ok(Some(())) = timeout(QUIET, news.recv()).await {} };
+                        let _ = timeout(MAX_WAIT, settle).await;
+                    }
+                    Err(_) if self.unwatched.again(&self.paths) == self.unwatched => continue,
+                    Err(_) => {}
+                }
             }
+            let folders = self.unwatched.folders.clone();
             let worker = context.clone();
-            let sender = images.clone();
+            let sent = images.clone();
             let result = tokio::task::spawn_blocking(move || {
-                self.synchronise_images(&worker, &sender);
+                self.synchronise_images(&worker, &sent);
                 self.synchronise(&worker);
                 self
             });
@@ -110,7 +152,20 @@ impl Source {
                     return;
                 }
             }
+            if folders != self.unwatched.folders {
+                drop(watcher);
+                watcher = self.begin_to_watch(&sender);
+            }
+            last = Some(Instant::now());
         }
+    }
+
+    fn begin_to_watch(&self, news: &mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+        let watcher = self.watcher(news.clone());
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
+        }
+        watcher.ok()
     }
 
     fn watcher(&self, news: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
@@ -239,13 +294,23 @@ impl Source {
         let mut problems = Vec::new();
         let mut listed = BTreeSet::new();
         let mut unread = Vec::new();
+        let mut linked = Vec::new();
         for path in &self.paths {
             let found = files::find(path);
             problems.extend(found.problems);
             listed.extend(found.files);
             unread.extend(found.unread);
+            linked.extend(found.linked);
         }
-        listed.retain(|path| self.images_file.as_ref() != Some(path));
+        // Before they are read, so that a change in between is seen the next time.
+        linked.extend(self.images_file.clone());
+        self.unwatched = Unwatched::look(&self.paths, linked);
+        if let Some(images) = &self.images_file {
+            let real = |path: &Path| path.canonicalize().ok();
+            listed.retain(|path| {
+                path.file_name() != images.file_name() || real(path) != real(images)
+            });
+        }
         self.files.retain(|path, _| {
             listed.contains(path) || unread.iter().any(|folder| path.starts_with(folder))
         });
@@ -299,7 +364,7 @@ fn wanted<'a>(
                     ));
                     continue;
                 }
-                if kind.effect == Effect::Inert {
+                if kind.support == Support::Inert {
                     problems.push(format!(
                         "{}: {} {} has no effect on one machine",
                         document.source,

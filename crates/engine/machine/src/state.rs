@@ -1,6 +1,6 @@
 //! The state folder: what it holds, who may open it, and the lock that says whether a runtime lives.
 //!
-//! `api.sock` is the local API, `logs/` the containers' output, `token-key.der` the key of service-account tokens,
+//! `api.sock` is the local API, `logs/` the containers' output, `token-key.pem` the key of service-account tokens,
 //! `control/` belongs to the control plane (its CA). `run/` is a mount point: a memory file system inside the runtime's
 //! namespaces, empty on the machine itself. The folder and all in it are for the owner only.
 //!
@@ -93,7 +93,7 @@ impl State {
     }
     /// The key that signs service-account tokens.
     pub fn token_key(&self) -> PathBuf {
-        self.root.join("token-key.der")
+        self.root.join("token-key.pem")
     }
 
     /// Takes the lock and writes this process's id into it.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::object;
 use kinds::{Kind, Scope};
+use wire_kube::kinds::Kind as Id;
 
 /// Objects of all kinds together.
 const MAX_OBJECTS: usize = 50_000;
@@ -163,21 +164,11 @@ pub struct Store {
 
 #[derive(Debug, Default)]
 struct Inner {
-    objects: HashMap<&'static str, Names>,
+    objects: HashMap<Id, Names>,
     count: usize,
     version: u64,
     history: VecDeque<Change>,
     addresses: admission::Addresses,
-}
-
-/// Group and plural make the key of a kind, without allocation.
-fn table(kind: &'static Kind) -> &'static str {
-    // Istio's and the Gateway API's `gateways` are the only plural in two groups.
-    if std::ptr::eq(kind, &raw const kinds::GATEWAYS) {
-        "gateways.gateway.networking.k8s.io"
-    } else {
-        kind.plural
-    }
 }
 
 fn not_found(kind: &Kind, name: &str) -> Refusal {
@@ -220,7 +211,7 @@ impl Store {
         let inner = self.inner.lock();
         inner
             .objects
-            .get(table(kind))?
+            .get(&kind.id)?
             .get(&(namespace.to_string(), name.to_string()))
             .cloned()
     }
@@ -239,7 +230,7 @@ impl Store {
     /// All objects of a kind, in one namespace or in all, and the version at which that was so.
     pub fn list(&self, kind: &'static Kind, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let inner = self.inner.lock();
-        let all = inner.objects.get(table(kind)).into_iter().flatten();
+        let all = inner.objects.get(&kind.id).into_iter().flatten();
         let wanted = all.filter(|((of, _), _)| namespace.is_none_or(|namespace| of == namespace));
         (
             wanted.map(|(_, object)| object.clone()).collect(),
@@ -296,7 +287,7 @@ impl Store {
         let home = inner.check_namespace(kind, &namespace)?;
         if inner
             .objects
-            .get(table(kind))
+            .get(&kind.id)
             .is_some_and(|names| names.contains_key(&(namespace.clone(), name.clone())))
         {
             return Err(Refusal::AlreadyExists {
@@ -304,7 +295,7 @@ impl Store {
                 name,
             });
         }
-        object["apiVersion"] = kind.api_version(kind.preferred()).into();
+        object["apiVersion"] = kind.api_version().into();
         object["kind"] = kind.kind.into();
         let metadata = object::entry(&mut object, "metadata");
         metadata.retain(|key, _| {
@@ -366,13 +357,13 @@ impl Store {
         let key = (namespace.to_string(), name.to_string());
         let present = inner
             .objects
-            .get(table(kind))
+            .get(&kind.id)
             .and_then(|names| names.get(&key))
             .cloned();
         let present = present.ok_or_else(|| not_found(kind, name))?;
         let mut object = next(&present)?;
         keep_what_the_server_owns(&present, &mut object, part);
-        object["apiVersion"] = kind.api_version(kind.preferred()).into();
+        object["apiVersion"] = kind.api_version().into();
         object["kind"] = kind.kind.into();
         if part == Part::Main {
             admission::admit(kind, &mut object, Some(&present), &mut inner.addresses)?;
@@ -430,7 +421,7 @@ impl Store {
         let key = (namespace.to_string(), name.to_string());
         let present = inner
             .objects
-            .get(table(kind))
+            .get(&kind.id)
             .and_then(|names| names.get(&key))
             .cloned();
         let present = present.ok_or_else(|| not_found(kind, name))?;
@@ -444,7 +435,7 @@ impl Store {
                 name: name.into(),
             });
         }
-        let pod = std::ptr::eq(kind, &raw const kinds::PODS);
+        let pod = kind.id == kinds::PODS.id;
         let grace = how
             .grace_seconds
             .or_else(|| object::number(&present, "/spec/terminationGracePeriodSeconds"))
@@ -457,7 +448,7 @@ impl Store {
         }
         let marked = (pod && object::text(&present, "/status/phase") != "" && grace > 0)
             || !finalizers(&present).is_empty()
-            || std::ptr::eq(kind, &raw const kinds::NAMESPACES);
+            || kind.id == kinds::NAMESPACES.id;
         let result = if marked {
             let earlier = object::number(&present, "/metadata/deletionGracePeriodSeconds");
             if object::deleting(&present)
@@ -488,7 +479,7 @@ impl Store {
         let key = (namespace.to_string(), name.to_string());
         let same = inner
             .objects
-            .get(table(kind))
+            .get(&kind.id)
             .and_then(|names| names.get(&key))
             .is_some_and(|object| object::uid(object) == uid);
         if same {
@@ -514,7 +505,7 @@ impl Inner {
         );
         let object = Arc::new(object);
         self.objects
-            .entry(table(kind))
+            .entry(kind.id)
             .or_default()
             .insert(key, object.clone());
         self.remember(Change {
@@ -528,7 +519,7 @@ impl Inner {
     }
 
     fn remove(&mut self, kind: &'static Kind, key: &(String, String)) -> Option<Arc<Value>> {
-        let previous = self.objects.get_mut(table(kind))?.remove(key)?;
+        let previous = self.objects.get_mut(&kind.id)?.remove(key)?;
         self.count = self.count.saturating_sub(1);
         self.version += 1;
         let mut object = (*previous).clone();
@@ -565,7 +556,7 @@ impl Inner {
         let key = (String::new(), namespace.to_string());
         match self
             .objects
-            .get("namespaces")
+            .get(&Id::Namespace)
             .and_then(|names| names.get(&key))
         {
             None => Err(not_found(&kinds::NAMESPACES, namespace)),
@@ -581,10 +572,10 @@ impl Inner {
             .iter()
             .flat_map(|kind| {
                 self.objects
-                    .get(table(kind))
+                    .get(&kind.id)
                     .into_iter()
                     .flatten()
-                    .map(|(_, object)| (*kind, object.clone()))
+                    .map(move |(_, object)| (kind, object.clone()))
             })
             .filter(|(_, object)| {
                 object::list(object, "/metadata/ownerReferences")

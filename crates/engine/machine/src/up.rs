@@ -48,13 +48,19 @@ pub async fn up(mut options: Options) -> Result<Handle> {
         .state
         .canonicalize()
         .context(|| format!("find {}", options.state.display()))?;
+    // Links stay, so that one that leads elsewhere later is followed.
     options.sources = options
         .sources
         .iter()
         .map(|path| absolute(path))
         .collect::<Result<_>>()?;
     options.images = options.images.as_deref().map(absolute).transpose()?;
-    options.mesh_config = options.mesh_config.as_deref().map(absolute).transpose()?;
+    // It is mounted into the control plane's container.
+    if let Some(file) = &mut options.mesh_config {
+        *file = file
+            .canonicalize()
+            .context(|| format!("find {}", file.display()))?;
+    }
     let state = State::at(&options.state);
     let lock = state.lock()?;
     state.clean();
@@ -87,8 +93,7 @@ pub async fn up(mut options: Options) -> Result<Handle> {
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf> {
-    path.canonicalize()
-        .context(|| format!("find {}", path.display()))
+    std::path::absolute(path).context(|| format!("find {}", path.display()))
 }
 
 fn start_inner(options: &Options, socket: std::os::fd::OwnedFd) -> Result<i32> {
@@ -97,7 +102,8 @@ fn start_inner(options: &Options, socket: std::os::fd::OwnedFd) -> Result<i32> {
         nix::unistd::geteuid().as_raw(),
         nix::unistd::getegid().as_raw(),
     );
-    let privilege = privilege(user, &status);
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let privilege = privilege(user, &status, &map);
     let handover = Handover {
         options: options.clone(),
         root: privilege == Privilege::Root,

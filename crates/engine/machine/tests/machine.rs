@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("machine-init") => return machine::init::main(machine::init::Hooks::default()),
         Some("container-exec") => return machine::container::exec_main(),
+        Some("beside-a-world") => return beside_a_world(),
         _ => {}
     }
     let words: Vec<&String> = arguments
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         no_yaml_gets_the_rights_of_the_runtime,
         outside_names_and_ports_in_use_have_an_answer,
         captured_traffic_reaches_the_sidecar,
+        connections_to_the_world_go_out_from_the_machine,
         both_firewalls_take_the_rules,
         nothing_is_left_after_a_stop,
     );
@@ -72,6 +74,10 @@ struct Machine {
 
 impl Machine {
     async fn start(name: &str) -> machine::Result<Self> {
+        Self::start_with(name, |_| {}).await
+    }
+
+    async fn start_with(name: &str, change: impl FnOnce(&mut Options)) -> machine::Result<Self> {
         println!("test {name}");
         let folder = tempfile::Builder::new()
             .prefix("tanbark-machine-")
@@ -89,6 +95,7 @@ impl Machine {
         options.images = Some(images);
         options.proxy_program = proxy;
         options.search_path = "/usr/local/bin:/usr/bin:/bin".into();
+        change(&mut options);
         let handle = machine::up(options).await?;
         handle.ready().await?;
         Ok(Self { folder, handle })
@@ -300,7 +307,7 @@ async fn an_application_has_no_rights_and_cannot_see_the_state_folder(machine: &
     let state = machine.handle.state().root().display().to_string();
     assert_eq!(
         machine
-            .run("p", &format!("ls {state}/api.sock {state}/token-key.der"))
+            .run("p", &format!("ls {state}/api.sock {state}/token-key.pem"))
             .await
             .1,
         2
@@ -806,6 +813,102 @@ async fn captured_traffic_reaches_the_sidecar(machine: &Machine) {
     );
 }
 
+/// This program again, in a network namespace of its own with something that stands for the world.
+async fn connections_to_the_world_go_out_from_the_machine(_: &Machine) {
+    let flags = if is_root() { "-n" } else { "-rn" };
+    let output = std::process::Command::new("unshare")
+        .arg(flags)
+        .arg(std::env::current_exe().expect("this program"))
+        .arg("beside-a-world")
+        .output()
+        .expect("unshare");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self")
+        .is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+}
+
+/// 192.0.2.1 is an address of the machine's network: port 7000 returns everything when it has read the end, 7001 resets, nobody
+/// listens at 7002.
+fn beside_a_world() -> ExitCode {
+    use std::io::{Read, Write};
+    let script = "export PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && ip link add world type bridge && \
+        ip addr add 192.0.2.1/24 dev world && ip link set world up";
+    let made = std::process::Command::new("sh")
+        .args(["-c", script])
+        .status();
+    assert!(made.expect("sh").success(), "no world");
+    for port in [7_000, 7_001] {
+        let listener = std::net::TcpListener::bind(("192.0.2.1", port)).expect("a listener");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut text = Vec::new();
+                if port == 7_000 {
+                    stream.read_to_end(&mut text).expect("read to the end");
+                    stream.write_all(&text).expect("written");
+                } else {
+                    // What is not read becomes a reset.
+                    stream.read_exact(&mut [0]).expect("read");
+                }
+            }
+        });
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        for egress in [true, false] {
+            let machine = Machine::start_with("beside a world", |options| options.egress = egress)
+                .await
+                .expect("a machine");
+            ask_the_world(&machine, egress).await;
+            machine.stop().await;
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+/// Sends a mebibyte and the end, prints how many bytes came back, or the error.
+const ASK: &str = "
+import socket, sys
+try:
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 15)
+    s.sendall(b'x' * int(sys.argv[3]))
+    s.shutdown(socket.SHUT_WR)
+    n = 0
+    while part := s.recv(65536): n += len(part)
+    print(n)
+except OSError as error:
+    print(type(error).__name__, error.errno)
+";
+
+async fn ask_the_world(machine: &Machine, egress: bool) {
+    machine.write("client.yaml", &pod("client"));
+    machine.ready("client").await;
+    let unreachable = "OSError 101";
+    let reset = "ConnectionResetError 104";
+    for (address, port, bytes, answer) in [
+        ("192.0.2.1", 7_000, 1 << 20, "1048576"),
+        ("192.0.2.1", 7_000, 0, "0"),
+        // The other side resets, nobody listens, the machine knows no way.
+        ("192.0.2.1", 7_001, 100_000, reset),
+        ("192.0.2.1", 7_002, 1, reset),
+        ("203.0.113.1", 7_000, 1, reset),
+        // Not outside.
+        ("169.254.169.254", 80, 1, unreachable),
+        ("240.0.0.1", 80, 1, unreachable),
+    ] {
+        let wanted = if egress { answer } else { unreachable };
+        let command = format!("timeout 20 python3 -c \"{ASK}\" {address} {port} {bytes}");
+        let begun = Instant::now();
+        let (said, _) = machine.run("client", &command).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{address}:{port}");
+        assert_eq!(said.trim(), wanted, "{address}:{port}, egress: {egress}");
+    }
+}
+
 async fn both_firewalls_take_the_rules(_: &Machine) {
     use machine::rules::Firewall;
     use machine::rules::capture::{Capture, Exemption};
@@ -846,9 +949,7 @@ async fn both_firewalls_take_the_rules(_: &Machine) {
         },
     ];
     // Owner 1337 exists only where users are told apart.
-    let root = fs::metadata("/proc/self")
-        .is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0);
-    let (exemptions, flags): (&[Exemption], &str) = if root {
+    let (exemptions, flags): (&[Exemption], &str) = if is_root() {
         (&[Exemption::OwnerAndMark, Exemption::Mark], "-n")
     } else {
         (&[Exemption::Mark], "-rn")
@@ -862,7 +963,9 @@ async fn both_firewalls_take_the_rules(_: &Machine) {
                 .iter()
                 .map(|exemption| capture.rules(firewall, *exemption))
         });
-        for text in captured.chain([rules(&vips, firewall)]) {
+        for text in
+            captured.chain([None, Some(4_000)].map(|way_out| rules(&vips, way_out, firewall)))
+        {
             let script = format!(
                 "export PATH=$PATH:/usr/sbin:/sbin; command -v {} >/dev/null || exit 0; {program}",
                 program.split(' ').next().expect("a word")
@@ -873,8 +976,10 @@ async fn both_firewalls_take_the_rules(_: &Machine) {
                 .stderr(std::process::Stdio::piped())
                 .spawn()
                 .expect("unshare");
-            std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), text.as_bytes())
-                .expect("written");
+            // A program that is not there reads nothing; what one says about an input cut short is seen below.
+            let mut input = child.stdin.take().expect("a pipe");
+            let _ = std::io::Write::write_all(&mut input, text.as_bytes());
+            drop(input);
             let output = child.wait_with_output().expect("ended");
             assert!(
                 output.status.success(),

@@ -1,4 +1,4 @@
-//! The table of kinds: what Tanbark knows, in which versions, and whether it is supported yet.
+//! The table of kinds: what Tanbark knows, in which versions, and what it does with it. There is no other.
 //!
 //! Watching, the local API, analysis and messages about unsupported objects all read this one list.
 
@@ -25,26 +25,71 @@ pub enum Scope {
     Cluster,
 }
 
-/// What the control plane does with a kind.
+/// What is done with objects of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// Parsed and obeyed.
+    /// The control plane parses and obeys them.
     Supported,
-    /// Known by name, reported as not supported yet, never ignored in silence.
+    /// The control plane knows them by name and reports that they are not supported yet; never ignored in silence.
     NotYet,
-    /// Used by the one-machine runtime, of no meaning to the control plane.
+    /// The one-machine runtime obeys them; of no meaning to the control plane.
     RuntimeOnly,
+    /// Stored so that files with them apply; they have no effect on one machine, which is reported.
+    Inert,
 }
 
 impl KindInfo {
-    /// `apiVersion` with the newest version.
+    /// `apiVersion` with the newest version: `apps/v1`, or `v1` in the core group.
     pub fn api_version(&self) -> String {
-        let version = self.versions.first().copied().unwrap_or("v1");
+        self.in_version(self.preferred())
+    }
+
+    /// `apiVersion` with this version.
+    pub fn in_version(&self, version: &str) -> String {
         if self.group.is_empty() {
             version.to_owned()
         } else {
             format!("{}/{version}", self.group)
         }
+    }
+
+    /// The newest version: the one that is answered when none is asked for.
+    pub fn preferred(&self) -> &'static str {
+        self.versions.first().copied().unwrap_or("v1")
+    }
+
+    /// Whether objects live in namespaces.
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// `pod`, as discovery and messages have it.
+    pub fn singular(&self) -> String {
+        self.kind.to_lowercase()
+    }
+
+    /// `pods` or `deployments.apps`, as messages have it.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// The path in Kubernetes' API of the list or of one object, in the newest version.
+    pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
+        let root = if self.group.is_empty() { "api" } else { "apis" };
+        let namespace = match namespace {
+            Some(namespace) if self.namespaced() => format!("/namespaces/{namespace}"),
+            _ => String::new(),
+        };
+        let name = name.map(|name| format!("/{name}")).unwrap_or_default();
+        format!(
+            "/{root}/{}{namespace}/{}{name}",
+            self.api_version(),
+            self.plural
+        )
     }
 
     /// Is this version served?
@@ -119,14 +164,30 @@ kinds! {
     Secret: "" ["v1"] "secrets" [] Namespaced Supported;
     ConfigMap: "" ["v1"] "configmaps" ["cm"] Namespaced Supported;
     EndpointSlice: "discovery.k8s.io" ["v1"] "endpointslices" [] Namespaced Supported;
+    Endpoints: "" ["v1"] "endpoints" ["ep"] Namespaced RuntimeOnly;
+    Event: "" ["v1"] "events" ["ev"] Namespaced RuntimeOnly;
     Deployment: "apps" ["v1"] "deployments" ["deploy"] Namespaced RuntimeOnly;
-    StatefulSet: "apps" ["v1"] "statefulsets" ["sts"] Namespaced RuntimeOnly;
     ReplicaSet: "apps" ["v1"] "replicasets" ["rs"] Namespaced RuntimeOnly;
+    StatefulSet: "apps" ["v1"] "statefulsets" ["sts"] Namespaced RuntimeOnly;
     DaemonSet: "apps" ["v1"] "daemonsets" ["ds"] Namespaced RuntimeOnly;
     Job: "batch" ["v1"] "jobs" [] Namespaced RuntimeOnly;
-    CronJob: "batch" ["v1"] "cronjobs" ["cj"] Namespaced RuntimeOnly;
-    PersistentVolumeClaim: "" ["v1"] "persistentvolumeclaims" ["pvc"] Namespaced RuntimeOnly;
-    Event: "" ["v1"] "events" ["ev"] Namespaced RuntimeOnly;
+    Lease: "coordination.k8s.io" ["v1"] "leases" [] Namespaced RuntimeOnly;
+    CronJob: "batch" ["v1"] "cronjobs" ["cj"] Namespaced Inert;
+    ReplicationController: "" ["v1"] "replicationcontrollers" ["rc"] Namespaced Inert;
+    PersistentVolumeClaim: "" ["v1"] "persistentvolumeclaims" ["pvc"] Namespaced Inert;
+    PersistentVolume: "" ["v1"] "persistentvolumes" ["pv"] Cluster Inert;
+    LimitRange: "" ["v1"] "limitranges" ["limits"] Namespaced Inert;
+    ResourceQuota: "" ["v1"] "resourcequotas" ["quota"] Namespaced Inert;
+    Role: "rbac.authorization.k8s.io" ["v1"] "roles" [] Namespaced Inert;
+    RoleBinding: "rbac.authorization.k8s.io" ["v1"] "rolebindings" [] Namespaced Inert;
+    ClusterRole: "rbac.authorization.k8s.io" ["v1"] "clusterroles" [] Cluster Inert;
+    ClusterRoleBinding: "rbac.authorization.k8s.io" ["v1"] "clusterrolebindings" [] Cluster Inert;
+    NetworkPolicy: "networking.k8s.io" ["v1"] "networkpolicies" ["netpol"] Namespaced Inert;
+    HorizontalPodAutoscaler: "autoscaling" ["v2" "v1"] "horizontalpodautoscalers" ["hpa"] Namespaced Inert;
+    PodDisruptionBudget: "policy" ["v1"] "poddisruptionbudgets" ["pdb"] Namespaced Inert;
+    CustomResourceDefinition: "apiextensions.k8s.io" ["v1"] "customresourcedefinitions" ["crd"] Cluster Inert;
+    MutatingWebhookConfiguration: "admissionregistration.k8s.io" ["v1"] "mutatingwebhookconfigurations" [] Cluster Inert;
+    ValidatingWebhookConfiguration: "admissionregistration.k8s.io" ["v1"] "validatingwebhookconfigurations" [] Cluster Inert;
 }
 
 impl Kind {
@@ -165,18 +226,36 @@ pub fn find(api_version: &str, kind: &str) -> Option<&'static KindInfo> {
         .find(|info| info.group == group && info.kind == kind)
 }
 
-/// The kind that a person means on a command line: `vs`, `virtualservice`, `VirtualService`, `virtualservices.networking.istio.io`.
+/// The kind of an object that is written in a served version.
+pub fn find_served(api_version: &str, kind: &str) -> Option<&'static KindInfo> {
+    let (_, version) = split_api_version(api_version);
+    find(api_version, kind).filter(|info| info.serves(version))
+}
+
+/// The kind that a path of Kubernetes' API names.
+pub fn find_by_plural(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
+    KINDS
+        .iter()
+        .find(|info| info.group == group && info.plural == plural && info.serves(version))
+}
+
+/// The kind that a person means on a command line: `vs`, `virtualservice`, `VirtualService`, `virtualservices.networking.istio.io`,
+/// `deployments.v1.apps`.
 pub fn find_by_name(name: &str) -> Option<&'static KindInfo> {
     let lower = name.to_ascii_lowercase();
-    let (name, group) = match lower.split_once('.') {
-        Some((name, group)) => (name, Some(group)),
+    let (name, rest) = match lower.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
         None => (lower.as_str(), None),
     };
     KINDS.iter().find(|info| {
         let named = info.plural == name
             || info.kind.eq_ignore_ascii_case(name)
             || info.short_names.contains(&name);
-        named && group.is_none_or(|group| info.group == group)
+        let meant = |rest: &str| {
+            let versioned = |(version, group)| info.group == group && info.serves(version);
+            info.group == rest || rest.split_once('.').is_some_and(versioned)
+        };
+        named && rest.is_none_or(meant)
     })
 }
 
@@ -201,11 +280,37 @@ mod tests {
             find_by_name("gateways.gateway.networking.k8s.io").map(|i| i.id),
             Some(Kind::ApiGateway)
         );
+        assert_eq!(
+            find_by_name("deployments.v1.apps").map(|i| i.id),
+            Some(Kind::Deployment)
+        );
+        assert_eq!(find_by_name("deployments.v2.apps"), None);
         assert_eq!(find_by_name("nothing"), None);
         assert_eq!(
             find("networking.istio.io/v1alpha3", "VirtualService").map(|i| i.id),
             Some(Kind::VirtualService)
         );
         assert_eq!(find("networking.k8s.io/v1", "VirtualService"), None);
+    }
+
+    #[test]
+    fn a_version_that_is_not_served_is_known_but_not_found_as_served() {
+        let (version, kind) = ("networking.istio.io/v2", "DestinationRule");
+        assert!(find(version, kind).is_some() && find_served(version, kind).is_none());
+        assert_eq!(find_by_plural("apps", "v2", "deployments"), None);
+    }
+
+    #[test]
+    fn paths_are_kubernetes_own_and_no_two_kinds_share_one() {
+        let path = |kind: Kind| kind.info().path(Some("a"), Some("b"));
+        assert_eq!(
+            path(Kind::Deployment),
+            "/apis/apps/v1/namespaces/a/deployments/b"
+        );
+        assert_eq!(path(Kind::Node), "/api/v1/nodes/b");
+        let mut paths: Vec<String> = KINDS.iter().map(|info| info.path(None, None)).collect();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), KINDS.len());
     }
 }

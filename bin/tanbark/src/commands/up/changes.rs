@@ -12,8 +12,7 @@ use serde_json::Value;
 use super::report;
 use crate::api::Api;
 use crate::object::{list, text};
-use crate::output::Colour;
-use crate::{manifests, output};
+use crate::output::{self, Colour};
 
 /// How often the runtime and the files are looked at.
 pub const LOOK: Duration = Duration::from_secs(1);
@@ -130,8 +129,8 @@ impl Changes {
 fn files(sources: &[PathBuf]) -> BTreeMap<PathBuf, (SystemTime, u64)> {
     let all = sources
         .iter()
-        .filter_map(|source| manifests::files(&std::fs::canonicalize(source).ok()?).ok())
-        .flatten();
+        .filter_map(|source| std::path::absolute(source).ok())
+        .flat_map(|source| machine::files::find(&source).files);
     let stamped = all.filter_map(|path| {
         let found = std::fs::metadata(&path).ok()?;
         Some((path, (found.modified().ok()?, found.len())))

@@ -67,6 +67,7 @@ fn start(args: &Args, state: &State, log: &std::fs::File) -> Result<Child> {
         envoy,
         mesh_config,
         trust_domain,
+        no_egress,
         detach: _,
         plain: _,
     } = args;
@@ -95,6 +96,9 @@ fn start(args: &Args, state: &State, log: &std::fs::File) -> Result<Child> {
         if let Some(file) = file {
             command.arg(flag).arg(file);
         }
+    }
+    if *no_egress {
+        command.arg("--no-egress");
     }
     command.arg("--").args(sources);
     command

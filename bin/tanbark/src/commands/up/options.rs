@@ -8,7 +8,7 @@ use machine::options::{Options, ProxyKind, resolvers_of};
 use machine::state::State;
 
 use super::{Args, Proxy};
-use crate::manifests;
+use crate::output;
 
 /// The runtime's own messages, in the state folder.
 pub const RUNTIME_LOG: &str = "runtime.log";
@@ -20,10 +20,10 @@ const PASSED_ON: [&str; 4] = ["RUST_LOG", "RUST_BACKTRACE", "HOME", "LANG"];
 /// The options of a runtime.
 ///
 /// # Errors
-/// A path that is not there, a folder without files, a program that is not installed; each with what to do.
+/// A path that is not there or cannot be read, a program that is not installed; each with what to do.
 pub fn resolve(args: &Args, state: &State) -> Result<Options> {
     for source in &args.sources {
-        manifests::files(source)?;
+        check_source(source)?;
     }
     let images = match &args.images {
         Some(file) => Some(existing(file, "the image map")?),
@@ -65,8 +65,30 @@ pub fn resolve(args: &Args, state: &State) -> Result<Options> {
         environment: environment(state),
         resolvers: resolvers_of(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         trust_domain: args.trust_domain.clone(),
+        egress: !args.no_egress,
         ..Options::new(args.sources.clone(), state.root().into())
     })
+}
+
+/// A folder may be empty: files may come.
+fn check_source(source: &Path) -> Result<()> {
+    if !source.exists() {
+        bail!(
+            "{} does not exist; name a file of YAML or a folder for some",
+            source.display()
+        );
+    }
+    let found = machine::files::find(source);
+    if found.files.is_empty() {
+        if let Some(problem) = found.problems.first() {
+            bail!("{problem}");
+        }
+        output::note(&format!(
+            "{} holds no file that ends in .yaml, .yml or .json yet; what comes there will be taken in",
+            source.display()
+        ));
+    }
+    Ok(())
 }
 
 fn existing(file: &Path, what: &str) -> Result<PathBuf> {

@@ -77,7 +77,7 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
 
 fn resource(kind: &Kind) -> Value {
     json!({
-        "name": kind.plural, "singularName": kind.singular(), "namespaced": kind.namespaced(), "kind": kind.kind, "shortNames": kind.short,
+        "name": kind.plural, "singularName": kind.singular(), "namespaced": kind.namespaced(), "kind": kind.kind, "shortNames": kind.short_names,
         "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
     })
 }

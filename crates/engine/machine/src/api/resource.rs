@@ -56,7 +56,7 @@ impl Filter {
 /// An object as the asked version has it.
 pub fn versioned(kind: &Kind, version: &str, object: &Value) -> Value {
     let mut object = object.clone();
-    object["apiVersion"] = kind.api_version(version).into();
+    object["apiVersion"] = kind.in_version(version).into();
     object["kind"] = kind.kind.into();
     object
 }
@@ -203,7 +203,7 @@ fn list(context: &Arc<Context>, target: &Target, query: Option<&str>) -> Answer 
     Ok(respond(
         StatusCode::OK,
         &json!({
-            "kind": format!("{}List", target.kind.kind), "apiVersion": target.kind.api_version(&target.version),
+            "kind": format!("{}List", target.kind.kind), "apiVersion": target.kind.in_version(&target.version),
             "metadata": {"resourceVersion": version.to_string()}, "items": items,
         }),
     ))

@@ -1,6 +1,10 @@
 //! TokenReview and the token part of service accounts.
 
+use std::time::{Duration, SystemTime};
+
 use http::StatusCode;
+use identity::jwt::{Claims, TokenRequest};
+use identity::{IdentityError, ServiceAccountName};
 use serde_json::{Value, json};
 
 use super::route::Target;
@@ -9,61 +13,65 @@ use crate::kubelet::Context;
 use crate::object;
 use crate::store::Refusal;
 use crate::store::kinds::{PODS, SERVICE_ACCOUNTS};
-use crate::token::{ISSUER, Subject};
+use crate::token::ISSUER;
 
 /// The longest life of a token that somebody asks for.
 const MAX_TOKEN_SECONDS: i64 = 86_400;
 
 /// Whether a token is good, and whose it is. A token that is bound to a pod is good only while that pod is there.
 pub fn token_review(context: &Context, review: &Value) -> Answer {
-    let audiences: Vec<String> = object::list(review, "/spec/audiences")
-        .iter()
-        .filter_map(Value::as_str)
-        .map(String::from)
-        .collect();
-    let now = jiff::Timestamp::now().as_second();
+    let audiences = texts(review, "/spec/audiences");
+    let wanted: Vec<&str> = audiences.iter().map(String::as_str).collect();
+    let token = object::text(review, "/spec/token");
     let checked = context
-        .signer
-        .check(object::text(review, "/spec/token"), &audiences, now)
+        .tokens
+        .verifier
+        .verify(token, &wanted, SystemTime::now())
+        .map_err(|error| error.to_string())
         .and_then(|claims| still_there(context, claims));
     let status = match checked {
         Err(message) => json!({"authenticated": false, "error": message}),
-        Ok(claims) => {
-            let text = |pointer: &str| object::text(&claims, pointer).to_string();
-            let namespace = text("/kubernetes.io/namespace");
-            let extra = json!({
-                "authentication.kubernetes.io/pod-name": [text("/kubernetes.io/pod/name")],
-                "authentication.kubernetes.io/pod-uid": [text("/kubernetes.io/pod/uid")],
-                "authentication.kubernetes.io/node-name": [crate::kubelet::NODE_NAME],
-            });
-            let groups = [
-                "system:serviceaccounts".to_string(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".into(),
-            ];
-            let given = claims.get("aud").cloned().unwrap_or_default();
-            let granted = if audiences.is_empty() {
-                given
-            } else {
-                audiences.into()
-            };
-            json!({
-                "authenticated": true, "audiences": granted,
-                "user": {"username": text("/sub"), "uid": text("/kubernetes.io/serviceaccount/uid"), "groups": groups, "extra": extra},
-            })
-        }
+        Ok(claims) => authenticated(&claims, &wanted),
     };
     let answer = json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "spec": review.get("spec"), "status": status});
     Ok(respond(StatusCode::CREATED, &answer))
 }
 
-fn still_there(context: &Context, claims: Value) -> Result<Value, String> {
-    let namespace = object::text(&claims, "/kubernetes.io/namespace");
-    let pod = object::text(&claims, "/kubernetes.io/pod/name");
-    if !pod.is_empty() {
-        let uid = object::text(&claims, "/kubernetes.io/pod/uid");
-        let present = context.store.find(&PODS, namespace, pod);
-        if present.is_none_or(|present| object::uid(&present) != uid) {
+/// The status for a good token; of the wanted audiences those that it has.
+fn authenticated(claims: &Claims, wanted: &[&str]) -> Value {
+    let inner = &claims.kubernetes;
+    let mut extra = serde_json::Map::new();
+    for (what, named) in [("pod", &inner.pod), ("node", &inner.node)] {
+        let Some(named) = named else { continue };
+        let key = |part: &str| format!("authentication.kubernetes.io/{what}-{part}");
+        extra.insert(key("name"), json!([named.name]));
+        if !named.uid.is_empty() {
+            extra.insert(key("uid"), json!([named.uid]));
+        }
+    }
+    let groups = [
+        "system:serviceaccounts".to_string(),
+        format!("system:serviceaccounts:{}", inner.namespace),
+        "system:authenticated".into(),
+    ];
+    let mut granted = claims.aud.clone();
+    granted.retain(|audience| wanted.is_empty() || wanted.contains(&audience.as_str()));
+    json!({
+        "authenticated": true, "audiences": granted,
+        "user": {"username": claims.sub, "uid": inner.serviceaccount.uid, "groups": groups, "extra": extra},
+    })
+}
+
+fn texts(object: &Value, pointer: &str) -> Vec<String> {
+    let texts = object::list(object, pointer).iter();
+    texts.filter_map(Value::as_str).map(String::from).collect()
+}
+
+fn still_there(context: &Context, claims: Claims) -> Result<Claims, String> {
+    if let Some(pod) = &claims.kubernetes.pod {
+        let namespace = &claims.kubernetes.namespace;
+        let present = context.store.find(&PODS, namespace, &pod.name);
+        if present.is_none_or(|present| object::uid(&present) != pod.uid) {
             return Err("the token's pod is gone".into());
         }
     }
@@ -75,31 +83,32 @@ pub fn token_request(context: &Context, target: &Target, request: &Value) -> Ans
     let namespace = target.namespace.clone().unwrap_or_else(|| "default".into());
     let name = target.name.clone().unwrap_or_default();
     let account = context.store.read(&SERVICE_ACCOUNTS, &namespace, &name)?;
-    let mut audiences: Vec<String> = object::list(request, "/spec/audiences")
-        .iter()
-        .filter_map(Value::as_str)
-        .map(String::from)
-        .collect();
+    let mut audiences = texts(request, "/spec/audiences");
     if audiences.is_empty() {
         audiences.push(ISSUER.into());
     }
     let seconds = object::number(request, "/spec/expirationSeconds")
         .unwrap_or(3_600)
         .clamp(600, MAX_TOKEN_SECONDS);
-    let now = jiff::Timestamp::now();
-    let subject = Subject {
-        namespace,
-        account: name,
-        account_uid: object::uid(&account).into(),
+    let refused = |error: IdentityError| Refusal::Invalid(error.to_string());
+    let wanted: Vec<&str> = audiences.iter().map(String::as_str).collect();
+    let ttl = Duration::from_secs(seconds.unsigned_abs());
+    let token_request = TokenRequest {
+        account: &ServiceAccountName::new(&namespace, &name).map_err(refused)?,
+        account_uid: object::uid(&account),
         pod: None,
+        node: None,
+        audiences: &wanted,
+        ttl,
     };
     let token = context
+        .tokens
         .signer
-        .sign(&subject, &audiences, now.as_second(), seconds)
-        .map_err(|error| Refusal::Unavailable(error.to_string()))?;
-    let expires = now
-        .checked_add(jiff::SignedDuration::from_secs(seconds))
-        .unwrap_or(now);
+        .sign(&token_request, SystemTime::now())
+        .map_err(refused)?;
+    let expires = jiff::Timestamp::now()
+        .checked_add(ttl)
+        .unwrap_or(jiff::Timestamp::MAX);
     let status = json!({"token": token, "expirationTimestamp": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
     let answer = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
         "spec": {"audiences": audiences, "expirationSeconds": seconds}, "status": status});

@@ -120,7 +120,7 @@ impl Watch {
             tokio::select! {
                 changed = news.changed() => changed.ok()?,
                 _ = bookmark.tick(), if self.bookmarks => {
-                    let object = json!({"kind": self.target.kind.kind, "apiVersion": self.target.kind.api_version(&self.target.version),
+                    let object = json!({"kind": self.target.kind.kind, "apiVersion": self.target.kind.in_version(&self.target.version),
                         "metadata": {"resourceVersion": version.to_string()}});
                     self.send("BOOKMARK", &object).await?;
                 }
@@ -142,7 +142,7 @@ fn seen<'a>(
     target: &Target,
     change: &'a Change,
 ) -> Option<(&'static str, &'a Value)> {
-    if !std::ptr::eq(change.kind, target.kind) {
+    if change.kind.id != target.kind.id {
         return None;
     }
     let now = change.happening != Happening::Deleted && filter.matches(&change.object);

@@ -5,14 +5,11 @@ use std::collections::HashSet;
 use crate::controllers::Action;
 use crate::object;
 use crate::store::Store;
-use crate::store::kinds::{self, ALL};
+use crate::store::kinds::{ALL, EVENTS};
 
 /// The deletions of everything whose owners are all gone.
 pub fn decide(store: &Store) -> Vec<Action> {
-    let kinds = ALL
-        .iter()
-        .copied()
-        .filter(|kind| !std::ptr::eq(*kind, &raw const kinds::EVENTS));
+    let kinds = ALL.iter().filter(|kind| kind.id != EVENTS.id);
     let objects: Vec<_> = kinds
         .flat_map(|kind| {
             store

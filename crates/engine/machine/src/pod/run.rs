@@ -39,7 +39,7 @@ pub const NOBODY: u32 = 65_534;
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// A run of this length makes the next failure the first.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// Until its first success a readiness or startup probe is tried this often, so that nobody waits for a period to pass.
+/// Until its first success a readiness or startup probe is tried this often at first, so that nobody waits for a period to pass.
 const EAGER_PERIOD: Duration = Duration::from_millis(50);
 
 /// What the pod wants of its containers.
@@ -94,6 +94,12 @@ pub fn starts_again(policy: &str, code: i32) -> bool {
         "OnFailure" => code != 0,
         _ => true,
     }
+}
+
+/// The pause before the next attempt of a probe that has not succeeded for so long: an eighth of that, so that who takes long
+/// to start is not asked all the time, and who is quick is seen at once; at most the probe's period.
+fn eager_pause(waited: Duration, period: Duration) -> Duration {
+    (waited / 8).max(EAGER_PERIOD).min(period)
 }
 
 /// Whether an application may be this user or group.
@@ -519,9 +525,9 @@ impl Job {
         }
         if let Some(probe) = self.container.get("startupProbe") {
             let timing = Timing::of(probe);
-            let mut failures_since = Instant::now() + timing.initial_delay;
             sleep(timing.initial_delay).await;
-            let mut failures = 0;
+            let begun = Instant::now();
+            let (mut failures_since, mut failures) = (begun, 0);
             while let Err(message) = self.attempt(&network, probe, timing).await {
                 if failures_since.elapsed() >= timing.period {
                     failures_since = Instant::now();
@@ -530,7 +536,7 @@ impl Job {
                 if failures >= timing.failures {
                     return format!("Startup probe failed: {message}");
                 }
-                sleep(EAGER_PERIOD.min(timing.period)).await;
+                sleep(eager_pause(begun.elapsed(), timing.period)).await;
             }
             let ready = self.container.get("readinessProbe").is_none();
             self.update(|container| {
@@ -551,6 +557,7 @@ impl Job {
         let timing = Timing::of(probe);
         sleep(timing.initial_delay).await;
         let (mut successes, mut failures, mut ready) = (0, 0, false);
+        let mut unready_since = Instant::now();
         loop {
             match self.attempt(network, probe, timing).await {
                 Ok(()) => (successes, failures) = (successes + 1, 0),
@@ -563,12 +570,13 @@ impl Job {
             };
             if now != ready {
                 ready = now;
+                unready_since = Instant::now();
                 self.update(|container| container.ready = ready);
             }
             sleep(if ready {
                 timing.period
             } else {
-                EAGER_PERIOD.min(timing.period)
+                eager_pause(unready_since.elapsed(), timing.period)
             })
             .await;
         }
@@ -771,6 +779,15 @@ mod tests {
             .map(|failures| backoff(failures).as_secs())
             .collect();
         assert_eq!(seconds, [0, 0, 10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn a_probe_is_eager_at_first_and_never_slower_than_its_period() {
+        let pause = |waited: u64| {
+            let waited = Duration::from_millis(waited);
+            eager_pause(waited, Duration::from_secs(2)).as_millis()
+        };
+        assert_eq!([0, 400, 4_000, 60_000].map(pause), [50, 50, 500, 2_000]);
     }
 
     #[test]

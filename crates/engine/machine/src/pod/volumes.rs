@@ -9,20 +9,23 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use identity::jwt::{TokenRequest, TokenSigner};
+use identity::{IdentityError, ServiceAccountName};
 use serde_json::Value;
 
 use super::environment::{Missing, data_of, pod_field};
 use super::trust::Trust;
 use crate::container::Mount;
 use crate::error::{Context, Error, Result};
+use crate::kubelet::NODE_NAME;
 use crate::object;
 use crate::store::Store;
-use crate::store::kinds::SERVICE_ACCOUNTS;
-use crate::token::{Signer, Subject};
+use crate::store::kinds::{NODES, SERVICE_ACCOUNTS};
 
 /// Shortest life of a token, as the API server's.
-const MIN_TOKEN_SECONDS: i64 = 600;
+const MIN_TOKEN_SECONDS: u64 = 600;
 
 /// What writing volumes needs to know.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub struct Volumes<'a> {
     /// Sources.
     pub store: &'a Store,
     /// For tokens.
-    pub signer: &'a Signer,
+    pub signer: &'a TokenSigner,
     /// Owner of the files, where users are told apart.
     pub owner: Option<(u32, u32)>,
     /// The runtime's state folder, which no pod but the control plane's may see.
@@ -185,23 +188,30 @@ impl Volumes<'_> {
         let account_object = self.store.find(&SERVICE_ACCOUNTS, namespace, account);
         let account_object = account_object
             .ok_or_else(|| Missing(format!("serviceaccount \"{account}\" not found")))?;
-        let subject = Subject {
-            namespace: namespace.into(),
-            account: account.into(),
-            account_uid: object::uid(&account_object).into(),
-            pod: Some((object::name(self.pod).into(), object::uid(self.pod).into())),
-        };
         let audience = match object::text(wanted, "/audience") {
             "" => crate::token::ISSUER,
             audience => audience,
         };
         let seconds = object::number(wanted, "/expirationSeconds")
+            .and_then(|seconds| u64::try_from(seconds).ok())
             .unwrap_or(3_600)
             .max(MIN_TOKEN_SECONDS);
-        let now = jiff::Timestamp::now().as_second();
+        let node = self.store.find(&NODES, "", NODE_NAME);
+        let refused = |error: IdentityError| {
+            Error::Configuration(format!("the token of {namespace}/{account}: {error}"))
+        };
+        let request = TokenRequest {
+            account: &ServiceAccountName::new(namespace, account).map_err(refused)?,
+            account_uid: object::uid(&account_object),
+            pod: Some((object::name(self.pod), object::uid(self.pod))),
+            node: node.as_deref().map(|node| (NODE_NAME, object::uid(node))),
+            audiences: &[audience],
+            ttl: Duration::from_secs(seconds),
+        };
         Ok(self
             .signer
-            .sign(&subject, &[audience.to_string()], now, seconds)?)
+            .sign(&request, SystemTime::now())
+            .map_err(refused)?)
     }
 
     fn replace(
@@ -421,7 +431,8 @@ mod tests {
     #[test]
     fn volumes_are_written_replaced_and_their_sources_awaited() {
         let folder = tempfile::tempdir().expect("a folder");
-        let signer = Signer::open(&folder.path().join("key")).expect("a key");
+        let key = identity::PrivateKey::generate().expect("a key");
+        let signer = TokenSigner::new(&key, "us").expect("a signer");
         let store = Store::default();
         store
             .create(&NAMESPACES, json!({"metadata": {"name": "n"}}))
@@ -472,7 +483,8 @@ mod tests {
         fs::create_dir_all(state.join("control")).expect("a folder");
         fs::create_dir(folder.path().join("other")).expect("a folder");
         std::os::unix::fs::symlink(&state, folder.path().join("link")).expect("a link");
-        let signer = Signer::open(&folder.path().join("key")).expect("a key");
+        let key = identity::PrivateKey::generate().expect("a key");
+        let signer = TokenSigner::new(&key, "us").expect("a signer");
         let store = Store::default();
         let mounts = |path: &Path, trust| {
             let pod = json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": path}}]}});

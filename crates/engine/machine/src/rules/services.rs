@@ -2,12 +2,16 @@
 //!
 //! A VIP without endpoints, and a port of a VIP that no Service has, is rejected (connection refused). A pod that reaches
 //! itself through a Service gets its packets back from the bridge's address, because a host drops packets from itself.
+//! TCP to the world outside of the mesh goes to the listener of [`crate::egress`], where there is one; without it the world is
+//! unreachable.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Firewall;
+use crate::egress::NOT_OUTSIDE;
+use crate::network::BRIDGE;
 
 /// The addresses of Services.
 pub const SERVICE_RANGE: &str = "10.96.0.0/16";
@@ -54,11 +58,12 @@ pub struct Vip {
     pub endpoints: Vec<SocketAddrV4>,
 }
 
-/// The whole table's text; given to the kernel as one transaction.
-pub fn rules(vips: &[Vip], firewall: Firewall) -> String {
+/// The whole table's text; given to the kernel as one transaction. `way_out` is the port of the listener for connections to the
+/// world.
+pub fn rules(vips: &[Vip], way_out: Option<u16>, firewall: Firewall) -> String {
     match firewall {
-        Firewall::Nft => nft(vips),
-        Firewall::Iptables => iptables(vips),
+        Firewall::Nft => nft(vips, way_out),
+        Firewall::Iptables => iptables(vips, way_out),
     }
 }
 
@@ -68,7 +73,7 @@ fn self_addresses(vips: &[Vip]) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-fn nft(vips: &[Vip]) -> String {
+fn nft(vips: &[Vip], way_out: Option<u16>) -> String {
     let mut text =
         String::from("table ip services {}\ndelete table ip services\ntable ip services {\n");
     let mut elements = Vec::new();
@@ -118,11 +123,15 @@ fn nft(vips: &[Vip]) -> String {
         true => String::new(),
         false => format!("elements = {{ {} }};", hairpins.join(", ")),
     };
+    let not_outside = NOT_OUTSIDE.map(|range| range.to_string()).join(", ");
+    let way_out = way_out.map_or_else(String::new, |port| {
+        format!("iifname \"{BRIDGE}\" ip daddr != {{ {not_outside} }} meta l4proto tcp redirect to :{port};")
+    });
     let _ = write!(
         text,
         "\tmap vips {{ type ipv4_addr . inet_proto . inet_service : verdict; {elements} }}\n\
          \tset hairpins {{ type ipv4_addr . ipv4_addr; {hairpins} }}\n\
-         \tchain prerouting {{ type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @vips; }}\n\
+         \tchain prerouting {{ type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @vips; {way_out} }}\n\
          \tchain output {{ type nat hook output priority -100; ip daddr . meta l4proto . th dport vmap @vips; }}\n\
          \tchain postrouting {{ type nat hook postrouting priority 100; ct status dnat ip saddr . ip daddr @hairpins masquerade; }}\n\
          \tchain forward {{ type filter hook forward priority 0; ip daddr {SERVICE_RANGE} reject; }}\n\
@@ -132,7 +141,7 @@ fn nft(vips: &[Vip]) -> String {
     text
 }
 
-fn iptables(vips: &[Vip]) -> String {
+fn iptables(vips: &[Vip], way_out: Option<u16>) -> String {
     let mut chains = String::new();
     let mut rules = String::new();
     for (index, vip) in vips
@@ -183,6 +192,14 @@ fn iptables(vips: &[Vip]) -> String {
             "-A POSTROUTING -s {address} -d {address} -m conntrack --ctstate DNAT -j MASQUERADE"
         );
     }
+    if let Some(port) = way_out {
+        chains.push_str(":OUTSIDE - [0:0]\n");
+        let _ = writeln!(rules, "-A PREROUTING -i {BRIDGE} -p tcp -j OUTSIDE");
+        for range in NOT_OUTSIDE {
+            let _ = writeln!(rules, "-A OUTSIDE -d {range} -j RETURN");
+        }
+        let _ = writeln!(rules, "-A OUTSIDE -p tcp -j REDIRECT --to-ports {port}");
+    }
     format!(
         "*nat\n:SERVICES - [0:0]\n{chains}-A PREROUTING -j SERVICES\n-A OUTPUT -j SERVICES\n{rules}COMMIT\n\
          *filter\n-A FORWARD -d {SERVICE_RANGE} -j REJECT\n\
@@ -211,6 +228,7 @@ mod tests {
     fn each_endpoint_has_an_equal_chance() {
         let text = rules(
             &[vip(&["10.244.0.2:80", "10.244.0.3:80", "10.244.0.4:80"])],
+            None,
             Firewall::Iptables,
         );
         assert!(
@@ -220,7 +238,11 @@ mod tests {
             text.contains("-A S0 -m statistic --mode random --probability 0.5000000000 -j S0E1")
         );
         assert!(text.contains("-A S0 -j S0E2"));
-        let text = rules(&[vip(&["10.244.0.2:80", "10.244.0.3:80"])], Firewall::Nft);
+        let text = rules(
+            &[vip(&["10.244.0.2:80", "10.244.0.3:80"])],
+            None,
+            Firewall::Nft,
+        );
         assert!(text.contains("numgen random mod 2 vmap { 0 : goto s0e0, 1 : goto s0e1 }"));
         assert!(text.contains("10.96.0.7 . tcp . 9080 : goto s0"));
         assert!(text.contains("10.244.0.2 . 10.244.0.2, 10.244.0.3 . 10.244.0.3"));
@@ -228,8 +250,22 @@ mod tests {
 
     #[test]
     fn a_service_without_endpoints_is_left_to_the_reject_rule() {
-        let text = rules(&[vip(&[])], Firewall::Nft);
+        let text = rules(&[vip(&[])], None, Firewall::Nft);
         assert!(!text.contains("10.96.0.7"));
         assert!(text.contains("ip daddr 10.96.0.0/16 reject"));
+    }
+
+    #[test]
+    fn only_the_world_is_brought_to_the_way_out() {
+        let text = rules(&[], Some(4_000), Firewall::Nft);
+        assert!(
+            text.contains("169.254.0.0/16") && text.contains("redirect to :4000"),
+            "{text}"
+        );
+        assert!(!rules(&[], None, Firewall::Nft).contains("redirect"));
+        let text = rules(&[], Some(4_000), Firewall::Iptables);
+        let at = |part: &str| text.find(part).expect(part);
+        assert!(at("-A OUTSIDE -d 10.96.0.0/16 -j RETURN") < at("--to-ports 4000"));
+        assert!(!rules(&[], None, Firewall::Iptables).contains("REDIRECT"));
     }
 }
