@@ -148,6 +148,21 @@ impl Kind {
         self.kind.to_lowercase()
     }
 
+    /// The words that mean several kinds at once: `all`, `istio-io`, `gateway-api`.
+    pub fn categories(&self) -> &'static [&'static str] {
+        match (self.group, self.kind) {
+            ("", "Pod" | "Service" | "ReplicationController")
+            | ("apps" | "batch", _)
+            | ("autoscaling", _) => &["all"],
+            ("networking.istio.io", _) => &["istio-io", "networking-istio-io"],
+            ("security.istio.io", _) => &["istio-io", "security-istio-io"],
+            ("telemetry.istio.io", _) => &["istio-io", "telemetry-istio-io"],
+            ("extensions.istio.io", _) => &["istio-io", "extensions-istio-io"],
+            ("gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => &["gateway-api"],
+            _ => &[],
+        }
+    }
+
     /// `pods` or `deployments.apps`, as messages have it.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() {
@@ -190,6 +205,14 @@ pub fn by_object(api_version: &str, name: &str) -> Option<&'static Kind> {
     ALL.iter()
         .copied()
         .find(|kind| kind.group == group && kind.kind == name && kind.versions.contains(&version))
+}
+
+/// The kinds that a word such as `all` or `istio-io` means; empty for any other word.
+pub fn by_category(word: &str) -> Vec<&'static Kind> {
+    ALL.iter()
+        .copied()
+        .filter(|kind| kind.categories().contains(&word))
+        .collect()
 }
 
 /// The kind that somebody typed: `po`, `pods`, `pod`, `deployments.apps`, `Gateway`.
@@ -256,6 +279,17 @@ mod tests {
                 info.kind
             );
         }
+    }
+
+    #[test]
+    fn some_words_mean_several_kinds() {
+        let names = |word: &str| -> Vec<&str> {
+            by_category(word).iter().map(|kind| kind.plural).collect()
+        };
+        assert!(names("all").starts_with(&["pods", "services"]));
+        assert!(names("istio-io").contains(&"virtualservices"));
+        assert!(!names("all").contains(&"configmaps"));
+        assert!(names("pods").is_empty());
     }
 
     #[test]
