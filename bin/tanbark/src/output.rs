@@ -11,9 +11,20 @@ use serde_json::Value;
 use crate::jsonpath::{Columns, Template};
 use crate::kind::Kind;
 
-/// Spaces between columns, and the width of the narrowest, as kubectl has them.
-const GAP: usize = 3;
-const NARROWEST: usize = 6;
+/// How columns stand apart.
+#[derive(Debug, Clone, Copy)]
+struct Spacing {
+    /// Spaces between columns.
+    gap: usize,
+    /// The width of the narrowest, its gap included.
+    narrowest: usize,
+}
+
+/// As kubectl has it.
+const USUAL: Spacing = Spacing {
+    gap: 3,
+    narrowest: 6,
+};
 
 /// `-o` of commands that print objects.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,7 +177,7 @@ impl Table {
     }
 
     /// The width of each column, its gap included.
-    fn widths(&self) -> Vec<usize> {
+    fn widths(&self, spacing: Spacing) -> Vec<usize> {
         let columns = self
             .rows
             .iter()
@@ -175,18 +186,15 @@ impl Table {
             .max()
             .unwrap_or(0);
         let width = |column: usize| {
-            let header = self
-                .header
-                .get(column)
-                .map_or(0, |text| text.chars().count());
+            let header = self.header.get(column).map_or(0, |text| width(text));
             let widest = self
                 .rows
                 .iter()
                 .filter_map(|row| row.get(column))
-                .map(|cell| cell.0.chars().count())
+                .map(|cell| width(&cell.0))
                 .max()
                 .unwrap_or(0);
-            (header.max(widest) + GAP).max(NARROWEST)
+            (header.max(widest) + spacing.gap).max(spacing.narrowest)
         };
         (0..columns).map(width).collect()
     }
@@ -198,11 +206,37 @@ impl Table {
 
     /// As [`Table::render`], no column narrower than it was before; `before` is what they are now.
     pub fn render_at_least(&self, before: &mut Vec<usize>, colour: Colour) -> String {
-        let mut widths = self.widths();
+        let mut widths = self.widths(USUAL);
         for (width, before) in widths.iter_mut().zip(before.iter()) {
             *width = (*width).max(*before);
         }
         before.clone_from(&widths);
+        self.text(&widths, colour)
+    }
+
+    /// As [`Table::render`], with less space between columns where a line would be longer than this; what is too long even so is left to
+    /// who prints it.
+    pub fn render_within(&self, columns: usize, colour: Colour) -> String {
+        let fits = |spacing: &Spacing| {
+            let widths = self.widths(*spacing);
+            widths.iter().sum::<usize>().saturating_sub(spacing.gap) <= columns
+        };
+        let tighter = [
+            USUAL,
+            Spacing {
+                gap: 2,
+                narrowest: 0,
+            },
+        ];
+        let spacing = tighter.into_iter().find(fits);
+        let spacing = spacing.unwrap_or(Spacing {
+            gap: 1,
+            narrowest: 0,
+        });
+        self.text(&self.widths(spacing), colour)
+    }
+
+    fn text(&self, widths: &[usize], colour: Colour) -> String {
         let mut out = String::new();
         if self.header.iter().any(|title| !title.is_empty()) {
             let titles: Vec<Cell> = self
@@ -210,10 +244,10 @@ impl Table {
                 .iter()
                 .map(|title| Cell::from(title.as_str()))
                 .collect();
-            push_row(&mut out, &titles, &widths, Colour::Off);
+            push_row(&mut out, &titles, widths, Colour::Off);
         }
         for row in &self.rows {
-            push_row(&mut out, row, &widths, colour);
+            push_row(&mut out, row, widths, colour);
         }
         out
     }
@@ -224,14 +258,21 @@ impl Table {
     }
 }
 
+/// How many columns of a terminal a text takes; signs such as 🔒 take two.
+pub fn width(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+/// As [`width`], of one character.
+pub fn width_of(character: char) -> usize {
+    if character > '\u{1f000}' { 2 } else { 1 }
+}
+
 fn push_row(out: &mut String, row: &[Cell], widths: &[usize], colour: Colour) {
-    for (at, (Cell(text, tone), width)) in row.iter().zip(widths).enumerate() {
+    for (at, (Cell(text, tone), wanted)) in row.iter().zip(widths).enumerate() {
         out.push_str(&colour.paint(text, *tone));
         if at + 1 < row.len() {
-            out.extend(std::iter::repeat_n(
-                ' ',
-                width.saturating_sub(text.chars().count()),
-            ));
+            out.extend(std::iter::repeat_n(' ', wanted.saturating_sub(width(text))));
         }
     }
     out.push('\n');
@@ -333,6 +374,32 @@ mod tests {
         assert_eq!(
             table.render(Colour::Off),
             "NAME                 READY   AGE\nproductpage-v1-abc   2/2     5s\nx                    0/1     12m\n"
+        );
+    }
+
+    #[test]
+    fn signs_of_two_columns_do_not_move_what_follows() {
+        let mut table = Table::new(["", "A"]);
+        table.row(["🔒", "x"]);
+        table.row([" ", "y"]);
+        assert_eq!(table.render(Colour::Off), "      A\n🔒    x\n      y\n");
+    }
+
+    #[test]
+    fn columns_move_together_on_a_narrow_terminal() {
+        let mut table = Table::new(["A", "B"]);
+        table.row(["long-name", "x"]);
+        assert_eq!(
+            table.render_within(80, Colour::Off),
+            "A           B\nlong-name   x\n"
+        );
+        assert_eq!(
+            table.render_within(12, Colour::Off),
+            "A          B\nlong-name  x\n"
+        );
+        assert_eq!(
+            table.render_within(5, Colour::Off),
+            "A         B\nlong-name x\n"
         );
     }
 

@@ -447,7 +447,7 @@ fn other_programs(mesh: &Mesh) {
     for shell in ["bash", "zsh", "fish"] {
         let script = mesh.tanbark(&["completions", shell]).ok();
         assert!(script.contains("proxy-config"), "{shell}");
-        if testkit::installed(shell).is_none() {
+        if installed(shell).is_none() {
             println!("{shell} is not installed: its script is not loaded");
             continue;
         }
@@ -466,6 +466,14 @@ fn other_programs(mesh: &Mesh) {
             String::from_utf8_lossy(&loaded.stderr)
         );
     }
+}
+
+/// The path of a program of this machine; `None` when it is not installed.
+fn installed(program: &str) -> Option<std::path::PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 /// Passes connections to a port of 127.0.0.1 on to a Unix socket, since kubectl opens none itself; the port.
@@ -507,7 +515,7 @@ fn downstream(mut from: UnixStream, mut to: TcpStream) {
 
 #[test]
 fn kubectl_can_be_pointed_at_the_api() {
-    let Some(program) = testkit::installed("kubectl") else {
+    let Some(program) = installed("kubectl") else {
         println!("kubectl is not installed: left out");
         return;
     };
