@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow};
 use http::Method;
 use serde_json::Value;
 
-use crate::api::{Api, Port};
+use crate::api::{Api, Filter, Port};
 use crate::kind::Kind;
 use crate::object;
 
@@ -46,18 +46,25 @@ pub async fn json_page(api: &Api, pod: &Value, path: &str) -> Result<Value> {
 
 /// The control plane's pods.
 pub async fn control_plane(api: &Api) -> Result<Vec<Value>> {
-    api.list(&Kind::pods(), Some(SYSTEM_NAMESPACE), Some(CONTROL_PLANE))
-        .await
+    api.list(
+        &Kind::pods(),
+        Some(SYSTEM_NAMESPACE),
+        Filter::labels(CONTROL_PLANE),
+    )
+    .await
+}
+
+/// The control plane's pod to ask: a ready one before others.
+pub async fn control_pod(api: &Api) -> Result<Value> {
+    let mut pods = control_plane(api).await?;
+    pods.sort_by_key(|pod| !object::ready(pod));
+    pods.into_iter()
+        .next()
+        .context("no control plane runs in this mesh")
 }
 
 /// A debug page of the control plane.
-pub async fn control_page(api: &Api, path: &str) -> Result<Value> {
-    let pods = control_plane(api).await?;
-    let pod = pods
-        .iter()
-        .find(|pod| object::ready(pod))
-        .or(pods.first())
-        .context("no control plane runs in this mesh")?;
+pub async fn control_page_of(api: &Api, pod: &Value, path: &str) -> Result<Value> {
     let to = Port {
         namespace: SYSTEM_NAMESPACE,
         pod: object::name(pod),

@@ -54,6 +54,36 @@ impl Payload {
     }
 }
 
+/// Which objects of a list are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    pub labels: Option<&'a str>,
+    pub fields: Option<&'a str>,
+}
+
+impl<'a> Filter<'a> {
+    /// By labels only.
+    pub fn labels(selector: &'a str) -> Self {
+        Self {
+            labels: Some(selector),
+            fields: None,
+        }
+    }
+
+    /// The parameters of a request, each behind `first` or `&`; empty when all objects are wanted.
+    pub fn query(self, first: &str) -> String {
+        let Self { labels, fields } = self;
+        let parts: Vec<String> = [("labelSelector", labels), ("fieldSelector", fields)]
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", escape(value?))))
+            .collect();
+        if parts.is_empty() {
+            return String::new();
+        }
+        format!("{first}{}", parts.join("&"))
+    }
+}
+
 /// A port of a pod, reached from inside its network.
 #[derive(Debug, Clone, Copy)]
 pub struct Port<'a> {
@@ -123,9 +153,9 @@ impl Api {
         &self,
         kind: &Kind,
         namespace: Option<&str>,
-        selector: Option<&str>,
+        filter: Filter<'_>,
     ) -> Result<Vec<Value>> {
-        let mut list = self.list_object(kind, namespace, selector).await?;
+        let mut list = self.list_object(kind, namespace, filter).await?;
         Ok(match list.get_mut("items").map(Value::take) {
             Some(Value::Array(items)) => items,
             _ => Vec::new(),
@@ -137,13 +167,9 @@ impl Api {
         &self,
         kind: &Kind,
         namespace: Option<&str>,
-        selector: Option<&str>,
+        filter: Filter<'_>,
     ) -> Result<Value> {
-        let mut path = kind.path(namespace, None);
-        if let Some(selector) = selector {
-            path.push_str("?labelSelector=");
-            path.push_str(&escape(selector));
-        }
+        let path = format!("{}{}", kind.path(namespace, None), filter.query("?"));
         let mut list = self.json(Method::GET, &path, Payload::none()).await?;
         for item in list
             .get_mut("items")
@@ -267,6 +293,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn filters_become_parameters() {
+        let filter = Filter {
+            labels: Some("a=b"),
+            fields: Some("status.phase!=Running"),
+        };
+        assert_eq!(
+            filter.query("?"),
+            "?labelSelector=a%3Db&fieldSelector=status.phase%21%3DRunning"
+        );
+        assert_eq!(Filter::default().query("&"), "");
+    }
+
+    #[test]
     fn selectors_are_escaped() {
         assert_eq!(
             escape("app in (a,b),x!=y"),
@@ -283,6 +322,6 @@ mod tests {
             .await
             .expect_err("nothing runs")
             .to_string();
-        assert!(error.contains("start it with `tanbark up`"), "{error}");
+        assert!(error.contains("start one with `tanbark up DIR`"), "{error}");
     }
 }

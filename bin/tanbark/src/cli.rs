@@ -1,10 +1,14 @@
 //! The command line: what can be typed. What it means is in `commands`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Parser, Subcommand};
 
-use crate::commands;
+use crate::commands::{self, proxy_config, rollout};
+use crate::output;
+use crate::scope::Scope;
 
 /// Hidden first argument of a container's first process; `main` looks for it before anything is parsed.
 pub const CONTAINER_EXEC: &str = "container-exec";
@@ -21,6 +25,9 @@ pub struct Cli {
     /// State folder of the runtime
     #[arg(long, global = true, value_name = "DIR", env = "TANBARK_STATE")]
     pub state: Option<PathBuf>,
+    /// Namespace, for commands that look in one; it may also follow the command's name
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -70,12 +77,92 @@ pub enum Command {
     Control(commands::control::Args),
 }
 
-/// Where objects are looked for.
-#[derive(Debug, Clone, Args)]
-pub struct Scope {
-    /// Namespace
-    #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+impl Command {
+    /// Where the command looks; `None` for those that are about files or the whole mesh.
+    pub fn scope_mut(&mut self) -> Option<&mut Scope> {
+        match self {
+            Self::Apply(args) => Some(&mut args.scope),
+            Self::Delete(args) => Some(&mut args.scope),
+            Self::Get(args) => Some(&mut args.scope),
+            Self::Logs(args) => Some(&mut args.scope),
+            Self::Exec(args) => Some(&mut args.scope),
+            Self::Scale(args) => Some(&mut args.scope),
+            Self::Rollout(command) => Some(rollout::scope_mut(command)),
+            Self::ProxyConfig(command) => Some(proxy_config::scope_mut(command)),
+            Self::ProxyStatus(args) => Some(&mut args.scope),
+            Self::Render(args) => Some(&mut args.scope),
+            Self::Up(_)
+            | Self::Down(_)
+            | Self::Status(_)
+            | Self::Validate(_)
+            | Self::Version(_)
+            | Self::Completions(_)
+            | Self::MachineInit
+            | Self::Control(_) => None,
+        }
+    }
+}
+
+/// Tells a mistake on the command line, or what was asked for (`--help`, `--version`); the exit code is kubectl's.
+pub fn explain(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some(advice) = elsewhere(word)
+    {
+        output::note(&format!("\n{word}: {advice}"));
+    }
+    ExitCode::FAILURE
+}
+
+/// What does here what a command of kubectl or istioctl does there.
+fn elsewhere(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "describe" | "desc" => {
+            "`tanbark get KIND NAME -o yaml` shows all of an object, `tanbark get events` what happened to it"
+        }
+        "events" => "`tanbark get events`, with -w as they come",
+        "port-forward" | "dashboard" => {
+            "gateways and Services of type LoadBalancer or NodePort are on 127.0.0.1 already (`tanbark status` lists them); `tanbark exec POD -- curl …` asks from within the mesh"
+        }
+        "create" | "edit" | "patch" | "replace" | "label" | "annotate" | "set" | "run"
+        | "expose" => {
+            "change the file (`tanbark up` sees it within a second), or `tanbark apply -f FILE`"
+        }
+        "diff" => "`tanbark apply -f FILE --dry-run=client` says what would change",
+        "wait" => {
+            "`tanbark rollout status KIND/NAME` waits for a workload, `tanbark status --exit-code` tells whether all is well"
+        }
+        "cp" => "`tanbark exec -i POD -- tar xf - < files.tar`, or a mounted ConfigMap",
+        "attach" | "debug" => "`tanbark exec -it POD -- sh`, and `tanbark logs -f POD`",
+        "top" | "autoscale" => {
+            "there are no resource metrics of pods; `tanbark up` on a terminal shows the traffic"
+        }
+        "api-resources" | "explain" => {
+            "`tanbark get --raw /apis` lists the groups, and the names of kinds are kubectl's and Istio's"
+        }
+        "cluster-info" | "config" | "context" => {
+            "the mesh is chosen by its state folder (--state DIR); `tanbark status` tells about it"
+        }
+        "analyze" | "precheck" => "`tanbark validate DIR`",
+        "install" | "upgrade" | "uninstall" | "manifest" | "operator" => {
+            "there is nothing to install: `tanbark up DIR` runs control plane and proxies"
+        }
+        "kube-inject"
+        | "tag"
+        | "waypoint"
+        | "ztunnel-config"
+        | "zc"
+        | "remote-clusters"
+        | "create-remote-secret" => {
+            "not a part of a mesh on one machine; proxies are injected where a namespace is labelled istio-injection=enabled"
+        }
+        "bug-report" => "`tanbark status -o yaml` and the state folder's runtime.log",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -137,6 +224,47 @@ mod tests {
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_namespace_may_precede_the_command() {
+        let namespace = |line: &str| {
+            let Cli {
+                namespace,
+                mut command,
+                ..
+            } = parse(line).expect(line);
+            let scope = command.scope_mut().expect(line);
+            namespace
+                .into_iter()
+                .for_each(|name| scope.fall_back_to(name));
+            scope.namespace().to_owned()
+        };
+        for (line, expected) in [
+            ("-n shop get pods", "shop"),
+            ("get pods -n shop", "shop"),
+            ("-n a logs x -n b", "b"),
+            ("--namespace=shop proxy-config routes a", "shop"),
+            ("rollout status deploy/a -n shop", "shop"),
+            ("get pods", "default"),
+        ] {
+            assert_eq!(namespace(line), expected, "{line}");
+        }
+        assert!(
+            parse("-n a status")
+                .expect("parsed")
+                .command
+                .scope_mut()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_kubectl_has_and_this_has_not_is_told_with_what_does_the_same() {
+        for word in ["describe", "port-forward", "edit", "wait", "analyze"] {
+            assert!(elsewhere(word).is_some() && parse(word).is_err(), "{word}");
+        }
+        assert_eq!(elsewhere("frobnicate"), None);
     }
 
     #[test]

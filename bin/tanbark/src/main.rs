@@ -2,24 +2,26 @@
 //!
 //! `main → run(parse())`, one match over commands. Every command lives in `commands/<verb>.rs` with its `Args` and `run`; what several
 //! share is beside this file: the client of the local API, manifests and their problems, output. Exit codes are kubectl's: 0, 1 for
-//! a failure, and of `exec` the code of the command that was run.
+//! any failure (a mistake on the command line too), and of `exec` the code of the command that was run.
 
 use std::future::Future;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 mod admin;
 mod api;
 mod cli;
 mod commands;
+mod jsonpath;
 mod kind;
 mod manifests;
 mod object;
 mod output;
 mod problems;
 mod prometheus;
+mod scope;
 mod session;
 mod target;
 
@@ -41,23 +43,30 @@ fn main() -> ExitCode {
     {
         return machine::container::exec_main();
     }
-    run(Cli::parse()).unwrap_or_else(|error| {
-        // What the API refuses is told in kubectl's words.
-        match error.downcast_ref::<machine::Error>() {
-            Some(machine::Error::Api {
-                reason, message, ..
-            }) if !reason.is_empty() => {
-                output::note(&format!("Error from server ({reason}): {message}"))
-            }
-            _ => output::note(&format!("error: {}", output::chain(&error))),
-        }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::explain(&error),
+    };
+    run(cli).unwrap_or_else(|error| {
+        output::note(&output::failure(&error));
         ExitCode::FAILURE
     })
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let session = Session::new(cli.state);
-    match cli.command {
+    let Cli {
+        state,
+        namespace,
+        mut command,
+    } = cli;
+    if let Some(namespace) = namespace {
+        let scope = command
+            .scope_mut()
+            .context("--namespace means nothing to this command")?;
+        scope.fall_back_to(namespace);
+    }
+    let session = Session::new(state);
+    match command {
         // Before any thread is started: it changes the namespaces of its process.
         Command::MachineInit => Ok(commands::up::inside()),
         Command::Control(args) => commands::control::run(args),
@@ -76,7 +85,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Render(args) => commands::render::run(args),
         Command::Validate(args) => commands::validate::run(args),
         Command::Version(args) => commands::version::run(args),
-        Command::Completions(args) => commands::completions::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
     }
 }
 

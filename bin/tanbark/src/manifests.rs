@@ -20,11 +20,20 @@ pub struct Manifests {
     pub files: Vec<PathBuf>,
 }
 
+/// How far down a folder is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The files in it: kubectl's way without `-R`.
+    Folder,
+    /// All below it.
+    Below,
+}
+
 /// Reads everything that was named.
 ///
 /// # Errors
 /// A path that does not exist or cannot be opened, or a folder with no YAML or JSON in it.
-pub fn read(paths: &[PathBuf]) -> Result<Manifests> {
+pub fn read(paths: &[PathBuf], depth: Depth) -> Result<Manifests> {
     let mut all = Manifests::default();
     for path in paths {
         if path.as_os_str() == "-" {
@@ -35,7 +44,8 @@ pub fn read(paths: &[PathBuf]) -> Result<Manifests> {
             all.take("<stdin>", &text);
             continue;
         }
-        for file in files(path)? {
+        refuse_address(path)?;
+        for file in at_depth(path, files(path)?, depth)? {
             match machine::files::read(&file) {
                 Ok(text) => all.take(&file.display().to_string(), &text),
                 Err(problem) => all.broken.push(problem),
@@ -53,6 +63,41 @@ impl Manifests {
             Err(error) => self.broken.push(error.to_string()),
         }
     }
+}
+
+/// Nothing is fetched from the network.
+fn refuse_address(path: &Path) -> Result<()> {
+    let text = path.to_string_lossy();
+    if text.starts_with("https://") || text.starts_with("http://") {
+        bail!(
+            "{text} is not fetched: download it (`curl -fLO {text}`), look at it, and name the file"
+        );
+    }
+    Ok(())
+}
+
+/// Of a folder's files those that are wanted; those left out are told, so that nobody takes them for applied.
+fn at_depth(path: &Path, files: Vec<PathBuf>, depth: Depth) -> Result<Vec<PathBuf>> {
+    if depth == Depth::Below || !path.is_dir() {
+        return Ok(files);
+    }
+    let (here, below): (Vec<PathBuf>, Vec<PathBuf>) = files
+        .into_iter()
+        .partition(|file| file.parent() == Some(path));
+    if here.is_empty() {
+        bail!(
+            "{} holds no file that ends in .yaml, .yml or .json, only folders below it do: pass -R to read them too",
+            path.display()
+        );
+    }
+    if !below.is_empty() {
+        output::note(&format!(
+            "{} file(s) in folders below {} are left out; pass -R to read them too",
+            below.len(),
+            path.display()
+        ));
+    }
+    Ok(here)
 }
 
 /// The files that a path means, in order of their names; what cannot be looked into is noted.
@@ -99,7 +144,7 @@ mod tests {
         write("latin.yaml", b"a: 1\nb: \xff\n");
         write("notes.txt", b"nothing\n");
         write(".hidden.yaml", b"kind: H\n");
-        let all = read(&[folder.path().into()]).expect("read");
+        let all = read(&[folder.path().into()], Depth::Below).expect("read");
         let kinds: Vec<&str> = all
             .documents
             .iter()
@@ -117,9 +162,30 @@ mod tests {
     }
 
     #[test]
+    fn folders_below_are_read_when_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("b")).expect("a folder");
+        let write = |name: &str| {
+            std::fs::write(folder.path().join(name), "kind: A\n").expect("written");
+        };
+        let count = |depth| read(&[folder.path().into()], depth).map(|all| all.documents.len());
+        write("b/x.yml");
+        let error = count(Depth::Folder).expect_err("nothing here").to_string();
+        assert!(error.contains("pass -R"), "{error}");
+        write("a.yaml");
+        assert_eq!(count(Depth::Folder).expect("read"), 1);
+        assert_eq!(count(Depth::Below).expect("read"), 2);
+    }
+
+    #[test]
     fn what_is_not_there_is_an_error_with_a_remedy() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = |path: &Path| read(&[path.into()]).expect_err("refused").to_string();
+        let error = |path: &Path| {
+            read(&[path.into()], Depth::Below)
+                .expect_err("refused")
+                .to_string()
+        };
+        assert!(error(Path::new("https://example.org/a.yaml")).contains("curl -fLO"));
         assert!(error(folder.path()).contains("holds no file"));
         assert!(error(&folder.path().join("none")).contains("does not exist"));
     }

@@ -8,12 +8,26 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// Spaces between columns, and the width of the narrowest, as kubectl has them.
-const GAP: usize = 3;
-const NARROWEST: usize = 6;
+use crate::jsonpath::{Columns, Template};
+use crate::kind::Kind;
 
-/// `-o`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// How columns stand apart.
+#[derive(Debug, Clone, Copy)]
+struct Spacing {
+    /// Spaces between columns.
+    gap: usize,
+    /// The width of the narrowest, its gap included.
+    narrowest: usize,
+}
+
+/// As kubectl has it.
+const USUAL: Spacing = Spacing {
+    gap: 3,
+    narrowest: 6,
+};
+
+/// `-o` of commands that print objects.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Format {
     Json,
     Yaml,
@@ -21,14 +35,54 @@ pub enum Format {
     Wide,
     /// `kind/name` only.
     Name,
+    JsonPath(Template),
+    CustomColumns(Columns),
 }
+
+impl Format {
+    /// Reads what stands after `-o`.
+    ///
+    /// # Errors
+    /// What is not supported, with what is.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once('=').unwrap_or((text, ""));
+        match (name, rest) {
+            ("json", "") => Ok(Self::Json),
+            ("yaml", "") => Ok(Self::Yaml),
+            ("wide", "") => Ok(Self::Wide),
+            ("name", "") => Ok(Self::Name),
+            ("jsonpath", "") => {
+                Err("write the template after it: -o jsonpath='{.metadata.name}'".into())
+            }
+            ("jsonpath", template) => Template::parse(template).map(Self::JsonPath),
+            ("custom-columns", "") => {
+                Err("write the columns after it: -o custom-columns=NAME:.metadata.name".into())
+            }
+            ("custom-columns", columns) => Columns::parse(columns).map(Self::CustomColumns),
+            (
+                "go-template"
+                | "go-template-file"
+                | "template"
+                | "templatefile"
+                | "jsonpath-file"
+                | "jsonpath-as-json"
+                | "custom-columns-file",
+                _,
+            ) => Err(format!("{name} is not supported; {FORMATS} are")),
+            _ => Err(format!("{FORMATS} are supported")),
+        }
+    }
+}
+
+/// What `-o` takes, for messages.
+const FORMATS: &str = "json, yaml, wide, name, jsonpath=TEMPLATE and custom-columns=TITLE:PATH,…";
 
 /// `-o` of commands that print no objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Report {
     #[default]
-    Table,
     #[value(alias = "short")]
+    Table,
     Json,
     Yaml,
 }
@@ -62,14 +116,24 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// On when the stream is a terminal and `NO_COLOR` is unset or empty (no-color.org).
+    /// On when the stream is a terminal; `NO_COLOR` (no-color.org) and `TERM=dumb` forbid colours, `CLICOLOR_FORCE` (bixense.com/clicolors)
+    /// wants them anywhere.
     pub fn of(stream: &impl std::io::IsTerminal) -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        if stream.is_terminal() && !refused {
-            Self::On
-        } else {
-            Self::Off
+        let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::decide(
+            stream.is_terminal(),
+            given("NO_COLOR").is_some(),
+            given("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
+            given("TERM").is_some_and(|term| term == "dumb"),
+        )
+    }
+
+    fn decide(terminal: bool, refused: bool, forced: bool, dumb: bool) -> Self {
+        match (refused, forced) {
+            (true, _) => Self::Off,
+            (false, true) => Self::On,
+            (false, false) if terminal && !dumb => Self::On,
+            (false, false) => Self::Off,
         }
     }
 
@@ -113,7 +177,7 @@ impl Table {
     }
 
     /// The width of each column, its gap included.
-    fn widths(&self) -> Vec<usize> {
+    fn widths(&self, spacing: Spacing) -> Vec<usize> {
         let columns = self
             .rows
             .iter()
@@ -122,25 +186,57 @@ impl Table {
             .max()
             .unwrap_or(0);
         let width = |column: usize| {
-            let header = self
-                .header
-                .get(column)
-                .map_or(0, |text| text.chars().count());
+            let header = self.header.get(column).map_or(0, |text| width(text));
             let widest = self
                 .rows
                 .iter()
                 .filter_map(|row| row.get(column))
-                .map(|cell| cell.0.chars().count())
+                .map(|cell| width(&cell.0))
                 .max()
                 .unwrap_or(0);
-            (header.max(widest) + GAP).max(NARROWEST)
+            (header.max(widest) + spacing.gap).max(spacing.narrowest)
         };
         (0..columns).map(width).collect()
     }
 
     /// The text, each row on a line.
     pub fn render(&self, colour: Colour) -> String {
-        let widths = self.widths();
+        self.render_at_least(&mut Vec::new(), colour)
+    }
+
+    /// As [`Table::render`], no column narrower than it was before; `before` is what they are now.
+    pub fn render_at_least(&self, before: &mut Vec<usize>, colour: Colour) -> String {
+        let mut widths = self.widths(USUAL);
+        for (width, before) in widths.iter_mut().zip(before.iter()) {
+            *width = (*width).max(*before);
+        }
+        before.clone_from(&widths);
+        self.text(&widths, colour)
+    }
+
+    /// As [`Table::render`], with less space between columns where a line would be longer than this; what is too long even so is left to
+    /// who prints it.
+    pub fn render_within(&self, columns: usize, colour: Colour) -> String {
+        let fits = |spacing: &Spacing| {
+            let widths = self.widths(*spacing);
+            widths.iter().sum::<usize>().saturating_sub(spacing.gap) <= columns
+        };
+        let tighter = [
+            USUAL,
+            Spacing {
+                gap: 2,
+                narrowest: 0,
+            },
+        ];
+        let spacing = tighter.into_iter().find(fits);
+        let spacing = spacing.unwrap_or(Spacing {
+            gap: 1,
+            narrowest: 0,
+        });
+        self.text(&self.widths(spacing), colour)
+    }
+
+    fn text(&self, widths: &[usize], colour: Colour) -> String {
         let mut out = String::new();
         if self.header.iter().any(|title| !title.is_empty()) {
             let titles: Vec<Cell> = self
@@ -148,10 +244,10 @@ impl Table {
                 .iter()
                 .map(|title| Cell::from(title.as_str()))
                 .collect();
-            push_row(&mut out, &titles, &widths, Colour::Off);
+            push_row(&mut out, &titles, widths, Colour::Off);
         }
         for row in &self.rows {
-            push_row(&mut out, row, &widths, colour);
+            push_row(&mut out, row, widths, colour);
         }
         out
     }
@@ -162,17 +258,40 @@ impl Table {
     }
 }
 
+/// How many columns of a terminal a text takes; signs such as 🔒 take two.
+pub fn width(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+/// As [`width`], of one character.
+pub fn width_of(character: char) -> usize {
+    if character > '\u{1f000}' { 2 } else { 1 }
+}
+
 fn push_row(out: &mut String, row: &[Cell], widths: &[usize], colour: Colour) {
-    for (at, (Cell(text, tone), width)) in row.iter().zip(widths).enumerate() {
+    for (at, (Cell(text, tone), wanted)) in row.iter().zip(widths).enumerate() {
         out.push_str(&colour.paint(text, *tone));
         if at + 1 < row.len() {
-            out.extend(std::iter::repeat_n(
-                ' ',
-                width.saturating_sub(text.chars().count()),
-            ));
+            out.extend(std::iter::repeat_n(' ', wanted.saturating_sub(width(text))));
         }
     }
     out.push('\n');
+}
+
+/// One of several objects that are printed one after the other: by `apply`, and by `get -w`.
+///
+/// # Errors
+/// What [`Format`] cannot print of it.
+pub fn one_of_many(format: &Format, kind: &Kind, object: &Value) -> Result<String> {
+    Ok(match format {
+        Format::Json => json(object)?,
+        Format::Yaml => format!("---\n{}", yaml(object)?),
+        Format::Name | Format::Wide => {
+            format!("{}/{}\n", kind.singular(), crate::object::name(object))
+        }
+        Format::JsonPath(template) => template.fill(object).map_err(anyhow::Error::msg)?,
+        Format::CustomColumns(columns) => format!("{}\n", columns.row(object).join("   ")),
+    })
 }
 
 /// A value as YAML, as kubectl prints it.
@@ -218,6 +337,16 @@ pub fn is_watched() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// An error in kubectl's words: what the API refuses is told as the server's.
+pub fn failure(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<machine::Error>() {
+        Some(machine::Error::Api {
+            reason, message, ..
+        }) if !reason.is_empty() => format!("Error from server ({reason}): {message}"),
+        _ => format!("error: {}", chain(error)),
+    }
+}
+
 /// An error with its causes, none twice: many texts end with the text of their cause.
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -249,6 +378,32 @@ mod tests {
     }
 
     #[test]
+    fn signs_of_two_columns_do_not_move_what_follows() {
+        let mut table = Table::new(["", "A"]);
+        table.row(["🔒", "x"]);
+        table.row([" ", "y"]);
+        assert_eq!(table.render(Colour::Off), "      A\n🔒    x\n      y\n");
+    }
+
+    #[test]
+    fn columns_move_together_on_a_narrow_terminal() {
+        let mut table = Table::new(["A", "B"]);
+        table.row(["long-name", "x"]);
+        assert_eq!(
+            table.render_within(80, Colour::Off),
+            "A           B\nlong-name   x\n"
+        );
+        assert_eq!(
+            table.render_within(12, Colour::Off),
+            "A          B\nlong-name  x\n"
+        );
+        assert_eq!(
+            table.render_within(5, Colour::Off),
+            "A         B\nlong-name x\n"
+        );
+    }
+
+    #[test]
     fn colours_do_not_move_columns() {
         let mut table = Table::new(["A", "B"]);
         table.row([Cell("ok".into(), Tone::Good), Cell("x".into(), Tone::Plain)]);
@@ -256,6 +411,36 @@ mod tests {
             table.render(Colour::On),
             "A     B\n\x1b[32mok\x1b[0m    x\n"
         );
+    }
+
+    #[test]
+    fn colours_are_for_terminals_unless_asked_for_or_refused() {
+        let on = |terminal, refused, forced, dumb| {
+            Colour::decide(terminal, refused, forced, dumb) == Colour::On
+        };
+        assert!(on(true, false, false, false));
+        assert!(!on(false, false, false, false));
+        assert!(!on(true, false, false, true));
+        assert!(on(false, false, true, false));
+        assert!(!on(true, true, true, false));
+    }
+
+    #[test]
+    fn formats_that_kubectl_has_and_this_has_not_are_refused_by_name() {
+        assert_eq!(Format::parse("wide"), Ok(Format::Wide));
+        assert!(matches!(
+            Format::parse("jsonpath={.a}"),
+            Ok(Format::JsonPath(_))
+        ));
+        for (text, what) in [
+            ("go-template={{.a}}", "go-template is not supported"),
+            ("jsonpath", "write the template after it"),
+            ("table", "json, yaml, wide"),
+            ("jsonpath={.a", "`}` is missing"),
+        ] {
+            let error = Format::parse(text).expect_err(text);
+            assert!(error.contains(what), "{text}: {error}");
+        }
     }
 
     #[test]

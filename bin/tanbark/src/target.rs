@@ -1,11 +1,11 @@
-//! Which pod is meant: `POD`, `POD.NAMESPACE` (istioctl's way), `pod/NAME`, `deploy/NAME` and the like.
+//! Which pod is meant: `POD`, `POD.NAMESPACE` (istioctl's way), `pod/NAME`, `deploy/NAME`, `deploy/NAME.NAMESPACE` and the like.
 //!
 //! A workload or Service stands for one of its pods: a ready one before others, then the first by name.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::api::{Api, is_status};
+use crate::api::{Api, Filter, is_status};
 use crate::kind::Kind;
 use crate::object;
 
@@ -40,17 +40,15 @@ impl Target {
 
 /// The pod object that is meant.
 pub async fn find_pod(api: &Api, namespace: &str, text: &str) -> Result<Value> {
+    find_pod_among(api, namespace, text)
+        .await
+        .map(|(pod, _)| pod)
+}
+
+/// The pod object that is meant, and of how many it was chosen.
+pub async fn find_pod_among(api: &Api, namespace: &str, text: &str) -> Result<(Value, usize)> {
     match Target::parse(text)? {
-        Target::Pod(name) => match api.get(&Kind::pods(), namespace, &name).await {
-            Err(error) if is_status(&error, 404) => match name.rsplit_once('.') {
-                Some((pod, namespace)) if !namespace.is_empty() => api
-                    .get(&Kind::pods(), namespace, pod)
-                    .await
-                    .map_err(|_| error),
-                _ => Err(error),
-            },
-            found => found,
-        },
+        Target::Pod(name) => pod_named(api, namespace, &name).await.map(|pod| (pod, 1)),
         Target::Owner { kind, name } => {
             let mut pods = pods_of(api, &kind, namespace, &name).await?;
             pods.sort_by_key(|pod| {
@@ -60,22 +58,50 @@ pub async fn find_pod(api: &Api, namespace: &str, text: &str) -> Result<Value> {
                     object::name(pod).to_owned(),
                 )
             });
-            pods.into_iter().next().ok_or_else(|| {
+            let count = pods.len();
+            let pod = pods.into_iter().next().ok_or_else(|| {
                 anyhow!(
                     "{}/{name} in namespace {namespace} has no pods",
                     kind.singular()
                 )
-            })
+            })?;
+            Ok((pod, count))
         }
+    }
+}
+
+/// A pod by its name, else by `NAME.NAMESPACE`.
+async fn pod_named(api: &Api, namespace: &str, name: &str) -> Result<Value> {
+    match api.get(&Kind::pods(), namespace, name).await {
+        Err(error) if is_status(&error, 404) => match name.rsplit_once('.') {
+            Some((pod, namespace)) if !namespace.is_empty() => api
+                .get(&Kind::pods(), namespace, pod)
+                .await
+                .map_err(|_| error),
+            _ => Err(error),
+        },
+        found => found,
     }
 }
 
 /// Every pod of a workload or Service.
 pub async fn pods_of(api: &Api, kind: &Kind, namespace: &str, name: &str) -> Result<Vec<Value>> {
-    let owner = api.get(kind, namespace, name).await?;
+    let owner = match api.get(kind, namespace, name).await {
+        Err(error) if is_status(&error, 404) => match name.rsplit_once('.') {
+            Some((name, namespace)) if !namespace.is_empty() => {
+                api.get(kind, namespace, name).await.map_err(|_| error)?
+            }
+            _ => return Err(error),
+        },
+        found => found?,
+    };
+    let namespace = match object::namespace(&owner) {
+        "" => namespace,
+        own => own,
+    };
     let selector = selector_of(&owner)
         .with_context(|| format!("{}/{name} does not select pods", kind.singular()))?;
-    api.list(&Kind::pods(), Some(namespace), Some(&selector))
+    api.list(&Kind::pods(), Some(namespace), Filter::labels(&selector))
         .await
 }
 

@@ -1,7 +1,7 @@
 //! Requests from pods and from this machine, what proxies say about them, and work that goes on beside the test.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 

@@ -3,21 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::output;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// For instance: `source <(tanbark completions bash)`
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+/// `command` is the whole command line.
+pub fn run(args: Args, mut command: clap::Command) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "tanbark", &mut script);
+    clap_complete::generate(args.shell, &mut command, "tanbark", &mut script);
     output::emit_bytes(&script);
     Ok(ExitCode::SUCCESS)
 }

@@ -12,9 +12,10 @@ use machine::client::{ExecOptions, ExecOutput};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
+use crate::scope::Scope;
 use crate::session::Session;
-use crate::target::{choose_container, find_pod};
-use crate::{cli, object, output};
+use crate::target::{choose_container, default_container, find_pod};
+use crate::{object, output};
 use terminal::Raw;
 pub use terminal::size as terminal_size;
 
@@ -26,7 +27,7 @@ pub struct Args {
     /// POD, or KIND/NAME for one of its pods
     pub pod: String,
     #[command(flatten)]
-    scope: cli::Scope,
+    pub scope: Scope,
     /// Container
     #[arg(short, long)]
     pub container: Option<String>,
@@ -36,6 +37,9 @@ pub struct Args {
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
+    /// No notes beside what the command prints
+    #[arg(short, long)]
+    quiet: bool,
     /// Command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -43,10 +47,13 @@ pub struct Args {
 
 pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
-    let pod = find_pod(&api, &args.scope.namespace, &args.pod).await?;
-    let container = choose_container(&pod, args.container.as_deref())?;
+    let pod = find_pod(&api, args.scope.namespace(), &args.pod).await?;
+    let container = match (&args.container, args.quiet) {
+        (None, true) => default_container(&pod).0,
+        (named, _) => choose_container(&pod, named.as_deref())?,
+    };
     let tty = args.tty && terminal::is_terminal();
-    if args.tty && !tty {
+    if args.tty && !tty && !args.quiet {
         output::note("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     let options = ExecOptions {
@@ -60,7 +67,7 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
         .client()
         .exec(object::namespace(&pod), object::name(&pod), &options)
         .await?;
-    talk(exec, stdin, tty).await
+    talk(exec, stdin, tty, args.quiet).await
 }
 
 /// What goes to the command.
@@ -71,7 +78,12 @@ enum Input {
     Size(u16, u16),
 }
 
-async fn talk(mut exec: machine::client::Exec, stdin: bool, tty: bool) -> Result<ExitCode> {
+async fn talk(
+    mut exec: machine::client::Exec,
+    stdin: bool,
+    tty: bool,
+    quiet: bool,
+) -> Result<ExitCode> {
     let (sender, mut typed) = mpsc::channel::<Input>(QUEUE);
     let raw = if tty { Some(Raw::enter()?) } else { None };
     if tty {
@@ -106,7 +118,9 @@ async fn talk(mut exec: machine::client::Exec, stdin: bool, tty: bool) -> Result
         ExecOutput::Failed(message) => bail!("{message}"),
         ExecOutput::Ended(0) => Ok(ExitCode::SUCCESS),
         ExecOutput::Ended(code) => {
-            output::note(&format!("command terminated with exit code {code}"));
+            if !quiet {
+                output::note(&format!("command terminated with exit code {code}"));
+            }
             Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
         }
         ExecOutput::Output(_) | ExecOutput::Errors(_) => bail!("bug: output after the end"),

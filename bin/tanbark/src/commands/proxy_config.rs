@@ -18,10 +18,11 @@ use anyhow::{Context as _, Result, bail};
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::admin;
 use crate::output::{self, Report, Table};
+use crate::scope::Scope;
 use crate::session::Session;
 use crate::target::find_pod;
-use crate::{admin, cli};
 use dump::Dump;
 
 #[derive(Debug, clap::Subcommand)]
@@ -55,12 +56,12 @@ pub enum Command {
 /// Whose configuration.
 #[derive(Debug, clap::Args)]
 pub struct Source {
-    /// POD, POD.NAMESPACE, or KIND/NAME for one of its pods
+    /// POD, POD.NAMESPACE, or KIND/NAME[.NAMESPACE] for one of its pods
     #[arg(required_unless_present = "file")]
     pod: Option<String>,
     #[command(flatten)]
-    scope: cli::Scope,
-    /// A saved `/config_dump` instead of a pod
+    pub scope: Scope,
+    /// A saved `/config_dump` instead of a pod; for endpoints also `/clusters?format=json`
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[arg(short, long, value_enum)]
@@ -72,10 +73,26 @@ pub struct Log {
     /// POD, POD.NAMESPACE, or KIND/NAME for one of its pods
     pod: String,
     #[command(flatten)]
-    scope: cli::Scope,
+    pub scope: Scope,
     /// `debug`, or for some loggers `http:debug,router:trace`
     #[arg(long)]
     level: Option<String>,
+    /// Back to the usual level, `warning`
+    #[arg(short, long, conflicts_with = "level")]
+    reset: bool,
+}
+
+/// Where the pod is looked for.
+pub fn scope_mut(command: &mut Command) -> &mut Scope {
+    match command {
+        Command::Listeners(args) => &mut args.source.scope,
+        Command::Clusters(args) => &mut args.source.scope,
+        Command::Routes(args) => &mut args.source.scope,
+        Command::Endpoints(args) => &mut args.source.scope,
+        Command::Secret(args) => &mut args.source.scope,
+        Command::All(source) | Command::Bootstrap(source) => &mut source.scope,
+        Command::Log(args) => &mut args.scope,
+    }
 }
 
 pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
@@ -116,7 +133,8 @@ pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
             let bootstrap = dump.bootstrap().context("the dump holds no bootstrap")?;
             output::emit(&match source.output {
                 Some(Report::Yaml) => output::yaml(&bootstrap)?,
-                _ => output::json(&bootstrap)?,
+                Some(Report::Json) | None => output::json(&bootstrap)?,
+                Some(Report::Table) => dump::versions(&bootstrap),
             });
             Ok(ExitCode::SUCCESS)
         }
@@ -134,7 +152,7 @@ async fn fetch(source: &Source, session: &Session) -> Result<Dump> {
         }
         (None, Some(pod)) => {
             let api = session.api()?;
-            let pod = find_pod(&api, &source.scope.namespace, pod).await?;
+            let pod = find_pod(&api, source.scope.namespace(), pod).await?;
             admin::json_page(&api, &pod, "/config_dump?include_eds").await?
         }
         (None, None) => bail!("which pod?"),
@@ -159,10 +177,17 @@ async fn endpoints_of(args: &endpoints::Args, session: &Session) -> Result<ExitC
     let statuses = match (&args.source.file, &args.source.pod) {
         (None, Some(pod)) => {
             let api = session.api()?;
-            let pod = find_pod(&api, &args.source.scope.namespace, pod).await?;
+            let pod = find_pod(&api, args.source.scope.namespace(), pod).await?;
             admin::json_page(&api, &pod, "/clusters?format=json").await?
         }
-        _ => endpoints::statuses_of(&fetch(&args.source, session).await?),
+        _ => {
+            let dump = fetch(&args.source, session).await?;
+            // A saved page of `/clusters?format=json`, as istioctl takes it, or a dump.
+            match dump::field(dump.whole(), "cluster_statuses") {
+                Some(_) => dump.whole().clone(),
+                None => endpoints::statuses_of(&dump),
+            }
+        }
     };
     print(
         &args.source,
@@ -201,8 +226,9 @@ async fn all(source: &Source, session: &Session) -> Result<ExitCode> {
 
 async fn log(args: &Log, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
-    let pod = find_pod(&api, &args.scope.namespace, &args.pod).await?;
-    let queries: Vec<String> = match &args.level {
+    let pod = find_pod(&api, args.scope.namespace(), &args.pod).await?;
+    let usual = args.reset.then_some("warning");
+    let queries: Vec<String> = match args.level.as_deref().or(usual) {
         None => vec![String::new()],
         Some(levels) => levels
             .split(',')
@@ -224,7 +250,7 @@ async fn log(args: &Log, session: &Session) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Filters that several tables have.
+/// Filters that several tables have, with istioctl's meaning: names by a part of them.
 pub(super) fn service_filter(
     name: &clusters::ClusterName,
     port: Option<u16>,
@@ -233,9 +259,9 @@ pub(super) fn service_filter(
     fqdn: Option<&str>,
 ) -> bool {
     port.is_none_or(|port| name.port == Some(port))
-        && subset.is_none_or(|subset| name.subset == subset)
-        && direction.is_none_or(|direction| name.direction == direction)
-        && fqdn.is_none_or(|fqdn| name.service == fqdn)
+        && subset.is_none_or(|subset| name.subset.contains(subset))
+        && direction.is_none_or(|direction| name.direction.eq_ignore_ascii_case(direction))
+        && fqdn.is_none_or(|fqdn| name.service.contains(fqdn))
 }
 
 /// An empty object where nothing is.

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::admin;
 use crate::api::Api;
-use crate::object::{list, text};
+use crate::object::{self, list, text};
 use crate::output::{self, Cell, Report, Table, Tone};
+use crate::scope::Scope;
 use crate::session::Session;
+use crate::target::find_pod;
 
 /// The types in the order of the table.
 const TYPES: [(&str, &str); 4] = [
@@ -21,8 +23,10 @@ const TYPES: [(&str, &str); 4] = [
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this proxy: POD or POD.NAMESPACE
+    /// Only this proxy: POD, POD.NAMESPACE, or KIND/NAME for one of its pods
     pod: Option<String>,
+    #[command(flatten)]
+    pub scope: Scope,
     #[arg(short, long, value_enum)]
     output: Option<Report>,
 }
@@ -65,6 +69,8 @@ impl Sync {
 pub struct ProxyRow {
     pub name: String,
     pub cluster: String,
+    /// The control plane's pod that it is connected to.
+    pub istiod: String,
     pub version: String,
     /// In the order of CDS, LDS, EDS, RDS.
     pub types: [Sync; 4],
@@ -80,6 +86,12 @@ impl ProxyRow {
             && self.rejections.is_empty()
     }
 
+    fn namespace(&self) -> &str {
+        self.name
+            .rsplit_once('.')
+            .map_or("", |(_, namespace)| namespace)
+    }
+
     pub fn json(&self) -> Value {
         let types: serde_json::Map<String, Value> = TYPES
             .iter()
@@ -91,24 +103,29 @@ impl ProxyRow {
             .iter()
             .map(|(kind, detail)| json!({"type": kind, "detail": detail}))
             .collect();
-        json!({"proxy": self.name, "cluster": self.cluster, "version": self.version, "types": types, "rejections": rejections})
+        json!({"proxy": self.name, "cluster": self.cluster, "istiod": self.istiod, "version": self.version, "types": types, "rejections": rejections})
     }
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let api = session.api()?;
     let mut rows = rows(&api).await?;
-    if let Some(pod) = &args.pod {
-        rows.retain(|row| {
-            row.name == *pod
-                || row
-                    .name
-                    .rsplit_once('.')
-                    .is_some_and(|(name, _)| name == pod)
-        });
-        if rows.is_empty() {
-            bail!("proxy {pod} is not connected to the control plane");
+    match &args.pod {
+        Some(pod) => {
+            let found = find_pod(&api, args.scope.namespace(), pod).await?;
+            let name = format!("{}.{}", object::name(&found), object::namespace(&found));
+            rows.retain(|row| row.name == name);
+            match (rows.is_empty(), object::has_proxy(&found)) {
+                (true, true) => bail!("proxy {name} is not connected to the control plane"),
+                (true, false) => bail!("pod {name} has no proxy"),
+                (false, _) => {}
+            }
         }
+        None => rows.retain(|row| {
+            args.scope
+                .chosen()
+                .is_none_or(|wanted| row.namespace() == wanted)
+        }),
     }
     let report = || Value::Array(rows.iter().map(ProxyRow::json).collect());
     match args.output {
@@ -121,12 +138,14 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
 
 /// Every connected proxy.
 pub async fn rows(api: &Api) -> Result<Vec<ProxyRow>> {
-    let mut rows = rows_of(&admin::control_page(api, "/debug/syncz").await?);
+    let pod = admin::control_pod(api).await?;
+    let page = admin::control_page_of(api, &pod, "/debug/syncz").await?;
+    let mut rows = rows_of(&page, object::name(&pod));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
 
-fn row(entry: &Value) -> ProxyRow {
+fn row(entry: &Value, istiod: &str) -> ProxyRow {
     let resources = entry.get("resources").and_then(Value::as_object);
     let rejections: Vec<(String, String)> = resources
         .into_iter()
@@ -157,6 +176,7 @@ fn row(entry: &Value) -> ProxyRow {
     ProxyRow {
         name: text(entry, "/proxy").into(),
         cluster: text(entry, "/cluster_id").into(),
+        istiod: istiod.into(),
         version: text(entry, "/istio_version").into(),
         types,
         rejections,
@@ -178,10 +198,13 @@ fn short(type_url: &str) -> String {
 }
 
 pub fn table(rows: &[ProxyRow]) -> Table {
-    let mut table = Table::new(["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "VERSION"]);
+    let mut table = Table::new([
+        "NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ISTIOD", "VERSION",
+    ]);
     for row in rows {
         let mut cells: Vec<Cell> = vec![row.name.as_str().into(), row.cluster.as_str().into()];
         cells.extend(row.types.iter().map(|sync| sync.cell()));
+        cells.push(row.istiod.as_str().into());
         cells.push(row.version.as_str().into());
         table.row(cells);
     }
@@ -201,8 +224,11 @@ fn print(rows: &[ProxyRow]) {
     }
 }
 
-fn rows_of(page: &Value) -> Vec<ProxyRow> {
-    list(page, "").iter().map(row).collect()
+fn rows_of(page: &Value, istiod: &str) -> Vec<ProxyRow> {
+    list(page, "")
+        .iter()
+        .map(|entry| row(entry, istiod))
+        .collect()
 }
 
 #[cfg(test)]
@@ -217,7 +243,7 @@ mod tests {
             "route_sent": "3", "route_acked": "1",
             "resources": {"type.googleapis.com/envoy.config.route.v3.RouteConfiguration": {"lastRejection": "bad route"}, "type.googleapis.com/envoy.config.cluster.v3.Cluster": {"lastRejection": null}},
         }]);
-        let rows = rows_of(&page);
+        let rows = rows_of(&page, "istiod-1");
         assert_eq!(
             rows[0].types,
             [Sync::Synced, Sync::Stale, Sync::NotSent, Sync::Rejected]
@@ -227,5 +253,26 @@ mod tests {
             [("RDS".to_owned(), "bad route".to_owned())]
         );
         assert!(!rows[0].is_good());
+        assert_eq!(rows[0].namespace(), "default");
+        let text = table(&rows).render(crate::output::Colour::Off);
+        let line = text.lines().nth(1).expect("a row");
+        let cells: Vec<&str> = line
+            .split("   ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                "a.default",
+                "Kubernetes",
+                "SYNCED",
+                "STALE",
+                "NOT SENT",
+                "NACK",
+                "istiod-1",
+                "1.31.0"
+            ]
+        );
     }
 }

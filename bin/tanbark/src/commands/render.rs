@@ -22,11 +22,12 @@ use wire_envoy::{Descriptors, Unknown};
 use wire_kube::manifest::Document;
 use xds_encode::{Client, View};
 
-use crate::cli::Scope;
 use crate::commands::up::Proxy;
+use crate::manifests::{self, Depth};
 use crate::output::{self, Colour, Report};
+use crate::scope::Scope;
 use crate::target::{Target, selector_of};
-use crate::{manifests, object, problems};
+use crate::{object, problems};
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("proxy-of").required(true).args(["pod", "node"])))]
@@ -41,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     node: Option<PathBuf>,
     #[command(flatten)]
-    scope: Scope,
+    pub scope: Scope,
     /// Only these parts
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<encode::Part>,
@@ -56,7 +57,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let read = manifests::read(&args.paths)?;
+    let read = manifests::read(&args.paths, Depth::Below)?;
     if let Some(broken) = read.broken.first() {
         bail!("{broken}");
     }
@@ -149,12 +150,12 @@ fn find<'a>(args: &Args, objects: &'a [Arc<Value>]) -> Result<&'a Value> {
         .filter(|object| object::text(object, "/kind") == "Pod")
         .collect();
     let found = match Target::parse(wanted)? {
-        Target::Pod(name) => by_name(&pods, &name, &args.scope.namespace),
+        Target::Pod(name) => by_name(&pods, &name, args.scope.namespace()),
         Target::Owner { kind, name } => {
             let is_owner = |object: &&Value| {
                 object::text(object, "/kind") == kind.kind
                     && object::name(object) == name
-                    && object::namespace(object) == args.scope.namespace
+                    && object::namespace(object) == args.scope.namespace()
             };
             let owner = objects
                 .iter()
@@ -163,12 +164,13 @@ fn find<'a>(args: &Args, objects: &'a [Arc<Value>]) -> Result<&'a Value> {
                 .with_context(|| {
                     format!(
                         "there is no {} {}/{name} in these files",
-                        kind.kind, args.scope.namespace
+                        kind.kind,
+                        args.scope.namespace()
                     )
                 })?;
             let selector = selector_of(owner).unwrap_or_default();
             let fits = |pod: &&&Value| {
-                object::namespace(pod) == args.scope.namespace
+                object::namespace(pod) == args.scope.namespace()
                     && selector.split(',').all(|pair| {
                         pair.split_once('=')
                             .is_some_and(|(key, value)| object::label(pod, key) == Some(value))
@@ -185,7 +187,7 @@ fn find<'a>(args: &Args, objects: &'a [Arc<Value>]) -> Result<&'a Value> {
             .collect();
         anyhow!(
             "no pod {wanted} in namespace {} would come of these files; pods with a proxy: {}",
-            args.scope.namespace,
+            args.scope.namespace(),
             object::or_none(names.join(", "))
         )
     })?;

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::scale::named;
 use crate::api::{Api, Payload};
 use crate::kind::Kind;
+use crate::scope::Scope;
 use crate::session::Session;
-use crate::{cli, object, output};
+use crate::{object, output};
 
 /// How often the state of a rollout is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -29,7 +30,7 @@ pub struct Restart {
     #[arg(required = true, value_name = "KIND/NAME")]
     targets: Vec<String>,
     #[command(flatten)]
-    scope: cli::Scope,
+    pub scope: Scope,
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,13 +38,21 @@ pub struct Status {
     #[arg(required = true, value_name = "KIND/NAME")]
     targets: Vec<String>,
     #[command(flatten)]
-    scope: cli::Scope,
+    pub scope: Scope,
     /// How long to wait; 0 waits for ever
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     timeout: String,
     /// Say how far it is and end
     #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
     watch: bool,
+}
+
+/// Where the command looks.
+pub fn scope_mut(command: &mut Command) -> &mut Scope {
+    match command {
+        Command::Restart(args) => &mut args.scope,
+        Command::Status(args) => &mut args.scope,
+    }
 }
 
 pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
@@ -63,7 +72,7 @@ async fn restart(api: &Api, args: &Restart) -> Result<ExitCode> {
         let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
         api.json(
             Method::PATCH,
-            &kind.path(Some(&args.scope.namespace), Some(&name)),
+            &kind.path(Some(args.scope.namespace()), Some(&name)),
             Payload::merge_patch(&patch),
         )
         .await?;
@@ -79,19 +88,19 @@ async fn status(api: &Api, args: &Status) -> Result<ExitCode> {
     for (kind, name) in named(&args.targets)? {
         let mut told = String::new();
         loop {
-            let workload = api.get(&kind, &args.scope.namespace, &name).await?;
+            let workload = api.get(&kind, args.scope.namespace(), &name).await?;
             let waiting = unfinished(&kind, &workload)?;
             let Some(waiting) = waiting else {
                 output::say(&format!(
                     "{} \"{name}\" successfully rolled out",
-                    kind.singular()
+                    noun(&kind)
                 ));
                 break;
             };
             if told != waiting {
                 output::say(&format!(
                     "Waiting for {} \"{name}\" rollout to finish: {waiting}...",
-                    kind.singular()
+                    noun(&kind)
                 ));
                 told = waiting;
             }
@@ -105,6 +114,14 @@ async fn status(api: &Api, args: &Status) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kind in kubectl's sentences.
+fn noun(kind: &Kind) -> String {
+    match kind.kind.as_str() {
+        "DaemonSet" => "daemon set".into(),
+        other => other.to_lowercase(),
+    }
 }
 
 /// What a rollout still waits for; `None` when it is done.

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::api::Payload;
 use crate::kind::Kind;
+use crate::output;
+use crate::scope::Scope;
 use crate::session::Session;
-use crate::{cli, output};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,7 +18,7 @@ pub struct Args {
     #[arg(required = true, value_name = "KIND/NAME")]
     targets: Vec<String>,
     #[command(flatten)]
-    scope: cli::Scope,
+    pub scope: Scope,
     /// Number of pods
     #[arg(long)]
     replicas: u32,
@@ -31,7 +32,7 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
         }
         let path = format!(
             "{}/scale",
-            kind.path(Some(&args.scope.namespace), Some(&name))
+            kind.path(Some(args.scope.namespace()), Some(&name))
         );
         api.json(
             Method::PATCH,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::proxy_status::{self, ProxyRow};
 use crate::admin;
-use crate::api::Api;
+use crate::api::{Api, Filter};
 use crate::commands::up::pages::{self, Page};
 use crate::commands::up::report;
 use crate::kind::Kind;
@@ -63,7 +63,7 @@ async fn gather(api: &Api) -> Result<Status> {
     let summary = api.client().summary().await?;
     let control = admin::control_plane(api).await?;
     let proxies = proxy_status::rows(api).await;
-    let pods = api.list(&Kind::pods(), None, None).await?;
+    let pods = api.list(&Kind::pods(), None, Filter::default()).await?;
     let connected: Vec<&str> = proxies
         .as_ref()
         .map(|rows| rows.iter().map(|row| row.name.as_str()).collect())
@@ -103,7 +103,7 @@ async fn complaints(api: &Api, summary: &Value) -> Result<Vec<Complaint>> {
         .filter(|kind| kind.group.ends_with("istio.io"))
     {
         let kind = Kind::from(kind);
-        for each in api.list(&kind, None, None).await? {
+        for each in api.list(&kind, None, Filter::default()).await? {
             let subject = format!(
                 "{} {}/{}",
                 kind.kind,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::manifests;
+use crate::manifests::{self, Depth};
 use crate::output::{self, Colour, Report};
 use crate::problems;
 
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let read = manifests::read(&args.paths)?;
+    let read = manifests::read(&args.paths, Depth::Below)?;
     let findings = problems::check(&read.documents);
     let errors = read.broken.len()
         + findings

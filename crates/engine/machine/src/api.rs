@@ -7,11 +7,14 @@
 pub mod connect;
 pub mod discovery;
 pub mod logs;
+pub mod openapi;
 pub mod patch;
 pub mod resource;
 pub mod review;
 pub mod route;
+pub mod shape;
 pub mod summary;
+pub mod warnings;
 pub mod watch;
 
 use std::convert::Infallible;
@@ -106,6 +109,10 @@ async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Response<B
 }
 
 async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
+    let aggregated = shape::accepts(
+        request.headers(),
+        &["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"],
+    );
     let path = request.uri().path().to_string();
     let nothing = || Refusal::NotFound {
         kind: "path".into(),
@@ -115,6 +122,8 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
     match route::parse(&path).ok_or_else(nothing)? {
         Route::Version => ok(discovery::version()),
         Route::Health => Ok(text("ok")),
+        Route::CoreVersions if aggregated => Ok(aggregate(&discovery::aggregated(true))),
+        Route::Groups if aggregated => Ok(aggregate(&discovery::aggregated(false))),
         Route::CoreVersions => ok(discovery::core_versions()),
         Route::Groups => ok(discovery::groups()),
         Route::Group(group) => ok(discovery::group(&group).ok_or_else(nothing)?),
@@ -125,6 +134,12 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
             ok(serde_json::from_str(&context.tokens.signer.jwks()).unwrap_or_default())
         }
         Route::Summary => ok(summary::summary(&context)),
+        Route::OpenApi => ok(openapi::index()),
+        Route::OpenApiOf(group, version) => {
+            ok(openapi::document(&group, &version).ok_or_else(nothing)?)
+        }
+        Route::AccessReview => review::access_review(),
+        Route::SelfReview => review::self_review(),
         Route::TokenReview if request.method() == Method::POST => {
             review::token_review(&context, &read_body(request).await?)
         }
@@ -133,8 +148,29 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
     }
 }
 
+fn aggregate(value: &Value) -> Response<Body> {
+    let mut response = json(StatusCode::OK, value);
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        ),
+    );
+    response
+}
+
 /// A request's body as an object; JSON is YAML too.
 pub async fn read_body(request: Request<Incoming>) -> std::result::Result<Value, Refusal> {
+    let media = request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if media.contains("protobuf") || media.contains("cbor") {
+        return Err(Refusal::MediaType(format!(
+            "a body of type {media} is not read here, only JSON and YAML; with kubectl write the object out first: `kubectl create … --dry-run=client -o yaml | kubectl apply -f -`"
+        )));
+    }
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES)
         .collect()
         .await

@@ -1,6 +1,7 @@
 //! A client of the local API: HTTP/1.1 over its socket, one connection a request.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -19,10 +20,14 @@ use crate::error::{Context, Error, Result};
 use crate::object;
 use crate::store::kinds::{Kind, PODS};
 
+/// How long the beginning of an answer is waited for; what follows it may take as long as it likes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A client.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// What a log is asked for.
@@ -86,7 +91,27 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
+            patience: PATIENCE,
         }
+    }
+
+    /// The same with another patience.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.socket.parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// Waits for the beginning of an answer.
+    async fn answered<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
+        tokio::time::timeout(self.patience, answer)
+            .await
+            .map_err(|_| Error::Silent {
+                state: self.state(),
+                seconds: self.patience.as_secs(),
+            })
     }
 
     async fn connect(&self) -> Result<UnixStream> {
@@ -95,7 +120,7 @@ impl Client {
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
                     Error::NotRunning {
-                        state: self.socket.parent().map(PathBuf::from).unwrap_or_default(),
+                        state: self.state(),
                     }
                 }
                 _ => Error::system(format!("connect to {}", self.socket.display()), error),
@@ -123,7 +148,10 @@ impl Client {
             .header(header::CONTENT_TYPE, content_type)
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| Error::Configuration(format!("{path}: {error}")))?;
-        let response = sender.send_request(request).await.map_err(peer)?;
+        let response = self
+            .answered(sender.send_request(request))
+            .await?
+            .map_err(peer)?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -373,7 +401,10 @@ impl Client {
             header::HeaderValue::from_static("v5.channel.k8s.io"),
         );
         let stream = self.connect().await?;
-        match tokio_tungstenite::client_async(request, stream).await {
+        let opened = self
+            .answered(tokio_tungstenite::client_async(request, stream))
+            .await?;
+        match opened {
             Ok((socket, _)) => Ok(Exec { socket }),
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
                 let refusal: Value = response
@@ -480,4 +511,22 @@ fn ended(status: &[u8]) -> ExecOutput {
         || ExecOutput::Failed(object::text(&status, "/message").into()),
         ExecOutput::Ended,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_that_says_nothing_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("api.sock");
+        let _mute = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        let client = Client::new(&socket).with_patience(Duration::from_millis(20));
+        let error = client.summary().await.expect_err("silence");
+        assert!(matches!(error, Error::Silent { .. }), "{error}");
+        assert!(error.to_string().contains("`tanbark down` stops it"));
+        let exec = client.exec("n", "p", &ExecOptions::default()).await;
+        assert!(matches!(exec, Err(Error::Silent { .. })));
+    }
 }

@@ -30,7 +30,9 @@ pub enum Error {
         pid: i32,
     },
     /// Nothing runs with this state folder.
-    #[error("nothing runs with state {state}; start it with `tanbark up`")]
+    #[error(
+        "no mesh is running at {state}; start one with `tanbark up DIR`, or name another's state folder with `--state DIR`"
+    )]
     NotRunning {
         /// The state folder.
         state: PathBuf,
@@ -61,6 +63,16 @@ pub enum Error {
         program: String,
         /// Its standard error, shortened.
         message: String,
+    },
+    /// The runtime is there and says nothing.
+    #[error(
+        "the mesh at {state} does not answer within {seconds} s: its last words are in {state}/runtime.log; `tanbark down` stops it"
+    )]
+    Silent {
+        /// The state folder.
+        state: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// The local API refused a request.
     #[error("{message}")]

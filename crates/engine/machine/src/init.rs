@@ -52,6 +52,16 @@ pub struct Hooks {
     pub validate: Option<Validate>,
 }
 
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { validate } = self;
+        formatter
+            .debug_struct("Hooks")
+            .field("validate", &validate.is_some())
+            .finish()
+    }
+}
+
 /// What the outer process hands over.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Handover {
@@ -157,7 +167,7 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
         proxy: options.proxy,
         trust_domain: options.trust_domain.clone(),
     };
-    store.set_mutator(Box::new(move |kind, object, namespace| match kind.kind {
+    store.set_mutator(Arc::new(move |kind, object, namespace| match kind.kind {
         "Pod" => inject(object, namespace, &injection).map_err(Refusal::Invalid),
         _ => Ok(()),
     }));
@@ -173,6 +183,7 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
         images: images_receiver,
         pods: Default::default(),
         problems: Default::default(),
+        hooks: hooks.clone(),
         options,
         state,
         processes,

@@ -53,6 +53,8 @@ pub struct Context {
     pub pods: Mutex<HashMap<String, Arc<Pod>>>,
     /// What is wrong with files, by file.
     pub problems: Mutex<BTreeMap<String, Vec<String>>>,
+    /// What the program adds.
+    pub hooks: crate::init::Hooks,
 }
 
 impl Context {

@@ -38,6 +38,7 @@ pub mod services;
 pub mod source;
 pub mod state;
 pub mod store;
+pub mod table;
 pub mod token;
 pub mod up;
 

@@ -105,6 +105,12 @@ pub enum Refusal {
     /// 405
     #[error("{0}")]
     NotAllowed(String),
+    /// 415
+    #[error("{0}")]
+    MediaType(String),
+    /// 501
+    #[error("{0}")]
+    NotImplemented(String),
     /// 503
     #[error("{0}")]
     Unavailable(String),
@@ -124,6 +130,8 @@ impl Refusal {
             Refusal::Full => (507, "InsufficientStorage"),
             Refusal::Forbidden(_) => (403, "Forbidden"),
             Refusal::NotAllowed(_) => (405, "MethodNotAllowed"),
+            Refusal::MediaType(_) => (415, "UnsupportedMediaType"),
+            Refusal::NotImplemented(_) => (501, "NotImplemented"),
             Refusal::Unavailable(_) => (503, "ServiceUnavailable"),
         }
     }
@@ -153,7 +161,7 @@ type Names = BTreeMap<(String, String), Arc<Value>>;
 
 /// Changes a new object before it is stored (sidecar injection): the kind, the object, its namespace.
 pub type Mutator =
-    Box<dyn Fn(&'static Kind, &mut Value, &Value) -> Result<(), Refusal> + Send + Sync>;
+    Arc<dyn Fn(&'static Kind, &mut Value, &Value) -> Result<(), Refusal> + Send + Sync>;
 
 /// The objects.
 pub struct Store {
@@ -162,7 +170,7 @@ pub struct Store {
     mutator: OnceLock<Mutator>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Inner {
     objects: HashMap<Id, Names>,
     count: usize,
@@ -204,6 +212,16 @@ impl Store {
     /// Sets what changes new objects; only the first call counts.
     pub fn set_mutator(&self, mutator: Mutator) {
         let _ = self.mutator.set(mutator);
+    }
+
+    /// A copy in which something can be tried without effect; nobody watches it.
+    pub fn trial(&self) -> Self {
+        let inner = self.inner.lock().clone();
+        Self {
+            version: watch::channel(inner.version).0,
+            inner: Mutex::new(inner),
+            mutator: self.mutator.clone(),
+        }
     }
 
     /// One object.
@@ -690,10 +708,18 @@ pub fn random_suffix() -> String {
 /// A `Status` object for a refusal, as Kubernetes answers.
 pub fn status_object(refusal: &Refusal) -> Value {
     let (code, reason) = refusal.status();
-    json!({
+    let mut status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": refusal.to_string(), "reason": reason, "code": code,
-    })
+    });
+    if let Refusal::NotFound { kind, name }
+    | Refusal::AlreadyExists { kind, name }
+    | Refusal::Conflict { kind, name } = refusal
+    {
+        let (plural, group) = kind.split_once('.').unwrap_or((kind, ""));
+        status["details"] = json!({"name": name, "group": group, "kind": plural});
+    }
+    status
 }
 
 #[cfg(test)]

@@ -68,6 +68,21 @@ impl KindInfo {
         self.kind.to_lowercase()
     }
 
+    /// The words that mean several kinds at once: `all`, `istio-io`, `gateway-api`.
+    pub fn categories(&self) -> &'static [&'static str] {
+        match (self.group, self.kind) {
+            ("", "Pod" | "Service" | "ReplicationController")
+            | ("apps" | "batch", _)
+            | ("autoscaling", _) => &["all"],
+            ("networking.istio.io", _) => &["istio-io", "networking-istio-io"],
+            ("security.istio.io", _) => &["istio-io", "security-istio-io"],
+            ("telemetry.istio.io", _) => &["istio-io", "telemetry-istio-io"],
+            ("extensions.istio.io", _) => &["istio-io", "extensions-istio-io"],
+            ("gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => &["gateway-api"],
+            _ => &[],
+        }
+    }
+
     /// `pods` or `deployments.apps`, as messages have it.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() {
@@ -158,8 +173,8 @@ kinds! {
     IngressClass: "networking.k8s.io" ["v1"] "ingressclasses" [] Cluster NotYet;
     Namespace: "" ["v1"] "namespaces" ["ns"] Cluster Supported;
     Node: "" ["v1"] "nodes" ["no"] Cluster Supported;
-    Service: "" ["v1"] "services" ["svc"] Namespaced Supported;
     Pod: "" ["v1"] "pods" ["po"] Namespaced Supported;
+    Service: "" ["v1"] "services" ["svc"] Namespaced Supported;
     ServiceAccount: "" ["v1"] "serviceaccounts" ["sa"] Namespaced Supported;
     Secret: "" ["v1"] "secrets" [] Namespaced Supported;
     ConfigMap: "" ["v1"] "configmaps" ["cm"] Namespaced Supported;
@@ -259,6 +274,12 @@ pub fn find_by_name(name: &str) -> Option<&'static KindInfo> {
     })
 }
 
+/// The kinds that a word such as `all` or `istio-io` means; empty for any other word.
+pub fn find_by_category(word: &str) -> Vec<&'static KindInfo> {
+    let means = |info: &&KindInfo| info.categories().contains(&word);
+    KINDS.iter().filter(means).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +290,18 @@ mod tests {
             assert_eq!(info.id.info(), info);
             assert_eq!(find(&info.api_version(), info.kind), Some(info));
         }
+    }
+
+    #[test]
+    fn some_words_mean_several_kinds() {
+        let names = |word: &str| -> Vec<&str> {
+            let found = find_by_category(word);
+            found.iter().map(|info| info.plural).collect()
+        };
+        assert!(names("all").starts_with(&["pods", "services"]));
+        assert!(names("istio-io").contains(&"virtualservices"));
+        assert!(!names("all").contains(&"configmaps"));
+        assert!(names("pods").is_empty());
     }
 
     #[test]

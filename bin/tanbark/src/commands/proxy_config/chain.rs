@@ -3,6 +3,21 @@
 use serde_json::Value;
 
 use super::dump::{field, list, number, path, text};
+use super::routes;
+
+/// Lists of protocols that istioctl has a name for.
+const PROTOCOLS: [(&str, &str); 4] = [
+    (
+        "http/1.0,http/1.1,h2c,istio-http/1.0,istio-http/1.1,istio-h2",
+        "HTTP TLS",
+    ),
+    (
+        "istio,istio-http/1.0,istio-http/1.1,istio-h2",
+        "Istio HTTP Plain",
+    ),
+    ("istio-peer-exchange,istio", "TCP TLS"),
+    ("http/1.0,http/1.1,h2c", "HTTP"),
+];
 
 /// What a chain matches, as istioctl says it: `Trans: tls; App: istio-http/1.1; Addr: 10.96.0.1:80`.
 pub fn matches(chain: &Value) -> String {
@@ -26,7 +41,9 @@ pub fn matches(chain: &Value) -> String {
     }
     let applications = join("application_protocols");
     if !applications.is_empty() {
-        parts.push(format!("App: {applications}"));
+        let named = PROTOCOLS.iter().find(|(list, _)| *list == applications);
+        let shown = named.map_or(applications.as_str(), |(_, name)| name);
+        parts.push(format!("App: {shown}"));
     }
     let port = number(rule, "destination_port")
         .map(|port| format!(":{port}"))
@@ -49,12 +66,8 @@ pub fn matches(chain: &Value) -> String {
 
 fn range(range: &Value) -> String {
     let address = text(range, "address_prefix");
-    let whole = if address.contains(':') { 128 } else { 32 };
     // A length of nought is left out by proto3's JSON.
-    match number(range, "prefix_len").unwrap_or(0) {
-        length if length == whole => address.to_owned(),
-        length => format!("{address}/{length}"),
-    }
+    format!("{address}/{}", number(range, "prefix_len").unwrap_or(0))
 }
 
 /// Where connections of a chain go: `Route: 80`, `Cluster: outbound|80||a`, `Inline Route: /*`.
@@ -79,37 +92,55 @@ fn http(config: &Value) -> String {
     let Some(inline) = field(config, "route_config") else {
         return "HTTP without routes".into();
     };
-    let clusters = clusters_of(inline);
-    match clusters.as_slice() {
-        [] => format!("Inline Route: {}", text(inline, "name")),
-        [one] if one.starts_with("inbound|") => format!("Cluster: {one}"),
-        all => format!("Inline Route: {}", all.join(", ")),
+    if let Some(cluster) = only_cluster(inline) {
+        return called(cluster);
+    }
+    let hosts: Vec<String> = list(inline, "virtual_hosts")
+        .iter()
+        .map(inline_host)
+        .collect();
+    format!("Inline Route: {}", hosts.join("; "))
+}
+
+/// The cluster of a table that sends everything to one.
+fn only_cluster(table: &Value) -> Option<&str> {
+    let [host] = list(table, "virtual_hosts") else {
+        return None;
+    };
+    let ([domain], [route]) = (list(host, "domains"), list(host, "routes")) else {
+        return None;
+    };
+    let all = domain == "*" && text(route, "match.prefix") == "/";
+    Some(text(route, "route.cluster")).filter(|cluster| all && !cluster.is_empty())
+}
+
+/// What a virtual host of an inline table matches; its domains where they are not all.
+fn inline_host(host: &Value) -> String {
+    let domains: Vec<&str> = list(host, "domains")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let rules: Vec<String> = list(host, "routes").iter().map(routes::rule).collect();
+    match domains.as_slice() {
+        ["*"] => rules.join(", "),
+        domains => format!("{} {}", domains.join("/"), rules.join(", ")),
     }
 }
 
-fn clusters_of(table: &Value) -> Vec<String> {
-    let routes = list(table, "virtual_hosts")
-        .iter()
-        .flat_map(|host| list(host, "routes"));
-    let mut clusters: Vec<String> = routes
-        .map(|route| text(route, "route.cluster"))
-        .filter(|cluster| !cluster.is_empty())
-        .map(str::to_owned)
-        .collect();
-    clusters.sort();
-    clusters.dedup();
-    clusters
+/// `Cluster: NAME`; those that Istio makes for all traffic by their name alone.
+fn called(cluster: &str) -> String {
+    match cluster {
+        "PassthroughCluster" | "BlackHoleCluster" | "InboundPassthroughCluster" => {
+            cluster.to_owned()
+        }
+        cluster => format!("Cluster: {cluster}"),
+    }
 }
 
 fn tcp(config: &Value) -> String {
     let cluster = text(config, "cluster");
     if !cluster.is_empty() {
-        return match cluster {
-            "PassthroughCluster" | "BlackHoleCluster" | "InboundPassthroughCluster" => {
-                cluster.to_owned()
-            }
-            cluster => format!("Cluster: {cluster}"),
-        };
+        return called(cluster);
     }
     let weighted = path(config, "weighted_clusters.clusters")
         .and_then(Value::as_array)
@@ -142,7 +173,10 @@ mod tests {
                 {"name": "tcp", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "cluster": "outbound|80||a"}},
             ],
         });
-        assert_eq!(matches(&chain), "Trans: tls; App: istio; Addr: 10.0.0.1:80");
+        assert_eq!(
+            matches(&chain),
+            "Trans: tls; App: istio; Addr: 10.0.0.1/32:80"
+        );
         assert_eq!(destination(&chain), "Cluster: outbound|80||a");
         assert_eq!(matches(&json!({})), "ALL");
         assert_eq!(destination(&json!({"filters": []})), "Non-HTTP/Non-TCP");
@@ -159,7 +193,27 @@ mod tests {
             manager(json!({"rds": {"routeConfigName": "9080"}})),
             "Route: 9080"
         );
-        let inline = json!({"route_config": {"name": "inbound|9080||", "virtual_hosts": [{"routes": [{"route": {"cluster": "inbound|9080||"}}]}]}});
-        assert_eq!(manager(inline), "Cluster: inbound|9080||");
+        let table = |domain: &str, prefix: &str, cluster: &str| {
+            manager(
+                json!({"route_config": {"name": "x", "virtual_hosts": [{"domains": [domain], "routes": [{"match": {"prefix": prefix}, "route": {"cluster": cluster}}]}]}}),
+            )
+        };
+        assert_eq!(table("*", "/", "inbound|9080||"), "Cluster: inbound|9080||");
+        assert_eq!(
+            table("*", "/", "InboundPassthroughCluster"),
+            "InboundPassthroughCluster"
+        );
+        assert_eq!(table("*", "/healthz", "agent"), "Inline Route: /healthz*");
+        assert_eq!(table("a", "/", "b"), "Inline Route: a /*");
+    }
+
+    #[test]
+    fn lists_of_protocols_have_istioctls_names() {
+        let app = |protocols: &[&str]| {
+            matches(&json!({"filter_chain_match": {"application_protocols": protocols}}))
+        };
+        assert_eq!(app(&["istio-peer-exchange", "istio"]), "App: TCP TLS");
+        assert_eq!(app(&["http/1.0", "http/1.1", "h2c"]), "App: HTTP");
+        assert_eq!(app(&["http/1.1", "h2c"]), "App: http/1.1,h2c");
     }
 }

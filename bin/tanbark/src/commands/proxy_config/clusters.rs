@@ -10,11 +10,12 @@ use crate::output::{Cell, Table};
 pub struct Args {
     #[command(flatten)]
     pub source: Source,
-    /// Service
+    /// Part of the service's name
     #[arg(long)]
     fqdn: Option<String>,
     #[arg(long)]
     port: Option<u16>,
+    /// Part of the subset's name
     #[arg(long)]
     subset: Option<String>,
     /// `inbound` or `outbound`
@@ -67,7 +68,9 @@ pub fn select(dump: &Dump, args: &Args) -> Vec<Value> {
 
 pub fn table(clusters: &[Value]) -> Table {
     let mut rows: Vec<[String; 6]> = clusters.iter().map(row).collect();
-    rows.sort();
+    rows.sort_by_cached_key(|[service, port, rest @ ..]| {
+        (service.clone(), port.parse::<u16>().ok(), rest.clone())
+    });
     let mut table = Table::new([
         "SERVICE FQDN",
         "PORT",

@@ -134,11 +134,39 @@ impl Dump {
     }
 }
 
+/// Whose version a proxy is, of its bootstrap.
+pub fn versions(bootstrap: &Value) -> String {
+    let istio = text(bootstrap, "node.metadata.ISTIO_VERSION");
+    let build = path(bootstrap, "node.user_agent_build_version.version");
+    let part = |name: &str| build.and_then(|build| number(build, name)).unwrap_or(0);
+    let proxy = text(bootstrap, "node.user_agent_name");
+    let mut out = format!("Istio Version:         {istio}\n");
+    if !proxy.is_empty() {
+        out.push_str(&format!("Istio Proxy Name:      {proxy}\n"));
+    }
+    out.push_str(&format!(
+        "Istio Proxy Version:   {}.{}.{}\n",
+        part("major_number"),
+        part("minor_number"),
+        part("patch")
+    ));
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_proxy_says_its_versions() {
+        let bootstrap = json!({"node": {"metadata": {"ISTIO_VERSION": "1.31.0"}, "user_agent_name": "envoy", "user_agent_build_version": {"version": {"major_number": 1, "minor_number": 40}}}});
+        assert_eq!(
+            versions(&bootstrap),
+            "Istio Version:         1.31.0\nIstio Proxy Name:      envoy\nIstio Proxy Version:   1.40.0\n"
+        );
+    }
 
     #[test]
     fn both_spellings_are_read() {

@@ -75,7 +75,7 @@ fn kind_of(listener: &Value) -> &'static str {
         .any(|text| text.contains("Route") || text.starts_with("HTTP"));
     let tcp = destinations
         .iter()
-        .any(|text| text.starts_with("Cluster") || text.ends_with("Cluster"));
+        .any(|text| text.starts_with("Cluster") || text.ends_with("PassthroughCluster"));
     match (http, tcp) {
         (true, true) => "HTTP+TCP",
         (true, false) => "HTTP",
@@ -99,16 +99,13 @@ pub fn table(listeners: &[Value]) -> Table {
             ),
             addresses => (addresses, port_of(listener).to_string()),
         };
-        for chain in chains(listener) {
-            table.row(
-                [
-                    address.clone(),
-                    port.clone(),
-                    chain::matches(chain),
-                    chain::destination(chain),
-                ]
-                .map(Cell::from),
-            );
+        let mut lines: Vec<[String; 2]> = chains(listener)
+            .into_iter()
+            .map(|chain| [chain::matches(chain), chain::destination(chain)])
+            .collect();
+        lines.sort_by(|[_, a], [_, b]| b.cmp(a));
+        for [matches, destination] in lines {
+            table.row([address.clone(), port.clone(), matches, destination].map(Cell::from));
         }
     }
     table

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::api::Api;
+use crate::api::{Api, Filter};
 use crate::kind::Kind;
 use crate::object::{list, name, namespace, text};
 
@@ -34,9 +34,9 @@ pub async fn find(api: &Api, summary: &Value) -> Result<Vec<Page>> {
         Kind::typed("vs")?,
     );
     let objects = Objects {
-        services: api.list(&Kind::services(), None, None).await?,
-        gateways: api.list(&gateways, None, None).await?,
-        virtual_services: api.list(&routes, None, None).await?,
+        services: api.list(&Kind::services(), None, Filter::default()).await?,
+        gateways: api.list(&gateways, None, Filter::default()).await?,
+        virtual_services: api.list(&routes, None, Filter::default()).await?,
     };
     Ok(pages(summary, &objects))
 }

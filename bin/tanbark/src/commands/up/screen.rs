@@ -10,7 +10,7 @@ use super::changes::{Changes, LOOK};
 use super::traffic::{self, Flow, Totals};
 use crate::api::Api;
 use crate::commands::exec::terminal_size;
-use crate::output::{Colour, Tone};
+use crate::output::{self, Colour, Tone};
 
 /// How often the proxies are scraped.
 const SCRAPE: Duration = Duration::from_secs(2);
@@ -87,7 +87,7 @@ fn text(flows: &[Flow], colour: Colour) -> String {
             )
         );
     }
-    let table = traffic::table(flows).render(colour);
+    let table = traffic::table(flows).render_within(usize::from(columns), colour);
     let room = usize::from(rows).saturating_sub(2).max(3);
     table
         .lines()
@@ -106,7 +106,7 @@ fn cut(line: &str, columns: usize) -> String {
             escape = true;
         }
         if !escape {
-            width += if c > '\u{1f000}' { 2 } else { 1 };
+            width += output::width_of(c);
             if width > columns {
                 continue;
             }

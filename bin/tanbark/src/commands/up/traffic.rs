@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::admin::STATISTICS;
-use crate::api::{Api, Port};
+use crate::api::{Api, Filter, Port};
 use crate::kind::Kind;
 use crate::prometheus::{Sample, samples};
 use crate::{object, output};
@@ -73,7 +73,7 @@ pub enum Encryption {
 
 /// Scrapes all proxies of the mesh; one that does not answer is left out.
 pub async fn scrape(api: &Api) -> anyhow::Result<Totals> {
-    let pods = api.list(&Kind::pods(), None, None).await?;
+    let pods = api.list(&Kind::pods(), None, Filter::default()).await?;
     let proxied: Vec<&Value> = pods
         .iter()
         .filter(|pod| object::has_proxy(pod) && !object::deleting(pod))

@@ -75,14 +75,84 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
     (!list.is_empty()).then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": list}))
 }
 
+/// `/api` (the core group) and `/apis` (all others) with everything in them at once, as newer clients ask for it.
+pub fn aggregated(core: bool) -> Value {
+    let mut names: Vec<&str> = ALL
+        .iter()
+        .map(|kind| kind.group)
+        .filter(|group| group.is_empty() == core)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let items: Vec<Value> = names
+        .into_iter()
+        .map(|name| json!({"metadata": {"name": name}, "versions": aggregated_versions(name)}))
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_versions(group: &str) -> Vec<Value> {
+    let of_group = || ALL.iter().filter(|kind| kind.group == group);
+    let mut versions: Vec<&str> = Vec::new();
+    for version in of_group().flat_map(|kind| kind.versions) {
+        if !versions.contains(version) {
+            versions.push(version);
+        }
+    }
+    let resources = |version: &str| -> Vec<Value> {
+        of_group()
+            .filter(|kind| kind.versions.contains(&version))
+            .map(|kind| aggregated_resource(kind, version))
+            .collect()
+    };
+    versions
+        .iter()
+        .map(|version| json!({"version": version, "freshness": "Current", "resources": resources(version)}))
+        .collect()
+}
+
+fn aggregated_resource(kind: &Kind, version: &str) -> Value {
+    let response = |name: &str| json!({"group": kind.group, "version": version, "kind": name});
+    let parts: Vec<Value> = part_names(kind)
+        .map(|part| json!({"subresource": part, "responseKind": response(part_kind(kind, part)), "verbs": PART_VERBS}))
+        .collect();
+    let scope = if kind.namespaced() {
+        "Namespaced"
+    } else {
+        "Cluster"
+    };
+    json!({
+        "resource": kind.plural, "responseKind": response(kind.kind), "scope": scope, "singularResource": kind.singular(),
+        "verbs": VERBS, "shortNames": kind.short_names, "categories": kind.categories(), "subresources": parts,
+    })
+}
+
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+const PART_VERBS: [&str; 3] = ["get", "patch", "update"];
+
 fn resource(kind: &Kind) -> Value {
     json!({
         "name": kind.plural, "singularName": kind.singular(), "namespaced": kind.namespaced(), "kind": kind.kind, "shortNames": kind.short_names,
-        "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        "categories": kind.categories(), "verbs": VERBS,
     })
 }
 
 fn parts(kind: &Kind) -> Vec<Value> {
+    part_names(kind)
+        .map(|part| json!({"name": format!("{}/{part}", kind.plural), "singularName": "", "namespaced": kind.namespaced(), "kind": part_kind(kind, part), "verbs": PART_VERBS}))
+        .collect()
+}
+
+fn part_names(kind: &Kind) -> impl Iterator<Item = &'static str> {
     let known: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("pods", &["log", "exec", "proxy"][..]),
         ("services", &["proxy"][..]),
@@ -92,9 +162,7 @@ fn parts(kind: &Kind) -> Vec<Value> {
         ("statefulsets", &["scale"][..]),
     ]);
     let own = known.get(kind.plural).copied().unwrap_or_default();
-    let all = std::iter::once(&"status").chain(own);
-    all.map(|part| json!({"name": format!("{}/{part}", kind.plural), "singularName": "", "namespaced": kind.namespaced(), "kind": part_kind(kind, part), "verbs": ["get", "patch", "update"]}))
-        .collect()
+    std::iter::once(&"status").chain(own).copied()
 }
 
 fn part_kind<'a>(kind: &'a Kind, part: &str) -> &'a str {
@@ -102,5 +170,57 @@ fn part_kind<'a>(kind: &'a Kind, part: &str) -> &'a str {
         "scale" => "Scale",
         "token" => "TokenRequest",
         _ => kind.kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_discovery_tell_of_the_same() {
+        let mut groups = 0;
+        for item in aggregated(true)["items"]
+            .as_array()
+            .into_iter()
+            .chain(aggregated(false)["items"].as_array())
+            .flatten()
+        {
+            groups += 1;
+            let group = item["metadata"]["name"].as_str().expect("a name");
+            for version in item["versions"].as_array().expect("versions") {
+                let name = version["version"].as_str().expect("a name");
+                let flat = resources(group, name).expect("served");
+                let plain = flat["resources"]
+                    .as_array()
+                    .expect("a list")
+                    .iter()
+                    .filter(|resource| {
+                        resource["name"]
+                            .as_str()
+                            .is_some_and(|name| !name.contains('/'))
+                            && resource["kind"] != "TokenReview"
+                    })
+                    .count();
+                assert_eq!(
+                    version["resources"].as_array().expect("a list").len(),
+                    plain,
+                    "{group}/{name}"
+                );
+            }
+        }
+        assert!(groups > 10);
+    }
+
+    #[test]
+    fn pods_are_among_all_and_have_a_log() {
+        let core = resources("", "v1").expect("served");
+        let list = core["resources"].as_array().expect("a list");
+        let pods = list
+            .iter()
+            .find(|resource| resource["name"] == "pods")
+            .expect("pods");
+        assert_eq!(pods["categories"], json!(["all"]));
+        assert!(list.iter().any(|resource| resource["name"] == "pods/log"));
     }
 }

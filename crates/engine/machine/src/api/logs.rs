@@ -31,6 +31,7 @@ struct Wanted {
     tail: Option<usize>,
     timestamps: bool,
     since: Option<jiff::Timestamp>,
+    limit: Option<usize>,
 }
 
 /// Answers with the log, to its end or as it grows.
@@ -55,23 +56,37 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
             true => {
                 format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
             }
-            false => format!("container \"{container}\" in pod \"{name}\" is waiting to start"),
+            false => format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: {}",
+                waiting_reason(&pod, &container)
+            ),
         };
         return Err(Refusal::BadRequest(message));
     }
     let seconds = query
         .get("sinceSeconds")
         .and_then(|text| text.parse::<i64>().ok());
+    let since = query
+        .get("sinceTime")
+        .map(|text| {
+            text.parse::<jiff::Timestamp>().map_err(|_| {
+                Refusal::BadRequest(format!("sinceTime={text}: not a time of RFC 3339"))
+            })
+        })
+        .transpose()?;
     let wanted = Wanted {
         path,
         follow: on("follow"),
         tail: query.get("tailLines").and_then(|text| text.parse().ok()),
         timestamps: on("timestamps"),
-        since: seconds.and_then(|seconds| {
-            jiff::Timestamp::now()
-                .checked_sub(jiff::SignedDuration::from_secs(seconds))
-                .ok()
-        }),
+        since: seconds
+            .and_then(|seconds| {
+                jiff::Timestamp::now()
+                    .checked_sub(jiff::SignedDuration::from_secs(seconds))
+                    .ok()
+            })
+            .or(since),
+        limit: query.get("limitBytes").and_then(|text| text.parse().ok()),
     };
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(64);
     let context = context.clone();
@@ -84,6 +99,18 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
     *response.body_mut() =
         StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync();
     Ok(response)
+}
+
+/// Why a container has not started.
+fn waiting_reason<'a>(pod: &'a Value, container: &str) -> &'a str {
+    let mut statuses = ["/status/containerStatuses", "/status/initContainerStatuses"]
+        .iter()
+        .flat_map(|pointer| object::list(pod, pointer));
+    let status = statuses.find(|status| object::text(status, "/name") == container);
+    match status.map_or("", |status| object::text(status, "/state/waiting/reason")) {
+        "" => "ContainerCreating",
+        reason => reason,
+    }
 }
 
 /// The named container, or the default one, or the only one.
@@ -127,12 +154,19 @@ async fn send_lines(
     let mut reader = BufReader::new(file);
     let mut line = String::new();
     let mut read: u64 = 0;
+    let mut left = wanted.limit.unwrap_or(usize::MAX);
     loop {
         let length = reader.read_line(&mut line).await?;
         read += length as u64;
         if line.ends_with('\n') {
-            let output = shown(line.trim_end_matches('\n'), &wanted);
+            let mut output = shown(line.trim_end_matches('\n'), &wanted).into_bytes();
             line.clear();
+            output.truncate(left);
+            left -= output.len();
+            if left == 0 {
+                let _ = sender.send(Ok(Frame::data(output.into()))).await;
+                return Ok(());
+            }
             if !output.is_empty() && sender.send(Ok(Frame::data(output.into()))).await.is_err() {
                 return Ok(());
             }

@@ -7,7 +7,8 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::route::{self, Target};
-use super::{Answer, connect, json as respond, logs, patch, read_body, review, watch};
+use super::shape::Shape;
+use super::{Answer, connect, json as respond, logs, patch, read_body, review, warnings, watch};
 use crate::kubelet::Context;
 use crate::object;
 use crate::store::kinds::Kind;
@@ -64,9 +65,6 @@ pub fn versioned(kind: &Kind, version: &str, object: &Value) -> Value {
 /// Answers a request about objects.
 pub async fn handle(context: Arc<Context>, target: Target, request: Request<Incoming>) -> Answer {
     let query = request.uri().query().map(String::from);
-    if route::query(query.as_deref()).contains_key("dryRun") {
-        return Err(Refusal::BadRequest("dryRun is not supported".into()));
-    }
     match (target.part.as_deref(), target.kind.plural) {
         (Some("log"), "pods") => return logs::handle(&context, &target, query.as_deref()),
         (Some("exec"), "pods") => return connect::exec(context, &target, request).await,
@@ -76,8 +74,17 @@ pub async fn handle(context: Arc<Context>, target: Target, request: Request<Inco
         (Some("token"), "serviceaccounts") => {
             return review::token_request(&context, &target, &read_body(request).await?);
         }
-        (Some("scale"), _) => return scale(&context.store, &target, request).await,
+        (Some("scale"), _) => {
+            let store = store_for(&context, query.as_deref())?;
+            return scale(&store, &target, request).await;
+        }
         (None | Some("status" | "finalize"), _) => {}
+        (
+            Some(part @ ("attach" | "portforward" | "eviction" | "ephemeralcontainers" | "resize")),
+            "pods",
+        ) => {
+            return Err(Refusal::NotImplemented(not_on_one_machine(part).into()));
+        }
         (Some(part), _) => {
             return Err(Refusal::NotFound {
                 kind: format!("{}/{part}", target.kind.qualified()),
@@ -86,6 +93,47 @@ pub async fn handle(context: Arc<Context>, target: Target, request: Request<Inco
         }
     }
     object_itself(context, target, request, query).await
+}
+
+/// What this API has not, with what does the same.
+fn not_on_one_machine(part: &str) -> &'static str {
+    match part {
+        "attach" => {
+            "attaching to a container is not supported: use `logs -f` for its output and `exec` for a shell beside it"
+        }
+        "portforward" => {
+            "forwarding ports is not supported: a Service of type LoadBalancer or NodePort is published on 127.0.0.1 (`tanbark status` lists the URLs), and `exec POD -- curl …` asks from within"
+        }
+        "eviction" => "evicting pods is not supported: delete the pod, or restart its workload",
+        "ephemeralcontainers" => {
+            "ephemeral containers are not supported: `exec` runs a command in a container of the pod"
+        }
+        _ => {
+            "changing the resources of a running pod is not supported: containers have no limits here"
+        }
+    }
+}
+
+/// The objects themselves, or a copy to try a change on (`dryRun=All`).
+fn store_for(context: &Context, query: Option<&str>) -> Result<Arc<Store>, Refusal> {
+    match route::query(query).get("dryRun").map(String::as_str) {
+        None => Ok(context.store.clone()),
+        Some("All") => Ok(Arc::new(context.store.trial())),
+        Some(other) => Err(Refusal::BadRequest(format!(
+            "dryRun={other} is not known: only dryRun=All is"
+        ))),
+    }
+}
+
+/// As [`store_for`]: a deletion may say it in its options (`DeleteOptions.dryRun`), as kubectl does.
+fn store_for_deletion(store: Arc<Store>, options: &Value) -> Result<Arc<Store>, Refusal> {
+    match object::list(options, "/dryRun") {
+        [] => Ok(store),
+        [only] if only == "All" => Ok(Arc::new(store.trial())),
+        _ => Err(Refusal::BadRequest(
+            "dryRun: only [\"All\"] is known".into(),
+        )),
+    }
 }
 
 async fn object_itself(
@@ -100,42 +148,54 @@ async fn object_itself(
         Part::Main
     };
     let method = request.method().clone();
+    let shape = Shape::of(request.headers(), query.as_deref());
+    let store = store_for(&context, query.as_deref())?;
+    let one = |code: StatusCode, object: &Value| {
+        let object = versioned(target.kind, &target.version, object);
+        let version = object::text(&object, "/metadata/resourceVersion").to_owned();
+        let rows = std::slice::from_ref(&object);
+        respond(
+            code,
+            &shape.dress(target.kind, rows, &version, object.clone()),
+        )
+    };
+    let written = |code: StatusCode, object: &Value| {
+        let mut response = one(code, object);
+        if part == Part::Main {
+            warnings::add(&mut response, &context, &target, object);
+        }
+        Ok(response)
+    };
     match (method, target.name.clone()) {
         (Method::GET, Some(name)) if watching(query.as_deref()).is_none() => {
-            let object = context
-                .store
-                .read(target.kind, namespace_of(&target), &name)?;
-            Ok(respond(
-                StatusCode::OK,
-                &versioned(target.kind, &target.version, &object),
-            ))
+            let object = store.read(target.kind, namespace_of(&target), &name)?;
+            Ok(one(StatusCode::OK, &object))
         }
-        (Method::GET, _) => list(&context, &target, query.as_deref()),
-        (Method::POST, None) => create(&context.store, &target, read_body(request).await?),
+        (Method::GET, _) => list(&context, &target, query.as_deref(), shape),
+        (Method::POST, None) => {
+            let object = create(&store, &target, read_body(request).await?)?;
+            written(StatusCode::CREATED, &object)
+        }
         (Method::PUT, Some(name)) => {
             let object = placed(&target, &name, read_body(request).await?)?;
-            let object = context.store.update(target.kind, object, part)?;
-            Ok(respond(
-                StatusCode::OK,
-                &versioned(target.kind, &target.version, &object),
-            ))
+            let object = store.update(target.kind, object, part)?;
+            written(StatusCode::OK, &object)
         }
         (Method::PATCH, Some(name)) => {
-            patch_object(&context.store, &target, &name, part, request).await
+            let (code, object) = patch_object(&store, &target, &name, part, request).await?;
+            written(code, &object)
         }
         (Method::DELETE, Some(name)) => {
-            let how = deletion(query.as_deref(), &read_body(request).await?);
-            let object = context
-                .store
-                .delete(target.kind, namespace_of(&target), &name, &how)?;
-            Ok(respond(
-                StatusCode::OK,
-                &versioned(target.kind, &target.version, &object),
-            ))
+            let options = read_body(request).await?;
+            let how = deletion(query.as_deref(), &options);
+            let store = store_for_deletion(store, &options)?;
+            let object = store.delete(target.kind, namespace_of(&target), &name, &how)?;
+            Ok(one(StatusCode::OK, &object))
         }
         (Method::DELETE, None) => {
             let body = read_body(request).await?;
-            delete_all(&context.store, &target, query.as_deref(), &body)
+            let store = store_for_deletion(store, &body)?;
+            delete_all(&store, &target, query.as_deref(), &body)
         }
         (method, _) => Err(Refusal::NotAllowed(format!(
             "the server does not allow {method} on this path"
@@ -176,7 +236,7 @@ fn watching(query: Option<&str>) -> Option<u64> {
     })
 }
 
-fn list(context: &Arc<Context>, target: &Target, query: Option<&str>) -> Answer {
+fn list(context: &Arc<Context>, target: &Target, query: Option<&str>, shape: Shape) -> Answer {
     let filter = Filter::parse(target, query)?;
     if let Some(version) = watching(query) {
         let bookmarks = route::query(query)
@@ -185,14 +245,13 @@ fn list(context: &Arc<Context>, target: &Target, query: Option<&str>) -> Answer 
         let seconds = route::query(query)
             .get("timeoutSeconds")
             .and_then(|text| text.parse().ok());
-        return Ok(watch::respond(
-            context.store.clone(),
-            target,
-            filter,
+        let wish = watch::Wish {
             version,
             bookmarks,
             seconds,
-        ));
+            shape,
+        };
+        return Ok(watch::respond(context.store.clone(), target, filter, wish));
     }
     let (objects, version) = context.store.list(target.kind, target.namespace.as_deref());
     let items: Vec<Value> = objects
@@ -200,12 +259,17 @@ fn list(context: &Arc<Context>, target: &Target, query: Option<&str>) -> Answer 
         .filter(|object| filter.matches(object))
         .map(|object| versioned(target.kind, &target.version, object))
         .collect();
+    let version = version.to_string();
+    let plain = match shape {
+        Shape::Table(_) => Value::Null,
+        Shape::Objects => json!({
+            "kind": format!("{}List", target.kind.kind), "apiVersion": target.kind.in_version(&target.version),
+            "metadata": {"resourceVersion": version}, "items": items,
+        }),
+    };
     Ok(respond(
         StatusCode::OK,
-        &json!({
-            "kind": format!("{}List", target.kind.kind), "apiVersion": target.kind.in_version(&target.version),
-            "metadata": {"resourceVersion": version.to_string()}, "items": items,
-        }),
+        &shape.dress(target.kind, &items, &version, plain),
     ))
 }
 
@@ -245,15 +309,11 @@ fn in_namespace(target: &Target, mut object: Value) -> Result<Value, Refusal> {
     Ok(object)
 }
 
-fn create(store: &Store, target: &Target, object: Value) -> Answer {
+fn create(store: &Store, target: &Target, object: Value) -> Result<Arc<Value>, Refusal> {
     if !object.is_object() {
         return Err(Refusal::BadRequest("the body is not an object".into()));
     }
-    let object = store.create(target.kind, in_namespace(target, object)?)?;
-    Ok(respond(
-        StatusCode::CREATED,
-        &versioned(target.kind, &target.version, &object),
-    ))
+    store.create(target.kind, in_namespace(target, object)?)
 }
 
 fn deletion(query: Option<&str>, options: &Value) -> Deletion {
@@ -285,7 +345,7 @@ async fn patch_object(
     name: &str,
     part: Part,
     request: Request<Incoming>,
-) -> Answer {
+) -> Result<(StatusCode, Arc<Value>), Refusal> {
     let kind = request
         .headers()
         .get(http::header::CONTENT_TYPE)
@@ -301,7 +361,8 @@ async fn patch_object(
     let namespace = namespace_of(target);
     if kind == "application/apply-patch+yaml" && store.find(target.kind, namespace, name).is_none()
     {
-        return create(store, target, placed(target, name, body)?);
+        let object = create(store, target, placed(target, name, body)?)?;
+        return Ok((StatusCode::CREATED, object));
     }
     let object = store.change(target.kind, namespace, name, part, |present| {
         let mut next = present.clone();
@@ -328,10 +389,7 @@ async fn patch_object(
         }
         Ok(next)
     })?;
-    Ok(respond(
-        StatusCode::OK,
-        &versioned(target.kind, &target.version, &object),
-    ))
+    Ok((StatusCode::OK, object))
 }
 
 async fn scale(store: &Store, target: &Target, request: Request<Incoming>) -> Answer {

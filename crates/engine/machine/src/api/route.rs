@@ -27,6 +27,14 @@ pub enum Route {
     KeySet,
     /// `/tanbark/v1/summary`
     Summary,
+    /// `/openapi/v3`
+    OpenApi,
+    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`
+    OpenApiOf(String, String),
+    /// `/apis/authorization.k8s.io/v1/selfsubjectaccessreviews`
+    AccessReview,
+    /// `/apis/authentication.k8s.io/v1/selfsubjectreviews`
+    SelfReview,
 }
 
 /// A list, an object, or a part of one.
@@ -62,6 +70,20 @@ pub fn parse(path: &str) -> Option<Route> {
         ["api"] => Some(Route::CoreVersions),
         ["apis"] => Some(Route::Groups),
         ["apis", "authentication.k8s.io", "v1", "tokenreviews"] => Some(Route::TokenReview),
+        ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Some(Route::SelfReview),
+        [
+            "apis",
+            "authorization.k8s.io",
+            "v1",
+            "selfsubjectaccessreviews",
+        ] => Some(Route::AccessReview),
+        ["openapi", "v3"] => Some(Route::OpenApi),
+        ["openapi", "v3", "api", version] => {
+            Some(Route::OpenApiOf(String::new(), (*version).into()))
+        }
+        ["openapi", "v3", "apis", group, version] => {
+            Some(Route::OpenApiOf((*group).into(), (*version).into()))
+        }
         ["apis", group] => Some(Route::Group((*group).into())),
         ["api", version] => Some(Route::Resources(String::new(), (*version).into())),
         ["apis", group, version] => Some(Route::Resources((*group).into(), (*version).into())),

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Body;
 use super::resource::{Filter, versioned};
 use super::route::Target;
+use super::shape::Shape;
 use crate::object;
 use crate::store::{Change, Happening, Store, status_object};
 
@@ -30,21 +31,34 @@ const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// The longest watch, as the API server's.
 const MAX_DURATION: Duration = Duration::from_secs(3_600);
 
-/// The response of a watch from a version (0: from what is there, which comes first).
-pub fn respond(
-    store: Arc<Store>,
-    target: &Target,
-    filter: Filter,
-    version: u64,
-    bookmarks: bool,
-    seconds: Option<u64>,
-) -> Response<Body> {
+/// How a client wants to watch.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// From here on; 0: from what is there, which comes first.
+    pub version: u64,
+    /// It wants to learn the version from time to time.
+    pub bookmarks: bool,
+    /// After which the watch ends.
+    pub seconds: Option<u64>,
+    /// Objects or rows.
+    pub shape: Shape,
+}
+
+/// The response of a watch.
+pub fn respond(store: Arc<Store>, target: &Target, filter: Filter, wish: Wish) -> Response<Body> {
+    let Wish {
+        version,
+        bookmarks,
+        seconds,
+        shape,
+    } = wish;
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(MAX_WAITING_LINES);
     let watch = Watch {
         store,
         target: target.clone(),
         filter,
         bookmarks,
+        shape,
         sender,
     };
     let end = Instant::now()
@@ -72,6 +86,7 @@ struct Watch {
     target: Target,
     filter: Filter,
     bookmarks: bool,
+    shape: Shape,
     sender: mpsc::Sender<Result<Frame<Bytes>, Infallible>>,
 }
 
@@ -130,9 +145,22 @@ impl Watch {
     }
 
     async fn send(&self, kind: &str, object: &Value) -> Option<()> {
+        let object = match kind {
+            "ERROR" => object.clone(),
+            "BOOKMARK" => self.dressed(&[], object),
+            _ => self.dressed(std::slice::from_ref(object), object),
+        };
         let mut line = json!({"type": kind, "object": object}).to_string();
         line.push('\n');
         self.sender.send(Ok(Frame::data(line.into()))).await.ok()
+    }
+}
+
+impl Watch {
+    fn dressed(&self, rows: &[Value], object: &Value) -> Value {
+        let version = object::text(object, "/metadata/resourceVersion");
+        self.shape
+            .dress(self.target.kind, rows, version, object.clone())
     }
 }
 

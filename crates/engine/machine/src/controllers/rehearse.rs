@@ -34,10 +34,12 @@ pub struct Rehearsal {
 /// Plays the machine with these objects to its end.
 pub fn rehearse(given: &[Value], injection: Injection) -> Rehearsal {
     let store = Store::default();
-    store.set_mutator(Box::new(move |kind, object, namespace| match kind.kind {
-        "Pod" => inject(object, namespace, &injection).map_err(Refusal::Invalid),
-        _ => Ok(()),
-    }));
+    store.set_mutator(std::sync::Arc::new(
+        move |kind, object, namespace| match kind.kind {
+            "Pod" => inject(object, namespace, &injection).map_err(Refusal::Invalid),
+            _ => Ok(()),
+        },
+    ));
     for name in ["default", "kube-system", SYSTEM_NAMESPACE] {
         let _ = store.create(&NAMESPACES, json!({"metadata": {"name": name}}));
     }

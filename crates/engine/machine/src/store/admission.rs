@@ -19,7 +19,7 @@ const LAST_NODE_PORT: u16 = 32_767;
 const FIRST_SERVICE_ADDRESS: u16 = 16;
 
 /// Service addresses and node ports in use.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Addresses {
     vips: BTreeSet<u16>,
     last_vip: u16,

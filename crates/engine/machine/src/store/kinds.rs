@@ -2,8 +2,8 @@
 
 use wire_kube::kinds::{KINDS, Kind as Id};
 pub use wire_kube::kinds::{
-    KindInfo as Kind, Scope, Support, find_by_name as by_word, find_by_plural as by_plural,
-    find_served as by_object,
+    KindInfo as Kind, Scope, Support, find_by_category as by_category, find_by_name as by_word,
+    find_by_plural as by_plural, find_served as by_object,
 };
 
 macro_rules! names {

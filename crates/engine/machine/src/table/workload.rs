@@ -2,21 +2,21 @@
 
 use serde_json::Value;
 
-use super::framed;
-use crate::kind::Kind;
-use crate::object::{condition, number, short_duration, text};
-use crate::output::{Cell, Tone};
+use super::words::{condition, or_none, pairs, short_duration};
+use super::{framed, number};
+use crate::object::{list, text};
 
-/// One workload's cells, without those of `-o wide`.
-pub fn row(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Vec<Cell> {
-    let count = |pointer: &str| Cell::from(number(object, pointer).to_string());
+/// One workload's cells.
+pub fn row(kind: &str, object: &Value, now: jiff::Timestamp) -> Vec<String> {
+    let count = |pointer: &str| number(object, pointer).to_string();
     let ready = || {
-        fraction(
-            number(object, "/status/readyReplicas"),
-            number(object, "/spec/replicas"),
+        format!(
+            "{}/{}",
+            count("/status/readyReplicas"),
+            count("/spec/replicas")
         )
     };
-    let between = match kind.kind.as_str() {
+    let between = match kind {
         "Deployment" => vec![
             ready(),
             count("/status/updatedReplicas"),
@@ -36,27 +36,33 @@ pub fn row(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Vec<Cell> {
                 "updatedNumberScheduled",
                 "numberAvailable",
             ];
-            fields
+            let mut cells = fields
                 .map(|field| count(&format!("/status/{field}")))
-                .to_vec()
+                .to_vec();
+            cells.push(pairs(object.pointer("/spec/template/spec/nodeSelector")));
+            cells
         }
         "Job" => job(object, now),
-        _ => Vec::new(),
+        _ => return framed(object, Vec::new(), now),
     };
-    framed(object, between, now)
+    let mut cells = framed(object, between, now);
+    cells.push(of_containers(object, "/name"));
+    cells.push(of_containers(object, "/image"));
+    if kind != "StatefulSet" {
+        cells.push(pairs(object.pointer("/spec/selector/matchLabels")));
+    }
+    cells
 }
 
-/// `2/3` in the colour of what it means.
-fn fraction(part: i64, whole: i64) -> Cell {
-    let tone = if part == whole {
-        Tone::Plain
-    } else {
-        Tone::Doubtful
-    };
-    Cell(format!("{part}/{whole}"), tone)
+fn of_containers(object: &Value, field: &str) -> String {
+    let all: Vec<&str> = list(object, "/spec/template/spec/containers")
+        .iter()
+        .map(|container| text(container, field))
+        .collect();
+    or_none(all.join(","))
 }
 
-fn job(job: &Value, now: jiff::Timestamp) -> Vec<Cell> {
+fn job(job: &Value, now: jiff::Timestamp) -> Vec<String> {
     let wanted = job
         .pointer("/spec/completions")
         .and_then(Value::as_i64)
@@ -71,9 +77,5 @@ fn job(job: &Value, now: jiff::Timestamp) -> Vec<Cell> {
     let duration =
         began.map(|began| short_duration((ended.as_second() - began.as_second()).max(0)));
     let completed = format!("{}/{wanted}", number(job, "/status/succeeded"));
-    vec![
-        status.into(),
-        completed.into(),
-        duration.unwrap_or_default().into(),
-    ]
+    vec![status.into(), completed, duration.unwrap_or_default()]
 }

@@ -2,13 +2,12 @@
 
 use serde_json::Value;
 
-use crate::object::{
-    age, condition, deleting, list, name, number, or_none, seconds_since, short_duration, text,
-};
-use crate::output::{Cell, Tone};
+use super::number;
+use super::words::{age, condition, or_none, seconds_since, short_duration};
+use crate::object::{deleting, list, name, text};
 
 /// A pod's cells.
-pub fn row(pod: &Value, wide: bool, now: jiff::Timestamp) -> Vec<Cell> {
+pub fn row(pod: &Value, now: jiff::Timestamp) -> Vec<String> {
     let Summary {
         ready,
         total,
@@ -20,48 +19,23 @@ pub fn row(pod: &Value, wide: bool, now: jiff::Timestamp) -> Vec<Cell> {
         .and_then(|stamp| seconds_since(&stamp, now))
         .map(|seconds| format!(" ({} ago)", short_duration(seconds)))
         .unwrap_or_default();
-    let tone = match status.as_str() {
-        "Running" if ready == total => Tone::Plain,
-        "Completed" | "Succeeded" | "Terminating" => Tone::Faint,
-        "Running" | "Pending" | "PodInitializing" | "ContainerCreating" => Tone::Doubtful,
-        status
-            if status.starts_with("Init:")
-                && !status.contains("rror")
-                && !status.contains("Crash") =>
-        {
-            Tone::Doubtful
-        }
-        _ => Tone::Bad,
-    };
     let restarts = if restarts > 0 {
         format!("{restarts}{ago}")
     } else {
         "0".into()
     };
-    let mut cells = vec![
-        name(pod).into(),
-        Cell(
-            format!("{ready}/{total}"),
-            if ready == total {
-                Tone::Plain
-            } else {
-                Tone::Doubtful
-            },
-        ),
-        Cell(status, tone),
-        restarts.into(),
-        age(pod, now).into(),
-    ];
-    if wide {
-        let or_none = |pointer: &str| Cell::from(or_none(text(pod, pointer).to_owned()));
-        cells.extend([
-            or_none("/status/podIP"),
-            or_none("/spec/nodeName"),
-            "<none>".into(),
-            "<none>".into(),
-        ]);
-    }
-    cells
+    let or_none = |pointer: &str| or_none(text(pod, pointer).to_owned());
+    vec![
+        name(pod).to_owned(),
+        format!("{ready}/{total}"),
+        status,
+        restarts,
+        age(pod, now),
+        or_none("/status/podIP"),
+        or_none("/spec/nodeName"),
+        or_none("/status/nominatedNodeName"),
+        "<none>".into(),
+    ]
 }
 
 /// What kubectl's pod line says.
