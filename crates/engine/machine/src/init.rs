@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::dns::Dns;
@@ -204,16 +205,10 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     );
     source.synchronise_images(&context, &images);
     source.synchronise(&context);
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(controllers::run(store.clone()));
     tasks.spawn(kubelet::run(context.clone()));
-    let mut way_out = None;
-    if context.options.egress {
-        let listener = egress::open().await?;
-        let address = listener.local_addr();
-        way_out = Some(address.context(|| "open the way out".into())?.port());
-        tasks.spawn(egress::run(listener, broker.clone()));
-    }
+    let way_out = way_out(&context, &broker, &mut tasks).await?;
     tasks.spawn(services::run(context.clone(), way_out));
     tasks.spawn(publish::run(context.clone(), broker.clone()));
     tasks.spawn(api::serve(listener, context.clone()));
@@ -227,6 +222,22 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     let _ = tokio::time::timeout(STOP_TIMEOUT, context.stop_all()).await;
     context.state.clean();
     Ok(())
+}
+
+/// Opens the way out of the mesh, if it is wanted: the port that connections to the world are brought to.
+async fn way_out(
+    context: &Context,
+    broker: &Arc<Broker>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<u16>> {
+    if !context.options.egress {
+        return Ok(None);
+    }
+    let listener = egress::open().await?;
+    let address = listener.local_addr();
+    let port = address.context(|| "open the way out".into())?.port();
+    tasks.spawn(egress::run(listener, broker.clone()));
+    Ok(Some(port))
 }
 
 /// The objects that are there before any file is read.
