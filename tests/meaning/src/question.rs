@@ -52,7 +52,7 @@ impl Question {
         };
         for word in words {
             match word.split_once('=') {
-                None if word.starts_with('/') => question.path = word.to_owned(),
+                _ if word.starts_with('/') => question.path = word.to_owned(),
                 None => question.method = word.to_owned(),
                 Some(("sni", name)) => question.sni = Some(name.to_owned()),
                 Some(("from", account)) => question.from = Some(account.to_owned()),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::object::{ExportTo, Host, Meta, Selector, Text};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRule {
     pub meta: Meta,
     pub host: Host,
@@ -15,7 +15,7 @@ pub struct DestinationRule {
     pub workload_selector: Option<Selector>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subset {
     pub name: Text,
     /// Labels of its endpoints.
@@ -25,7 +25,7 @@ pub struct Subset {
 }
 
 /// Each block `None`: not set at this level.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrafficPolicy {
     pub load_balancer: Option<LoadBalancer>,
     pub connection_pool: Option<ConnectionPool>,
@@ -84,14 +84,14 @@ impl TrafficPolicy {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadBalancer {
     pub algorithm: Algorithm,
     pub locality: Option<LocalityLb>,
     pub warmup: Option<Warmup>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Algorithm {
     /// Not set: LEAST_REQUEST.
     Default,
@@ -127,9 +127,14 @@ pub enum HashTable {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Warmup {
     pub duration: Duration,
+    /// 0.0..=100.0.
     pub minimum_percent: f64,
+    /// 1.0 or more.
     pub aggression: f64,
 }
+
+/// Its numbers were read from text, where there is no NaN.
+impl Eq for Warmup {}
 
 /// `enabled: None`: as the mesh says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -149,7 +154,7 @@ pub struct Distribute {
     pub to: Arc<[(Text, u32)]>,
 }
 
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConnectionPool {
     pub tcp: TcpPool,
     pub http: HttpPool,
@@ -250,3 +255,6 @@ pub struct RetryBudget {
     pub percent: f64,
     pub min_retry_concurrency: u32,
 }
+
+/// Its number was read from text, where there is no NaN.
+impl Eq for RetryBudget {}

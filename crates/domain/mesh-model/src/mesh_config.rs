@@ -10,7 +10,7 @@ use crate::object::{ExportTo, Text};
 use crate::sidecar::OutboundMode;
 use crate::virtual_service::Retries;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshConfig {
     pub trust_domain: TrustDomain,
     pub trust_domain_aliases: Arc<[TrustDomain]>,
@@ -94,13 +94,13 @@ pub enum PathNormalization {
     DecodeAndMergeSlashes,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtensionProvider {
     pub name: Text,
     pub kind: ProviderKind,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderKind {
     FileAccessLog {
         path: Text,
@@ -128,7 +128,7 @@ pub enum ProviderKind {
     },
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTelemetryHttp {
     pub path: Text,
     pub timeout: Option<Duration>,

@@ -6,7 +6,7 @@ use crate::destination_rule::ConnectionPool;
 use crate::object::{Host, Meta, Selector, Text};
 use crate::port::Port;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sidecar {
     pub meta: Meta,
     /// `None`: the namespace's default (or the mesh's, in the root namespace).
@@ -19,7 +19,7 @@ pub struct Sidecar {
     pub inbound_connection_pool: Option<ConnectionPool>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingress {
     pub port: Port,
     pub bind: Option<Text>,
@@ -29,7 +29,7 @@ pub struct Ingress {
     pub connection_pool: Option<ConnectionPool>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Egress {
     pub port: Option<Port>,
     pub bind: Option<Text>,

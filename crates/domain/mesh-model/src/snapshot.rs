@@ -4,7 +4,7 @@
 //! The questions that Istio's documentation answers with precedence rules ("which DestinationRule holds here?") are methods, pure and in one place.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -14,7 +14,7 @@ use crate::{
     destination_rule::DestinationRule,
     gateway::Gateway,
     mesh_config::MeshConfig,
-    object::{Labels, Selector, Text},
+    object::{ExportTo, Labels, Selector, Text},
     peer_authentication::{MtlsMode, PeerAuthentication},
     secret::Credential,
     service::Service,
@@ -60,10 +60,33 @@ pub struct ServiceKey {
     pub host: Text,
 }
 
-/// Endpoints by service port number.
+/// Endpoints by service port number, with what is asked of all of them together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceEndpoints {
     pub ports: BTreeMap<u16, Arc<[Endpoint]>>,
+    /// Their SPIFFE ids, sorted, each once.
+    pub accounts: Arc<[Text]>,
+    /// Ports that have endpoints, all of which speak mutual TLS of the mesh.
+    pub mesh_tls_ports: Arc<[u16]>,
+}
+
+impl ServiceEndpoints {
+    pub fn new(ports: BTreeMap<u16, Arc<[Endpoint]>>) -> Self {
+        let all = ports.values().flat_map(|list| list.iter());
+        let accounts: BTreeSet<&str> = all
+            .filter_map(|endpoint| endpoint.identity.as_ref())
+            .map(|id| id.as_str())
+            .collect();
+        let mesh_tls_ports = ports
+            .iter()
+            .filter(|(_, list)| !list.is_empty() && list.iter().all(|e| e.mesh_tls))
+            .map(|(port, _)| *port);
+        Self {
+            accounts: accounts.into_iter().map(Text::from).collect(),
+            mesh_tls_ports: mesh_tls_ports.collect(),
+            ports,
+        }
+    }
 }
 
 impl Snapshot {
@@ -145,9 +168,12 @@ impl Snapshot {
         found
     }
 
-    /// The DestinationRules that may hold for `service` seen from a client: (1) the client's namespace, (2) the service's, (3) the root
+    /// The DestinationRule that holds for a service seen from a client: (1) of the client's namespace, (2) of the service's, (3) of the root
     /// namespace; in the first of these that has a match, the most specific host wins, rules that select the client's workload before
     /// those without a selector. (`ingest` has merged rules of one host and one export.)
+    ///
+    /// For clients in the root namespace (gateways, often) its exported rules are the mesh's defaults and come last as for everybody; only
+    /// what it keeps to itself (`exportTo: ["."]`) is theirs first.
     pub fn destination_rule(
         &self,
         client_namespace: &str,
@@ -155,24 +181,25 @@ impl Snapshot {
         service_host: &str,
         service_namespace: &str,
     ) -> Option<&Arc<DestinationRule>> {
-        let own = self.best_rule(client_namespace, service_host, |rule| {
+        let root = &*self.mesh.root_namespace;
+        let in_root = client_namespace == root;
+        let is_private = |rule: &DestinationRule| matches!(&rule.export_to, ExportTo::Namespaces(only) if only.iter().all(|n| &**n == rule.meta.namespace()));
+        let selects = |rule: &DestinationRule| {
             rule.workload_selector
                 .as_ref()
                 .is_none_or(|s| s.selects(client_labels))
-        });
-        let exported = |rule: &DestinationRule| {
-            rule.workload_selector.is_none() && rule.export_to.includes(client_namespace)
         };
-        own.or_else(|| {
-            (service_namespace != client_namespace)
-                .then(|| self.best_rule(service_namespace, service_host, exported))
-                .flatten()
+        // Selectors do not reach into other namespaces.
+        let exported = |rule: &DestinationRule| {
+            let near = rule.meta.namespace() == client_namespace;
+            rule.export_to.includes(client_namespace)
+                && (rule.workload_selector.is_none() || near && selects(rule))
+        };
+        self.best_rule(client_namespace, service_host, |rule| {
+            selects(rule) && (!in_root || is_private(rule))
         })
-        .or_else(|| {
-            (client_namespace != &*self.mesh.root_namespace)
-                .then(|| self.best_rule(&self.mesh.root_namespace, service_host, exported))
-                .flatten()
-        })
+        .or_else(|| self.best_rule(service_namespace, service_host, exported))
+        .or_else(|| self.best_rule(root, service_host, exported))
     }
 
     fn best_rule(

@@ -10,7 +10,6 @@ use mesh_model::port::Protocol;
 use wire_kube::istio::gateway as wire;
 
 use crate::cx::Cx;
-use crate::problem::{Severity, code};
 use crate::value::{checked_labels, declared_port, is_dns_label, text, texts};
 
 /// What Istio lets a server offer.
@@ -199,7 +198,7 @@ fn terminate(cx: &mut Cx, tls: wire::ServerTlsSettings, mode: TerminateMode) -> 
         let message = "is needed with mode MUTUAL and OPTIONAL_MUTUAL";
         cx.error_at("caCertificates", message);
     }
-    check_ciphers(cx, &cipher_suites);
+    let cipher_suites = known_ciphers(cx, &cipher_suites);
     let (min_version, max_version) = (version(min_protocol_version), version(max_protocol_version));
     if let (Some(min), Some(max)) = (min_version, max_version)
         && min > max
@@ -216,7 +215,7 @@ fn terminate(cx: &mut Cx, tls: wire::ServerTlsSettings, mode: TerminateMode) -> 
         certificate_hashes: texts(&verify_certificate_hash),
         min_version,
         max_version,
-        cipher_suites: texts(&cipher_suites),
+        cipher_suites: cipher_suites.into(),
         https_redirect,
     })))
 }
@@ -248,29 +247,23 @@ fn server_certificates(
     }
 }
 
-fn check_ciphers(cx: &mut Cx, suites: &[String]) {
-    let seen = cx.each("cipherSuites", suites, |cx, suite| {
+/// Each known one once, in the order in which they are written.
+fn known_ciphers(cx: &mut Cx, suites: &[String]) -> Vec<Text> {
+    let mut known: Vec<Text> = Vec::new();
+    cx.each("cipherSuites", suites, |cx, suite| {
         if !CIPHER_SUITES.contains(&suite.as_str()) {
-            cx.report(
-                Severity::Warning,
-                code::DOUBTFUL,
-                format!(
-                    "{suite:?} is not one of {}; it is left out",
-                    CIPHER_SUITES.join(", ")
-                ),
-            );
+            let all = CIPHER_SUITES.join(", ");
+            cx.warning(format!("{suite:?} is not one of {all}; it is left out"));
+        } else if known.iter().any(|before| **before == **suite) {
+            cx.warning(format!("{suite} is listed twice"));
+        } else {
+            known.push(suite.as_str().into());
         }
-        suite.clone()
     });
-    let twice = seen
-        .iter()
-        .enumerate()
-        .any(|(i, s)| seen.iter().take(i).any(|before| before == s));
-    if twice {
-        cx.within("cipherSuites", |cx| {
-            cx.warning("a cipher suite is listed twice")
-        });
+    if known.is_empty() && !suites.is_empty() {
+        cx.error_at("cipherSuites", "none of the cipher suites is known");
     }
+    known
 }
 
 pub(crate) fn version(value: wire::TlsProtocol) -> Option<TlsVersion> {

@@ -44,6 +44,7 @@ mod mesh_config;
 mod meta;
 mod peer_authentication;
 mod problem;
+mod re2;
 pub mod service_entry;
 mod sidecar;
 pub mod snapshot;

@@ -25,6 +25,7 @@ mod endpoints;
 mod index;
 mod rules;
 mod services;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod workloads;
@@ -144,6 +145,7 @@ pub struct Store {
     cluster: Text,
     entries: BTreeMap<Key, Entry>,
     workloads: BTreeMap<(Text, Text), Arc<Workload>>,
+    slices: slices::Slices,
     dirty: Dirty,
     built: Option<Arc<Snapshot>>,
     /// Something came, went or was refused that changes no meaning but what there is to say about others.
@@ -161,6 +163,7 @@ impl Store {
             cluster: "Kubernetes".into(),
             entries: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            slices: slices::Slices::default(),
             dirty: Dirty {
                 everything: true,
                 ..Dirty::default()
@@ -199,6 +202,7 @@ impl Store {
             .get(&key)
             .is_none_or(|e| e.problems != problems);
         if changed {
+            self.index(before.as_ref(), good.as_ref());
             self.touch(&key, before.as_ref());
             self.touch(&key, good.as_ref());
         }
@@ -228,6 +232,7 @@ impl Store {
         if entry.good.is_none() {
             return false;
         }
+        self.index(entry.good.as_ref(), None);
         self.touch(key, entry.good.as_ref());
         if key.kind == Kind::ConfigMap {
             self.choose_mesh();
@@ -323,6 +328,15 @@ impl Store {
         self.recheck = false;
         self.built = Some(snapshot.clone());
         snapshot
+    }
+
+    fn index(&mut self, before: Option<&Domain>, after: Option<&Domain>) {
+        if let Some(Domain::EndpointSlice(slice)) = before {
+            self.slices.remove(slice);
+        }
+        if let Some(Domain::EndpointSlice(slice)) = after {
+            self.slices.add(slice);
+        }
     }
 
     /// Marks what an object's coming, changing or going touches.

@@ -9,12 +9,12 @@ use mesh_model::matching::{Millionths, StringMatch};
 use mesh_model::mesh_config::ExportToDefault;
 use mesh_model::object::{ExportTo, Labels, Selector, Text};
 use mesh_model::port::{Port, Protocol};
-use regex::Regex;
 use wire_kube::istio::selector::{PolicyTargetReference, WorkloadSelector};
 use wire_kube::istio::virtual_service as vs;
 
 use crate::cx::Cx;
 use crate::problem::{Severity, code};
+use crate::re2;
 
 /// `None` for the empty string.
 pub fn text(value: &str) -> Option<Text> {
@@ -146,11 +146,13 @@ pub fn string_match(cx: &mut Cx, value: vs::StringMatch) -> Option<StringMatch> 
     }
 }
 
-/// RE2's syntax and at most 1024 characters.
-pub fn check_regex(cx: &mut Cx, field: &str, regex: &str) {
+/// RE2's syntax and at most 1024 characters. The answer is the number of groups.
+pub fn check_regex(cx: &mut Cx, field: &str, regex: &str) -> Option<usize> {
     if regex.is_empty() {
         cx.error_at(field, "a regular expression must not be empty");
-    } else if regex.len() > 1024 {
+        return None;
+    }
+    if regex.len() > 1024 {
         cx.error_at(
             field,
             format!(
@@ -158,19 +160,11 @@ pub fn check_regex(cx: &mut Cx, field: &str, regex: &str) {
                 regex.len()
             ),
         );
-    } else if let Err(e) = Regex::new(regex) {
-        let text = e.to_string();
-        let reason = text
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim()
-            .trim_start_matches("error: ");
-        cx.error_at(
-            field,
-            format!("{regex:?} is not a regular expression: {reason}"),
-        );
+        return None;
     }
+    re2::groups_of(regex)
+        .map_err(|why| cx.error_at(field, format!("{regex:?} {why}")))
+        .ok()
 }
 
 /// A share of 100.

@@ -148,6 +148,43 @@ impl Client {
         if self.has_ipv4() { "0.0.0.0" } else { "::" }
     }
 
+    /// Nothing but what tells how a proxy of this sort forwards: two clients that are equal in this get equal clusters of services.
+    pub(crate) fn forwarding_traits(&self) -> Self {
+        let family = |is_v6: bool| -> IpAddr {
+            match is_v6 {
+                true => std::net::Ipv6Addr::UNSPECIFIED.into(),
+                false => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            }
+        };
+        let families = [false, true]
+            .into_iter()
+            .filter(|is_v6| self.addresses.iter().any(|a| a.is_ipv6() == *is_v6));
+        Self {
+            kind: self.kind,
+            id: "".into(),
+            cluster: "".into(),
+            name: "".into(),
+            namespace: "".into(),
+            workload_name: "".into(),
+            labels: Labels::default(),
+            service_account: "".into(),
+            addresses: families.map(family).collect(),
+            locality: Locality::default(),
+            node_name: "".into(),
+            mesh_id: "".into(),
+            cluster_id: "".into(),
+            network: "".into(),
+            dns_domain: "".into(),
+            is_envoy_without_istio_filters: self.is_envoy_without_istio_filters,
+            mark: self.mark,
+            interception: self.interception,
+            container_ports: Arc::default(),
+            unprivileged: self.unprivileged,
+            dns_capture: self.dns_capture,
+            version: "".into(),
+        }
+    }
+
     /// What Istio calls the canonical service and revision of the workload.
     pub fn canonical(&self) -> (&str, &str) {
         let service = [

@@ -11,6 +11,7 @@ use mesh_model::{
     object::{Labels, Text},
     peer_authentication::MtlsMode,
     service::{Location, Resolution},
+    snapshot::ServiceEndpoints,
     workload::Endpoint,
 };
 use wire_envoy::pb::{self, cluster::Cluster, core};
@@ -92,39 +93,50 @@ impl View {
 
     fn cluster_service(&self, service: &Arc<Service>) -> ClusterService {
         let endpoints = self.snapshot.endpoints_of(service);
-        let by_port = || endpoints.iter().flat_map(|all| all.ports.iter());
-        let ids = by_port()
-            .flat_map(|(_, list)| list.iter())
-            .filter_map(|endpoint| endpoint.identity.as_ref());
-        let mut accounts: Vec<Text> = ids
-            .flat_map(|id| with_aliases(id.as_str(), &self.snapshot.mesh))
-            .chain(service.subject_alt_names.iter().cloned())
-            .collect();
-        accounts.sort_unstable();
-        accounts.dedup();
-        let mesh_tls = by_port()
-            .filter(|(_, list)| !list.is_empty() && list.iter().all(|endpoint| endpoint.mesh_tls))
-            .map(|(port, _)| *port);
         let is_resolved_by_proxy = matches!(
             service.resolution,
             Resolution::Dns | Resolution::DnsRoundRobin
         );
-        let fixed = by_port()
+        let fixed = endpoints
             .filter(|_| is_resolved_by_proxy)
-            .map(|(port, list)| (*port, list.clone()));
+            .map(|all| all.ports.iter().map(|(port, list)| (*port, list.clone())));
         let namespace_mode = self
             .snapshot
             .mtls_mode(service.namespace(), &Labels::default(), 0);
         ClusterService {
             service: service.clone(),
             rule: self.rule_of(service).cloned(),
-            accounts: accounts.into(),
+            accounts: accounts(service, endpoints, &self.snapshot.mesh),
             takes_mtls: service.location == Location::MeshInternal
                 && namespace_mode != MtlsMode::Disable,
-            all_mesh_tls: mesh_tls.collect(),
-            fixed: fixed.collect(),
+            all_mesh_tls: endpoints
+                .map(|all| all.mesh_tls_ports.clone())
+                .unwrap_or_default(),
+            fixed: fixed.map(Iterator::collect).unwrap_or_default(),
         }
     }
+}
+
+/// Who may answer for a service: its endpoints' ids, in every trust domain that the mesh calls its own, and the names that it lists.
+fn accounts(
+    service: &Service,
+    endpoints: Option<&Arc<ServiceEndpoints>>,
+    mesh: &MeshConfig,
+) -> Arc<[Text]> {
+    let ids = endpoints
+        .map(|all| all.accounts.clone())
+        .unwrap_or_default();
+    if mesh.trust_domain_aliases.is_empty() && service.subject_alt_names.is_empty() {
+        return ids;
+    }
+    let mut accounts: Vec<Text> = ids
+        .iter()
+        .flat_map(|id| with_aliases(id, mesh))
+        .chain(service.subject_alt_names.iter().cloned())
+        .collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    accounts.into()
 }
 
 /// An id, and the same id in every other trust domain that this mesh calls its own.
@@ -145,8 +157,50 @@ fn with_aliases(id: &str, mesh: &MeshConfig) -> Vec<Text> {
     }
 }
 
+impl ClusterInputs {
+    /// By host: what the clusters of one service depend on, which is the same for all clients that differ in nothing that matters to it.
+    pub fn by_service(&self) -> impl Iterator<Item = (Text, ClusterInputs)> + '_ {
+        let plain = Arc::new(self.client.forwarding_traits());
+        // Where the proxy resolves names, its place decides about priorities.
+        let placed = Arc::new(Client {
+            locality: self.client.locality.clone(),
+            labels: self.client.labels.clone(),
+            network: self.client.network.clone(),
+            cluster_id: self.client.cluster_id.clone(),
+            ..(*plain).clone()
+        });
+        self.services.iter().map(move |of| {
+            let client = if of.fixed.is_empty() { &plain } else { &placed };
+            let inputs = ClusterInputs {
+                client: client.clone(),
+                mesh: self.mesh.clone(),
+                services: Arc::new([of.clone()]),
+                inbound: Arc::default(),
+                sidecar: None,
+                forwards_by_sni: self.forwards_by_sni,
+            };
+            (of.service.host.shared(), inputs)
+        })
+    }
+
+    /// What clusters without a service depend on.
+    pub fn without_services(&self) -> ClusterInputs {
+        ClusterInputs {
+            services: Arc::default(),
+            ..self.clone()
+        }
+    }
+}
+
 /// Clusters in a stable order: outbound by host, port and subset; then those without a service.
 pub fn clusters(inputs: &ClusterInputs) -> Vec<Cluster> {
+    let mut found = service_clusters(inputs);
+    found.extend(own_clusters(inputs));
+    found
+}
+
+/// Clusters of services.
+pub fn service_clusters(inputs: &ClusterInputs) -> Vec<Cluster> {
     let mut found: Vec<Cluster> = inputs
         .services
         .iter()
@@ -160,15 +214,26 @@ pub fn clusters(inputs: &ClusterInputs) -> Vec<Cluster> {
                 .flat_map(|service| outbound::clusters_by_sni(inputs, service)),
         );
     }
-    found.push(black_hole(inputs));
+    marked(found, inputs)
+}
+
+/// Clusters without a service.
+pub fn own_clusters(inputs: &ClusterInputs) -> Vec<Cluster> {
+    let mut found = vec![black_hole(inputs)];
     if inputs.client.kind == ClientKind::Sidecar {
         found.push(passthrough(inputs, names::PASSTHROUGH));
         found.extend(inbound::clusters(inputs));
     }
+    marked(found, inputs)
+}
+
+fn marked(mut clusters: Vec<Cluster>, inputs: &ClusterInputs) -> Vec<Cluster> {
     if let Some(mark) = inputs.client.mark {
-        found.iter_mut().for_each(|cluster| set_mark(cluster, mark));
+        clusters
+            .iter_mut()
+            .for_each(|cluster| set_mark(cluster, mark));
     }
-    found
+    clusters
 }
 
 /// A cluster with the name, statistics name, type and timeout that all have.

@@ -52,7 +52,7 @@ enum Unready {
 }
 
 /// From where, and by what rule, localities are preferred.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Balancing {
     from: Locality,
     labels: mesh_model::Labels,
@@ -143,19 +143,29 @@ impl View {
     }
 }
 
+/// Without a setting that has an effect, where the client is does not matter.
 fn balancing(client: &Client, policy: &TrafficPolicy, mesh: &MeshConfig) -> Balancing {
     let own = policy
         .load_balancer
         .as_ref()
         .and_then(|balancer| balancer.locality.as_ref());
     let setting = own.unwrap_or(&mesh.locality_lb);
+    let fails_over = policy.outlier_detection.is_some();
+    let has_effect =
+        setting.enabled != Some(false) && (fails_over || !setting.distribute.is_empty());
+    if !has_effect {
+        return Balancing::default();
+    }
     Balancing {
         from: client.locality.clone(),
-        labels: client.labels.clone(),
+        labels: match setting.failover_priority.is_empty() {
+            true => mesh_model::Labels::default(),
+            false => client.labels.clone(),
+        },
         network: client.network.clone(),
         cluster: client.cluster_id.clone(),
-        setting: (setting.enabled != Some(false)).then(|| setting.clone()),
-        fails_over: policy.outlier_detection.is_some(),
+        setting: Some(setting.clone()),
+        fails_over,
     }
 }
 

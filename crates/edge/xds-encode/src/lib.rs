@@ -44,11 +44,12 @@ mod wire;
 
 pub use canonical::packed;
 pub use client::{Client, ClientKind, Interception};
-pub use clusters::{ClusterInputs, clusters};
+pub use clusters::{ClusterInputs, clusters, own_clusters, service_clusters};
 pub use endpoints::{EndpointInputs, endpoints};
 pub use error::{InvalidNode, Problem, SecretError};
 pub use listeners::{ListenerInputs, listeners};
 pub use name_table::{NameTableInputs, name_table};
+pub use names::OutboundName;
 pub use problems::problems;
 pub use routes::{RouteInputs, routes};
 pub use secrets::secret;

@@ -11,7 +11,7 @@ use mesh_model::{
     peer_authentication::MtlsMode,
     port::Port,
     sidecar::{CaptureMode, OutboundMode},
-    workload::EndpointAddress,
+    workload::{Endpoint, EndpointAddress},
 };
 use wire_envoy::pb::{
     core::TrafficDirection,
@@ -97,8 +97,10 @@ struct Egress {
 struct Reached {
     service: Arc<Service>,
     /// By port: addresses of the pods of a headless service.
-    pods: Arc<BTreeMap<u16, Vec<IpAddr>>>,
+    pods: Pods,
 }
+
+type Pods = Arc<BTreeMap<u16, Vec<IpAddr>>>;
 
 #[derive(Debug, Clone, PartialEq)]
 struct GatewayInputs {
@@ -131,6 +133,7 @@ impl View {
     fn sidecar_listener_inputs(&self) -> (Role, Routing) {
         let is_relevant =
             |rule: &&Arc<VirtualService>| !rule.tcp.is_empty() || !rule.tls.is_empty();
+        let nobody = Pods::default();
         let egress: Arc<[Egress]> = self
             .egress
             .iter()
@@ -142,7 +145,7 @@ impl View {
                     .services
                     .iter()
                     .filter(|service| service.alias_of.is_none())
-                    .map(|service| self.reached(service))
+                    .map(|service| self.reached(service, &nobody))
                     .collect(),
                 rules: scope
                     .virtual_services
@@ -181,31 +184,36 @@ impl View {
         (Role::Sidecar(role), routing)
     }
 
-    fn reached(&self, service: &Arc<Service>) -> Reached {
-        let mut pods: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
-        if service.is_headless() {
-            for (port, endpoints) in self
-                .snapshot
-                .endpoints_of(service)
-                .iter()
-                .flat_map(|all| all.ports.iter())
-            {
-                let addresses = endpoints
-                    .iter()
-                    .filter_map(|endpoint| match &endpoint.address {
-                        EndpointAddress::Ip(ip) if !self.client.addresses.contains(ip) => Some(*ip),
-                        _ => None,
-                    });
-                let mut addresses: Vec<IpAddr> = addresses.collect();
-                addresses.sort_unstable();
-                addresses.dedup();
-                pods.insert(*port, addresses);
-            }
-        }
+    fn reached(&self, service: &Arc<Service>, nobody: &Pods) -> Reached {
+        let endpoints = self
+            .snapshot
+            .endpoints_of(service)
+            .filter(|_| service.is_headless());
+        let pods = endpoints.map_or_else(
+            || nobody.clone(),
+            |all| {
+                let ports = all.ports.iter();
+                let other = |list: &Arc<[Endpoint]>| self.addresses_of_others(list);
+                Arc::new(ports.map(|(port, list)| (*port, other(list))).collect())
+            },
+        );
         Reached {
             service: service.clone(),
-            pods: Arc::new(pods),
+            pods,
         }
+    }
+
+    fn addresses_of_others(&self, endpoints: &[Endpoint]) -> Vec<IpAddr> {
+        let addresses = endpoints
+            .iter()
+            .filter_map(|endpoint| match &endpoint.address {
+                EndpointAddress::Ip(ip) if !self.client.addresses.contains(ip) => Some(*ip),
+                _ => None,
+            });
+        let mut addresses: Vec<IpAddr> = addresses.collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 
     fn gateway_listener_inputs(&self) -> (Role, Routing) {

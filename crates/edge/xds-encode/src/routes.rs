@@ -166,11 +166,7 @@ impl View {
         let is_gateway = self.client.kind == ClientKind::Gateway;
         RouteInputs {
             name: name.into(),
-            client: Arc::new(Client {
-                addresses: Arc::new([]),
-                container_ports: Arc::new([]),
-                ..(*self.impersonal_client()).clone()
-            }),
+            client: Arc::new(self.asking_client(&rules)),
             mesh: self.snapshot.mesh.clone(),
             single_ports: if is_gateway {
                 self.single_ports(rules.iter())
@@ -181,6 +177,21 @@ impl View {
             virtual_services: rules,
             role,
         }
+    }
+
+    /// The client as routes see it: its namespace, and its labels where one of the rules asks for those.
+    fn asking_client(&self, rules: &[Arc<VirtualService>]) -> Client {
+        let asks_for_labels = |rule: &Arc<VirtualService>| {
+            let mut matches = rule.http.iter().flat_map(|route| route.matches.iter());
+            matches.any(|matching| !matching.source_labels.is_empty())
+        };
+        let mut client = self.client.forwarding_traits();
+        client.namespace = self.client.namespace.clone();
+        client.addresses = Arc::default();
+        if rules.iter().any(asks_for_labels) {
+            client.labels = self.client.labels.clone();
+        }
+        client
     }
 
     /// The egress listener that serves a port: its own, else the catch-all.

@@ -99,6 +99,18 @@ impl View {
         }
     }
 
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The same view of a snapshot that differs in endpoints and other workloads only.
+    pub fn with_endpoints_of(&self, snapshot: &Snapshot) -> Self {
+        Self {
+            snapshot: snapshot.clone(),
+            ..self.clone()
+        }
+    }
+
     /// Unmatched outbound traffic: the Sidecar's word, else the mesh's.
     pub(crate) fn outbound_mode(&self) -> OutboundMode {
         self.sidecar
@@ -188,6 +200,9 @@ impl View {
         services: impl Iterator<Item = &'a Arc<Service>>,
         wanted: impl Fn(&DestinationRule) -> bool,
     ) -> RulesByHost {
+        if self.snapshot.destination_rules.is_empty() {
+            return RulesByHost::default();
+        }
         let hosts: BTreeSet<Text> = rules
             .flat_map(|rule| destinations(rule))
             .map(|destination| destination.host.shared())

@@ -91,12 +91,15 @@ struct Watch {
     told_absent: BTreeSet<String>,
     /// There may be something to send.
     dirty: bool,
+    /// What that is; worked out when it is first asked for, and forgotten with every change of what is wanted, desired or sent.
+    pending: Option<Difference>,
     /// State of the world: the next response is due even if nothing differs.
     answer_due: bool,
     awaiting: Option<InFlight>,
     status: TypeStatus,
 }
 
+/// In the order of names.
 #[derive(Debug)]
 struct Desired {
     version: Arc<str>,
@@ -110,7 +113,7 @@ struct InFlight {
 }
 
 /// What a type's next response would hold.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Difference {
     set: Vec<Resource>,
     removed: Vec<Arc<str>>,
@@ -163,10 +166,11 @@ impl Server {
     }
 
     /// Whether every response was answered and nothing waits to be sent.
-    pub fn is_settled(&self) -> bool {
+    pub fn is_settled(&mut self) -> bool {
+        let flavour = self.flavour;
         self.watches
-            .values()
-            .all(|w| w.awaiting.is_none() && !w.has_work(self.flavour))
+            .values_mut()
+            .all(|w| w.awaiting.is_none() && !w.has_work(flavour))
     }
 
     pub fn receive(&mut self, request: Request) -> Result<ServerEvent, ProtocolError> {
@@ -199,9 +203,9 @@ impl Server {
         if let Some(watch) = self.watches.get_mut(&key(type_url)) {
             watch.desired = Some(Desired {
                 version: version.clone(),
-                resources,
+                resources: in_order(resources),
             });
-            watch.dirty = true;
+            watch.changed();
         }
     }
 
@@ -248,26 +252,30 @@ impl Server {
             return;
         };
         for cluster in clusters {
-            if endpoints.names.contains(&*cluster.name) {
-                endpoints.dirty |= endpoints.sent.remove(&cluster.name).is_some();
+            if endpoints.names.contains(&*cluster.name)
+                && endpoints.sent.remove(&cluster.name).is_some()
+            {
+                endpoints.changed();
             }
         }
     }
 
     /// Clusters are acknowledged and nothing new of clusters and endpoints waits to be sent.
-    fn clusters_arrived(&self) -> bool {
-        let clusters = self.watches.get(&key(type_url::CLUSTER));
-        let endpoints = self.watches.get(&key(type_url::ENDPOINT));
-        clusters.is_none_or(|w| w.awaiting.is_none() && !w.has_additions(self.flavour))
-            && endpoints.is_none_or(|w| w.awaiting.is_some() || !w.has_additions(self.flavour))
+    fn clusters_arrived(&mut self) -> bool {
+        let flavour = self.flavour;
+        let clusters = self.watches.get_mut(&key(type_url::CLUSTER));
+        let arrived = clusters.is_none_or(|w| w.awaiting.is_none() && !w.has_additions(flavour));
+        let endpoints = self.watches.get_mut(&key(type_url::ENDPOINT));
+        arrived && endpoints.is_none_or(|w| w.awaiting.is_some() || !w.has_additions(flavour))
     }
 
     /// No change of listeners or routes is waiting or unacknowledged, so that what they stopped using may go.
-    fn traffic_settled(&self) -> bool {
+    fn traffic_settled(&mut self) -> bool {
+        let flavour = self.flavour;
         self.watches
-            .iter()
+            .iter_mut()
             .filter(|((_, type_url), _)| refers_to_clusters(type_url))
-            .all(|(_, w)| w.awaiting.is_none() && !w.has_work(self.flavour))
+            .all(|(_, w)| w.awaiting.is_none() && !w.has_work(flavour))
     }
 }
 
@@ -310,7 +318,9 @@ impl Watch {
                 limit: MAX_NAMES,
             });
         }
-        self.dirty |= changed;
+        if changed {
+            self.changed();
+        }
         self.answer_due |= first;
         Ok(ServerEvent {
             type_url,
@@ -393,7 +403,9 @@ impl Watch {
             self.awaiting = None;
         }
         self.names = names;
-        self.dirty |= changed;
+        if changed {
+            self.changed();
+        }
         self.answer_due |= fresh || added;
         Ok(ServerEvent {
             type_url,
@@ -428,19 +440,22 @@ impl Watch {
         }
     }
 
-    fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains(name)
+    /// What is wanted, desired or sent is another than before.
+    fn changed(&mut self) {
+        self.dirty = true;
+        self.pending = None;
     }
 
-    fn has_work(&self, flavour: Flavour) -> bool {
+    fn has_work(&mut self, flavour: Flavour) -> bool {
         if !self.dirty {
             return false;
         }
+        let is_due = self.is_due(flavour);
         let difference = self.difference();
-        self.is_due(flavour) || !difference.set.is_empty() || !difference.removed.is_empty()
+        is_due || !difference.set.is_empty() || !difference.removed.is_empty()
     }
 
-    fn has_additions(&self, flavour: Flavour) -> bool {
+    fn has_additions(&mut self, flavour: Flavour) -> bool {
         self.dirty && (self.is_due(flavour) || !self.difference().set.is_empty())
     }
 
@@ -451,33 +466,49 @@ impl Watch {
         self.answer_due && self.desired.is_some() && asked
     }
 
-    fn difference(&self) -> Difference {
+    fn difference(&mut self) -> &Difference {
+        let known = self.pending.take();
+        let difference = known.unwrap_or_else(|| self.compared());
+        self.pending.insert(difference)
+    }
+
+    /// Goes once through what is desired, sent and wanted, all in the order of names.
+    fn compared(&self) -> Difference {
         let Some(desired) = &self.desired else {
             return Difference::default();
         };
-        let wanted = || desired.resources.iter().filter(|r| self.covers(&r.name));
-        let set = wanted()
-            .filter(|r| {
-                self.sent
-                    .get(&*r.name)
-                    .is_none_or(|s| s.version != r.version)
-            })
-            .cloned();
-        let present: BTreeSet<&str> = wanted().map(|r| &*r.name).collect();
-        let gone = self
-            .sent
-            .keys()
-            .filter(|name| !present.contains(&***name))
-            .cloned();
-        let absent = self.names.iter().filter(|name| {
-            !present.contains(name.as_str())
-                && !self.told_absent.contains(*name)
-                && !self.sent.contains_key(name.as_str())
-        });
-        Difference {
-            set: set.collect(),
-            removed: gone.chain(absent.map(|n| Arc::from(n.as_str()))).collect(),
+        let mut difference = Difference::default();
+        let mut sent = self.sent.iter().peekable();
+        let mut names = self.names.iter().peekable();
+        let mut absent: Vec<&String> = Vec::new();
+        for resource in desired.resources.iter() {
+            let name = &*resource.name;
+            while let Some(missing) = names.next_if(|n| n.as_str() < name) {
+                absent.push(missing);
+            }
+            let is_named = names.next_if(|n| n.as_str() == name).is_some();
+            if !is_named && !self.wildcard {
+                continue;
+            }
+            while let Some((gone, _)) = sent.next_if(|(n, _)| &***n < name) {
+                difference.removed.push(gone.clone());
+            }
+            let held = sent.next_if(|(n, _)| &***n == name);
+            if held.is_none_or(|(_, held)| held.version != resource.version) {
+                difference.set.push(resource.clone());
+            }
         }
+        absent.extend(names);
+        difference
+            .removed
+            .extend(sent.map(|(gone, _)| gone.clone()));
+        let untold = absent.into_iter().filter(|name| {
+            !self.told_absent.contains(*name) && !self.sent.contains_key(name.as_str())
+        });
+        difference
+            .removed
+            .extend(untold.map(|name| Arc::from(name.as_str())));
+        difference
     }
 
     /// The next response, and what of it is new to the client.
@@ -491,7 +522,7 @@ impl Watch {
         if !self.dirty || self.desired.is_none() {
             return None;
         }
-        let mut difference = self.difference();
+        let mut difference = self.difference().clone();
         let postponed = keep_removed && !difference.removed.is_empty();
         if postponed {
             difference.removed.clear();
@@ -508,6 +539,7 @@ impl Watch {
             // Names that do not exist cannot be told in this flavour.
             self.told_absent
                 .extend(difference.removed.iter().map(|n| n.to_string()));
+            self.pending = None;
             self.dirty = postponed;
             return None;
         }
@@ -520,6 +552,7 @@ impl Watch {
     }
 
     fn apply(&mut self, difference: &Difference) {
+        self.pending = None;
         for resource in &difference.set {
             self.told_absent.remove(&*resource.name);
             self.sent.insert(resource.name.clone(), resource.clone());
@@ -568,6 +601,16 @@ impl Watch {
             }),
         }
     }
+}
+
+/// Sets are made in this order; others are put into it.
+fn in_order(resources: Arc<[Resource]>) -> Arc<[Resource]> {
+    if resources.is_sorted_by(|a, b| a.name <= b.name) {
+        return resources;
+    }
+    let mut sorted = resources.to_vec();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted.into()
 }
 
 fn key(type_url: &str) -> (usize, String) {

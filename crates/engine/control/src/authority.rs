@@ -4,17 +4,22 @@
 //! the self-signed root kept in the CA directory, a new self-signed root written there (directory 0700, files 0600, each whole or absent). What is
 //! found but cannot be used ends the start: a mesh never changes its root by accident. The public root goes to a ConfigMap `istio-ca-root-cert`
 //! in each namespace (row SEC-008), where agents and proxies read it.
+//!
+//! A plugged authority is looked at again every few seconds: a new signing certificate under the same root takes over at once, and workloads get
+//! it with their next certificate. Another root is refused by name: no proxy would trust what it signs until all have both (root rotation is not
+//! supported yet).
 
 use std::{
     collections::BTreeSet,
     fs,
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use identity::{AuthorityPem, CertificateAuthority, TrustDomain};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
@@ -35,35 +40,106 @@ pub const ROOT_KEY: &str = "root-cert.pem";
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(300);
 const ROOT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a plugged authority is compared with the one in force.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The authority in force.
+pub type Current = Arc<ArcSwap<CertificateAuthority>>;
+
+/// Where an authority may be found.
+#[derive(Clone)]
+pub struct Place {
+    pub client: Client,
+    pub root_namespace: String,
+    pub directory: PathBuf,
+}
+
 /// Finds or makes the authority.
 pub async fn load(
-    client: &Client,
-    root_namespace: &str,
-    directory: &Path,
+    place: &Place,
     trust_domain: &TrustDomain,
 ) -> Result<CertificateAuthority, ControlError> {
-    if let Some(pem) = plugged_secret(client, root_namespace).await? {
-        return CertificateAuthority::from_pem(&pem).map_err(|e| {
-            ControlError::Authority(format!("Secret {root_namespace}/{PLUGGED_SECRET}: {e}"))
-        });
+    if let Some((pem, source)) = plugged(place).await? {
+        return parsed(&pem, &source);
     }
-    let plugged = directory.join(PLUGGED_SECRET);
-    // A plugged folder that lacks its key is a mistake to report, not a reason to make another root.
-    let found = if plugged.is_dir() {
-        Some(plugged)
-    } else {
-        Some(directory.to_owned()).filter(|own| own.join(KEY_FILE).exists())
-    };
-    if let Some(folder) = found {
-        let pem = read_files(&folder)?;
-        warn_if_readable_by_others(&folder.join(KEY_FILE));
-        return CertificateAuthority::from_pem(&pem)
-            .map_err(|e| ControlError::Authority(format!("{}: {e}", folder.display())));
+    let directory = &place.directory;
+    if directory.join(KEY_FILE).exists() {
+        let pem = read_files(directory)?;
+        warn_if_readable_by_others(&directory.join(KEY_FILE));
+        return parsed(&pem, &directory.display().to_string());
     }
     let authority = CertificateAuthority::self_signed(trust_domain, SystemTime::now())?;
     write_files(directory, &authority.to_pem())?;
     tracing::info!(directory = %directory.display(), "made a new self-signed root certificate");
     Ok(authority)
+}
+
+fn parsed(pem: &AuthorityPem, source: &str) -> Result<CertificateAuthority, ControlError> {
+    CertificateAuthority::from_pem(pem)
+        .map_err(|e| ControlError::Authority(format!("{source}: {e}")))
+}
+
+/// The plug-in authority and where it is from, if there is one.
+async fn plugged(place: &Place) -> Result<Option<(AuthorityPem, String)>, ControlError> {
+    let Place {
+        client,
+        root_namespace,
+        directory,
+    } = place;
+    if let Some(pem) = plugged_secret(client, root_namespace).await? {
+        return Ok(Some((
+            pem,
+            format!("Secret {root_namespace}/{PLUGGED_SECRET}"),
+        )));
+    }
+    let folder = directory.join(PLUGGED_SECRET);
+    // A plugged folder that lacks its key is a mistake to report, not a reason to make another root.
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let pem = read_files(&folder)?;
+    warn_if_readable_by_others(&folder.join(KEY_FILE));
+    Ok(Some((pem, folder.display().to_string())))
+}
+
+/// Takes over what is plugged in while the control plane runs. What cannot be used is said once and changes nothing.
+pub async fn keep_plugged(place: Place, current: Current) {
+    let mut said = None;
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        let outcome = reload(&place, &current).await;
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        match (outcome, &problem) {
+            (Ok(Some(source)), _) => {
+                tracing::info!(%source, "the certificate authority was replaced by a new one of the same root")
+            }
+            (Err(error), problem) if said != *problem => {
+                tracing::error!(%error, "the certificate authority stays as it was")
+            }
+            _ => {}
+        }
+        said = problem;
+    }
+}
+
+/// `Some`: what is plugged in was new and has taken over.
+async fn reload(place: &Place, current: &Current) -> Result<Option<String>, ControlError> {
+    let Some((pem, source)) = plugged(place).await? else {
+        return Ok(None);
+    };
+    let held = current.load();
+    let new = parsed(&pem, &source)?;
+    let (before, after) = (held.to_pem(), new.to_pem());
+    if before.ca_cert == after.ca_cert && before.cert_chain == after.cert_chain {
+        return Ok(None);
+    }
+    if new.bundle() != held.bundle() {
+        return Err(ControlError::Authority(format!(
+            "{source} has another root certificate: root rotation is not supported yet; restart the mesh to begin with the new root, or plug in an authority of the present one"
+        )));
+    }
+    current.store(Arc::new(new));
+    Ok(Some(source))
 }
 
 async fn plugged_secret(

@@ -8,17 +8,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::{CertificateAuthority, IdentityError};
+use identity::IdentityError;
 use tonic::{Request, Response, Status};
 use wire_envoy::pb::istio::auth::{
     IstioCertificateRequest, IstioCertificateResponse,
     istio_certificate_service_server::IstioCertificateService,
 };
 
-use crate::{authenticate::Authenticator, metrics::Metrics};
+use crate::{authenticate::Authenticator, authority::Current, metrics::Metrics};
 
 pub struct CertificateService {
-    pub authority: Arc<CertificateAuthority>,
+    pub authority: Current,
     pub authenticator: Arc<Authenticator>,
     pub default_ttl: Duration,
     pub metrics: Metrics,
@@ -55,6 +55,7 @@ impl IstioCertificateService for CertificateService {
         let ttl = asked.map_or(self.default_ttl, Duration::from_secs);
         let signed = self
             .authority
+            .load()
             .sign(&csr, &caller.id, Some(ttl), SystemTime::now());
         let chain = signed.map_err(|error| {
             tracing::warn!(caller = %caller.id, %error, "refused to sign a certificate");

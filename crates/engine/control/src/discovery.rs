@@ -1,10 +1,10 @@
 //! ADS: one task per stream, from requests and snapshots to responses.
 //!
 //! What wakes a stream: a request of the proxy, a new snapshot, the end of either side, and the drain of the control plane. What is sent and in which order is
-//! decided by `xds_protocol::Server`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
+//! decided by `session`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
 //! proved to be of the node's namespace and service account (row CP-007).
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::SystemTime};
+use std::{pin::Pin, sync::Arc, time::SystemTime};
 
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use mesh_model::Snapshot;
@@ -18,14 +18,16 @@ use wire_envoy::pb::{
         aggregated_discovery_service_server::AggregatedDiscoveryService,
     },
 };
-use xds_encode::{Client, View};
+use xds_encode::{Client, ClientKind};
 use xds_protocol as xds;
 
 use crate::{
     authenticate::{Authenticator, Caller},
-    generate::{Generator, version_of},
+    authorize::Authorizer,
+    generate::Generator,
     metrics::{Metrics, type_label},
     proxies::{Membership, Proxies, ProxyStatus},
+    session::Session,
 };
 
 /// Responses on their way to one proxy; more wait in the state machine as "newest state", not as a queue.
@@ -34,6 +36,7 @@ const OUTBOUND_QUEUE: usize = 16;
 /// What all streams share.
 pub struct Discovery {
     pub authenticator: Arc<Authenticator>,
+    pub authorizer: Authorizer,
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub generator: Arc<Generator>,
     pub proxies: Arc<Proxies>,
@@ -122,13 +125,11 @@ impl DiscoveryService {
     }
 }
 
-/// One stream's state.
-struct Session<'a> {
+/// One stream: who called, what it is sent, and its place in the list.
+struct Line<'a> {
     shared: &'a Discovery,
-    protocol: xds::Server,
-    client: Arc<Client>,
-    snapshot: Arc<Snapshot>,
-    view: View,
+    caller: &'a Caller,
+    session: Session,
     membership: Membership<'a>,
 }
 
@@ -145,43 +146,45 @@ impl Discovery {
         };
         let mut snapshots = self.snapshots.clone();
         let mut drain = self.drain.clone();
-        let mut session = tokio::select! {
-            session = self.begin(&caller, flavour, &first, &mut snapshots) => session?,
+        let mut line = tokio::select! {
+            line = self.begin(&caller, flavour, &first, &mut snapshots) => line?,
             () = &mut drain => return Err(Status::unavailable("the control plane stops")),
         };
         self.metrics.connected_proxies.inc();
         let _left = LeaveOnDrop(&self.metrics);
-        session.request(first)?;
-        session.flush(responses).await?;
+        line.request(first).await?;
+        line.flush(responses).await?;
         loop {
             tokio::select! {
                 request = requests.next() => match request.transpose()? {
-                    Some(request) => session.request(request)?,
+                    Some(request) => line.request(request).await?,
                     None => return Ok(()),
                 },
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         return Err(Status::unavailable("the control plane stops"));
                     }
-                    if let Some(snapshot) = snapshots.borrow_and_update().clone() {
-                        session.renew(snapshot);
+                    let newest = snapshots.borrow_and_update().clone();
+                    if let Some(snapshot) = newest {
+                        line.session.renew(snapshot);
+                        line.authorize(None).await;
                     }
                 }
                 () = responses.closed() => return Ok(()),
                 // Streams have no end of their own: without this a graceful stop would wait for the last proxy.
                 () = &mut drain => return Err(Status::unavailable("the control plane stops")),
             }
-            session.flush(responses).await?;
+            line.flush(responses).await?;
         }
     }
 
-    async fn begin(
-        &self,
-        caller: &Caller,
+    async fn begin<'a>(
+        &'a self,
+        caller: &'a Caller,
         flavour: xds::Flavour,
         first: &xds::Request,
         snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>,
-    ) -> Result<Session<'_>, Status> {
+    ) -> Result<Line<'a>, Status> {
         let node = node_of(first)
             .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
         let client = Arc::new(
@@ -211,7 +214,6 @@ impl Discovery {
             .map_err(stops)?
             .clone()
             .ok_or_else(|| Status::unavailable("no configuration yet"))?;
-        let view = View::new(&snapshot, &client);
         let status = ProxyStatus {
             node: client.id.to_string(),
             name: format!("{}.{}", client.name, client.namespace),
@@ -221,12 +223,10 @@ impl Discovery {
             types: Default::default(),
         };
         tracing::info!(proxy = %client.id, caller = %caller.id, "a proxy connected");
-        Ok(Session {
+        Ok(Line {
             shared: self,
-            protocol: xds::Server::new(flavour),
-            client,
-            snapshot,
-            view,
+            caller,
+            session: Session::new(self.generator.clone(), flavour, client, snapshot),
             membership: self.proxies.join(status),
         })
     }
@@ -240,10 +240,11 @@ impl Drop for LeaveOnDrop<'_> {
     }
 }
 
-impl Session<'_> {
-    fn request(&mut self, request: xds::Request) -> Result<(), Status> {
+impl Line<'_> {
+    async fn request(&mut self, request: xds::Request) -> Result<(), Status> {
+        self.authorize(Some(&request)).await;
         let event = self
-            .protocol
+            .session
             .receive(request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if let xds::Acknowledged::Rejected { detail } = &event.acknowledged {
@@ -252,59 +253,42 @@ impl Session<'_> {
                 .rejects
                 .get_or_create(&type_label(&event.type_url))
                 .inc();
-            tracing::warn!(proxy = %self.client.id, type_url = event.type_url, detail, "the proxy refused a configuration and keeps its last good one");
-        }
-        if event.subscription_changed {
-            self.offer(&event.type_url);
+            tracing::warn!(proxy = %self.session.client().id, type_url = event.type_url, detail, "the proxy refused a configuration and keeps its last good one");
         }
         Ok(())
     }
 
-    fn renew(&mut self, snapshot: Arc<Snapshot>) {
-        self.view = View::new(&snapshot, &self.client);
-        self.snapshot = snapshot;
-        let types: Vec<String> = self.protocol.types().map(str::to_owned).collect();
-        for type_url in types {
-            self.offer(&type_url);
+    /// Asks once per stream, and again with each snapshot while the answer is no: what allows it may be on its way.
+    async fn authorize(&mut self, request: Option<&xds::Request>) {
+        let is_gateway = self.session.client().kind == ClientKind::Gateway;
+        if is_gateway
+            && self.session.wants_secrets(request)
+            && self
+                .shared
+                .authorizer
+                .may_read_secrets(&self.caller.account)
+                .await
+        {
+            self.session.allow_secrets();
         }
-    }
-
-    fn offer(&mut self, type_url: &str) {
-        let empty = BTreeSet::new();
-        let names = self
-            .protocol
-            .wanted(type_url)
-            .map_or(&empty, |(_, names)| names);
-        let set = self.shared.generator.resources(
-            type_url,
-            names,
-            &self.snapshot,
-            &self.client,
-            &self.view,
-        );
-        self.protocol.offer(type_url, &version_of(&set), set);
     }
 
     async fn flush(
         &mut self,
         responses: &mpsc::Sender<Result<xds::Response, Status>>,
     ) -> Result<(), Status> {
-        while let Some(response) = self.protocol.next() {
+        while let Some(response) = self.session.next() {
             self.shared
                 .metrics
                 .pushes
                 .get_or_create(&type_label(response.type_url()))
                 .inc();
-            tracing::debug!(proxy = %self.client.id, type_url = response.type_url(), nonce = response.nonce(), "push");
+            tracing::debug!(proxy = %self.session.client().id, type_url = response.type_url(), nonce = response.nonce(), "push");
             if responses.send(Ok(response)).await.is_err() {
                 return Err(Status::cancelled("the proxy left"));
             }
         }
-        let statuses = self
-            .protocol
-            .types()
-            .filter_map(|type_url| Some((type_url.to_owned(), self.protocol.status(type_url)?)));
-        self.membership.update(statuses.collect());
+        self.membership.update(self.session.statuses());
         Ok(())
     }
 }

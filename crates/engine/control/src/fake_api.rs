@@ -53,6 +53,8 @@ struct Objects {
     /// Token → user and audiences.
     tokens: BTreeMap<String, (String, Vec<String>)>,
     reviews: usize,
+    /// Users that may list the Secrets of their namespaces.
+    readers: BTreeSet<String>,
     failing_writes: usize,
 }
 
@@ -118,6 +120,12 @@ impl FakeApi {
             .lock()
             .tokens
             .insert(token.to_owned(), (user.to_owned(), audiences));
+    }
+
+    /// A user who may list the Secrets of a namespace.
+    pub fn let_read_secrets(&self, user: &str, namespace: &str) {
+        let reader = format!("{user} {namespace}");
+        self.state.state.lock().readers.insert(reader);
     }
 
     /// The next `count` writes answer 500.
@@ -306,6 +314,7 @@ async fn answer(
         }
         (&Method::GET, plural) => list(&shared, plural),
         (&Method::POST, "tokenreviews") => review(&shared, &body),
+        (&Method::POST, "subjectaccessreviews") => access_review(&shared, &body),
         _ => write(&shared, &target, &body),
     }
 }
@@ -399,6 +408,23 @@ fn review(shared: &Shared, body: &[u8]) -> Response {
         }
     };
     let answer = json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "spec": {}, "status": status});
+    (StatusCode::CREATED, axum::Json(answer)).into_response()
+}
+
+fn access_review(shared: &Shared, body: &[u8]) -> Response {
+    let review: Value = serde_json::from_slice(body).expect("a review");
+    let text = |pointer: &str| review.pointer(pointer).and_then(Value::as_str);
+    let asked = "/spec/resourceAttributes";
+    let what = [
+        text(&format!("{asked}/resource")),
+        text(&format!("{asked}/verb")),
+    ];
+    let reader = [text("/spec/user"), text(&format!("{asked}/namespace"))]
+        .map(Option::unwrap_or_default)
+        .join(" ");
+    let allowed =
+        what == [Some("secrets"), Some("list")] && shared.state.lock().readers.contains(&reader);
+    let answer = json!({"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {}, "status": {"allowed": allowed}});
     (StatusCode::CREATED, axum::Json(answer)).into_response()
 }
 

@@ -2,10 +2,11 @@
 //!
 //! One config change, in the order in which it happens:
 //! [`watch`] brings an object from the API → [`mesh`] (the single writer) gives it to `ingest`, which keeps its last good version, and publishes
-//! a new `Snapshot` → every stream of [`discovery`] offers what that snapshot means to its proxy → [`generate`] encodes what changed, once for all
-//! proxies with equal inputs → the protocol's state machine sends it in an order that breaks nothing → problems become status conditions ([`status`]).
+//! a new `Snapshot` → every stream of [`discovery`] offers what that snapshot means to its proxy ([`session`]) → [`generate`] encodes what changed, once for
+//! all proxies with equal inputs → the protocol's state machine sends it in an order that breaks nothing → problems become status conditions ([`status`]).
 //!
-//! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] (who calls), [`serve`] (ports), [`debug`] (pages).
+//! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] and [`authorize`] (who calls, and what it may read),
+//! [`serve`] (ports), [`debug`] (pages).
 //! Nothing here reads the environment or wall-clock configuration; the program hands in [`Settings`].
 #![cfg_attr(
     not(test),
@@ -14,6 +15,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use identity::{IdentityError, TrustDomain};
 use stdx::Drain;
 use tokio::{net::TcpListener, sync::watch as channel, task::JoinSet};
@@ -26,15 +28,18 @@ use wire_envoy::pb::{
 pub mod api;
 mod authenticate;
 mod authority;
+mod authorize;
 mod certificates;
+pub mod change;
 mod debug;
 mod discovery;
-mod generate;
+pub mod generate;
 mod memo;
 mod mesh;
 mod metrics;
 mod proxies;
 mod serve;
+pub mod session;
 mod status;
 mod watch;
 
@@ -113,15 +118,14 @@ impl Settings {
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     settings.check()?;
     let client = api::connect(&settings.api)?;
-    let authority = Arc::new(
-        authority::load(
-            &client,
-            &settings.root_namespace,
-            &settings.ca_directory,
-            &settings.trust_domain,
-        )
-        .await?,
-    );
+    let place = authority::Place {
+        client: client.clone(),
+        root_namespace: settings.root_namespace.clone(),
+        directory: settings.ca_directory.clone(),
+    };
+    let authority = Arc::new(ArcSwap::from_pointee(
+        authority::load(&place, &settings.trust_domain).await?,
+    ));
     let metrics = metrics::Metrics::default();
     let authenticator = Arc::new(authenticate::Authenticator::new(
         client.clone(),
@@ -145,9 +149,10 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     writing.spawn(writer.run(&settings));
     tasks.spawn(authority::keep_roots_published(
         client.clone(),
-        authority.bundle().to_pem(),
+        authority.load().bundle().to_pem(),
         snapshots.clone(),
     ));
+    tasks.spawn(authority::keep_plugged(place, authority.clone()));
 
     let certificates = certificates::CertificateService {
         authority: authority.clone(),
@@ -157,6 +162,7 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     };
     let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery {
         authenticator,
+        authorizer: authorize::Authorizer::new(client.clone()),
         snapshots: snapshots.clone(),
         generator,
         proxies: proxies.clone(),
@@ -180,7 +186,7 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
 
 async fn serve_all(
     settings: &Settings,
-    authority: &Arc<identity::CertificateAuthority>,
+    authority: &authority::Current,
     certificates: certificates::CertificateService,
     discovery: discovery::DiscoveryService,
     pages: debug::Pages,

@@ -1,7 +1,8 @@
 //! What was generated, by what it was generated from.
 //!
 //! An entry is found by name, then by equality of its inputs, so that proxies which may know the same things share the same bytes from the
-//! first connect on. Entries that nobody asked for during the last snapshots are dropped, and there are never more than `MAX_VARIANTS` per name.
+//! first connect on. Entries that nobody asked for during the last snapshots and whose output nobody holds are dropped, and there are never more
+//! than `MAX_VARIANTS` per name.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,6 +12,11 @@ use parking_lot::Mutex;
 const MAX_VARIANTS: usize = 256;
 /// Snapshots that an entry survives unused.
 const KEPT_SNAPSHOTS: u64 = 2;
+
+/// What may be in use outside of the memo.
+pub trait Held {
+    fn is_held(&self) -> bool;
+}
 
 pub struct Memo<I, O> {
     entries: Mutex<HashMap<Arc<str>, Vec<Entry<I, O>>>>,
@@ -22,6 +28,12 @@ struct Entry<I, O> {
     used_in: u64,
 }
 
+impl<I, O: Held> Entry<I, O> {
+    fn is_wanted(&self, snapshot: u64) -> bool {
+        self.used_in + KEPT_SNAPSHOTS >= snapshot || self.output.is_held()
+    }
+}
+
 impl<I, O> Default for Memo<I, O> {
     fn default() -> Self {
         Self {
@@ -30,7 +42,7 @@ impl<I, O> Default for Memo<I, O> {
     }
 }
 
-impl<I: PartialEq, O: Clone> Memo<I, O> {
+impl<I: PartialEq, O: Clone + Held> Memo<I, O> {
     /// The output for `inputs`, made by `make` unless it exists. `snapshot` is the version that is being served.
     pub fn output(
         &self,
@@ -46,8 +58,7 @@ impl<I: PartialEq, O: Clone> Memo<I, O> {
         let output = make(&inputs);
         let mut entries = self.entries.lock();
         let variants = entries.entry(name.clone()).or_default();
-        variants
-            .retain(|entry| entry.used_in + KEPT_SNAPSHOTS >= snapshot && entry.inputs != inputs);
+        variants.retain(|entry| entry.is_wanted(snapshot) && entry.inputs != inputs);
         if variants.len() >= MAX_VARIANTS {
             variants.remove(0);
         }
@@ -73,7 +84,7 @@ impl<I: PartialEq, O: Clone> Memo<I, O> {
     pub fn sweep(&self, snapshot: u64) -> usize {
         let mut entries = self.entries.lock();
         entries.retain(|_, variants| {
-            variants.retain(|entry| entry.used_in + KEPT_SNAPSHOTS >= snapshot);
+            variants.retain(|entry| entry.is_wanted(snapshot));
             !variants.is_empty()
         });
         entries.values().map(Vec::len).sum()
@@ -84,16 +95,31 @@ impl<I: PartialEq, O: Clone> Memo<I, O> {
 mod tests {
     use super::*;
 
+    impl Held for Arc<()> {
+        fn is_held(&self) -> bool {
+            Arc::strong_count(self) > 1
+        }
+    }
+
     #[test]
-    fn equal_inputs_are_made_once_and_unused_ones_forgotten() {
+    fn equal_inputs_are_made_once_and_unused_ones_forgotten_unless_they_are_held() {
         let memo = Memo::default();
         let name: Arc<str> = "clusters".into();
         let mut made = 0;
+        let mut output = |inputs, snapshot| {
+            memo.output(&name, inputs, snapshot, |_| {
+                made += 1;
+                Arc::new(())
+            })
+        };
         for _ in 0..3 {
-            memo.output(&name, "same", 1, |_| made += 1);
+            output("same", 1);
         }
-        memo.output(&name, "other", 5, |_| made += 1);
-        assert_eq!(made, 2);
+        let held = output("held", 1);
+        output("other", 5);
+        assert_eq!(made, 3);
+        assert_eq!(memo.sweep(5), 2);
+        drop(held);
         assert_eq!(memo.sweep(5), 1);
     }
 }

@@ -1,7 +1,8 @@
 //! The ports: gRPC over TLS (15012), gRPC in plaintext on loopback (15010), HTTP for health, metrics and debugging (15014, 8080).
 //!
 //! TLS asks for a client certificate without requiring one: who has none proves itself by token. The server's own certificate is made by
-//! the mesh's authority for istiod's DNS names and renewed at half its life; running connections are not disturbed by that.
+//! the mesh's authority for istiod's DNS names and renewed at half its life, or when the authority changes; running connections are not
+//! disturbed by that.
 
 use std::{
     io,
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
-use crate::ControlError;
+use crate::{ControlError, authority::Current};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Handshakes under way at a time; more wait in the accept queue.
@@ -97,7 +98,7 @@ pub fn server_names(root_namespace: &str, cluster_domain: &str) -> Vec<String> {
 
 /// The server's TLS configuration, which its owner replaces when the certificate is renewed.
 pub struct ServerCertificate {
-    authority: Arc<CertificateAuthority>,
+    authority: Current,
     names: Vec<String>,
     current: ArcSwap<Issued>,
 }
@@ -106,14 +107,12 @@ pub struct ServerCertificate {
 struct Issued {
     config: Arc<tokio_rustls::rustls::ServerConfig>,
     renew_at: SystemTime,
+    issuer: Arc<CertificateAuthority>,
 }
 
 impl ServerCertificate {
-    pub fn issue(
-        authority: Arc<CertificateAuthority>,
-        names: Vec<String>,
-    ) -> Result<Arc<Self>, ControlError> {
-        let issued = Self::make(&authority, &names, SystemTime::now())?;
+    pub fn issue(authority: Current, names: Vec<String>) -> Result<Arc<Self>, ControlError> {
+        let issued = Self::make(authority.load_full(), &names, SystemTime::now())?;
         Ok(Arc::new(Self {
             authority,
             names,
@@ -122,7 +121,7 @@ impl ServerCertificate {
     }
 
     fn make(
-        authority: &CertificateAuthority,
+        authority: Arc<CertificateAuthority>,
         names: &[String],
         now: SystemTime,
     ) -> Result<Issued, ControlError> {
@@ -148,6 +147,7 @@ impl ServerCertificate {
         Ok(Issued {
             config: server_config(&tls)?,
             renew_at: now + life / 2,
+            issuer: authority,
         })
     }
 
@@ -161,13 +161,14 @@ impl ServerCertificate {
         }
     }
 
-    /// Renews when half of the certificate's life is over at `now`; true when it did.
+    /// Renews when half of the certificate's life is over at `now`, or another authority is in force; true when it did.
     fn renew(&self, now: SystemTime) -> Result<bool, ControlError> {
-        if now < self.current.load().renew_at {
+        let (held, authority) = (self.current.load(), self.authority.load_full());
+        if now < held.renew_at && Arc::ptr_eq(&held.issuer, &authority) {
             return Ok(false);
         }
         self.current
-            .store(Arc::new(Self::make(&self.authority, &self.names, now)?));
+            .store(Arc::new(Self::make(authority, &self.names, now)?));
         Ok(true)
     }
 }

@@ -143,7 +143,12 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
         Route::TokenReview if request.method() == Method::POST => {
             review::token_review(&context, &read_body(request).await?)
         }
-        Route::TokenReview => Err(Refusal::NotAllowed("tokenreviews are created".into())),
+        Route::SubjectAccessReview if request.method() == Method::POST => {
+            review::subject_access_review(&context, &read_body(request).await?)
+        }
+        Route::TokenReview | Route::SubjectAccessReview => {
+            Err(Refusal::NotAllowed("reviews are created".into()))
+        }
         Route::Resource(target) => resource::handle(context, target, request).await,
     }
 }

@@ -48,7 +48,8 @@ pub(super) fn merged(store: &Store, root: &Arc<VirtualService>) -> Arc<VirtualSe
     })
 }
 
-fn together(root: &HttpRoute, inner: &HttpRoute) -> Option<HttpRoute> {
+/// A delegate's route under its root's match; `None` when it lies outside of it.
+pub(super) fn together(root: &HttpRoute, inner: &HttpRoute) -> Option<HttpRoute> {
     let matches: Vec<HttpMatch> = match (root.matches.is_empty(), inner.matches.is_empty()) {
         (true, _) => inner.matches.to_vec(),
         (false, true) => root.matches.to_vec(),

@@ -37,20 +37,11 @@ type Ports = BTreeMap<u16, Vec<Endpoint>>;
 
 impl Store {
     /// Keys of the services behind which a pod stands, or could by a selector.
-    pub(super) fn services_with_pod(&self, namespace: &Text, pod: &str) -> Vec<ServiceKey> {
-        let mut keys = Vec::new();
-        for (_, domain) in self.in_namespace(Kind::EndpointSlice, namespace) {
-            let Domain::EndpointSlice(slice) = domain else {
-                continue;
-            };
-            if slice
-                .endpoints
-                .iter()
-                .any(|e| e.pod.as_deref() == Some(pod))
-            {
-                keys.push(kubernetes_key(&self.mesh, &slice.service, namespace));
-            }
-        }
+    pub(super) fn services_with_pod(&self, namespace: &Text, pod: &Text) -> Vec<ServiceKey> {
+        let behind = self.slices.services_of(namespace, pod);
+        let mut keys: Vec<ServiceKey> = behind
+            .map(|service| kubernetes_key(&self.mesh, service, namespace))
+            .collect();
         keys.extend(self.entries_with_selector(namespace));
         keys
     }
@@ -129,9 +120,7 @@ impl Store {
                 .filter(|k| k[..] == list[..]);
             (port, same.cloned().unwrap_or_else(|| list.into()))
         });
-        let built = ServiceEndpoints {
-            ports: ports.collect(),
-        };
+        let built = ServiceEndpoints::new(ports.collect());
         match known.filter(|known| ***known == built) {
             Some(known) => known.clone(),
             None => Arc::new(built),
@@ -160,13 +149,13 @@ impl Store {
 
     fn add_slices(&self, service: &Service, ports: &mut Ports) {
         let mut seen = BTreeSet::new();
-        for (_, domain) in self.in_namespace(Kind::EndpointSlice, service.namespace()) {
-            let Domain::EndpointSlice(slice) = domain else {
+        let object = &service.meta.object;
+        for name in self.slices.of_service(&object.namespace, &object.name) {
+            let Some(Domain::EndpointSlice(slice)) =
+                self.good(Kind::EndpointSlice, &object.namespace, name)
+            else {
                 continue;
             };
-            if slice.service != service.meta.object.name {
-                continue;
-            }
             for (name, target) in &slice.ports {
                 let Some(port) = service.ports.iter().find(|p| p.port.name == *name) else {
                     continue;

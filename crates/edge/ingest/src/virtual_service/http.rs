@@ -17,6 +17,7 @@ use wire_kube::istio::virtual_service as wire;
 use super::matches::{http_match, is_header_name};
 use super::{check_weights, destination, destination_here, grpc_status};
 use crate::cx::Cx;
+use crate::re2;
 use crate::value::{check_regex, is_dns_label, percent, string_match, text, texts, whole_percent};
 
 /// The largest body of a direct response that Envoy takes, in bytes.
@@ -252,7 +253,11 @@ fn rewrite_of(cx: &mut Cx, value: wire::HttpRewrite) -> Option<HttpRewrite> {
     } = value;
     let uri_regex = cx.optional("uriRegexRewrite", uri_regex_rewrite, |cx, value| {
         let wire::RegexRewrite { r#match, rewrite } = value;
-        check_regex(cx, "match", &r#match);
+        if let Some(groups) = check_regex(cx, "match", &r#match)
+            && let Err(why) = re2::check_substitution(&rewrite, groups)
+        {
+            cx.error_at("rewrite", format!("{rewrite:?} {why}"));
+        }
         Some((Text::from(r#match), Text::from(rewrite)))
     });
     if !uri.is_empty() && uri_regex.is_some() {

@@ -36,9 +36,13 @@ pub(super) fn balanced(balancing: &Balancing, groups: Vec<Hosts<'_>>) -> Vec<Loc
         return plain(groups);
     }
     if setting.failover_priority.is_empty() {
-        return by_distance(balancing, setting, groups);
+        return by_distance(balancing, setting, plain(groups));
     }
-    by_labels(balancing, &setting.failover_priority, groups)
+    let by_labels = by_labels(balancing, &setting.failover_priority, groups);
+    match setting.failover.is_empty() {
+        true => by_labels,
+        false => by_distance(balancing, setting, by_labels),
+    }
 }
 
 fn locality_of(hosts: &Hosts<'_>) -> Locality {
@@ -106,10 +110,7 @@ fn distributed(
             .sum();
         for at in chosen {
             let own = natural.get(at).copied().map(u64::from).unwrap_or_default();
-            let part = (own * u64::from(*share))
-                .checked_div(total.max(1))
-                .unwrap_or_default()
-                .max(u64::from(*share > 0));
+            let part = (own * u64::from(*share)).div_ceil(total.max(1));
             if let Some(slot) = shares.get_mut(at) {
                 *slot = u32::try_from(part).unwrap_or(u32::MAX);
             }
@@ -143,23 +144,25 @@ fn model_locality(group: &LocalityLbEndpoints) -> Locality {
     }
 }
 
+/// Distances within the priorities that groups have already.
 fn by_distance(
     balancing: &Balancing,
     setting: &LocalityLb,
-    groups: Vec<Hosts<'_>>,
+    mut sent: Vec<LocalityLbEndpoints>,
 ) -> Vec<LocalityLbEndpoints> {
+    const DISTANCES: u32 = 5;
     let own_failover = setting
         .failover
         .iter()
         .find(|(from, _)| Some(from) == balancing.from.region.as_ref())
         .map(|(_, to)| to);
-    let mut sent = plain(groups);
     for group in &mut sent {
         let there = model_locality(group);
-        group.priority = match distance(&balancing.from, &there) {
+        let distance = match distance(&balancing.from, &there) {
             3 if own_failover.is_some_and(|to| Some(to) != there.region.as_ref()) => 4,
             distance => distance,
         };
+        group.priority = group.priority * DISTANCES + distance;
     }
     without_gaps(sent)
 }

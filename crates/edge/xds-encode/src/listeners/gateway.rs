@@ -462,7 +462,10 @@ fn roots(settings: &TerminateTls) -> Option<SdsSecretConfig> {
         &settings.ca_file,
         &settings.certificates,
     ) {
-        (Some(name), _, _) => Some(tls::control_plane_secret(&format!("kubernetes://{name}"))),
+        // Under this name a Secret's CA is asked for, whatever else it holds.
+        (Some(name), _, _) => Some(tls::control_plane_secret(&format!(
+            "kubernetes://{name}-cacert"
+        ))),
         (None, Some(path), _) => Some(tls::file_roots(path, None)),
         (None, None, ServerCertificates::Credentials(names)) => names
             .first()

@@ -144,12 +144,16 @@ impl Reports<'_> {
                     &entry.providers
                 };
                 for name in about {
-                    let before = settings.get(name).and_then(|(_, filter)| filter.clone());
+                    // Who names a provider says all about it; who names none changes what wider resources said.
+                    let inherited = settings
+                        .get(name)
+                        .filter(|_| entry.providers.is_empty())
+                        .and_then(|(_, filter)| filter.clone());
                     settings.insert(
                         name.clone(),
                         (
                             entry.disabled == Some(true),
-                            entry.filter.clone().or(before),
+                            entry.filter.clone().or(inherited),
                         ),
                     );
                 }

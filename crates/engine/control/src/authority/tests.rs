@@ -6,8 +6,63 @@ fn domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").expect("a trust domain")
 }
 
+fn place(api: &FakeApi, folder: &Path) -> Place {
+    Place {
+        client: api.client.clone(),
+        root_namespace: "istio-system".into(),
+        directory: folder.to_owned(),
+    }
+}
+
 async fn load_from(api: &FakeApi, folder: &Path) -> Result<CertificateAuthority, ControlError> {
-    load(&api.client, "istio-system", folder, &domain()).await
+    load(&place(api, folder), &domain()).await
+}
+
+/// Puts the Secret `cacerts`.
+fn plug(api: &FakeApi, pem: &AuthorityPem) {
+    let bytes = |text: &str| k8s_openapi::ByteString(text.as_bytes().to_vec());
+    let data = [
+        ("ca-cert.pem", pem.ca_cert.as_str()),
+        ("ca-key.pem", pem.ca_key.as_str()),
+        ("cert-chain.pem", &pem.cert_chain),
+        ("root-cert.pem", &pem.root_cert),
+    ];
+    let data: std::collections::BTreeMap<String, _> = data
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), bytes(text)))
+        .collect();
+    let object = Secret {
+        metadata: ObjectMeta {
+            name: Some("cacerts".into()),
+            namespace: Some("istio-system".into()),
+            ..Default::default()
+        },
+        data: Some(data),
+        ..Default::default()
+    };
+    let mut object = serde_json::to_value(object).expect("JSON");
+    object["kind"] = json!("Secret");
+    api.put(object);
+}
+
+/// An intermediate authority under a root.
+fn intermediate(root: &AuthorityPem, name: &str) -> AuthorityPem {
+    let root_key = rcgen::KeyPair::from_pem(&root.ca_key).expect("the root's key");
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&root.root_cert, root_key).expect("an issuer");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    let certificate = params.signed_by(&key, &issuer).expect("signed").pem();
+    AuthorityPem {
+        ca_cert: certificate.clone(),
+        ca_key: key.serialize_pem().into(),
+        cert_chain: format!("{certificate}{}", root.root_cert),
+        root_cert: root.root_cert.clone(),
+    }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -57,28 +112,7 @@ async fn a_plugged_folder_wins_and_a_plugged_secret_wins_over_it() {
 
     let secret = CertificateAuthority::self_signed(&domain(), SystemTime::now()).expect("a root");
     let pem = secret.to_pem();
-    let bytes = |text: &str| k8s_openapi::ByteString(text.as_bytes().to_vec());
-    let data = [
-        ("ca-cert.pem", pem.ca_cert.as_str()),
-        ("ca-key.pem", pem.ca_key.as_str()),
-        ("root-cert.pem", pem.root_cert.as_str()),
-    ];
-    let data: std::collections::BTreeMap<String, _> = data
-        .into_iter()
-        .map(|(name, text)| (name.to_owned(), bytes(text)))
-        .collect();
-    let object = Secret {
-        metadata: ObjectMeta {
-            name: Some("cacerts".into()),
-            namespace: Some("istio-system".into()),
-            ..Default::default()
-        },
-        data: Some(data),
-        ..Default::default()
-    };
-    let mut object = serde_json::to_value(object).expect("JSON");
-    object["kind"] = json!("Secret");
-    api.put(object);
+    plug(&api, &pem);
     let found = load_from(&api, folder.path())
         .await
         .expect("the plugged Secret");
@@ -149,4 +183,41 @@ async fn the_root_comes_to_every_namespace_even_when_a_write_fails() {
     assert_eq!(made["metadata"]["labels"]["istio.io/config"], "true");
     task.abort();
     assert!(ROOT_RETRY_INTERVAL < PATIENCE);
+}
+
+#[tokio::test]
+async fn a_new_plugged_authority_of_the_same_root_takes_over_and_another_root_is_refused() {
+    let api = FakeApi::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = CertificateAuthority::self_signed(&domain(), SystemTime::now())
+        .expect("a root")
+        .to_pem();
+    plug(&api, &intermediate(&root, "first"));
+    let place = place(&api, folder.path());
+    let authority = load(&place, &domain()).await.expect("the first authority");
+    let current: Current = Arc::new(ArcSwap::from_pointee(authority));
+    let signing = || current.load().to_pem().ca_cert;
+    let first = signing();
+    assert_eq!(reload(&place, &current).await.expect("nothing new"), None);
+
+    plug(&api, &intermediate(&root, "second"));
+    let source = reload(&place, &current).await.expect("a new authority");
+    assert_eq!(source.as_deref(), Some("Secret istio-system/cacerts"));
+    let second = signing();
+    assert_ne!(first, second);
+
+    let other = CertificateAuthority::self_signed(&domain(), SystemTime::now()).expect("a root");
+    plug(&api, &intermediate(&other.to_pem(), "third"));
+    let error = reload(&place, &current).await.expect_err("another root");
+    assert!(error.to_string().contains("root rotation"), "{error}");
+    assert_eq!(signing(), second);
+
+    api.put(json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "cacerts", "namespace": "istio-system"}, "data": {}}));
+    reload(&place, &current).await.expect_err("no key");
+    api.remove("secrets", "istio-system", "cacerts");
+    assert_eq!(
+        reload(&place, &current).await.expect("nothing plugged"),
+        None
+    );
+    assert_eq!(signing(), second, "what signs stays until there is better");
 }

@@ -1,6 +1,9 @@
 use std::time::UNIX_EPOCH;
 
-use identity::{CertificateChain, PrivateKey, SigningRequest, SpiffeId, TrustDomain};
+use arc_swap::ArcSwap;
+use identity::{
+    CertificateAuthority, CertificateChain, PrivateKey, SigningRequest, SpiffeId, TrustDomain,
+};
 use tonic::Code;
 use wire_envoy::pb::{Struct, Value, ValueKind};
 
@@ -18,8 +21,9 @@ struct World {
 fn world(default_ttl: Duration) -> World {
     let api = FakeApi::start();
     let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
-    let authority =
-        Arc::new(CertificateAuthority::self_signed(&domain, SystemTime::now()).expect("a root"));
+    let authority = Arc::new(ArcSwap::from_pointee(
+        CertificateAuthority::self_signed(&domain, SystemTime::now()).expect("a root"),
+    ));
     let authenticator = Arc::new(Authenticator::new(api.client.clone(), domain));
     World {
         service: CertificateService {

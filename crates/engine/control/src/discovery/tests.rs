@@ -13,7 +13,7 @@ use super::*;
 use crate::fake_api::{FakeApi, PATIENCE};
 
 struct World {
-    _api: FakeApi,
+    api: FakeApi,
     store: ingest::Store,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     shared: Arc<Discovery>,
@@ -29,6 +29,7 @@ fn world() -> World {
     let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
     let shared = Arc::new(Discovery {
         authenticator: Arc::new(Authenticator::new(api.client.clone(), domain)),
+        authorizer: Authorizer::new(api.client.clone()),
         snapshots,
         generator: Arc::default(),
         proxies: Arc::default(),
@@ -36,7 +37,7 @@ fn world() -> World {
         drain,
     });
     World {
-        _api: api,
+        api,
         store,
         publish,
         shared,
@@ -259,4 +260,49 @@ async fn a_drain_ends_the_streams_and_the_list_forgets_them() {
     assert_eq!(stream.end().await.code(), Code::Unavailable);
     assert!(world.shared.proxies.list().is_empty());
     assert!(Duration::ZERO < PATIENCE);
+}
+
+/// A workload that calls itself a gateway is not believed.
+#[tokio::test]
+async fn keys_of_secrets_are_for_accounts_that_may_read_them() {
+    let mut world = world();
+    let authority = identity::CertificateAuthority::self_signed(
+        &TrustDomain::parse("cluster.local").expect("a trust domain"),
+        SystemTime::now(),
+    )
+    .expect("a certificate with its key")
+    .to_pem();
+    world.apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "front", "namespace": "shop"}, "stringData": {
+        "tls.crt": authority.ca_cert, "tls.key": authority.ca_key.as_str(), "ca.crt": authority.root_cert,
+    }}));
+    let mut stream = world.open("shop", "cart");
+    let mut gateway = node("front-1", "shop");
+    gateway.id = gateway.id.replace("sidecar~", "router~");
+    stream
+        .send(DeltaDiscoveryRequest {
+            node: Some(gateway),
+            type_url: urls::SECRET.to_owned(),
+            resource_names_subscribe: vec![
+                "kubernetes://front".into(),
+                "kubernetes://front-cacert".into(),
+            ],
+            ..Default::default()
+        })
+        .await;
+    let sent = |response: &DeltaDiscoveryResponse| -> Vec<String> {
+        response.resources.iter().map(|r| r.name.clone()).collect()
+    };
+    let first = stream.next().await;
+    assert_eq!(
+        sent(&first),
+        ["kubernetes://front-cacert"],
+        "roots are public"
+    );
+    stream.acknowledge(&first, None).await;
+
+    world
+        .api
+        .let_read_secrets("system:serviceaccount:shop:cart", "shop");
+    world.apply(service("another"));
+    assert_eq!(sent(&stream.next().await), ["kubernetes://front"]);
 }

@@ -6,9 +6,10 @@ use super::*;
 fn the_own_certificate_is_renewed_at_half_its_life() {
     let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
     let now = SystemTime::now();
-    let authority = Arc::new(CertificateAuthority::self_signed(&domain, now).expect("a root"));
-    let own = ServerCertificate::issue(authority, server_names("istio-system", "cluster.local"))
-        .expect("a certificate");
+    let root = CertificateAuthority::self_signed(&domain, now).expect("a root");
+    let authority = Arc::new(ArcSwap::from_pointee(root));
+    let names = server_names("istio-system", "cluster.local");
+    let own = ServerCertificate::issue(authority.clone(), names).expect("a certificate");
     let first = own.current.load().config.clone();
     assert!(
         !own.renew(now + SERVER_CERTIFICATE_TTL / 4)
@@ -19,7 +20,12 @@ fn the_own_certificate_is_renewed_at_half_its_life() {
         own.renew(now + SERVER_CERTIFICATE_TTL / 2 + Duration::from_secs(60))
             .expect("a new certificate")
     );
-    assert!(!Arc::ptr_eq(&first, &own.current.load().config));
+    let second = own.current.load().config.clone();
+    assert!(!Arc::ptr_eq(&first, &second));
+    let other = CertificateAuthority::self_signed(&domain, now).expect("another root");
+    authority.store(Arc::new(other));
+    assert!(own.renew(now).expect("the new authority's certificate"));
+    assert!(!Arc::ptr_eq(&second, &own.current.load().config));
 }
 
 #[test]
@@ -28,7 +34,8 @@ fn a_short_lived_authority_makes_renewals_earlier() {
     let made = SystemTime::now();
     let authority = CertificateAuthority::self_signed(&domain, made).expect("a root");
     let near_the_end = authority.not_after() - Duration::from_secs(1000);
-    let issued = ServerCertificate::make(&authority, &["localhost".to_owned()], near_the_end)
-        .expect("a certificate");
+    let issued =
+        ServerCertificate::make(Arc::new(authority), &["localhost".to_owned()], near_the_end)
+            .expect("a certificate");
     assert_eq!(issued.renew_at, near_the_end + Duration::from_secs(500));
 }

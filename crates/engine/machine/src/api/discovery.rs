@@ -6,6 +6,22 @@ use serde_json::{Value, json};
 
 use crate::store::kinds::{ALL, Kind};
 
+/// Questions, which are created and not kept: group, plural and singular name, kind. All in version `v1`.
+const REVIEWS: [(&str, &str, &str, &str); 2] = [
+    (
+        "authentication.k8s.io",
+        "tokenreviews",
+        "tokenreview",
+        "TokenReview",
+    ),
+    (
+        "authorization.k8s.io",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+        "SubjectAccessReview",
+    ),
+];
+
 /// `/version`; the Kubernetes version whose API this follows.
 pub fn version() -> Value {
     json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0+tanbark", "platform": "linux/amd64", "compiler": "rustc", "goVersion": "none"})
@@ -23,7 +39,7 @@ pub fn groups() -> Value {
         .map(|kind| kind.group)
         .filter(|group| !group.is_empty())
         .collect();
-    names.push("authentication.k8s.io");
+    names.extend(REVIEWS.map(|(group, ..)| group));
     names.sort_unstable();
     names.dedup();
     let groups: Vec<Value> = names.into_iter().filter_map(group).collect();
@@ -41,7 +57,7 @@ pub fn group(name: &str) -> Option<Value> {
                 .collect::<Vec<_>>(),
         );
     }
-    if name == "authentication.k8s.io" {
+    if REVIEWS.iter().any(|(group, ..)| *group == name) {
         versions.push("v1");
     }
     let described: Vec<Value> = versions
@@ -64,8 +80,8 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
         list.push(resource(kind));
         list.extend(parts(kind));
     }
-    if group == "authentication.k8s.io" {
-        list.push(json!({"name": "tokenreviews", "singularName": "tokenreview", "namespaced": false, "kind": "TokenReview", "verbs": ["create"]}));
+    for (_, plural, singular, kind) in REVIEWS.iter().filter(|(own, ..)| *own == group) {
+        list.push(json!({"name": plural, "singularName": singular, "namespaced": false, "kind": kind, "verbs": ["create"]}));
     }
     let name = if group.is_empty() {
         version.to_string()
@@ -199,7 +215,7 @@ mod tests {
                         resource["name"]
                             .as_str()
                             .is_some_and(|name| !name.contains('/'))
-                            && resource["kind"] != "TokenReview"
+                            && !REVIEWS.iter().any(|(.., kind)| resource["kind"] == *kind)
                     })
                     .count();
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! TokenReview and the token part of service accounts.
+//! TokenReview, SubjectAccessReview and the token part of service accounts.
 
 use std::time::{Duration, SystemTime};
 
@@ -101,6 +101,45 @@ fn still_there(context: &Context, claims: Claims) -> Result<Claims, String> {
     Ok(claims)
 }
 
+/// Whether somebody may do something. Nobody but the mesh's owner reaches this API, and Roles are stored without being obeyed; so there is one
+/// rule: a service account may read the Secrets of its namespace while one of the gateways there runs under it.
+pub fn subject_access_review(context: &Context, review: &Value) -> Answer {
+    let asked = |name: &str| object::text(review, &format!("/spec/resourceAttributes/{name}"));
+    let namespace = asked("namespace");
+    let account = object::text(review, "/spec/user")
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|subject| subject.split_once(':'))
+        .filter(|(own, _)| *own == namespace)
+        .map(|(_, account)| account);
+    let reads_secrets = asked("group").is_empty()
+        && asked("resource") == "secrets"
+        && matches!(asked("verb"), "get" | "list" | "watch");
+    let allowed = reads_secrets
+        && account.is_some_and(|account| {
+            let (pods, _) = context.store.list(&PODS, Some(namespace));
+            pods.iter().any(|pod| is_gateway_of(pod, account))
+        });
+    let reason = match allowed {
+        true => "a gateway of the namespace runs under this service account",
+        false => {
+            "on one machine service accounts may do nothing but read the Secrets of their namespace, where a gateway runs under them"
+        }
+    };
+    let status = json!({"allowed": allowed, "reason": reason});
+    let answer = json!({"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": review.get("spec"), "status": status});
+    Ok(respond(StatusCode::CREATED, &answer))
+}
+
+/// By what the runtime made of the pod, not by what runs in it.
+fn is_gateway_of(pod: &Value, account: &str) -> bool {
+    let template = object::text(pod, "/metadata/annotations/tanbark.io~1proxy");
+    let own = match object::text(pod, "/spec/serviceAccountName") {
+        "" => "default",
+        name => name,
+    };
+    template == "gateway" && own == account
+}
+
 /// A new token for a service account.
 pub fn token_request(context: &Context, target: &Target, request: &Value) -> Answer {
     let namespace = target.namespace.clone().unwrap_or_else(|| "default".into());
@@ -136,4 +175,18 @@ pub fn token_request(context: &Context, target: &Target, request: &Value) -> Ans
     let answer = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
         "spec": {"audiences": audiences, "expirationSeconds": seconds}, "status": status});
     Ok(respond(StatusCode::CREATED, &answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_known_by_what_the_runtime_made_of_them() {
+        let pod = |template: &str, account: &str| json!({"metadata": {"annotations": {crate::inject::TEMPLATE_ANNOTATION: template}}, "spec": {"serviceAccountName": account}});
+        assert!(is_gateway_of(&pod("gateway", "front"), "front"));
+        assert!(!is_gateway_of(&pod("gateway", "front"), "cart"));
+        assert!(!is_gateway_of(&pod("sidecar", "front"), "front"));
+        assert!(is_gateway_of(&pod("gateway", ""), "default"));
+    }
 }

@@ -23,6 +23,8 @@ pub enum Route {
     Resource(Target),
     /// `/apis/authentication.k8s.io/v1/tokenreviews`
     TokenReview,
+    /// `/apis/authorization.k8s.io/v1/subjectaccessreviews`
+    SubjectAccessReview,
     /// `/openid/v1/jwks`
     KeySet,
     /// `/tanbark/v1/summary`
@@ -83,6 +85,9 @@ pub fn parse(path: &str) -> Option<Route> {
         }
         ["openapi", "v3", "apis", group, version] => {
             Some(Route::OpenApiOf((*group).into(), (*version).into()))
+        }
+        ["apis", "authorization.k8s.io", "v1", "subjectaccessreviews"] => {
+            Some(Route::SubjectAccessReview)
         }
         ["apis", group] => Some(Route::Group((*group).into())),
         ["api", version] => Some(Route::Resources(String::new(), (*version).into())),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_model::object::Labels;
-use mesh_model::virtual_service::{GatewayRef, HttpAction, VirtualService};
+use mesh_model::virtual_service::{GatewayRef, HttpAction, HttpRoute, VirtualService};
 use mesh_model::{Host, Service};
 use serde_json::Value;
 use wire_kube::kinds::Kind;
@@ -12,6 +12,7 @@ use super::{Findings, in_force};
 use crate::Domain;
 use crate::problem::{Severity, code};
 use crate::snapshot::Key;
+use crate::snapshot::delegates::together;
 
 pub(super) fn check(findings: &mut Findings) {
     let store = findings.store;
@@ -219,22 +220,59 @@ fn delegates(findings: &mut Findings, key: &Key, vs: &VirtualService) {
             continue;
         };
         let path = format!("spec.http[{index}].delegate");
-        match store.good(Kind::VirtualService, namespace, name) {
-            Some(Domain::VirtualService(delegate)) if delegate.hosts.is_empty() => {}
-            Some(_) => findings.add(
-                key,
-                Severity::Error,
-                code::REFERENCE_NOT_FOUND,
-                path,
-                format!("VirtualService {namespace}/{name} has hosts, so it is no delegate"),
-            ),
-            None => findings.add(
-                key,
-                Severity::Error,
-                code::REFERENCE_NOT_FOUND,
-                path,
-                format!("no VirtualService {namespace}/{name} exists: requests get 404"),
-            ),
+        let message = match store.good(Kind::VirtualService, namespace, name) {
+            Some(Domain::VirtualService(delegate)) if !delegate.hosts.is_empty() => {
+                format!("VirtualService {namespace}/{name} has hosts, so it is no delegate")
+            }
+            Some(Domain::VirtualService(delegate))
+                if !delegate.export_to.includes(&key.namespace) =>
+            {
+                format!(
+                    "VirtualService {namespace}/{name} is not exported to namespace {}: this route is left out",
+                    key.namespace
+                )
+            }
+            Some(Domain::VirtualService(delegate)) => {
+                routes_outside(findings, key, index, route, delegate);
+                continue;
+            }
+            _ => format!("no VirtualService {namespace}/{name} exists: this route is left out"),
+        };
+        findings.add(
+            key,
+            Severity::Error,
+            code::REFERENCE_NOT_FOUND,
+            path,
+            message,
+        );
+    }
+}
+
+/// Routes of a delegate that ask for what its root does not hand over.
+fn routes_outside(
+    findings: &mut Findings,
+    root: &Key,
+    index: usize,
+    route: &HttpRoute,
+    delegate: &VirtualService,
+) {
+    let key = Key {
+        kind: Kind::VirtualService,
+        namespace: delegate.meta.object.namespace.clone(),
+        name: delegate.meta.object.name.clone(),
+    };
+    for (number, inner) in delegate.http.iter().enumerate() {
+        if together(route, inner).is_none() {
+            let message = format!(
+                "lies outside of what {root} hands over by spec.http[{index}].match: this route is left out"
+            );
+            findings.add(
+                &key,
+                Severity::Warning,
+                code::UNREACHABLE_RULE,
+                format!("spec.http[{number}].match"),
+                message,
+            );
         }
     }
 }

@@ -1,10 +1,11 @@
 //! DestinationRules: is there such a host, do subsets have pods, do rules contradict each other or PeerAuthentication?
 
-use mesh_model::{Service, Snapshot};
 use std::sync::Arc;
 
 use mesh_model::destination_rule::{ClientTlsMode, DestinationRule, TrafficPolicy};
 use mesh_model::peer_authentication::MtlsMode;
+use mesh_model::workload::Endpoint;
+use mesh_model::{Selector, Service, Snapshot};
 use wire_kube::kinds::Kind;
 
 use super::{Findings, in_force};
@@ -94,46 +95,65 @@ fn subsets(findings: &mut Findings, key: &Key, rule: &DestinationRule, service: 
     }
 }
 
-/// Clients that the rule makes speak plaintext to pods that take mutual TLS only, or the reverse.
+/// Clients that the rule, or a subset of it, makes speak what the pods behind it do not take.
 fn mutual_tls(findings: &mut Findings, key: &Key, rule: &DestinationRule, service: &Service) {
-    let snapshot = findings.snapshot;
-    let Some(endpoints) = snapshot.endpoints_of(service) else {
-        return;
-    };
-    for port in service.ports.iter() {
-        let Some(mode) = client_mode(&rule.policy, port.port.number) else {
-            continue;
-        };
-        let list = endpoints
-            .ports
-            .get(&port.port.number)
-            .into_iter()
-            .flat_map(|list| list.iter());
-        for endpoint in list.filter(|e| e.mesh_tls) {
-            let server = snapshot.mtls_mode(&endpoint.namespace, &endpoint.labels, endpoint.port);
-            let conflict = match (mode, server) {
-                (ClientTlsMode::Disable, MtlsMode::Strict) => {
-                    "sends plaintext, but PeerAuthentication lets its workloads take mutual TLS only: connections are reset"
-                }
-                (ClientTlsMode::IstioMutual, MtlsMode::Disable) => {
-                    "sends mutual TLS, but PeerAuthentication turns it off at its workloads: connections fail"
-                }
-                _ => continue,
+    let whole = ("spec.trafficPolicy".to_owned(), &rule.policy, None);
+    let subsets = rule.subsets.iter().enumerate().map(|(index, subset)| {
+        let path = format!("spec.subsets[{index}].trafficPolicy");
+        (path, &subset.policy, Some(&subset.labels))
+    });
+    for (path, policy, labels) in std::iter::once(whole).chain(subsets) {
+        for port in service.ports.iter().map(|port| port.port.number) {
+            let Some(mode) = client_mode(policy, port) else {
+                continue;
             };
-            let message = format!(
-                "the rule {conflict} ({} port {})",
-                service.host, port.port.number
-            );
-            findings.add(
-                key,
-                Severity::Warning,
-                code::MTLS_CONFLICT,
-                "spec.trafficPolicy",
-                message,
-            );
-            break;
+            if let Some(conflict) = conflict_at(findings.snapshot, service, port, mode, labels) {
+                let message = format!("the rule {conflict} ({} port {port})", service.host);
+                findings.add(
+                    key,
+                    Severity::Warning,
+                    code::MTLS_CONFLICT,
+                    path.as_str(),
+                    message,
+                );
+            }
         }
     }
+}
+
+/// What goes wrong at the first endpoint that does not take what clients send.
+fn conflict_at(
+    snapshot: &Snapshot,
+    service: &Service,
+    port: u16,
+    mode: ClientTlsMode,
+    subset: Option<&Selector>,
+) -> Option<&'static str> {
+    let endpoints = snapshot.endpoints_of(service)?.ports.get(&port)?;
+    let of_subset = |e: &&Endpoint| subset.is_none_or(|labels| labels.selects(&e.labels));
+    endpoints.iter().filter(of_subset).find_map(|endpoint| {
+        let server = snapshot.mtls_mode(&endpoint.namespace, &endpoint.labels, endpoint.port);
+        match (mode, endpoint.mesh_tls, server) {
+            (ClientTlsMode::Disable, true, MtlsMode::Strict) => Some(
+                "sends plaintext, but PeerAuthentication lets its workloads take mutual TLS only: connections are reset",
+            ),
+            (ClientTlsMode::Simple | ClientTlsMode::Mutual, true, MtlsMode::Strict) => Some(
+                "sends TLS with other certificates than the mesh's, but PeerAuthentication lets its workloads take mutual TLS of the mesh only: connections are reset",
+            ),
+            (ClientTlsMode::IstioMutual, true, MtlsMode::Disable) => Some(
+                "sends mutual TLS, but PeerAuthentication turns it off at its workloads: connections fail",
+            ),
+            // Gateways take it without saying so.
+            (ClientTlsMode::IstioMutual, false, _)
+                if !endpoint.labels.is_empty() && snapshot.gateways_of(&endpoint.labels).is_empty() =>
+            {
+                Some(
+                    "sends mutual TLS, but one of its workloads has no sidecar: connections to it fail",
+                )
+            }
+            _ => None,
+        }
+    })
 }
 
 fn client_mode(policy: &TrafficPolicy, port: u16) -> Option<ClientTlsMode> {
