@@ -22,7 +22,7 @@ pub const CONTAINER_EXEC: &str = "container-exec";
     max_term_width = 120
 )]
 pub struct Cli {
-    /// State folder of the runtime
+    /// State folder of the runtime (default: tanbark/default in $XDG_STATE_HOME, else in ~/.local/state)
     #[arg(long, global = true, value_name = "DIR", env = "TANBARK_STATE")]
     pub state: Option<PathBuf>,
     /// Namespace, for commands that look in one; it may also follow the command's name
@@ -265,6 +265,33 @@ mod tests {
             assert!(elsewhere(word).is_some() && parse(word).is_err(), "{word}");
         }
         assert_eq!(elsewhere("frobnicate"), None);
+    }
+
+    #[test]
+    fn every_argument_and_command_is_explained() {
+        fn look(command: &clap::Command, bare: &mut Vec<String>) {
+            if command.get_about().is_none() {
+                bare.push(command.get_name().to_owned());
+            }
+            for argument in command
+                .get_arguments()
+                .filter(|argument| !argument.is_hide_set())
+            {
+                let told = argument.get_help().is_some() || argument.get_id() == "output";
+                if !told && argument.get_id() != "help" {
+                    bare.push(format!("{} {}", command.get_name(), argument.get_id()));
+                }
+            }
+            for inner in command
+                .get_subcommands()
+                .filter(|inner| !inner.is_hide_set())
+            {
+                look(inner, bare);
+            }
+        }
+        let mut bare = Vec::new();
+        look(&Cli::command(), &mut bare);
+        assert_eq!(bare, Vec::<String>::new());
     }
 
     #[test]

@@ -49,6 +49,11 @@ fn main() -> ExitCode {
     };
     run(cli).unwrap_or_else(|error| {
         output::note(&output::failure(&error));
+        if let Some(machine::Error::NotRunning { state }) = error.downcast_ref() {
+            for other in session::running_beside(state) {
+                output::note(&format!("one is running at {}", other.display()));
+            }
+        }
         ExitCode::FAILURE
     })
 }

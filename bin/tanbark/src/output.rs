@@ -77,7 +77,7 @@ impl Format {
 /// What `-o` takes, for messages.
 const FORMATS: &str = "json, yaml, wide, name, jsonpath=TEMPLATE and custom-columns=TITLE:PATH,…";
 
-/// `-o` of commands that print no objects.
+/// `-o` of commands that print no objects; `short` is another name for `table`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Report {
     #[default]

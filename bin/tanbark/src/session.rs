@@ -11,6 +11,9 @@ use nix::unistd::{Uid, User};
 
 use crate::api::Api;
 
+/// Meshes that are named when another one was meant.
+const MAX_TOLD: usize = 10;
+
 /// The state folder that was chosen, if one was.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -41,6 +44,23 @@ impl Session {
     pub fn api(&self) -> Result<Api> {
         Ok(Api::at(&self.state()?))
     }
+}
+
+/// Other meshes of this user that run: those whose state folders stand beside this one.
+pub fn running_beside(folder: &Path) -> Vec<PathBuf> {
+    let beside = folder
+        .parent()
+        .and_then(|parent| std::fs::read_dir(parent).ok());
+    let mut running: Vec<PathBuf> = beside
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path != folder && path.join("lock").is_file())
+        .filter(|path| State::at(path).holder().is_some())
+        .take(MAX_TOLD)
+        .collect();
+    running.sort();
+    running
 }
 
 /// A mesh of another user can be neither seen nor stopped; without this it would look as if nothing ran.
@@ -83,6 +103,22 @@ mod tests {
             text.contains("/s belongs to user ada, and you are bob"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn meshes_that_run_beside_are_named() {
+        use nix::fcntl::{Flock, FlockArg};
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = |name: &str| {
+            let state = folder.path().join(name);
+            std::fs::create_dir(&state).expect("a folder");
+            std::fs::File::create(state.join("lock")).expect("a file")
+        };
+        drop(lock("ended"));
+        let held = Flock::lock(lock("shop"), FlockArg::LockExclusiveNonblock).expect("locked");
+        let found = running_beside(&folder.path().join("default"));
+        assert_eq!(found, [folder.path().join("shop")]);
+        drop(held);
     }
 
     #[test]

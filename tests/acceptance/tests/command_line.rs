@@ -274,7 +274,9 @@ fn what_is_not_there(mesh: &Mesh) {
     let words = String::from_utf8_lossy(&elsewhere.stderr).into_owned();
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(
-        words.contains("no mesh is running at") && words.contains("tanbark up DIR"),
+        words.contains("no mesh is running at")
+            && words.contains("tanbark up DIR")
+            && words.contains(&format!("one is running at {}", mesh.state().display())),
         "{words}"
     );
 }

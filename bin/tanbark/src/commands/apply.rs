@@ -26,7 +26,11 @@ use crate::{object, problems};
 /// How often a change is tried again that somebody else's came before.
 const CONFLICTS: usize = 5;
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark apply -f reviews.yaml\n  kubectl kustomize overlays/test | tanbark apply -f -\n  tanbark apply -R -f mesh/ --dry-run=server";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// File, folder, or `-` for standard input
     #[arg(

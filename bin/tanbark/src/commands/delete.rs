@@ -20,11 +20,16 @@ use crate::session::Session;
 /// How often a deleted object is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark delete -f reviews.yaml\n  tanbark delete vs reviews\n  tanbark delete pod -l app=reviews --now";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Kind, several kinds (`pods,services`), or KIND/NAME
     #[arg(value_name = "KIND", required_unless_present_any = ["files", "kustomize"])]
     kind: Option<String>,
+    /// Names; with -l or --all none
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Objects in a file, a folder, or `-`

@@ -22,7 +22,11 @@ pub use terminal::size as terminal_size;
 /// Messages of standard input that wait to be sent.
 const QUEUE: usize = 16;
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark exec deploy/curl -- curl -s http://httpbin:8000/get\n  tanbark exec -it deploy/curl -c curl -- sh";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// POD, or KIND/NAME for one of its pods
     pub pod: String,

@@ -23,7 +23,11 @@ use crate::output::{self, Colour, Format};
 use crate::scope::Scope;
 use crate::session::Session;
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark get pods -A -o wide\n  tanbark get vs,dr,gw -n shop\n  tanbark get istio-io -A\n  tanbark get pod -l app=ratings -o jsonpath='{.items[0].metadata.name}'\n  tanbark get events -w";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Kind (`pods`, `po`, `vs,dr`, `all`, `istio-io`) or KIND/NAME
     #[arg(required_unless_present_any = ["files", "raw"], conflicts_with = "files", value_name = "KIND")]

@@ -19,7 +19,11 @@ const QUEUE: usize = 256;
 /// Lines of each container when pods are chosen by label, as kubectl has it.
 const TAIL_BY_LABEL: i64 = 10;
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark logs deploy/reviews-v1 -c istio-proxy -f\n  tanbark logs -l app=reviews --all-containers --prefix --tail=5";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// POD, or KIND/NAME for one of its pods
     #[arg(value_name = "POD", required_unless_present = "selector")]

@@ -25,7 +25,11 @@ use crate::session::Session;
 use crate::target::find_pod;
 use dump::Dump;
 
+/// Shown below the kinds.
+const EXAMPLES: &str = "Examples:\n  tanbark proxy-config clusters deploy/productpage-v1 --fqdn reviews\n  tanbark pc routes productpage-v1-abc.default --name 9080 -o json\n  tanbark pc endpoints deploy/productpage-v1 --status unhealthy\n  tanbark pc all --file config_dump.json";
+
 #[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     /// Addresses and what happens to their connections
     #[command(visible_aliases = ["listener", "l"])]

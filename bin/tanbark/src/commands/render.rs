@@ -17,6 +17,7 @@ use ingest::Store;
 use machine::ProxyKind;
 use machine::controllers::rehearse::{Rehearsal, rehearse};
 use machine::inject::Injection;
+use machine::store::selector::Labels;
 use serde_json::Value;
 use wire_envoy::{Descriptors, Unknown};
 use wire_kube::manifest::Document;
@@ -29,13 +30,17 @@ use crate::scope::Scope;
 use crate::target::{Target, selector_of};
 use crate::{object, problems};
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark render samples/demo --for deploy/reviews-v1\n  tanbark render mesh/ --for reviews-v1.shop --only routes,clusters -o yaml\n  diff <(git stash -q; tanbark render mesh/ --for a; git stash pop -q) <(tanbark render mesh/ --for a)";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("proxy-of").required(true).args(["pod", "node"])))]
 pub struct Args {
     /// Files or folders, or `-`
     #[arg(required = true, value_name = "DIR")]
     paths: Vec<PathBuf>,
-    /// POD, POD.NAMESPACE, KIND/NAME, or the name of a workload
+    /// POD, POD.NAMESPACE, KIND/NAME[.NAMESPACE], or the name of a workload
     #[arg(long = "for", value_name = "POD")]
     pod: Option<String>,
     /// A proxy's node as JSON, as it stands in a DiscoveryRequest
@@ -152,31 +157,32 @@ fn find<'a>(args: &Args, objects: &'a [Arc<Value>]) -> Result<&'a Value> {
     let found = match Target::parse(wanted)? {
         Target::Pod(name) => by_name(&pods, &name, args.scope.namespace()),
         Target::Owner { kind, name } => {
-            let is_owner = |object: &&Value| {
-                object::text(object, "/kind") == kind.kind
-                    && object::name(object) == name
-                    && object::namespace(object) == args.scope.namespace()
+            let owned = |name: &str, namespace: &str| {
+                let owner = objects.iter().map(|object| &**object).find(|object| {
+                    object::text(object, "/kind") == kind.kind
+                        && object::name(object) == name
+                        && object::namespace(object) == namespace
+                })?;
+                let selector = Labels::parse(&selector_of(owner).unwrap_or_default()).ok()?;
+                Some(
+                    pods.iter()
+                        .copied()
+                        .find(|pod| object::namespace(pod) == namespace && selector.matches(pod)),
+                )
             };
-            let owner = objects
-                .iter()
-                .map(|object| &**object)
-                .find(is_owner)
+            let elsewhere = || {
+                name.rsplit_once('.')
+                    .and_then(|(name, namespace)| owned(name, namespace))
+            };
+            owned(&name, args.scope.namespace())
+                .or_else(elsewhere)
                 .with_context(|| {
                     format!(
                         "there is no {} {}/{name} in these files",
                         kind.kind,
                         args.scope.namespace()
                     )
-                })?;
-            let selector = selector_of(owner).unwrap_or_default();
-            let fits = |pod: &&&Value| {
-                object::namespace(pod) == args.scope.namespace()
-                    && selector.split(',').all(|pair| {
-                        pair.split_once('=')
-                            .is_some_and(|(key, value)| object::label(pod, key) == Some(value))
-                    })
-            };
-            pods.iter().find(fits).copied()
+                })?
         }
     };
     let pod = found.ok_or_else(|| {
@@ -222,4 +228,55 @@ fn by_name<'a>(pods: &[&'a Value], name: &str, namespace: &str) -> Option<&'a Va
         name.rsplit_once('.')
             .and_then(|(name, namespace)| one(name, namespace))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_pod_is_found_in_all_of_istioctls_ways() {
+        let pod = |name: &str, namespace: &str, app: &str| json!({"kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}, "annotations": {"sidecar.istio.io/status": "{}"}}});
+        let objects: Vec<Arc<Value>> = [
+            pod("a-1", "default", "a"),
+            pod("b-1", "shop", "b"),
+            json!({"kind": "Deployment", "metadata": {"name": "b", "namespace": "shop"}, "spec": {"selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["b", "c"]}]}}}),
+        ]
+        .map(Arc::new)
+        .into();
+        let found = |words: &str| {
+            let line = format!("render x --for {words}");
+            let args = Line::parse_from(line.split(' ')).args;
+            find(&args, &objects)
+                .map(|pod| object::name(pod).to_owned())
+                .map_err(|error| error.to_string())
+        };
+        for (words, name) in [
+            ("a-1", "a-1"),
+            ("b-1.shop", "b-1"),
+            ("deploy/b -n shop", "b-1"),
+            ("deploy/b.shop", "b-1"),
+        ] {
+            assert_eq!(found(words).as_deref(), Ok(name), "{words}");
+        }
+        assert!(
+            found("deploy/b")
+                .expect_err("elsewhere")
+                .contains("no Deployment default/b")
+        );
+        assert!(
+            found("c")
+                .expect_err("none")
+                .contains("a-1.default, b-1.shop")
+        );
+    }
 }

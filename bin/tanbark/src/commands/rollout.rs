@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::scale::named;
 use crate::api::{Api, Payload};
 use crate::kind::Kind;
+use crate::object;
+use crate::output::{self, Format};
 use crate::scope::Scope;
 use crate::session::Session;
-use crate::{object, output};
 
 /// How often the state of a rollout is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -27,14 +28,19 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 pub struct Restart {
+    /// `deploy/NAME`, `sts/NAME` or `ds/NAME`
     #[arg(required = true, value_name = "KIND/NAME")]
     targets: Vec<String>,
     #[command(flatten)]
     pub scope: Scope,
+    /// One of json, yaml, name, jsonpath=TEMPLATE
+    #[arg(short, long, value_parser = Format::parse)]
+    output: Option<Format>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Status {
+    /// `deploy/NAME`, `sts/NAME` or `ds/NAME`
     #[arg(required = true, value_name = "KIND/NAME")]
     targets: Vec<String>,
     #[command(flatten)]
@@ -42,7 +48,7 @@ pub struct Status {
     /// How long to wait; 0 waits for ever
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     timeout: String,
-    /// Say how far it is and end
+    /// `false`: say how far it is and end
     #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
     watch: bool,
 }
@@ -70,13 +76,14 @@ async fn restart(api: &Api, args: &Restart) -> Result<ExitCode> {
         }
         let now = jiff::Timestamp::now().to_string();
         let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
-        api.json(
-            Method::PATCH,
-            &kind.path(Some(args.scope.namespace()), Some(&name)),
-            Payload::merge_patch(&patch),
-        )
-        .await?;
-        output::say(&format!("{}/{name} restarted", kind.singular()));
+        let path = kind.path(Some(args.scope.namespace()), Some(&name));
+        let object = api
+            .json(Method::PATCH, &path, Payload::merge_patch(&patch))
+            .await?;
+        match &args.output {
+            None => output::say(&format!("{}/{name} restarted", kind.singular())),
+            Some(format) => output::emit(&output::one_of_many(format, &kind, &object)?),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

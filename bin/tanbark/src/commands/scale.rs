@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::api::Payload;
 use crate::kind::Kind;
-use crate::output;
+use crate::output::{self, Format};
 use crate::scope::Scope;
 use crate::session::Session;
 
@@ -22,6 +22,9 @@ pub struct Args {
     /// Number of pods
     #[arg(long)]
     replicas: u32,
+    /// One of json, yaml, name, jsonpath=TEMPLATE
+    #[arg(short, long, value_parser = Format::parse)]
+    output: Option<Format>,
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
@@ -40,7 +43,13 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
             Payload::merge_patch(&json!({"spec": {"replicas": args.replicas}})),
         )
         .await?;
-        output::say(&format!("{}/{name} scaled", kind.singular()));
+        match &args.output {
+            None => output::say(&format!("{}/{name} scaled", kind.singular())),
+            Some(format) => {
+                let object = api.get(&kind, args.scope.namespace(), &name).await?;
+                output::emit(&output::one_of_many(format, &kind, &object)?);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -32,7 +32,11 @@ use crate::session::Session;
 /// How long pods get to become ready before the summary is shown all the same.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Shown below the flags.
+const EXAMPLES: &str = "Examples:\n  tanbark up samples/demo --images samples/images.yaml\n  tanbark up mesh/ --detach --state /tmp/shop\n  tanbark up mesh/ --proxy envoy";
+
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Files and folders of YAML; edits take effect while the mesh runs
     #[arg(required = true, value_name = "DIR")]

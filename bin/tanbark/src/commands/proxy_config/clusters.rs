@@ -13,6 +13,7 @@ pub struct Args {
     /// Part of the service's name
     #[arg(long)]
     fqdn: Option<String>,
+    /// Port of the service
     #[arg(long)]
     port: Option<u16>,
     /// Part of the subset's name

@@ -14,16 +14,19 @@ pub struct Args {
     /// Name of the cluster
     #[arg(long)]
     cluster: Option<String>,
-    /// Service
+    /// Part of the service's name
     #[arg(long)]
     fqdn: Option<String>,
+    /// Port of the endpoint
     #[arg(long)]
     port: Option<u64>,
+    /// Part of the subset's name
     #[arg(long)]
     subset: Option<String>,
     /// `inbound` or `outbound`
     #[arg(long)]
     direction: Option<String>,
+    /// Address of the endpoint
     #[arg(long)]
     address: Option<String>,
     /// `healthy` or `unhealthy`

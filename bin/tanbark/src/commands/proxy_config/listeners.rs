@@ -11,13 +11,16 @@ use crate::output::{Cell, Table};
 pub struct Args {
     #[command(flatten)]
     pub source: Source,
+    /// Port that is listened on
     #[arg(long)]
     port: Option<u64>,
+    /// Address that is listened on, such as 0.0.0.0
     #[arg(long)]
     address: Option<String>,
     /// `HTTP`, `TCP` or `HTTP+TCP`
     #[arg(long = "type")]
     kind: Option<String>,
+    /// Name of the listener, such as virtualInbound
     #[arg(long)]
     name: Option<String>,
 }

@@ -182,8 +182,16 @@ async fn object_itself(
             written(StatusCode::OK, &object)
         }
         (Method::PATCH, Some(name)) => {
+            let applies = patch_type(&request) == APPLY;
             let (code, object) = patch_object(&store, &target, &name, part, request).await?;
-            written(code, &object)
+            let mut response = written(code, &object)?;
+            if applies && code == StatusCode::OK {
+                warnings::push(
+                    &mut response,
+                    "server-side apply only merges here, since fields have no owners: what the object no longer says stays (apply without --server-side removes it)",
+                );
+            }
+            Ok(response)
         }
         (Method::DELETE, Some(name)) => {
             let options = read_body(request).await?;
@@ -245,8 +253,12 @@ fn list(context: &Arc<Context>, target: &Target, query: Option<&str>, shape: Sha
         let seconds = route::query(query)
             .get("timeoutSeconds")
             .and_then(|text| text.parse().ok());
+        let lists = route::query(query)
+            .get("sendInitialEvents")
+            .is_some_and(|value| value == "true");
         let wish = watch::Wish {
             version,
+            lists,
             bookmarks,
             seconds,
             shape,
@@ -339,6 +351,18 @@ fn deletion(query: Option<&str>, options: &Value) -> Deletion {
     }
 }
 
+/// The type of a server-side apply's body.
+const APPLY: &str = "application/apply-patch+yaml";
+
+fn patch_type(request: &Request<Incoming>) -> String {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    let kind = kind
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    kind.trim().to_string()
+}
+
 async fn patch_object(
     store: &Store,
     target: &Target,
@@ -346,21 +370,10 @@ async fn patch_object(
     part: Part,
     request: Request<Incoming>,
 ) -> Result<(StatusCode, Arc<Value>), Refusal> {
-    let kind = request
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let kind = kind
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_string();
+    let kind = patch_type(&request);
     let body = read_body(request).await?;
     let namespace = namespace_of(target);
-    if kind == "application/apply-patch+yaml" && store.find(target.kind, namespace, name).is_none()
-    {
+    if kind == APPLY && store.find(target.kind, namespace, name).is_none() {
         let object = create(store, target, placed(target, name, body)?)?;
         return Ok((StatusCode::CREATED, object));
     }
@@ -371,7 +384,7 @@ async fn patch_object(
                 patch::apply_json(&mut next, &body).map_err(Refusal::Invalid)?
             }
             "application/merge-patch+json" => patch::merge(&mut next, &body),
-            "application/strategic-merge-patch+json" | "application/apply-patch+yaml" => {
+            "application/strategic-merge-patch+json" | APPLY => {
                 patch::merge_strategic(&mut next, &body)
             }
             other => {

@@ -45,9 +45,14 @@ pub fn add(response: &mut Response<Body>, context: &Context, target: &Target, ob
         .filter_map(|line| words_about(line))
         .take(MAX_WARNINGS)
     {
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{line}\"")) {
-            response.headers_mut().append(http::header::WARNING, value);
-        }
+        push(response, &line);
+    }
+}
+
+/// Adds a warning in words that have no quotation marks but escaped ones.
+pub fn push(response: &mut Response<Body>, words: &str) {
+    if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{words}\"")) {
+        response.headers_mut().append(http::header::WARNING, value);
     }
 }
 

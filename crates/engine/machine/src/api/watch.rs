@@ -36,6 +36,8 @@ const MAX_DURATION: Duration = Duration::from_secs(3_600);
 pub struct Wish {
     /// From here on; 0: from what is there, which comes first.
     pub version: u64,
+    /// It lists by watching (`sendInitialEvents`): what is there comes first, and then a bookmark that says so.
+    pub lists: bool,
     /// It wants to learn the version from time to time.
     pub bookmarks: bool,
     /// After which the watch ends.
@@ -48,15 +50,18 @@ pub struct Wish {
 pub fn respond(store: Arc<Store>, target: &Target, filter: Filter, wish: Wish) -> Response<Body> {
     let Wish {
         version,
+        lists,
         bookmarks,
         seconds,
         shape,
     } = wish;
+    let version = if lists { 0 } else { version };
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(MAX_WAITING_LINES);
     let watch = Watch {
         store,
         target: target.clone(),
         filter,
+        lists,
         bookmarks,
         shape,
         sender,
@@ -85,6 +90,7 @@ struct Watch {
     store: Arc<Store>,
     target: Target,
     filter: Filter,
+    lists: bool,
     bookmarks: bool,
     shape: Shape,
     sender: mpsc::Sender<Result<Frame<Bytes>, Infallible>>,
@@ -107,6 +113,11 @@ impl Watch {
                 )
                 .await?;
             }
+        }
+        if self.lists {
+            let mut object = self.bookmark(version);
+            object::annotate(&mut object, "k8s.io/initial-events-end", "true");
+            self.send("BOOKMARK", &object).await?;
         }
         let mut bookmark = tokio::time::interval(BOOKMARK_PERIOD);
         bookmark.tick().await;
@@ -135,9 +146,7 @@ impl Watch {
             tokio::select! {
                 changed = news.changed() => changed.ok()?,
                 _ = bookmark.tick(), if self.bookmarks => {
-                    let object = json!({"kind": self.target.kind.kind, "apiVersion": self.target.kind.in_version(&self.target.version),
-                        "metadata": {"resourceVersion": version.to_string()}});
-                    self.send("BOOKMARK", &object).await?;
+                    self.send("BOOKMARK", &self.bookmark(version)).await?;
                 }
                 () = self.sender.closed() => return None,
             }
@@ -157,6 +166,11 @@ impl Watch {
 }
 
 impl Watch {
+    fn bookmark(&self, version: u64) -> Value {
+        let kind = self.target.kind;
+        json!({"kind": kind.kind, "apiVersion": kind.in_version(&self.target.version), "metadata": {"resourceVersion": version.to_string()}})
+    }
+
     fn dressed(&self, rows: &[Value], object: &Value) -> Value {
         let version = object::text(object, "/metadata/resourceVersion");
         self.shape
@@ -186,4 +200,63 @@ fn seen<'a>(
     };
     let _ = object::version(&change.object);
     Some((kind, &change.object))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::api::route::{self, Route};
+    use crate::store::kinds::NAMESPACES;
+
+    async fn lines(wish: Wish, count: usize) -> Vec<Value> {
+        let store = Arc::new(Store::default());
+        for name in ["a", "b"] {
+            let object = json!({"metadata": {"name": name}});
+            store.create(&NAMESPACES, object).expect("created");
+        }
+        let Some(Route::Resource(target)) = route::parse("/api/v1/namespaces") else {
+            panic!("a list")
+        };
+        let response = respond(store, &target, Filter::default(), wish);
+        let mut data = response.into_body().into_data_stream();
+        let mut lines = Vec::new();
+        while lines.len() < count {
+            let line = data.next().await.expect("a line").expect("no failure");
+            lines.push(serde_json::from_slice(&line).expect("JSON"));
+        }
+        lines
+    }
+
+    #[tokio::test]
+    async fn who_lists_by_watching_is_told_when_all_was_sent() {
+        let wish = Wish {
+            version: 1,
+            lists: true,
+            bookmarks: true,
+            seconds: None,
+            shape: Shape::Objects,
+        };
+        let lines = lines(wish, 3).await;
+        let kinds: Vec<&Value> = lines.iter().map(|line| &line["type"]).collect();
+        assert_eq!(kinds, ["ADDED", "ADDED", "BOOKMARK"]);
+        let end = &lines[2]["object"]["metadata"];
+        assert_eq!(end["annotations"]["k8s.io/initial-events-end"], "true");
+        assert_eq!(end["resourceVersion"], "3");
+    }
+
+    #[tokio::test]
+    async fn rows_are_watched_as_tables_of_one_row() {
+        let wish = Wish {
+            version: 0,
+            lists: false,
+            bookmarks: false,
+            seconds: None,
+            shape: Shape::Table(crate::table::Carried::Metadata),
+        };
+        let lines = lines(wish, 2).await;
+        assert_eq!(lines[1]["object"]["kind"], "Table");
+        assert_eq!(lines[1]["object"]["rows"][0]["cells"][0], "b");
+    }
 }

@@ -57,6 +57,10 @@ pub async fn enter(
         .ok_or_else(|| Error::Configuration(format!("container {container} is not running")))?;
     let mut command = process.command;
     command.arguments = arguments;
+    if standard.terminal && !command.environment.iter().any(|(name, _)| name == "TERM") {
+        // As container runtimes do it.
+        command.environment.push(("TERM".into(), "xterm".into()));
+    }
     let entry = Entry::Enter(EnterSpec {
         command,
         terminal: standard.terminal,
