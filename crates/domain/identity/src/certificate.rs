@@ -126,6 +126,11 @@ impl TrustBundle {
         })))
     }
 
+    /// Is this certificate, byte for byte, one of the roots?
+    pub(crate) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.0.certificates.iter().any(|root| root == certificate)
+    }
+
     /// The roots that the operating system trusts. Reads files: call it once, at start.
     pub fn system() -> Result<Self, IdentityError> {
         let found = rustls_native_certs::load_native_certs();

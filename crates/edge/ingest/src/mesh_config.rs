@@ -22,7 +22,7 @@ use wire_kube::istio::mesh_config as wire;
 use crate::cx::Cx;
 use crate::problem::{Problem, Severity, code};
 use crate::traffic_policy::{connection_pool, keepalive, locality_lb, outlier_detection};
-use crate::value::{text, texts};
+use crate::value::{check_json_format, check_log_format, text, texts};
 use crate::virtual_service::retries_of;
 
 mod providers;
@@ -256,15 +256,19 @@ fn access_log(
 ) -> Option<AccessLogFile> {
     let json = encoding == Some(wire::AccessLogEncoding::Json);
     let format = format.filter(|f| !f.is_empty());
-    if json
-        && format
-            .as_deref()
-            .is_some_and(|f| !matches!(serde_json::from_str::<Value>(f), Ok(Value::Object(_))))
+    match format
+        .as_deref()
+        .map(|text| (text, serde_json::from_str(text)))
     {
-        cx.error_at(
+        None => {}
+        Some((text, _)) if !json => check_log_format(cx, "accessLogFormat", text),
+        Some((_, Ok(fields @ Value::Object(_)))) => {
+            check_json_format(cx, "accessLogFormat", &fields);
+        }
+        Some(_) => cx.error_at(
             "accessLogFormat",
             "with accessLogEncoding JSON it must be a JSON object in text form",
-        );
+        ),
     }
     let path = file.as_deref().and_then(text)?;
     let format = format.map(|f| {

@@ -49,7 +49,14 @@ pub fn parse(
     let namespace = match kind.info().scope {
         Scope::Cluster => String::new(),
         Scope::Namespaced if namespace.is_empty() => "default".to_owned(),
-        Scope::Namespaced => namespace,
+        Scope::Namespaced if is_dns_label(&namespace) => namespace,
+        Scope::Namespaced => {
+            refuse(
+                "metadata.namespace",
+                format!("{namespace:?} is not a namespace: use lower-case letters, digits and `-`"),
+            );
+            return None;
+        }
     };
     let created_at_seconds = match creation_timestamp
         .as_deref()

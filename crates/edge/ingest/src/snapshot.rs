@@ -55,10 +55,7 @@ impl Key {
                 let message = "an object must have apiVersion and kind";
                 Problem::new(Severity::Error, code::UNKNOWN_KIND, "kind", message)
             } else {
-                let message = format!(
-                    "{kind} of {api_version} is not a kind that Tanbark knows: this object has no effect"
-                );
-                Problem::new(Severity::Warning, code::UNKNOWN_KIND, "kind", message)
+                unknown_kind(api_version, kind)
             });
         };
         let name = field("/metadata/name");
@@ -90,6 +87,31 @@ impl Key {
             name: self.name.clone(),
         }
     }
+}
+
+/// Other people's kinds are none of the mesh's business; one of Istio's that there isn't is a mistake.
+fn unknown_kind(api_version: &str, kind: &str) -> Problem {
+    let (group, _) = kinds::split_api_version(api_version);
+    let hint = match kinds::KINDS.iter().find(|info| info.kind == kind) {
+        Some(info) => {
+            let version = info.versions.first().copied().unwrap_or_default();
+            let group = info.group;
+            let slash = if group.is_empty() { "" } else { "/" };
+            format!("; did you mean apiVersion {group}{slash}{version}?")
+        }
+        None => match wire_kube::read::nearest(kind, kinds::KINDS.iter().map(|info| info.kind)) {
+            Some(near) => format!("; did you mean {near}?"),
+            None => String::new(),
+        },
+    };
+    let severity = match group.ends_with("istio.io") {
+        true => Severity::Error,
+        false => Severity::Warning,
+    };
+    let message = format!(
+        "{kind} of {api_version} is not a kind that Tanbark knows: this object has no effect{hint}"
+    );
+    Problem::new(severity, code::UNKNOWN_KIND, "kind", message)
 }
 
 impl std::fmt::Display for Key {

@@ -11,7 +11,7 @@ use wire_kube::istio::telemetry as wire;
 
 use crate::cx::Cx;
 use crate::problem::{Severity, code};
-use crate::value::{has_targets, percent, selector};
+use crate::value::{check_expression, check_log_format, has_targets, percent, selector};
 
 pub fn parse(cx: &mut Cx, spec: wire::Telemetry) -> Option<Telemetry> {
     let wire::Telemetry {
@@ -40,6 +40,9 @@ pub fn parse(cx: &mut Cx, spec: wire::Telemetry) -> Option<Telemetry> {
         let filter = filter
             .map(|wire::AccessLogFilter { expression }| Text::from(expression))
             .filter(|f| !f.is_empty());
+        if let Some(text) = &filter {
+            cx.within("filter", |cx| check_expression(cx, "expression", text));
+        }
         Some(AccessLogging {
             mode: mode_of(r#match),
             providers,
@@ -166,6 +169,7 @@ fn custom_tag(cx: &mut Cx, value: wire::CustomTag) -> Option<CustomTag> {
             default: default_value.into(),
         }),
         (None, None, None, Some(wire::LiteralTag { value })) => {
+            cx.within("formatter", |cx| check_log_format(cx, "value", &value));
             Some(CustomTag::Formatter(value.into()))
         }
         _ => {
@@ -218,6 +222,9 @@ fn metrics_of(cx: &mut Cx, value: wire::Metrics) -> Option<Metrics> {
                     cx.within(&name, |cx| {
                         cx.error_at("value", "is needed with operation UPSERT")
                     });
+                }
+                if matches!(change, TagOverride::Upsert(_)) && !value.is_empty() {
+                    cx.within(&name, |cx| check_expression(cx, "value", &value));
                 }
                 if matches!(change, TagOverride::Remove) && !value.is_empty() {
                     cx.within(&name, |cx| {

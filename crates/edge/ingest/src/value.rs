@@ -9,6 +9,8 @@ use mesh_model::matching::{Millionths, StringMatch};
 use mesh_model::mesh_config::ExportToDefault;
 use mesh_model::object::{ExportTo, Labels, Selector, Text};
 use mesh_model::port::{Port, Protocol};
+use serde_json::Value;
+use telemetry::access_log::{Environment, Format};
 use wire_kube::istio::selector::{PolicyTargetReference, WorkloadSelector};
 use wire_kube::istio::virtual_service as vs;
 
@@ -165,6 +167,27 @@ pub fn check_regex(cx: &mut Cx, field: &str, regex: &str) -> Option<usize> {
     re2::groups_of(regex)
         .map_err(|why| cx.error_at(field, format!("{regex:?} {why}")))
         .ok()
+}
+
+/// An expression (CEL) as the proxies evaluate it: one that they cannot would cost a proxy the listener that it stands in.
+pub fn check_expression(cx: &mut Cx, field: &str, text: &str) {
+    if let Err(e) = telemetry::cel::Expression::parse(text) {
+        cx.error_at(field, e.to_string());
+    }
+}
+
+/// A line of an access log, or a value that is put together like one.
+pub fn check_log_format(cx: &mut Cx, field: &str, text: &str) {
+    if let Err(e) = Format::parse(text, &Environment::default(), false) {
+        cx.error_at(field, e.to_string());
+    }
+}
+
+/// The same as JSON.
+pub fn check_json_format(cx: &mut Cx, field: &str, value: &Value) {
+    if let Err(e) = Format::json(value, &Environment::default(), false) {
+        cx.error_at(field, e.to_string());
+    }
 }
 
 /// A share of 100.

@@ -281,11 +281,14 @@ fn syntax(file: Arc<str>, limits: &Limits, error: &serde_saphyr::Error) -> LoadE
     }
 }
 
-/// Two of the parser's messages speak to programmers.
+/// Some of the parser's messages speak to programmers.
 fn in_other_words(text: String) -> String {
     if text.starts_with("alias replay limit") {
         return "refused: aliases repeat too much text; write it out, or use fewer aliases"
             .to_owned();
+    }
+    if text.starts_with("non-finite float") {
+        return "a number must be finite: .nan and .inf have no meaning here".to_owned();
     }
     if text.starts_with("recursive references") {
         return "an alias stands inside the anchor that it refers to".to_owned();

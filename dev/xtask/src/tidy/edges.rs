@@ -24,7 +24,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mesh-model", &["stdx", "identity"]),
     ("proxy-config", &["stdx", "identity", "telemetry"]),
     // edge
-    ("ingest", &["stdx", "identity", "wire-kube", "mesh-model"]),
+    (
+        "ingest",
+        &["stdx", "telemetry", "identity", "wire-kube", "mesh-model"],
+    ),
     (
         "xds-encode",
         &["stdx", "identity", "wire-envoy", "mesh-model"],

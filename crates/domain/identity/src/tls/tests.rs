@@ -305,6 +305,41 @@ fn gateway(
     server_config(&tls).unwrap()
 }
 
+/// What `openssl req -x509` makes: it may sign, and is signed by itself.
+fn self_made(name: &str, until: SystemTime) -> TlsCertificate {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_before = (until - 2 * HOUR).into();
+    params.not_after = until.into();
+    let pem = params.self_signed(&key).unwrap().pem();
+    TlsCertificate::from_pem(&pem, &key.serialize_pem()).unwrap()
+}
+
+#[test]
+fn a_self_made_certificate_that_is_among_the_roots_is_taken() {
+    let ca = authority();
+    let now = SystemTime::now();
+    let (own, other) = (self_made("me", now + HOUR), self_made("me", now + HOUR));
+    let old = self_made("me", now - HOUR / 2);
+    let roots = format!("{}{}", own.chain().to_pem(), old.chain().to_pem());
+    let validation = PeerValidation {
+        match_server_name: false,
+        ..PeerValidation::web(TrustBundle::from_pem(&roots).unwrap())
+    };
+    let server = gateway(&ca, &[&["a.example"]], ClientAuth::Required(validation));
+    let shakes = |certificate: &TlsCertificate| {
+        let tls = ClientTls {
+            presented: Some(Presented::Fixed([certificate.clone()].into())),
+            ..browser(&ca, "a.example")
+        };
+        handshake(&client_config(&tls).unwrap(), &server).is_ok()
+    };
+    assert!(shakes(&own));
+    assert!(!shakes(&other), "another of the same name");
+    assert!(!shakes(&old), "one whose time is over");
+}
+
 fn browser(ca: &CertificateAuthority, host: &str) -> ClientTls {
     ClientTls {
         presented: None,

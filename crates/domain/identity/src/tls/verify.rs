@@ -3,7 +3,10 @@
 //! rustls' own verifiers want a DNS name, which a SPIFFE certificate does not have. These check the chain by webpki and the names by
 //! [`SanMatcher`]s. A peer judged by the mesh's own roots must have exactly one URI name (X509-SVID §5.2).
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
@@ -81,6 +84,7 @@ impl PeerValidation {
     ) -> Result<(), Error> {
         match &self.roots {
             Roots::Unverified => {}
+            Roots::Bundle(bundle) if is_its_own_proof(bundle, leaf, now) => {}
             Roots::Bundle(bundle) => check_chain(bundle, leaf, intermediates, now, usage)?,
             Roots::Workload(handle) => {
                 let identity = handle
@@ -122,6 +126,13 @@ impl PeerValidation {
         }
         Ok(())
     }
+}
+
+/// A certificate that is itself one of the roots: who tries something out makes one for everything (`openssl req -x509`), and OpenSSL and
+/// BoringSSL take it. webpki refuses it, since it may sign others. Among the mesh's own roots nothing stands for a workload, see [`Roots::Workload`].
+fn is_its_own_proof(bundle: &TrustBundle, leaf: &CertificateDer<'_>, now: UnixTime) -> bool {
+    let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
+    bundle.has(leaf) && PeerCertificate::parse(leaf).is_ok_and(|facts| facts.is_valid_at(now))
 }
 
 fn check_chain(

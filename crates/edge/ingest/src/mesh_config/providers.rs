@@ -10,6 +10,7 @@ use serde_json::Value;
 use wire_kube::istio::extension_provider as wire;
 
 use crate::cx::Cx;
+use crate::value::{check_json_format, check_log_format};
 
 pub(super) fn providers(
     cx: &mut Cx,
@@ -174,8 +175,12 @@ fn file_access_log(cx: &mut Cx, value: wire::FileAccessLog) -> Option<ProviderKi
     let format = cx.optional("logFormat", log_format, |cx, format| {
         let wire::LogFormat { text, labels } = format;
         match (text, labels) {
-            (Some(text), None) => Some(AccessLogFormat::Text(text.into())),
+            (Some(text), None) => {
+                check_log_format(cx, "text", &text);
+                Some(AccessLogFormat::Text(text.into()))
+            }
             (None, Some(labels @ Value::Object(_))) => {
+                check_json_format(cx, "labels", &labels);
                 Some(AccessLogFormat::Json(labels.to_string().into()))
             }
             (None, None) => None,
