@@ -37,7 +37,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{logging::Levels, signals::Terminate};
+use crate::{DataPlane, logging::Levels, signals::Terminate};
 
 const DRAIN: Duration = Duration::from_secs(45);
 const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
@@ -64,11 +64,14 @@ struct Plan {
     shown: Shown,
 }
 
-pub fn run(role: Role, file: Option<&Path>, levels: Levels) -> anyhow::Result<ExitCode> {
-    let plan = match file {
+pub fn run(role: Role, options: &DataPlane, levels: Levels) -> anyhow::Result<ExitCode> {
+    let mut plan = match &options.bootstrap {
         None => from_environment(role)?,
         Some(file) => from_file(file)?,
     };
+    if let Some(workers) = options.concurrency {
+        plan.workers = workers.get();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -5,7 +5,7 @@ mod envoy_agent;
 mod logging;
 mod signals;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use feed::Role;
@@ -43,6 +43,9 @@ struct DataPlane {
     /// An Envoy bootstrap in YAML or JSON, instead of the environment that an injector sets.
     #[arg(short = 'c', long = "config")]
     bootstrap: Option<PathBuf>,
+    /// Worker threads; one per core unless said here or, without a bootstrap, by the environment.
+    #[arg(long)]
+    concurrency: Option<NonZeroUsize>,
 }
 
 fn main() -> ExitCode {
@@ -55,12 +58,8 @@ fn main() -> ExitCode {
         }
     };
     let ended = match arguments.command {
-        Command::Sidecar(options) => {
-            data_plane::run(Role::Sidecar, options.bootstrap.as_deref(), levels)
-        }
-        Command::Gateway(options) => {
-            data_plane::run(Role::Gateway, options.bootstrap.as_deref(), levels)
-        }
+        Command::Sidecar(options) => data_plane::run(Role::Sidecar, &options, levels),
+        Command::Gateway(options) => data_plane::run(Role::Gateway, &options, levels),
         Command::Agent => envoy_agent::run(),
     };
     ended.unwrap_or_else(|error| {

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+
 use crate::{HttpFilter, RouteTable, RouteTableName, access_log::AccessLog, tracing::Tracing};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,8 @@ pub struct HttpConnectionManager {
     pub server_name: Arc<str>,
     pub server_header: ServerHeader,
     pub use_remote_address: bool,
+    /// Whose requests are internal: their `x-envoy-…` headers are heeded. Empty: nobody's.
+    pub internal_networks: Arc<[IpNet]>,
     pub xff_trusted_hops: u32,
     pub skip_xff_append: bool,
     pub append_x_forwarded_port: bool,
@@ -36,6 +40,10 @@ pub struct HttpConnectionManager {
     pub timeouts: HttpTimeouts,
     pub http2: Http2Options,
     pub max_request_headers_kb: u32,
+    /// More headers in a request are answered 431; default 100.
+    pub max_headers: u32,
+    /// Methods that no registry knows are let pass.
+    pub custom_methods: bool,
     pub max_requests_per_connection: Option<u32>,
     pub headers_with_underscores: UnderscoresAction,
 }

@@ -229,19 +229,42 @@ impl HeaderView<'_> {
 }
 
 impl HeaderMatcher {
+    /// A header that came more than once matches when one of its values does, as in Envoy.
     pub fn is_match(&self, view: &HeaderView<'_>) -> bool {
-        let value = view.value(&self.name);
-        let matched = match (&self.test, value.as_deref()) {
-            (HeaderTest::Present(wanted), found) => found.is_some() == *wanted,
-            // Envoy: an absent header never matches, whether inverted or not, unless it is to be treated as empty.
-            (_, None) if !self.missing_as_empty => return false,
-            (HeaderTest::String(m), found) => m.is_match(found.unwrap_or("")),
-            (HeaderTest::Range { start, end }, found) => found
-                .unwrap_or("")
-                .parse::<i64>()
-                .is_ok_and(|n| n >= *start && n < *end),
+        let found = match &self.name {
+            HeaderKey::Name(name) => {
+                let mut values = view.headers.get_all(name).iter().peekable();
+                let is_there = values.peek().is_some();
+                self.test(is_there, || {
+                    values.any(|value| self.is_value(&String::from_utf8_lossy(value.as_bytes())))
+                })
+            }
+            pseudo => {
+                let value = view.value(pseudo);
+                let is_value = || value.as_deref().is_some_and(|value| self.is_value(value));
+                self.test(value.is_some(), is_value)
+            }
         };
-        matched != self.invert
+        found.is_some_and(|matched| matched != self.invert)
+    }
+
+    /// `None`: an absent header never matches, whether inverted or not, unless it is to be treated as empty.
+    fn test(&self, is_there: bool, is_value: impl FnOnce() -> bool) -> Option<bool> {
+        match (&self.test, is_there) {
+            (HeaderTest::Present(wanted), found) => Some(found == *wanted),
+            (_, true) => Some(is_value()),
+            (_, false) => self.missing_as_empty.then(|| self.is_value("")),
+        }
+    }
+
+    fn is_value(&self, value: &str) -> bool {
+        match &self.test {
+            HeaderTest::Present(wanted) => *wanted,
+            HeaderTest::String(matcher) => matcher.is_match(value),
+            HeaderTest::Range { start, end } => {
+                value.parse::<i64>().is_ok_and(|n| n >= *start && n < *end)
+            }
+        }
     }
 }
 

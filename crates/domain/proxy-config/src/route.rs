@@ -126,6 +126,8 @@ pub struct Forward {
     /// `None`: no limit (Istio's 0s); includes all retries.
     pub timeout: Option<Duration>,
     pub idle_timeout: Option<Duration>,
+    /// Holds for gRPC calls instead of `timeout`.
+    pub grpc_timeout: Option<GrpcTimeout>,
     pub max_stream_duration: MaxStreamDuration,
     pub retry: Option<Arc<RetryPolicy>>,
     pub mirrors: Arc<[MirrorPolicy]>,
@@ -137,8 +139,19 @@ pub struct Forward {
     pub high_priority: bool,
 }
 
+/// How far a call's own `grpc-timeout` is heeded, from the end of the request on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// Upper bound; zero: none.
+    pub max: Duration,
+    /// Taken off what the call asks for.
+    pub offset: Option<Duration>,
+}
+
+/// Limits from the beginning of the request on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MaxStreamDuration {
+    /// `None`: the connection manager's; zero: no limit.
     pub max: Option<Duration>,
     /// Upper bound for the client's `grpc-timeout`: `None`: the header is not looked at; zero: no bound.
     pub grpc_timeout_header_max: Option<Duration>,

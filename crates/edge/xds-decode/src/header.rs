@@ -128,7 +128,7 @@ fn addition(cx: &Cx, value: pb::core::HeaderValueOption) -> Result<HeaderOperati
 /// A value without operators is kept as it is; `%%` stands for one percent sign.
 pub(crate) fn format(cx: &Cx, text: &str) -> Result<HeaderValueFormat, Refusal> {
     if text.replace("%%", "").contains('%') {
-        return cx.format(text, false).map(HeaderValueFormat::Format);
+        return cx.format(text, true).map(HeaderValueFormat::Format);
     }
     HeaderValue::from_str(&text.replace("%%", "%"))
         .map(HeaderValueFormat::Literal)

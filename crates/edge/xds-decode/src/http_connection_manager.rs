@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use proxy_config::{
     HttpConnectionManager, RouteTableName,
     http_connection_manager::{
@@ -15,14 +16,15 @@ use wire_envoy::pb::{
     hcm::{
         RequestIdExtension,
         http_connection_manager::{
-            CodecType as WireCodec, ForwardClientCertDetails, PathWithEscapedSlashesAction,
-            RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode,
+            CodecType as WireCodec, ForwardClientCertDetails, InternalAddressConfig,
+            PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+            SetCurrentClientCertDetails, StripPortMode,
         },
     },
 };
 
 use crate::{
-    access_log, config_source,
+    access_log, address, config_source,
     context::Cx,
     extension::Extension,
     filter::http,
@@ -51,7 +53,7 @@ pub(crate) fn manager(
             xff_num_trusted_hops, skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
             upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension,
-            strip_matching_host_port, append_x_forwarded_port, route_specifier, strip_port_mode, scheme_header_transformation,
+            strip_matching_host_port, append_x_forwarded_port, route_specifier, strip_port_mode, scheme_header_transformation, internal_address_config,
         }
         ignore "user agents are counted nowhere" { add_user_agent }
         ignore "connections end within the duration on both versions" { http1_safe_max_connection_duration }
@@ -63,7 +65,6 @@ pub(crate) fn manager(
         ignore "an invalid message ends its connection" { stream_error_on_invalid_http_message }
         ignore "headers are validated by the HTTP library" { typed_header_validation_config }
         ignore "no supported transport reads it" { add_proxy_protocol_connection_state }
-        ignore "private addresses are internal; that decides x-envoy-internal only" { internal_address_config }
         ignore "is a statistic of answers under overload" { append_local_overload }
         reject "HTTP/3 is not supported" { http3_protocol_options }
         reject "the client's address comes from X-Forwarded-For or PROXY protocol" { original_ip_detection_extensions }
@@ -85,13 +86,7 @@ pub(crate) fn manager(
         .within("common_http_protocol_options")?;
     let http1 = http_protocol::http1(cx, http_protocol_options.unwrap_or_default())
         .within("http_protocol_options")?;
-    let max_request_headers_kb = scalar::count_or(max_request_headers_kb, MAX_REQUEST_HEADERS_KB);
-    if max_request_headers_kb == 0 || max_request_headers_kb > REQUEST_HEADERS_LIMIT_KB {
-        return Err(Refusal::at(
-            "max_request_headers_kb",
-            format!("must be 1 to {REQUEST_HEADERS_LIMIT_KB}"),
-        ));
-    }
+    let max_request_headers_kb = request_headers_kb(max_request_headers_kb)?;
     let mut request_id =
         request_id_settings(cx, request_id_extension).within("request_id_extension")?;
     request_id.generate = scalar::flag_or(generate_request_id, true);
@@ -115,6 +110,8 @@ pub(crate) fn manager(
         },
         server_header: server_header(server_header_transformation)?,
         use_remote_address: scalar::flag_or(use_remote_address, false),
+        internal_networks: internal_networks(cx, internal_address_config)
+            .within("internal_address_config")?,
         xff_trusted_hops: xff_num_trusted_hops,
         skip_xff_append,
         append_x_forwarded_port,
@@ -154,6 +151,8 @@ pub(crate) fn manager(
         http2: http_protocol::http2(cx, http2_protocol_options.unwrap_or_default())
             .within("http2_protocol_options")?,
         max_request_headers_kb,
+        max_headers: common.max_headers,
+        custom_methods: http1.custom_methods,
         max_requests_per_connection: common.max_requests_per_connection,
         headers_with_underscores: common.underscores,
     })
@@ -189,6 +188,31 @@ fn routes(cx: &mut Cx, value: Option<RouteSpecifier>) -> Result<RouteSource, Ref
             "scoped routes are not supported",
         )),
     }
+}
+
+fn request_headers_kb(value: Option<pb::UInt32Value>) -> Result<u32, Refusal> {
+    let limit = scalar::count_or(value, MAX_REQUEST_HEADERS_KB);
+    if limit == 0 || limit > REQUEST_HEADERS_LIMIT_KB {
+        return Err(Refusal::at(
+            "max_request_headers_kb",
+            format!("must be 1 to {REQUEST_HEADERS_LIMIT_KB}"),
+        ));
+    }
+    Ok(limit)
+}
+
+fn internal_networks(
+    cx: &mut Cx,
+    value: Option<InternalAddressConfig>,
+) -> Result<Arc<[IpNet]>, Refusal> {
+    let Some(value) = value else {
+        return Ok(Arc::from([]));
+    };
+    take!(cx, value => InternalAddressConfig {
+        read { cidr_ranges }
+        reject "Unix sockets of clients are not supported" { unix_sockets }
+    });
+    each("cidr_ranges", cidr_ranges, address::cidr)
 }
 
 fn server_header(number: i32) -> Result<ServerHeader, Refusal> {

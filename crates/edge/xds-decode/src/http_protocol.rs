@@ -21,10 +21,14 @@ use crate::{
     scalar,
 };
 
+/// Envoy's default.
+const MAX_HEADERS: u32 = 100;
+
 pub(crate) struct Common {
     pub(crate) idle: Option<Duration>,
     pub(crate) max_connection_duration: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
+    pub(crate) max_headers: u32,
     pub(crate) max_requests_per_connection: Option<u32>,
     pub(crate) underscores: UnderscoresAction,
 }
@@ -35,9 +39,9 @@ pub(crate) fn common(
     idle: Duration,
 ) -> Result<Common, Refusal> {
     take!(cx, value => HttpProtocolOptions {
-        read { idle_timeout, max_connection_duration, max_stream_duration, headers_with_underscores_action, max_requests_per_connection }
+        read { idle_timeout, max_connection_duration, max_stream_duration, headers_with_underscores_action, max_requests_per_connection, max_headers_count }
         ignore "connections end within the duration, without jitter" { max_connection_duration_jitter }
-        ignore "the HTTP library has limits of its own" { max_headers_count, max_response_headers_kb }
+        ignore "the HTTP library has limits of its own" { max_response_headers_kb }
     });
     Ok(Common {
         idle: scalar::limit("idle_timeout", idle_timeout, Some(idle))?,
@@ -47,6 +51,7 @@ pub(crate) fn common(
             None,
         )?,
         max_stream_duration: scalar::limit("max_stream_duration", max_stream_duration, None)?,
+        max_headers: scalar::count_or(max_headers_count, MAX_HEADERS),
         max_requests_per_connection: scalar::count(max_requests_per_connection).filter(|n| *n > 0),
         underscores: match enumerated!(headers_with_underscores_action => HeadersWithUnderscoresAction, "headers_with_underscores_action")?
         {
@@ -59,17 +64,17 @@ pub(crate) fn common(
 
 pub(crate) struct Http1 {
     pub(crate) accept_http10: bool,
+    pub(crate) custom_methods: bool,
     pub(crate) preserve_header_case: bool,
 }
 
 pub(crate) fn http1(cx: &mut Cx, value: Http1ProtocolOptions) -> Result<Http1, Refusal> {
     take!(cx, value => Http1ProtocolOptions {
-        read { accept_http_10, header_key_format }
+        read { accept_http_10, header_key_format, allow_custom_methods }
         ignore "absolute URLs are always understood" { allow_absolute_url }
         ignore "trailers are always passed on" { enable_trailers }
         ignore "an invalid message ends its connection" { override_stream_error_on_invalid_http_message }
         ignore "which parser is used decides nothing" { use_balsa_parser }
-        ignore "all methods are allowed" { allow_custom_methods }
         reject "requests without a host are refused" { default_host_for_http_10 }
         reject "requests with both lengths are refused" { allow_chunked_length }
         reject "requests are sent with a path" { send_fully_qualified_url }
@@ -89,6 +94,7 @@ pub(crate) fn http1(cx: &mut Cx, value: Http1ProtocolOptions) -> Result<Http1, R
     };
     Ok(Http1 {
         accept_http10: accept_http_10,
+        custom_methods: allow_custom_methods,
         preserve_header_case,
     })
 }

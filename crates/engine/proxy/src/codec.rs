@@ -155,6 +155,17 @@ pub fn reset_reason(error: &hyper::Error) -> ResetReason {
     }
 }
 
+/// What a hyper error in the body of an upstream's answer means. A body that ends too soon breaks the protocol.
+pub fn body_reset_reason(error: &hyper::Error) -> ResetReason {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    let is_cut = source.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof);
+    if is_cut || error.is_incomplete_message() {
+        ResetReason::ProtocolError
+    } else {
+        reset_reason(error)
+    }
+}
+
 /// Makes an HTTP connection over what `connect` made.
 pub async fn client_handshake(
     connected: Connected,
@@ -204,7 +215,9 @@ pub async fn client_handshake(
         })
     } else {
         let mut builder = http1::Builder::new();
-        builder.preserve_header_case(http.preserve_header_case);
+        builder
+            .preserve_header_case(http.preserve_header_case)
+            .allow_obsolete_multiline_headers_in_responses(true);
         let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
         let facts = ConnectionFacts {
             local,

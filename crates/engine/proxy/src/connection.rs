@@ -50,7 +50,7 @@ impl Connection {
             downstream_direct_local: Some(self.direct_local.into()),
             requested_server_name: self.facts.server_name.clone(),
             downstream_tls: self.tls.as_ref().map(|tls| tls.info.clone()),
-            filter_chain_name: Some(self.chain.config.name.clone()),
+            filter_chain_name: Some(self.chain.config.name.clone()).filter(|name| !name.is_empty()),
             listener: Some(self.listener.config.name.shared()),
             connection_id: self.id,
             ..Record::default()

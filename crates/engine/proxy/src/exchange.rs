@@ -44,10 +44,16 @@ pub struct Exchange {
     /// The one version of configuration that this request sees.
     pub config: Arc<Config>,
     pub started: Instant,
+    /// When the filters let it pass: limits of the route count from here, or from the end of the request if that is later.
+    pub routed: Instant,
     /// The request's head as it will go upstream: filters and header operations change it in place. Host is in `authority`.
     pub head: Parts,
     pub authority: HeaderValue,
     pub scheme: &'static str,
+    /// `:scheme` of HTTP/2.
+    pub scheme_told: Option<&'static str>,
+    /// `x-forwarded-proto` says that the client came by TLS.
+    pub is_https: bool,
     pub body: RequestSource,
     /// A WebSocket or other upgrade, or CONNECT, that the connection manager lets pass.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
@@ -64,8 +70,18 @@ pub struct Exchange {
     pub is_grpc: bool,
     /// One random number for all decisions of the route (fractions, weights), so that they agree.
     pub random: u64,
+    /// Whether it comes from where `x-envoy-…` headers are trusted.
+    pub is_internal: bool,
+    /// HTTP/1.0 asked for that.
+    pub keeps_alive: bool,
+    /// The connection ends with the answer, as what follows the request's head is not to be trusted.
+    pub closes: bool,
     /// `grpc-timeout`, `x-envoy-…` and the route's timeout, once known.
     pub timeout: Option<Duration>,
+    /// Of one attempt.
+    pub per_try_timeout: Option<Duration>,
+    /// A timeout is answered 204.
+    pub is_timeout_empty: bool,
     /// When it must have ended, whatever the upstream does.
     pub longest: Option<Instant>,
     pub record: Record,
@@ -93,9 +109,12 @@ impl Exchange {
             http,
             config,
             started,
+            routed: started,
             head,
             authority: HeaderValue::from_static(""),
             scheme: "http",
+            scheme_told: None,
+            is_https: false,
             body,
             upgrade,
             upgrade_kind: None,
@@ -106,7 +125,12 @@ impl Exchange {
             filters_entered: 0,
             is_grpc,
             random,
+            is_internal: false,
+            keeps_alive: false,
+            closes: false,
             timeout: None,
+            per_try_timeout: None,
+            is_timeout_empty: false,
             longest: None,
             record,
             trace: Trace::default(),
@@ -217,6 +241,7 @@ impl Exchange {
         self.forward_rules()
             .and_then(|rules| rules.idle_timeout)
             .or(self.http.config.timeouts.stream_idle)
+            .filter(|limit| !limit.is_zero())
     }
 
     /// Hands the finished record to the reporters; once.

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 pub mod admit;
 pub mod client_certificate;
+mod framing;
 pub mod operations;
 pub mod path;
 pub mod response;
@@ -25,6 +26,7 @@ pub mod names {
 
     names! {
         KEEP_ALIVE "keep-alive";
+        HTTP2_SETTINGS "http2-settings";
         PROXY_CONNECTION "proxy-connection";
         X_FORWARDED_FOR "x-forwarded-for";
         X_FORWARDED_PROTO "x-forwarded-proto";
@@ -43,6 +45,7 @@ pub mod names {
         X_ENVOY_INTERNAL "x-envoy-internal";
         X_ENVOY_IP_TAGS "x-envoy-ip-tags";
         X_ENVOY_MAX_RETRIES "x-envoy-max-retries";
+        X_ENVOY_ORIGINAL_HOST "x-envoy-original-host";
         X_ENVOY_ORIGINAL_PATH "x-envoy-original-path";
         X_ENVOY_ORIGINAL_URL "x-envoy-original-url";
         X_ENVOY_OVERLOADED "x-envoy-overloaded";

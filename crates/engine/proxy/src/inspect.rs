@@ -44,7 +44,10 @@ pub async fn inspect(
     };
     match tokio::time::timeout(limit, looking).await {
         Ok(result) => result,
-        Err(_) if listener.continue_on_listener_filters_timeout => Ok(Inspected::default()),
+        Err(_) if listener.continue_on_listener_filters_timeout => Ok(Inspected {
+            gave_up: true,
+            ..Inspected::default()
+        }),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
@@ -52,6 +55,8 @@ pub async fn inspect(
 /// What the filters did beyond filling the facts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Inspected {
+    /// Time was up while bytes were looked at that did not tell enough.
+    pub gave_up: bool,
     /// A PROXY protocol header gave the addresses.
     pub destination_restored: bool,
 }

@@ -268,6 +268,10 @@ async fn handle(
         application_protocols: Vec::new(),
     };
     let inspected = inspect::inspect(&mut stream, &listener.config, &mut facts).await?;
+    if inspected.gave_up {
+        // The runtime was told to wake us only for news; what was looked at already is to be read all the same.
+        stream = TcpStream::from_std(stream.into_std()?)?;
+    }
     let matched =
         match_chain(&listener.config.chains, &facts).and_then(|at| listener.chains.get(at));
     let mut connection = Connection {

@@ -59,7 +59,8 @@ fn is_default_port(scheme: &str, port: &str) -> bool {
     matches!((scheme, port), ("http", ":80") | ("https", ":443"))
 }
 
-fn path(redirect: &Redirect, matches: &RouteMatch, original: &str) -> String {
+/// The path of `location`, with its query.
+pub fn path(redirect: &Redirect, matches: &RouteMatch, original: &str) -> String {
     let (path, query) = split_path(original);
     let new = match &redirect.path {
         RedirectPath::Keep => path.to_owned(),

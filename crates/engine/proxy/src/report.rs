@@ -9,7 +9,7 @@ use telemetry::record::{Kind, Record, ResponseFlags};
 
 use crate::{
     connection::Connection,
-    exchange::{Exchange, protocol},
+    exchange::{Exchange, grpc, protocol},
     headers::trace::Trace,
     publish::{Config, LiveCluster, LiveHttp},
     route::Matched,
@@ -89,6 +89,13 @@ pub fn finish(x: &mut Exchange) {
         record.bytes.downstream_header_received + record.bytes.received;
     record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
     record.is_grpc = x.is_grpc;
+    if x.is_grpc && record.grpc_status.is_none() {
+        // An answer without a status is judged by its HTTP status.
+        record.grpc_status = record
+            .status
+            .and_then(|status| http::StatusCode::from_u16(status).ok())
+            .map(grpc::status_of_http);
+    }
     record.request_messages = x.body.messages();
     if let Some(matched) = &x.route {
         record.route_name = Some(matched.route.name.clone()).filter(|name| !name.is_empty());

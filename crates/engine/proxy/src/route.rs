@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 use proxy_config::{
     ClusterName, RouteTable,
-    matcher::{HeaderView, QueryMatcher, StringPattern},
+    matcher::{HeaderView, QueryMatcher},
     metadata::Metadata,
     route::{PathMatch, Route, RouteMatch, Target, TlsContextMatch, VirtualHost},
 };
@@ -274,41 +274,11 @@ fn is_query_match(wanted: &QueryMatcher, query: &str) -> bool {
     ) {
         (None, _) => false,
         (Some(_), None) => true,
-        (Some((_, value)), Some(matcher)) => {
-            matcher.is_match(value)
-                || (matches!(matcher.pattern, StringPattern::Exact(_))
-                    && decoded(value).is_some_and(|v| matcher.is_match(&v)))
-        }
+        (Some((_, value)), Some(matcher)) => matcher.is_match(value),
     }
 }
 
 fn is_tls_match(wanted: &TlsContextMatch, (presented, validated): (bool, bool)) -> bool {
     wanted.presented.is_none_or(|w| w == presented)
         && wanted.validated.is_none_or(|w| w == validated)
-}
-
-/// `%41` → `A`; `None` when nothing is encoded or the result is no text.
-fn decoded(value: &str) -> Option<String> {
-    if !value.contains('%') {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let encoded = (*first == b'%')
-            .then(|| tail.get(..2))
-            .flatten()
-            .and_then(|hex| std::str::from_utf8(hex).ok());
-        match encoded.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

@@ -7,16 +7,20 @@
 //!
 //! [`admit`]: crate::headers::admit::admit
 
-use http::{HeaderValue, Response, StatusCode, header::LOCATION};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, LOCATION},
+};
 use proxy_config::{
     http_connection_manager::RouteSource,
-    route::{RequireTls, RouteAction},
+    route::{Redirect, RedirectPath, RequireTls, RouteAction, RouteMatch},
 };
 use telemetry::record::ResponseFlags;
 
 use crate::{
     exchange::{
         Exchange, forward,
+        refusal::late_status,
         reply::{Reply, ReplyBody},
     },
     filters::{self, Flow},
@@ -32,10 +36,14 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
         Ok(()) => {
             choose_route(&mut x);
             trace::begin(&mut x);
-            let overdue = overdue(&x);
+            let (overdue, idle) = (overdue(&x), idle(&x));
             tokio::select! {
                 biased;
                 reply = respond(&mut x) => reply,
+                () = idle => {
+                    let status = late_status(&x);
+                    Reply::failure(&mut x, status, "stream timeout", ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
+                }
                 () = overdue => Reply::local(&mut x, StatusCode::REQUEST_TIMEOUT, "request timeout", "request_overall_timeout"),
             }
         }
@@ -89,6 +97,24 @@ fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
     }
 }
 
+/// Resolves when neither side sent anything for the stream's idle time before the response began; afterwards its body looks to that.
+fn idle(x: &Exchange) -> impl Future<Output = ()> + use<> {
+    let waits = x.stream_idle_timeout().map(|limit| (limit, x.body.clone()));
+    async move {
+        let Some((limit, body)) = waits else {
+            return std::future::pending().await;
+        };
+        let mut seen = body.progress();
+        loop {
+            tokio::time::sleep(limit).await;
+            let before = std::mem::replace(&mut seen, body.progress());
+            if seen == before {
+                return;
+            }
+        }
+    }
+}
+
 /// What the route answers.
 async fn answer(x: &mut Exchange) -> Reply {
     let Some(matched) = x.route.clone() else {
@@ -101,6 +127,8 @@ async fn answer(x: &mut Exchange) -> Reply {
         );
     };
     if let Some(location) = required_https(x, matched.virtual_host.require_tls) {
+        // No route of the virtual host has any part in it.
+        (x.route, x.cluster) = (None, None);
         let mut reply = Reply::local(x, StatusCode::MOVED_PERMANENTLY, "", "direct_response");
         reply.head.headers.insert(LOCATION, location);
         return reply;
@@ -114,21 +142,36 @@ async fn answer(x: &mut Exchange) -> Reply {
                 redirect::location(rules, &matched.route.matches, &redirect::Request::of(x));
             let mut reply = Reply::local(x, rules.status, "", "direct_response");
             reply.head.headers.insert(LOCATION, text(&location));
-            operations::on_response(x, &mut reply.head.headers);
+            note_new_path(x, rules, &matched.route.matches);
+            operations::on_response(x, &mut reply.head);
             reply
         }
         RouteAction::DirectResponse { status, body } => {
             let mut reply = Reply::local(x, *status, body.clone(), "direct_response");
-            operations::on_response(x, &mut reply.head.headers);
+            let form = reply.head.headers.get(CONTENT_TYPE).cloned();
+            operations::on_response(x, &mut reply.head);
+            if let Some(form) = form.filter(|_| x.is_grpc) {
+                // What a gRPC client gets is gRPC.
+                reply.head.headers.insert(CONTENT_TYPE, form);
+            }
             reply
         }
         RouteAction::NonForwarding => Reply::failure(
             x,
-            StatusCode::NOT_FOUND,
+            StatusCode::SERVICE_UNAVAILABLE,
             "",
-            ResponseFlags::NO_ROUTE_FOUND,
-            "route_not_found",
+            ResponseFlags::NO_CLUSTER_FOUND,
+            "cluster_not_found",
         ),
+    }
+}
+
+/// A redirect that rewrites the path is logged with both paths.
+fn note_new_path(x: &mut Exchange, rules: &Redirect, matches: &RouteMatch) {
+    if matches!(rules.path, RedirectPath::Prefix(_) | RedirectPath::Regex(_)) {
+        let new = redirect::path(rules, matches, x.path());
+        x.record.original_path = x.head.uri.path_and_query().cloned();
+        x.record.path = new.parse().ok().or_else(|| x.record.path.take());
     }
 }
 
@@ -136,7 +179,8 @@ async fn answer(x: &mut Exchange) -> Reply {
 fn required_https(x: &Exchange, rule: RequireTls) -> Option<HeaderValue> {
     match rule {
         RequireTls::No => None,
-        RequireTls::All | RequireTls::ExternalOnly if x.scheme == "https" => None,
+        RequireTls::All | RequireTls::ExternalOnly if x.is_https => None,
+        RequireTls::ExternalOnly if x.is_internal => None,
         RequireTls::All | RequireTls::ExternalOnly => Some(text(&format!(
             "https://{}{}",
             x.authority.to_str().unwrap_or_default(),

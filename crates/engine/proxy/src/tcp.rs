@@ -334,7 +334,7 @@ impl Session {
             end = copy::both(stream, connected.stream, &counts, &limits) => match end {
                 copy::End::UpstreamFailed => self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
                 copy::End::DownstreamFailed => self.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),
-                copy::End::Complete | copy::End::Idle | copy::End::TooLong => {}
+                copy::End::Complete(_) | copy::End::Idle | copy::End::TooLong => {}
             },
             () = drained => {}
             () = counted => {}

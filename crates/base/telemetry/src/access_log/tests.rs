@@ -118,7 +118,7 @@ fn istio_text_golden() {
     Format::istio_text().unwrap().write(&record(), &mut out);
     assert_eq!(
         out,
-        "[2026-11-23T09:10:04.123Z] \"GET /old?q=1 HTTP/1.1\" 503 UF,URX \
+        "[2026-11-23T09:10:04.123Z] \"GET /old?q=1 HTTP/1.1\" 503 URX,UF \
          upstream_reset_before_response_started{connection_failure} - \"delayed_connect_error:_111\" 5 41 12 7 \
          \"10.0.0.9\" \"curl/8\"x\" \"0a6ae0ae-3f4c-9f6b-8ae1-4d3b3f0c2d11\" \"reviews:9080\" \"10.2.0.3:9080\" \
          outbound|9080||reviews.default.svc.cluster.local 10.1.0.1:52100 10.1.0.1:9080 10.0.0.9:41000 - default\n"
@@ -145,7 +145,7 @@ fn istio_json_golden() {
             r#""method":"GET","path":"/old?q=1","protocol":"HTTP/1.1","request_id":"0a6ae0ae-3f4c-9f6b-8ae1-4d3b3f0c2d11","#,
             r#""requested_server_name":null,"response_code":503,"#,
             r#""response_code_details":"upstream_reset_before_response_started{connection_failure}","#,
-            r#""response_flags":"UF,URX","route_name":"default","start_time":"2026-11-23T09:10:04.123Z","#,
+            r#""response_flags":"URX,UF","route_name":"default","start_time":"2026-11-23T09:10:04.123Z","#,
             r#""upstream_cluster":"outbound|9080||reviews.default.svc.cluster.local","upstream_host":"10.2.0.3:9080","#,
             r#""upstream_local_address":"10.1.0.1:52100","upstream_service_time":"7","#,
             r#""upstream_transport_failure_reason":"delayed_connect_error:_111","user_agent":"curl/8\"x","#,
@@ -207,7 +207,7 @@ fn operators() {
         ),
         (
             "%RESPONSE_FLAGS_LONG%",
-            "UpstreamConnectionFailure,UpstreamRetryLimitExceeded",
+            "UpstreamRetryLimitExceeded,UpstreamConnectionFailure",
         ),
         (
             "%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN%",

@@ -1,11 +1,12 @@
 //! Envoy's response flags: why a response is what it is, as a set of bits.
 //!
-//! Names and order are those of Envoy's `%RESPONSE_FLAGS%` documentation; the order is also that of the text.
+//! Names and order are those of Envoy's `%RESPONSE_FLAGS%` documentation. The text has the order in which Envoy notes them: those that something
+//! else follows come first.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// A set of response flags. Text: short names in Envoy's order joined by commas, `-` when empty.
+/// A set of response flags. Text: short names joined by commas (a delay and exhausted retries before what came of them), `-` when empty.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct ResponseFlags(u32);
 
@@ -59,7 +60,7 @@ impl ResponseFlags {
 
     /// The bits, bit 0 = `LH`, in the order of [`ResponseFlags::ALL`].
     pub const fn bits(self) -> u32 {
-        self.0
+        self.0 & !LATE_URX
     }
 
     /// Whether no flag is set.
@@ -79,6 +80,10 @@ impl ResponseFlags {
 
     /// Sets the flags of `other`.
     pub fn insert(&mut self, other: Self) {
+        let urx = Self::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        if other.contains(urx) && !self.contains(urx) && self.0 & !EARLY.0 != 0 {
+            self.0 |= LATE_URX;
+        }
         self.0 |= other.0;
     }
 
@@ -129,6 +134,13 @@ impl fmt::Debug for ResponseFlags {
     }
 }
 
+/// Says that `URX` was noted after what came of the last attempt, as a TCP proxy does.
+const LATE_URX: u32 = 1 << 31;
+
+/// Noted before the request ends.
+const EARLY: ResponseFlags =
+    ResponseFlags(ResponseFlags::DELAY_INJECTED.0 | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED.0);
+
 struct Text {
     flags: ResponseFlags,
     long: bool,
@@ -140,7 +152,16 @@ impl fmt::Display for Text {
             return formatter.write_str("-");
         }
         let mut separator = "";
-        for (flag, short, long) in ResponseFlags::ALL {
+        let late_urx = self.flags.0 & LATE_URX != 0;
+        let urx = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        let is_early = |flag: &ResponseFlags| EARLY.contains(*flag) && !(late_urx && *flag == urx);
+        let early = ResponseFlags::ALL
+            .iter()
+            .filter(|(flag, ..)| is_early(flag));
+        let late = ResponseFlags::ALL
+            .iter()
+            .filter(|(flag, ..)| !is_early(flag));
+        for (flag, short, long) in early.chain(late) {
             if self.flags.contains(*flag) {
                 formatter.write_str(separator)?;
                 formatter.write_str(if self.long { long } else { short })?;

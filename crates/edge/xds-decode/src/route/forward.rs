@@ -6,8 +6,7 @@ use http::StatusCode;
 use proxy_config::{
     cluster::{HashPolicy, HashSource},
     http_connection_manager::Upgrade,
-    matcher::non_zero,
-    route::{Forward, HostRewrite, MaxStreamDuration, PathRewrite},
+    route::{Forward, GrpcTimeout, HostRewrite, MaxStreamDuration, PathRewrite},
 };
 use wire_envoy::pb::{
     self,
@@ -60,13 +59,17 @@ pub(super) fn forward(cx: &mut Cx, value: pb::route::RouteAction) -> Result<Forw
         path_rewrite: rewritten_path(prefix_rewrite, regex_rewrite)?,
         host_rewrite: host_rewrite(host_rewrite_specifier)?,
         append_x_forwarded_host,
-        timeout: scalar::limit("timeout", timeout, Some(TIMEOUT))?,
-        idle_timeout: idle(cx, idle_timeout)?,
-        max_stream_duration: stream_duration(
-            max_stream_duration.unwrap_or_default(),
-            max_grpc_timeout,
-            grpc_timeout_offset,
-        )?,
+        // A route with the newer limits has none of the older ones.
+        timeout: match &max_stream_duration {
+            Some(_) => None,
+            None => scalar::limit("timeout", timeout, Some(TIMEOUT))?,
+        },
+        grpc_timeout: match &max_stream_duration {
+            Some(_) => None,
+            None => grpc_timeout(max_grpc_timeout, grpc_timeout_offset)?,
+        },
+        idle_timeout: scalar::optional_duration("idle_timeout", idle_timeout)?,
+        max_stream_duration: stream_duration(max_stream_duration.unwrap_or_default())?,
         retry: retry_policy
             .map(|p| retry::policy(cx, p))
             .transpose()
@@ -138,42 +141,33 @@ fn host_rewrite(value: Option<HostRewriteSpecifier>) -> Result<HostRewrite, Refu
     })
 }
 
-/// Zero means that the connection manager's limit does not hold here; that is not carried, so it is noted.
-fn idle(cx: &mut Cx, value: Option<pb::Duration>) -> Result<Option<Duration>, Refusal> {
-    let given = scalar::optional_duration("idle_timeout", value)?;
-    if given == Some(Duration::ZERO) {
-        cx.note_text(
-            "envoy.config.route.v3.RouteAction",
-            "idle_timeout: 0s is taken as unset",
-        );
-    }
-    Ok(given.and_then(non_zero))
+fn grpc_timeout(
+    max: Option<pb::Duration>,
+    offset: Option<pb::Duration>,
+) -> Result<Option<GrpcTimeout>, Refusal> {
+    let max = scalar::optional_duration("max_grpc_timeout", max)?;
+    let offset = scalar::limit("grpc_timeout_offset", offset, None)?;
+    Ok(max.map(|max| GrpcTimeout { max, offset }))
 }
 
-/// The two older fields say the same as the newer ones, which win.
-fn stream_duration(
-    value: route_action::MaxStreamDuration,
-    older_max: Option<pb::Duration>,
-    older_offset: Option<pb::Duration>,
-) -> Result<MaxStreamDuration, Refusal> {
+fn stream_duration(value: route_action::MaxStreamDuration) -> Result<MaxStreamDuration, Refusal> {
     let route_action::MaxStreamDuration {
         max_stream_duration,
         grpc_timeout_header_max,
         grpc_timeout_header_offset,
     } = value;
     Ok(MaxStreamDuration {
-        max: scalar::limit(
+        max: scalar::optional_duration(
             "max_stream_duration.max_stream_duration",
             max_stream_duration,
-            None,
         )?,
         grpc_timeout_header_max: scalar::optional_duration(
             "max_stream_duration.grpc_timeout_header_max",
-            grpc_timeout_header_max.or(older_max),
+            grpc_timeout_header_max,
         )?,
         grpc_timeout_header_offset: scalar::limit(
             "max_stream_duration.grpc_timeout_header_offset",
-            grpc_timeout_header_offset.or(older_offset),
+            grpc_timeout_header_offset,
             None,
         )?,
     })

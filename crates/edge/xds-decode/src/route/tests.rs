@@ -38,15 +38,22 @@ fn a_timeout_of_zero_is_none_and_an_absent_one_is_envoys() {
         "cluster: c, timeout: 0s, max_stream_duration: {max_stream_duration: 0s, grpc_timeout_header_max: 0s}",
     );
     let none = none.expect("decoded");
-    assert_eq!((none.timeout, none.max_stream_duration.max), (None, None));
+    assert_eq!(
+        (none.timeout, none.max_stream_duration.max),
+        (None, Some(Duration::ZERO))
+    );
     assert_eq!(
         none.max_stream_duration.grpc_timeout_header_max,
         Some(Duration::ZERO)
     );
     let older = forward("cluster: c, max_grpc_timeout: 5s").expect("decoded");
+    let call = older.grpc_timeout.expect("heeded");
+    assert_eq!((call.max, call.offset), (Duration::from_secs(5), None));
+    let newer = forward("cluster: c, timeout: 5s, max_stream_duration: {max_stream_duration: 9s}");
     assert_eq!(
-        older.max_stream_duration.grpc_timeout_header_max,
-        Some(Duration::from_secs(5))
+        newer.expect("decoded").timeout,
+        None,
+        "the newer limits replace the older ones"
     );
 }
 

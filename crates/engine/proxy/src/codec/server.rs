@@ -236,6 +236,7 @@ fn http1_builder(config: &HttpConnectionManager) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(config.timeouts.request_headers)
         .preserve_header_case(config.preserve_header_case)
+        .max_headers(usize::try_from(config.max_headers).unwrap_or(usize::MAX))
         .max_buf_size(head_bytes(config).max(64 << 10));
     builder
 }

@@ -6,7 +6,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use telemetry::record::ResponseFlags;
 
-use crate::{exchange::Exchange, tcp::copy, upstream::pool::Lease};
+use crate::{exchange::Exchange, report, tcp::copy, upstream::pool::Lease};
 
 /// Joins the two connections once both codecs let them go. The exchange ends with the tunnel.
 pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
@@ -23,14 +23,24 @@ pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
                     longest: None,
                 };
                 let counts = Arc::new(copy::Counts::default());
-                // Either side may end it; that is no error of the request.
-                let _ = copy::both(
+                let end = copy::both(
                     TokioIo::new(downstream),
                     TokioIo::new(upstream),
                     &counts,
                     &limits,
                 )
                 .await;
+                // When the upstream has said all, the answer is complete.
+                match end {
+                    copy::End::Complete(copy::Peer::Upstream) => {}
+                    copy::End::DownstreamFailed if x.head.version == http::Version::HTTP_2 => {
+                        x.record
+                            .flags
+                            .insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+                        x.record.response_code_details = Some("http2.remote_reset".into());
+                    }
+                    _ => report::abandoned(&mut x),
+                }
                 x.record.bytes.received += counts.received();
                 x.record.bytes.sent += counts.sent();
             }

@@ -49,6 +49,8 @@ pub(super) enum Failure {
     RouteTimeout,
     /// The request took longer than any may.
     TooLong,
+    /// The attempt took longer than any may at this cluster.
+    UpstreamTooLong,
     /// The downstream broke off in its body: nobody waits for an answer.
     Downstream,
 }
@@ -60,12 +62,11 @@ pub(super) async fn attempt(
     host: &Arc<LiveEndpoint>,
 ) -> Result<Reply, Failure> {
     let metrics = &plan.cluster.metrics;
-    let per_try = plan
-        .retry
-        .as_ref()
-        .and_then(|policy| policy.per_try_timeout);
+    let per_try = x.per_try_timeout;
     let (body, started, limit) = (x.body.clone(), x.worker.live.clock.now(), x.timeout);
-    let (begun, longest) = (x.started, x.longest);
+    let (begun, longest) = (x.routed, x.longest);
+    let of_cluster = plan.cluster.config.http.max_stream_duration;
+    let upstream_longest = of_cluster.map(|limit| started + limit);
     tokio::select! {
         biased;
         result = converse(x, plan, host) => result,
@@ -78,6 +79,10 @@ pub(super) async fn attempt(
             Err(Failure::PerTryTimeout)
         }
         () = until(longest) => Err(Failure::TooLong),
+        () = until(upstream_longest) => {
+            metrics.count(Count::RqMaxDurationReached);
+            Err(Failure::UpstreamTooLong)
+        }
     }
 }
 
@@ -123,6 +128,12 @@ async fn converse(
             Some(gate) => with_patience(sent, gate).await,
         };
         match result {
+            Ok(response) if is_ambiguous(x, &response, &lease) => {
+                return Err(Failure::Reset {
+                    reason: ResetReason::ProtocolError,
+                    request_sent: true,
+                });
+            }
             Ok(response) => {
                 x.record.timings.first_upstream_rx = Some(x.elapsed());
                 lease.hold(in_flight);
@@ -132,7 +143,9 @@ async fn converse(
             // It was closing (or the peer says goodbye) before anything was written: no attempt was made.
             Err(error) if error.unsent.is_some() && x.body.is_replayable() => lease.retire(),
             Err(error) => {
-                plan.cluster.metrics.count(Count::RqRxReset);
+                if error.reset == ResetReason::RemoteReset {
+                    plan.cluster.metrics.count(Count::RqRxReset);
+                }
                 return Err(Failure::Reset {
                     reason: error.reset,
                     request_sent: error.unsent.is_none(),
@@ -140,6 +153,19 @@ async fn converse(
             }
         }
     }
+}
+
+/// Whether the next hop could understand an answer in another way than we do, or it switches to what nobody asked for.
+fn is_ambiguous(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease) -> bool {
+    let headers = response.headers();
+    let is_http1 = matches!(
+        lease.connection.protocol,
+        Protocol::Http10 | Protocol::Http11
+    );
+    let both = headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH);
+    let unasked = response.status() == StatusCode::SWITCHING_PROTOCOLS && x.upgrade.is_none();
+    is_http1 && (both || unasked)
 }
 
 /// A connection, and a place among the requests under way: until here the request only waited.
@@ -158,7 +184,12 @@ async fn borrow(
     };
     let lease = match pool.acquire().await {
         Ok(lease) => lease,
-        Err(AcquireError::Overflow) => return Err(overflow()),
+        Err(AcquireError::Overflow) => {
+            // Nobody was asked.
+            x.record.upstream_host = None;
+            x.record.upstream_host_name = None;
+            return Err(overflow());
+        }
         Err(AcquireError::Connect(error)) => {
             x.record.upstream_transport_failure_reason =
                 Some(error.reason.clone()).filter(|reason| !reason.is_empty());
@@ -172,7 +203,11 @@ async fn borrow(
         Some(in_flight) => Ok((lease, in_flight)),
         None => {
             lease.release();
-            Err(overflow())
+            plan.cluster.metrics.count(Count::RqActiveOverflow);
+            Err(Failure::Reset {
+                reason: ResetReason::Overflow,
+                request_sent: false,
+            })
         }
     }
 }
@@ -269,6 +304,10 @@ fn request(x: &Exchange, lease: &Lease, body: RequestBody) -> http::Request<Requ
     let mut request = http::Request::new(body);
     *request.method_mut() = x.head.method.clone();
     *request.headers_mut() = x.head.headers.clone();
+    if x.http.config.preserve_header_case {
+        // Among them how the client wrote its headers' names.
+        *request.extensions_mut() = x.head.extensions.clone();
+    }
     if lease.connection.protocol == Protocol::Http2 {
         http2_request(x, &mut request);
     } else {
@@ -281,11 +320,28 @@ fn http1_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
     *request.uri_mut() = x.head.uri.clone();
     let headers = request.headers_mut();
     headers.insert(header::HOST, x.authority.clone());
+    if x.body.is_empty() && may_have_body(&x.head.method) && x.upgrade_kind.is_none() {
+        headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from_static("0"));
+    }
     if let (Some(kind), true) = (&x.upgrade_kind, is_extended_connect(x)) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, text(kind));
         *request.method_mut() = Method::GET;
     }
+}
+
+/// Whether a server would otherwise have to guess that there is no body (RFC 9110 §8.6).
+fn may_have_body(method: &Method) -> bool {
+    ![
+        Method::GET,
+        Method::HEAD,
+        Method::DELETE,
+        Method::TRACE,
+        Method::CONNECT,
+    ]
+    .contains(method)
 }
 
 fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {

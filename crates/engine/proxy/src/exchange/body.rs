@@ -29,7 +29,8 @@ pub struct RequestSource(Option<Arc<Mutex<Source>>>);
 
 /// Shared by the attempts of one request.
 pub struct Source {
-    incoming: Incoming,
+    /// `None`: nobody reads the rest.
+    incoming: Option<Incoming>,
     /// Frames that were read so far, while they may be needed again.
     kept: Vec<Kept>,
     kept_bytes: usize,
@@ -42,6 +43,8 @@ pub struct Source {
     failed: bool,
     /// Who waits for the end.
     waker: Option<Waker>,
+    /// Who waits for the next frame.
+    reader: Option<Waker>,
     copies: Vec<mpsc::Sender<Copied>>,
     clock: Arc<dyn Clock>,
     gate: Option<Gate>,
@@ -99,7 +102,7 @@ impl RequestSource {
             return Self(None);
         }
         Self(Some(Arc::new(Mutex::new(Source {
-            incoming,
+            incoming: Some(incoming),
             kept: Vec::new(),
             kept_bytes: 0,
             keep_limit,
@@ -110,6 +113,7 @@ impl RequestSource {
             ended: None,
             failed: false,
             waker: None,
+            reader: None,
             copies: Vec::new(),
             clock,
             gate: None,
@@ -179,9 +183,30 @@ impl RequestSource {
         }
     }
 
+    /// The answer is complete: what is left of the request is neither read nor sent. An attempt that still sends it breaks off.
+    pub fn abandon(&self) {
+        if let Some(source) = &self.0 {
+            let mut source = source.lock();
+            if source.ended.is_none() {
+                source.incoming = None;
+                if let Some(reader) = source.reader.take() {
+                    reader.wake();
+                }
+            }
+        }
+    }
+
     /// Body bytes read so far.
     pub fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |source| source.lock().bytes)
+    }
+
+    /// Changes whenever something of the request came.
+    pub fn progress(&self) -> (u64, bool) {
+        self.0.as_ref().map_or((0, true), |source| {
+            let source = source.lock();
+            (source.bytes, source.ended.is_some())
+        })
     }
 
     /// When the last byte of the body was read; a request without a body ended at once.
@@ -231,14 +256,21 @@ impl Source {
                 Poll::Ready(()) => self.gate = None,
             }
         }
-        let next = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending => return Poll::Pending,
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(Some(Err("the request was answered before its end".into())));
+        };
+        let next = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Pending => {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             Poll::Ready(next) => next,
         };
+        let is_last = incoming.is_end_stream();
         match next {
             Some(Ok(frame)) => {
                 self.took(&frame);
-                if self.incoming.is_end_stream() {
+                if is_last || frame.is_trailers() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -371,14 +403,14 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            // An exact length would make hyper tell it, in HTTP/2 too, where the stream's end does.
+            Self::Empty => SizeHint::default(),
             Self::Attempt { source, at: 0 } => {
                 let source = source.lock();
                 // Only of an untouched body is the declared length that of what will be sent.
-                if source.bytes == 0 {
-                    source.incoming.size_hint()
-                } else {
-                    SizeHint::default()
+                match &source.incoming {
+                    Some(incoming) if source.bytes == 0 => incoming.size_hint(),
+                    _ => SizeHint::default(),
                 }
             }
             Self::Attempt { .. } | Self::Copy { .. } => SizeHint::default(),

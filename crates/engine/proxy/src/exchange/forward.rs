@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use proxy_config::{
     cluster::Discovery,
     route::{Forward, RetryPolicy},
@@ -33,6 +33,7 @@ use crate::{
     codec::ResetReason,
     headers::{self, names::*, upstream},
     publish::{LiveCluster, LiveEndpoint, MILLION},
+    report::downstream::HttpCount,
     upstream::{
         breaker::{Guard, Resource},
         dynamic_forward,
@@ -51,6 +52,8 @@ pub(super) struct Plan {
     /// Hosts that were tried.
     tried: Vec<u64>,
     retries: u32,
+    /// One more retry was wanted.
+    gave_up: bool,
 }
 
 /// Forwards the request by these rules.
@@ -66,30 +69,43 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
     };
     drop_overload(x, &cluster)?;
     check_upgrade(x)?;
+    x.routed = x.worker.live.clock.now();
     x.timeout = timeout(x, rules);
-    x.longest = longest(x, rules, &cluster);
+    x.longest = longest(x, rules);
+    let policy = route_policy(x, rules);
+    x.per_try_timeout = per_try_timeout(x, policy.as_deref());
+    let alternative = X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE;
+    x.is_timeout_empty = x.head.headers.remove(alternative).is_some();
     upstream::prepare(x, rules);
     mirror::start(x, rules);
-    let mut plan = plan(x, rules, cluster);
+    let mut plan = plan(x, rules, policy, cluster);
     if plan.retry.is_some() {
         x.body.keep();
     }
     let reply = attempts(x, &mut plan).await;
     x.body.stop_keeping();
-    if plan.retries > 0 && reply.as_ref().is_ok_and(|reply| !reply.is_local()) {
+    if plan.retries > 0 && !plan.gave_up && reply.as_ref().is_ok_and(|reply| !reply.is_local()) {
         plan.cluster.metrics.count(Count::RqRetrySuccess);
     }
     reply
 }
 
-fn plan(x: &mut Exchange, rules: &Arc<Forward>, cluster: Arc<LiveCluster>) -> Plan {
-    let of_host = || {
-        x.route
-            .as_ref()
-            .and_then(|matched| matched.virtual_host.retry.clone())
-    };
-    let of_route = rules.retry.clone().or_else(of_host);
-    let retry = retry::asked_for(of_route, &mut x.head.headers)
+/// The route's policy of retries, else its virtual host's.
+fn route_policy(x: &Exchange, rules: &Forward) -> Option<Arc<RetryPolicy>> {
+    rules
+        .retry
+        .clone()
+        .or_else(|| x.route.as_ref()?.virtual_host.retry.clone())
+}
+
+fn plan(
+    x: &mut Exchange,
+    rules: &Arc<Forward>,
+    policy: Option<Arc<RetryPolicy>>,
+    cluster: Arc<LiveCluster>,
+) -> Plan {
+    x.head.headers.remove(X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT);
+    let retry = retry::asked_for(policy, &mut x.head.headers)
         .filter(|policy| retry::applies(policy, &x.view()));
     Plan {
         hash: hash::of(&rules.hash_policies, x),
@@ -98,6 +114,7 @@ fn plan(x: &mut Exchange, rules: &Arc<Forward>, cluster: Arc<LiveCluster>) -> Pl
         retry,
         tried: Vec::new(),
         retries: 0,
+        gave_up: false,
     }
 }
 
@@ -105,11 +122,11 @@ fn plan(x: &mut Exchange, rules: &Arc<Forward>, cluster: Arc<LiveCluster>) -> Pl
 async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
     let mut retrying: Option<Guard> = None;
     loop {
+        x.record.attempts += 1;
         let Some(host) = pick(x, plan).await else {
             return Err(no_host(x, plan));
         };
         plan.tried.push(host.state.id);
-        x.record.attempts += 1;
         let attempts = x.record.attempts;
         record_host(x, &host);
         upstream::auto_host(x, &plan.rules, &host.config.hostname);
@@ -152,19 +169,23 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
             request_sent: *request_sent,
         },
         Err(Failure::PerTryTimeout) => retry::Attempt::PerTryTimeout,
-        Err(Failure::RouteTimeout | Failure::TooLong | Failure::Downstream) => return Next::Answer,
+        Err(
+            Failure::RouteTimeout
+            | Failure::TooLong
+            | Failure::UpstreamTooLong
+            | Failure::Downstream,
+        ) => return Next::Answer,
     };
-    let metrics = &plan.cluster.metrics;
+    let cluster = plan.cluster.clone();
+    let metrics = &cluster.metrics;
     match retry::decide(policy, attempt, plan.retries) {
         Decision::No => Next::Answer,
         Decision::LimitExceeded => {
-            // A policy of no retries is none that could be exceeded.
-            if policy.num_retries > 0 {
-                x.record
-                    .flags
-                    .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-                metrics.count(Count::RqRetryLimitExceeded);
-            }
+            x.record
+                .flags
+                .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            metrics.count(Count::RqRetryLimitExceeded);
+            plan.gave_up = true;
             Next::Answer
         }
         Decision::Retry if !x.body.is_replayable() => Next::Answer,
@@ -176,6 +197,7 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
             None => {
                 x.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 metrics.count(Count::RqRetryOverflow);
+                plan.gave_up = true;
                 Next::Answer
             }
             place => {
@@ -199,7 +221,7 @@ async fn wait_before_retry(x: &mut Exchange, plan: &Plan) -> Result<(), Reply> {
     }
     tokio::select! {
         () = tokio::time::sleep(pause) => Ok(()),
-        () = time_is_up(&x.body, x.started, x.timeout) => Err(refusal(x, Failure::RouteTimeout)),
+        () = time_is_up(&x.body, x.routed, x.timeout) => Err(refusal(x, Failure::RouteTimeout)),
     }
 }
 
@@ -274,19 +296,37 @@ async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
     }
 }
 
-/// A gRPC call's own limit where the route heeds it, else the route's.
-fn timeout(x: &Exchange, rules: &Forward) -> Option<Duration> {
-    let duration = &rules.max_stream_duration;
-    if let (true, Some(cap)) = (x.is_grpc, duration.grpc_timeout_header_max) {
-        let cap = Some(cap).filter(|cap| !cap.is_zero());
-        let asked = grpc::timeout_in(&x.head.headers)
-            .map(|t| t.saturating_sub(duration.grpc_timeout_header_offset.unwrap_or_default()));
-        return match (asked, cap) {
-            (Some(asked), Some(cap)) => Some(asked.min(cap)),
-            (asked, cap) => asked.or(cap),
-        };
+/// What a trusted client asks for, else a gRPC call's own limit where the route heeds it, else the route's.
+fn timeout(x: &mut Exchange, rules: &Forward) -> Option<Duration> {
+    let of_route = route_timeout(x, rules);
+    match milliseconds(x, X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS) {
+        Some(asked) => Some(asked).filter(|limit| !limit.is_zero()),
+        None => of_route,
     }
-    rules.timeout
+}
+
+/// The header's number; the header goes.
+fn milliseconds(x: &mut Exchange, name: HeaderName) -> Option<Duration> {
+    let value = x.head.headers.remove(name)?;
+    value.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}
+
+/// One that is no shorter than the whole request's is none.
+fn per_try_timeout(x: &mut Exchange, policy: Option<&RetryPolicy>) -> Option<Duration> {
+    milliseconds(x, X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS)
+        .or(policy.and_then(|policy| policy.per_try_timeout))
+        .filter(|limit| !limit.is_zero() && x.timeout.is_none_or(|whole| *limit < whole))
+}
+
+fn route_timeout(x: &Exchange, rules: &Forward) -> Option<Duration> {
+    let Some(call) = rules.grpc_timeout.filter(|_| x.is_grpc) else {
+        return rules.timeout;
+    };
+    let limit = match grpc::timeout_in(&x.head.headers) {
+        Some(asked) => grpc::capped(asked, call.max, call.offset),
+        None => call.max,
+    };
+    Some(limit).filter(|limit| !limit.is_zero())
 }
 
 /// The share of requests that the control plane wants dropped (`drop_overloads`) gets no further.
@@ -341,26 +381,29 @@ fn check_upgrade(x: &mut Exchange) -> Result<(), Reply> {
         _ => return Ok(()),
     };
     if x.allows_upgrade(&kind) {
+        x.http.metrics.count(HttpCount::Upgrades);
         Ok(())
     } else {
         Err(Reply::local(x, StatusCode::FORBIDDEN, "", "upgrade_failed"))
     }
 }
 
-/// The shortest of the limits that count from the request's beginning.
-fn longest(x: &Exchange, rules: &Forward, cluster: &LiveCluster) -> Option<Instant> {
-    let limits = [
-        rules
-            .max_stream_duration
-            .max
-            .or(x.http.config.timeouts.max_stream_duration),
-        cluster.config.http.max_stream_duration,
-    ];
-    limits
-        .into_iter()
-        .flatten()
+/// The limit that counts from the request's beginning: what a call asks for where the route heeds that, else the route's, else the
+/// connection manager's.
+fn longest(x: &Exchange, rules: &Forward) -> Option<Instant> {
+    let duration = &rules.max_stream_duration;
+    let asked = duration.grpc_timeout_header_max.and_then(|max| {
+        let asked = grpc::timeout_in(&x.head.headers)?;
+        Some(grpc::capped(
+            asked,
+            max,
+            duration.grpc_timeout_header_offset,
+        ))
+    });
+    asked
+        .or(duration.max)
+        .or(x.http.config.timeouts.max_stream_duration)
         .filter(|limit| !limit.is_zero())
-        .min()
         .map(|limit| x.started + limit)
 }
 
@@ -385,9 +428,12 @@ fn observe(
             | Failure::Downstream,
         ) => return,
         Err(Failure::Reset { .. }) => outlier::Outcome::LocalOriginFailure,
-        Err(Failure::PerTryTimeout | Failure::RouteTimeout | Failure::TooLong) => {
-            outlier::Outcome::Timeout
-        }
+        Err(
+            Failure::PerTryTimeout
+            | Failure::RouteTimeout
+            | Failure::TooLong
+            | Failure::UpstreamTooLong,
+        ) => outlier::Outcome::Timeout,
     };
     let now = x.worker.live.clock.now();
     if outlier::observe(cluster, host, outcome, now) {
@@ -401,8 +447,11 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
         cluster.metrics.answered(reply.head.status.as_u16());
     }
     x.record.response_code_details = Some("via_upstream".into());
-    headers::operations::on_response(x, &mut reply.head.headers);
-    if !upstream::suppresses_envoy_headers(x)
+    headers::operations::on_response(x, &mut reply.head);
+    // Of an answer that came before the request's end, or that opens a tunnel, it would mean nothing.
+    let is_whole = x.upgrade.is_none() && x.body.ended(x.started).is_some();
+    if is_whole
+        && !upstream::suppresses_envoy_headers(x)
         && let Some(time) = x.record.timings.upstream_service_time()
     {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -102,6 +102,26 @@ pub fn timeout_in(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
+/// What a call asks for, less the offset unless nothing would be left, and no more than `max` (zero: any).
+pub fn capped(asked: Duration, max: Duration, offset: Option<Duration>) -> Duration {
+    let offset = offset.filter(|offset| *offset < asked).unwrap_or_default();
+    let limit = asked - offset;
+    if !max.is_zero() && (limit.is_zero() || limit > max) {
+        max
+    } else {
+        limit
+    }
+}
+
+/// The value of `grpc-timeout` for a limit.
+pub fn encode_timeout(limit: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    match limit.as_millis() {
+        milliseconds if milliseconds <= MOST => format!("{milliseconds}m"),
+        milliseconds => format!("{}S", (milliseconds / 1000).min(MOST)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

@@ -6,52 +6,85 @@ use telemetry::record::ResponseFlags;
 use super::{Exchange, attempt::Failure, forward::attempt_count, reply::Reply};
 use crate::{
     codec::ResetReason,
-    headers::{names::X_ENVOY_OVERLOADED, upstream},
+    headers::{
+        names::{GRPC_STATUS, X_ENVOY_OVERLOADED},
+        number, upstream,
+    },
+    report::downstream::HttpCount,
 };
 
 /// The proxy's own answer for a failure, in Envoy's words.
 pub(super) fn refusal(x: &mut Exchange, failure: Failure) -> Reply {
     const TIMEOUT: ResponseFlags = ResponseFlags::UPSTREAM_REQUEST_TIMEOUT;
-    let mut reply = match failure {
-        Failure::RouteTimeout => Reply::failure(
-            x,
-            StatusCode::GATEWAY_TIMEOUT,
+    const GATEWAY_TIMEOUT: StatusCode = StatusCode::GATEWAY_TIMEOUT;
+    let (status, body, flag, details) = match failure {
+        Failure::Reset { reason, .. } => return reset(x, &reason),
+        Failure::TooLong => return too_long(x),
+        Failure::RouteTimeout | Failure::PerTryTimeout if x.is_timeout_empty => {
+            (StatusCode::NO_CONTENT, "", TIMEOUT, "response_timeout")
+        }
+        Failure::RouteTimeout => (
+            GATEWAY_TIMEOUT,
             "upstream request timeout",
             TIMEOUT,
             "response_timeout",
         ),
-        Failure::PerTryTimeout => Reply::failure(
-            x,
-            StatusCode::GATEWAY_TIMEOUT,
+        Failure::PerTryTimeout => (
+            GATEWAY_TIMEOUT,
             "upstream request timeout",
             TIMEOUT,
             "upstream_per_try_timeout",
         ),
-        Failure::TooLong => {
-            let flag = ResponseFlags::DURATION_TIMEOUT;
-            Reply::failure(
-                x,
-                StatusCode::REQUEST_TIMEOUT,
-                "downstream duration timeout",
-                flag,
-                "max_duration_timeout",
-            )
-        }
-        Failure::Downstream => {
-            let flag = ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION;
-            Reply::failure(
-                x,
-                StatusCode::BAD_REQUEST,
-                "",
-                flag,
-                "downstream_remote_disconnect",
-            )
-        }
-        Failure::Reset { reason, .. } => reset(x, &reason),
+        Failure::UpstreamTooLong => (
+            GATEWAY_TIMEOUT,
+            "upstream max stream duration reached",
+            ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
+            "upstream_max_stream_duration_reached",
+        ),
+        Failure::Downstream => (
+            StatusCode::BAD_REQUEST,
+            "",
+            ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+            "downstream_remote_disconnect",
+        ),
     };
-    if let Some(cluster) = &x.cluster {
-        cluster.metrics.answered(reply.head.status.as_u16());
+    let reply = Reply::failure(x, status, body, flag, details);
+    count(x, status);
+    counted(x, reply)
+}
+
+/// The connection manager's own limit: no answer of the cluster, and no flag.
+fn too_long(x: &mut Exchange) -> Reply {
+    const DEADLINE_EXCEEDED: u64 = 4;
+    let status = late_status(x);
+    let details = "max_duration_timeout";
+    let mut reply = Reply::local(x, status, "downstream duration timeout", details);
+    if x.is_grpc {
+        reply
+            .head
+            .headers
+            .insert(GRPC_STATUS, number(DEADLINE_EXCEEDED));
     }
+    x.http.metrics.count(HttpCount::TooLong);
+    counted(x, reply)
+}
+
+/// Whose fault a silence is: the upstream's, once the request was read whole.
+pub(crate) fn late_status(x: &Exchange) -> StatusCode {
+    match x.body.ended(x.started) {
+        Some(_) => StatusCode::GATEWAY_TIMEOUT,
+        None => StatusCode::REQUEST_TIMEOUT,
+    }
+}
+
+/// For the cluster a local answer has the status that it would have without gRPC.
+fn count(x: &Exchange, status: StatusCode) {
+    if let Some(cluster) = &x.cluster {
+        cluster.metrics.answered(status.as_u16());
+    }
+}
+
+fn counted(x: &Exchange, mut reply: Reply) -> Reply {
     attempt_count(x, &mut reply);
     reply
 }
@@ -63,11 +96,9 @@ fn reset(x: &mut Exchange, reason: &ResetReason) -> Reply {
     } else {
         ""
     };
-    let transport = why
-        .map(|why| format!(", transport failure reason: {why}"))
-        .unwrap_or_default();
+    // Why the transport failed is for the operator's log, not for the client.
     let body = format!(
-        "upstream connect error or disconnect/reset before headers. {retried}reset reason: {}{transport}",
+        "upstream connect error or disconnect/reset before headers. {retried}reset reason: {}",
         reason.as_str()
     );
     let detail = why.map(|why| format!("|{why}")).unwrap_or_default();
@@ -77,18 +108,17 @@ fn reset(x: &mut Exchange, reason: &ResetReason) -> Reply {
     )
     .replace(' ', "_");
     x.record.upstream_transport_failure_reason = why.cloned();
-    let mut reply = Reply::failure(
-        x,
-        StatusCode::SERVICE_UNAVAILABLE,
-        body,
-        reason.flag(),
-        details,
-    );
+    let status = match reason {
+        ResetReason::ProtocolError => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut reply = Reply::failure(x, status, body, reason.flag(), details);
     if *reason == ResetReason::Overflow && !upstream::suppresses_envoy_headers(x) {
         reply
             .head
             .headers
             .insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
     }
-    reply
+    count(x, status);
+    counted(x, reply)
 }

@@ -7,7 +7,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,10 +24,10 @@ use tokio::time::Sleep;
 
 use super::{Exchange, body::BodyError, grpc};
 use crate::{
-    codec::{reset_reason, upgrade},
+    codec::{ResetReason, body_reset_reason, upgrade},
     headers::{self, names::*},
-    report::{STATUS_LINE_BYTES, head_bytes},
-    upstream::pool::Lease,
+    report::{STATUS_LINE_BYTES, downstream::HttpCount, head_bytes},
+    upstream::{metrics::Count, pool::Lease},
 };
 
 /// An answer, not yet sent.
@@ -127,8 +127,13 @@ impl Reply {
     pub fn into_response(self, mut x: Box<Exchange>) -> Response<ReplyBody> {
         let Self { mut head, content } = self;
         headers::response::finish(&x, &mut head);
-        // hyper takes the version from the connection.
+        // hyper takes the version from the connection, and the phrase from the status.
         head.version = http::Version::HTTP_11;
+        head.extensions.remove::<hyper::ext::ReasonPhrase>();
+        if head.status.canonical_reason().is_none() || NAMELESS.contains(&head.status) {
+            let unknown = hyper::ext::ReasonPhrase::from_static(b"Unknown");
+            head.extensions.insert(unknown);
+        }
         x.record.status = Some(head.status.as_u16());
         x.record.grpc_status = x
             .record
@@ -146,7 +151,7 @@ impl Reply {
         };
         match content {
             Content::Empty => {}
-            Content::Full(_) if x.head.method == http::Method::HEAD => {}
+            Content::Full(_) if is_bodiless(&x.head.method, head.status) => {}
             Content::Full(bytes) => {
                 body.content = Passing::Full(Some(bytes));
                 body.complete = false;
@@ -167,6 +172,10 @@ impl Reply {
                 }
             }
             Content::Tunnel { upstream, lease } => {
+                if x.head.extensions.get::<hyper::ext::Protocol>().is_some() {
+                    // Told in the words of HTTP/1, as everywhere in Envoy but on the wire.
+                    x.record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                }
                 upgrade::tunnel(x, upstream, lease);
                 return Response::from_parts(head, body);
             }
@@ -174,6 +183,19 @@ impl Reply {
         body.x = Some(x);
         Response::from_parts(head, body)
     }
+}
+
+/// Statuses that Envoy has no phrase for.
+const NAMELESS: [StatusCode; 2] = [
+    StatusCode::IM_A_TEAPOT,
+    StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+];
+
+/// Whether an answer has no body, whatever its head says (RFC 9112 §6.3).
+fn is_bodiless(method: &http::Method, status: StatusCode) -> bool {
+    *method == http::Method::HEAD
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
 }
 
 /// A response's body on its way to the downstream's codec.
@@ -239,7 +261,10 @@ impl Timer {
         }
         if let Some((limit, sleep)) = &mut self.route {
             if sleep.is_none() && x.body.poll_complete(cx).is_ready() {
-                let ended = x.body.ended(x.started).unwrap_or(x.started);
+                let ended = x
+                    .body
+                    .ended(x.started)
+                    .map_or(x.routed, |ended| ended.max(x.routed));
                 *sleep = Some(Box::pin(tokio::time::sleep_until((ended + *limit).into())));
             }
             if sleep
@@ -273,11 +298,13 @@ impl Timer {
 impl ReplyBody {
     /// The upstream's connection may take another request, if the request was sent whole.
     fn release(&mut self, x: &Exchange) {
-        if let Passing::Upstream { lease, .. } = &mut self.content
-            && let Some(lease) = lease.take()
-            && x.body.ended(x.started).is_some()
-        {
-            lease.release();
+        let Passing::Upstream { lease, .. } = &mut self.content else {
+            return;
+        };
+        let is_sent = x.body.ended(x.started).is_some();
+        match lease.take() {
+            Some(lease) if is_sent => lease.release(),
+            _ => x.body.abandon(),
         }
     }
 
@@ -328,14 +355,21 @@ impl ReplyBody {
         let (Some(timer), Some(x)) = (&mut self.timer, &self.x) else {
             return Poll::Pending;
         };
-        timer.poll(x, cx).map(|over| {
-            let (flag, details) = match over {
-                TimeOver::Route => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
-                TimeOver::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
-                TimeOver::Longest => (ResponseFlags::DURATION_TIMEOUT, "max_duration_timeout"),
-            };
-            self.fail(flag, details.to_owned())
-        })
+        let over = ready!(timer.poll(x, cx));
+        let (flag, details) = match over {
+            TimeOver::Route => {
+                if let Some(cluster) = &x.cluster {
+                    cluster.metrics.count(Count::RqTimeout);
+                }
+                (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
+            }
+            TimeOver::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+            TimeOver::Longest => {
+                x.http.metrics.count(HttpCount::TooLong);
+                (ResponseFlags::NONE, "max_duration_timeout")
+            }
+        };
+        Poll::Ready(self.fail(flag, details.to_owned()))
     }
 }
 
@@ -367,13 +401,19 @@ impl Body for ReplyBody {
             None => this.poll_time(cx).map(|error| Some(Err(error))),
             Some((Some(Ok(frame)), last)) => {
                 this.took(&frame);
-                if last {
+                // Nothing comes after trailers, and the codec does not ask.
+                if last || frame.is_trailers() {
                     this.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some((Some(Err(error)), _)) => {
-                let reason = reset_reason(&error);
+                let reason = body_reset_reason(&error);
+                if let (ResetReason::RemoteReset, Some(cluster)) =
+                    (&reason, this.x.as_ref().and_then(|x| x.cluster.as_ref()))
+                {
+                    cluster.metrics.count(Count::RqRxReset);
+                }
                 let details = format!(
                     "upstream_reset_after_response_started{{{}}}",
                     reason.as_str().replace(' ', "_")

@@ -141,7 +141,7 @@ impl Bucket {
         Standing {
             limit: self.max_tokens as u64,
             remaining: (tokens + 1e-9) as u64,
-            reset_seconds: wait as u64,
+            reset_seconds: (wait - 1e-6).ceil().max(0.0) as u64,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, response::Parts};
 use proxy_config::route::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
 use smallvec::SmallVec;
 use telemetry::record::Record;
@@ -17,8 +17,7 @@ type Levels = SmallVec<[Arc<[HeaderOperation]>; 4]>;
 pub fn on_request(x: &mut Exchange) {
     let levels = levels(x, |operations| &operations.request);
     if levels.iter().any(|level| has_formats(level)) {
-        // Formats read headers from the record.
-        x.record.request_headers = Some(x.head.headers.clone());
+        note(x);
     }
     for level in &levels {
         if let Some(host) = apply(level, &mut x.head.headers, &x.record) {
@@ -28,14 +27,27 @@ pub fn on_request(x: &mut Exchange) {
 }
 
 /// Applies the response's operations.
-pub fn on_response(x: &mut Exchange, headers: &mut HeaderMap) {
+pub fn on_response(x: &mut Exchange, head: &mut Parts) {
+    let headers = &mut head.headers;
     let levels = levels(x, |operations| &operations.response);
     if levels.iter().any(|level| has_formats(level)) {
-        x.record.request_headers = Some(x.head.headers.clone());
+        note(x);
+        x.record.status = Some(head.status.as_u16());
         x.record.response_headers = Some(headers.clone());
     }
     for level in &levels {
         apply(level, headers, &x.record);
+    }
+}
+
+/// Formats read from the record, which is otherwise filled when the request ends.
+fn note(x: &mut Exchange) {
+    x.record.request_headers = Some(x.head.headers.clone());
+    if let Some(matched) = &x.route {
+        x.record.route_name = Some(matched.route.name.clone()).filter(|name| !name.is_empty());
+    }
+    if let Some(cluster) = &x.cluster {
+        x.record.upstream_cluster = Some(cluster.config.name.shared());
     }
 }
 

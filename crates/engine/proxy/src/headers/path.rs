@@ -1,6 +1,6 @@
 //! Path normalisation, as `normalize_path`, `merge_slashes` and `path_with_escaped_slashes_action` ask for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use proxy_config::http_connection_manager::{EscapedSlashes, PathNormalization};
 
@@ -28,7 +28,7 @@ pub fn normalize<'a>(path: &'a str, rules: &PathNormalization) -> Normalized<'a>
         only = Cow::Owned(unescape_slashes(&only));
     }
     if rules.normalize && needs_normalizing(&only) {
-        match remove_dot_segments(&canonical(&only)) {
+        match canonical(&only).and_then(|path| remove_dot_segments(&path)) {
             Some(clean) => only = Cow::Owned(clean),
             None => return Normalized::Reject,
         }
@@ -53,7 +53,8 @@ fn has_escaped_slash(path: &str) -> bool {
         .any(|escaped| path.contains(escaped))
 }
 
-fn unescape_slashes(path: &str) -> String {
+/// Escaped slashes and backslashes as themselves.
+pub fn unescape_slashes(path: &str) -> String {
     path.replace("%2F", "/")
         .replace("%2f", "/")
         .replace("%5C", "\\")
@@ -62,11 +63,16 @@ fn unescape_slashes(path: &str) -> String {
 
 /// Most paths need nothing; this looks once and allocates nothing.
 fn needs_normalizing(path: &str) -> bool {
-    path.contains("/.") || path.contains(['%', '\\'])
+    path.contains("/.") || path.contains(['%', '\\']) || path.contains(must_be_escaped)
 }
 
-/// Backslashes become slashes, and what need not be escaped is not.
-fn canonical(path: &str) -> String {
+/// Characters that a path may not hold as they are (RFC 3986 §3.3), but for brackets, which Envoy leaves alone, too.
+fn must_be_escaped(c: char) -> bool {
+    matches!(c, '"' | '<' | '>' | '^' | '`' | '{' | '|' | '}') || !c.is_ascii_graphic()
+}
+
+/// Backslashes become slashes, what need not be escaped is not, and what must be is. `None`: it holds a NUL.
+fn canonical(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(first) = rest.chars().next() {
@@ -75,17 +81,29 @@ fn canonical(path: &str) -> String {
             .and_then(|tail| tail.get(..2))
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match escaped.map(char::from) {
+            Some('\0') => return None,
             Some(c) if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~') => {
                 out.push(c);
                 rest = rest.get(3..).unwrap_or_default();
             }
             _ => {
-                out.push(if first == '\\' { '/' } else { first });
+                match first {
+                    '\\' => out.push('/'),
+                    first if must_be_escaped(first) => push_escaped(&mut out, first),
+                    first => out.push(first),
+                }
                 rest = rest.get(first.len_utf8()..).unwrap_or_default();
             }
         }
     }
-    out
+    Some(out)
+}
+
+fn push_escaped(out: &mut String, c: char) {
+    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
 }
 
 /// RFC 3986 §5.2.4; `None` when the path does not start with a slash.
@@ -112,7 +130,11 @@ fn remove_dot_segments(path: &str) -> Option<String> {
     Some(out)
 }
 
+/// A path of nothing but slashes keeps its first and its last, as in Envoy.
 fn merge_slashes(path: &str) -> String {
+    if path.bytes().all(|byte| byte == b'/') {
+        return "//".into();
+    }
     let mut out = String::with_capacity(path.len());
     for c in path.chars() {
         if c != '/' || !out.ends_with('/') {
@@ -156,6 +178,8 @@ mod tests {
             ("/a/../b?x=/../y", "/b?x=/../y"),
             ("/.hidden", "/.hidden"),
             ("/a%zz", "/a%zz"),
+            ("/a[b]{c}|d^e`f", "/a[b]%7Bc%7D%7Cd%5Ee%60f"),
+            ("/a%00b", "Reject"),
         ];
         for (given, expected) in table {
             assert_eq!(normal(given), expected, "{given}");
@@ -185,5 +209,9 @@ mod tests {
             normalize("/a//b", &with(EscapedSlashes::Keep)),
             Normalized::Path("/a/b".into())
         );
+        for (given, expected) in [("//", "//"), ("///", "//"), ("//a///b//", "/a/b/")] {
+            let merged = normalize(given, &with(EscapedSlashes::Keep));
+            assert_eq!(merged, Normalized::Path(expected.into()), "{given}");
+        }
     }
 }

@@ -1,23 +1,30 @@
 //! The way back: hop-by-hop headers out, `server` and what the connection manager adds in.
 
 use http::{
-    HeaderValue,
+    HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, SERVER, TRANSFER_ENCODING, UPGRADE, VIA},
     response::Parts,
 };
 use proxy_config::{http_connection_manager::ServerHeader, listener::TrafficDirection};
 
-use super::{names::*, text};
+use super::{admit::add_to_list, names::*};
 use crate::exchange::Exchange;
 
 /// The last change of every response's head, whoever made it.
 pub fn finish(x: &Exchange, head: &mut Parts) {
     let http = &x.http.config;
     let headers = &mut head.headers;
-    let upgrades = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-    if !upgrades {
+    let upgrades = head.status == StatusCode::SWITCHING_PROTOCOLS
+        || (x.head.method == Method::CONNECT && head.status.is_success());
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
         headers.remove(CONNECTION);
         headers.remove(UPGRADE);
+        // Nobody waits for the rest of a request that is answered already: on HTTP/1 that costs the connection. So does HTTP/1.0.
+        let unread = x.closes || x.upgrade.is_some() || x.body.ended(x.started).is_none();
+        let is_old = x.head.version == Version::HTTP_10 && !x.keeps_alive;
+        if x.head.version < Version::HTTP_2 && (unread || is_old) && !upgrades {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
         headers.remove(name);
@@ -32,9 +39,9 @@ pub fn finish(x: &Exchange, head: &mut Parts) {
         ServerHeader::PassThrough => {}
     }
     if let Some(via) = &http.via {
-        headers.append(VIA, text(via));
+        add_to_list(headers, VIA, via);
     }
-    if http.request_id.always_in_response
+    if (http.request_id.always_in_response || x.head.headers.contains_key(X_ENVOY_FORCE_TRACE))
         && let Some(id) = x.head.headers.get(X_REQUEST_ID)
     {
         headers.insert(X_REQUEST_ID, id.clone());

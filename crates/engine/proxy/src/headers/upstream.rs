@@ -7,7 +7,7 @@ use proxy_config::route::{Forward, HostRewrite, PathMatch, PathRewrite};
 
 use super::{names::*, number, operations, text};
 use crate::{
-    exchange::Exchange,
+    exchange::{Exchange, grpc},
     route::{split_path, starts_with},
 };
 
@@ -18,9 +18,7 @@ pub fn prepare(x: &mut Exchange, forward: &Forward) {
     rewrite_path(x, forward);
     x.record.path = x.head.uri.path_and_query().cloned();
     x.record.authority = Some(x.authority.clone());
-    if let Some(timeout) = x.timeout {
-        expected_timeout(x, timeout);
-    }
+    expected_timeout(x, 1);
 }
 
 /// What this attempt (counted from 1) tells the upstream.
@@ -33,11 +31,32 @@ pub fn attempt(x: &mut Exchange, attempt: u32) {
             .headers
             .insert(X_ENVOY_ATTEMPT_COUNT, number(attempt.into()));
     }
+    if attempt > 1 {
+        expected_timeout(x, attempt);
+    }
 }
 
-fn expected_timeout(x: &mut Exchange, timeout: Duration) {
+/// How long this attempt may take: the time for one try, and of the whole time what is left.
+fn expected_timeout(x: &mut Exchange, attempt: u32) {
+    let left = x.timeout.map(|timeout| match attempt {
+        0 | 1 => timeout,
+        // 0 would be no limit.
+        _ => timeout
+            .saturating_sub(x.elapsed())
+            .max(Duration::from_millis(1)),
+    });
+    let Some(expected) = x.per_try_timeout.into_iter().chain(left).min() else {
+        return;
+    };
+    if x.is_grpc
+        && x.forward_rules()
+            .is_some_and(|rules| rules.grpc_timeout.is_some())
+    {
+        let value = text(&grpc::encode_timeout(expected));
+        x.head.headers.insert(GRPC_TIMEOUT, value);
+    }
+    let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
     if !suppresses_envoy_headers(x) {
-        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         x.head
             .headers
             .insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, number(milliseconds));
@@ -75,6 +94,10 @@ pub fn auto_host(x: &mut Exchange, forward: &Forward, hostname: &str) {
 
 fn set_host(x: &mut Exchange, forward: &Forward, new: http::HeaderValue) {
     let old = std::mem::replace(&mut x.authority, new);
+    x.record.authority = Some(x.authority.clone());
+    if !suppresses_envoy_headers(x) {
+        x.head.headers.insert(X_ENVOY_ORIGINAL_HOST, old.clone());
+    }
     if forward.append_x_forwarded_host && old != x.authority {
         super::admit::append(
             &mut x.head.headers,
@@ -108,9 +131,6 @@ fn rewrite_path(x: &mut Exchange, forward: &Forward) {
         }
     };
     let new = format!("{new}{rest}");
-    if new == path_and_query {
-        return;
-    }
     // A rewrite that gives no path (a regular expression may) leaves the path alone, as a request without one cannot be sent.
     if let Ok(parsed) = new.parse::<PathAndQuery>() {
         let original = text(path_and_query);

@@ -41,6 +41,10 @@ block! {
         Http1Requests "downstream_rq_http1_total",
         Http2Requests "downstream_rq_http2_total",
         Completed "downstream_rq_completed",
+        NoRoute "no_route",
+        NoCluster "no_cluster",
+        DirectResponses "rq_direct_response",
+        Upgrades "downstream_cx_upgrades_total",
         Status1xx "downstream_rq_1xx",
         Status2xx "downstream_rq_2xx",
         Status3xx "downstream_rq_3xx",
@@ -160,7 +164,8 @@ impl HttpMetrics {
                 HttpCount::Resets,
             ),
             (ResponseFlags::STREAM_IDLE_TIMEOUT, HttpCount::IdleTimeouts),
-            (ResponseFlags::DURATION_TIMEOUT, HttpCount::TooLong),
+            (ResponseFlags::NO_ROUTE_FOUND, HttpCount::NoRoute),
+            (ResponseFlags::NO_CLUSTER_FOUND, HttpCount::NoCluster),
         ];
         for (flag, what) in flags {
             if record.flags.contains(flag) {
@@ -169,6 +174,9 @@ impl HttpMetrics {
         }
         if record.response_code_details.as_deref() == Some("request_overall_timeout") {
             self.count(HttpCount::Timeouts);
+        }
+        if record.response_code_details.as_deref() == Some("direct_response") {
+            self.count(HttpCount::DirectResponses);
         }
         let Some(status) = record.status.filter(|status| *status != 0) else {
             return;

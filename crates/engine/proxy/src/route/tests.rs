@@ -284,7 +284,7 @@ fn headers_queries_claims_and_fractions_match() {
             }]);
         }),
         route("query", prefix("/"), |m| {
-            m.query = Arc::from([query("a", Some("1 2")), query("b", None)])
+            m.query = Arc::from([query("a", Some("1%202")), query("b", None)])
         }),
         route("half", prefix("/half"), |m| {
             m.runtime_fraction = Some(Fraction::new(50, 100))
@@ -319,6 +319,8 @@ fn headers_queries_claims_and_fractions_match() {
         ),
         (with_claim, "claim"),
         (Request::path("/?b&a=1%202"), "query"),
+        // Compared as sent: what means the same is not the same.
+        (Request::path("/?b&a=%31%202"), "none"),
         (Request::path("/?a=1%202"), "none"),
         (
             Request {

@@ -52,11 +52,17 @@ impl Counts {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    Downstream,
+    Upstream,
+}
+
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// Both sides had said all.
-    Complete,
+    /// Both sides had said all, this one first.
+    Complete(Peer),
     Idle,
     TooLong,
     DownstreamFailed,
@@ -79,19 +85,26 @@ where
         .longest
         .map(|limit| Box::pin(tokio::time::sleep_until(now + limit)));
     let mut last_total = 0;
+    let mut first = None;
     std::future::poll_fn(move |cx| {
         match up.poll(cx, &mut downstream, &mut upstream, &counts.received) {
             Poll::Ready(Err(Side::Reading)) => return Poll::Ready(End::DownstreamFailed),
             Poll::Ready(Err(Side::Writing)) => return Poll::Ready(End::UpstreamFailed),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
+        if up.state != State::Passing {
+            first.get_or_insert(Peer::Downstream);
+        }
         match down.poll(cx, &mut upstream, &mut downstream, &counts.sent) {
             Poll::Ready(Err(Side::Reading)) => return Poll::Ready(End::UpstreamFailed),
             Poll::Ready(Err(Side::Writing)) => return Poll::Ready(End::DownstreamFailed),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if up.state == State::Done && down.state == State::Done {
-            return Poll::Ready(End::Complete);
+        if down.state != State::Passing {
+            first.get_or_insert(Peer::Upstream);
+        }
+        if let (State::Done, State::Done, Some(first)) = (up.state, down.state, first) {
+            return Poll::Ready(End::Complete(first));
         }
         if longest
             .as_mut()
@@ -282,7 +295,10 @@ mod tests {
             (heard.len(), answer)
         };
         let (end, (heard, answer)) = tokio::join!(copying, talking);
-        assert_eq!((end, heard, &*answer), (End::Complete, 46, &b"heard"[..]));
+        assert_eq!(
+            (end, heard, &*answer),
+            (End::Complete(Peer::Downstream), 46, &b"heard"[..])
+        );
         assert_eq!((counts.received(), counts.sent()), (46, 5));
     }
 

@@ -61,6 +61,7 @@ block! {
         OutlierDetectedSuccessRate "outlier_detection.ejections_detected_success_rate",
         OutlierEnforcedFailurePercentage "outlier_detection.ejections_enforced_failure_percentage",
         OutlierDetectedFailurePercentage "outlier_detection.ejections_detected_failure_percentage",
+        RqActiveOverflow "upstream_rq_active_overflow",
         LbHealthyPanic "lb_healthy_panic",
         LbSubsetsSelected "lb_subsets_selected",
         LbSubsetsFallback "lb_subsets_fallback",

@@ -95,7 +95,7 @@ async fn refused_everywhere_tells_both_flags() {
     let record = proxy.record(0).await;
     assert_eq!(
         (record.flags.to_string(), record.attempts),
-        ("UF,URX".into(), 3)
+        ("URX,UF".into(), 3)
     );
 }
 
