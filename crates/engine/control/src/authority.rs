@@ -20,7 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use identity::{AuthorityPem, CertificateAuthority, TrustDomain};
+use identity::{AuthorityPem, CertificateAuthority, CertificateChain, TrustDomain};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client,
@@ -30,7 +30,7 @@ use kube::{
 use mesh_model::Snapshot;
 use tokio::{sync::watch, time::timeout};
 
-use crate::ControlError;
+use crate::{ControlError, metrics::AuthorityMetrics};
 
 const KEY_FILE: &str = "ca-key.pem";
 const PLUGGED_SECRET: &str = "cacerts";
@@ -103,11 +103,14 @@ async fn plugged(place: &Place) -> Result<Option<(AuthorityPem, String)>, Contro
 }
 
 /// Takes over what is plugged in while the control plane runs. What cannot be used is said once and changes nothing.
-pub async fn keep_plugged(place: Place, current: Current) {
+pub async fn keep_plugged(place: Place, current: Current, metrics: AuthorityMetrics) {
     let mut said = None;
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
-        let outcome = reload(&place, &current).await;
+        let outcome = reload(&place, &current).await.and_then(|source| {
+            show_ends(&current.load(), &metrics)?;
+            Ok(source)
+        });
         let problem = outcome.as_ref().err().map(ToString::to_string);
         match (outcome, &problem) {
             (Ok(Some(source)), _) => {
@@ -233,6 +236,16 @@ fn warn_if_readable_by_others(key: &Path) {
     if fs::metadata(key).is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
         tracing::warn!(key = %key.display(), "the certificate authority's key can be read by others: chmod 600");
     }
+}
+
+/// Shows when the first of the root certificates and the authority's own certificate end.
+pub fn show_ends(
+    authority: &CertificateAuthority,
+    metrics: &AuthorityMetrics,
+) -> Result<(), ControlError> {
+    let root = CertificateChain::from_pem(&authority.to_pem().root_cert)?;
+    metrics.lasts(root.leaf()?.not_after_time(), authority.not_after());
+    Ok(())
 }
 
 /// Writes the root to `namespace` unless it is there already.

@@ -30,13 +30,14 @@ impl IstioCertificateService for CertificateService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        self.metrics.csr_count.inc();
+        let metrics = &self.metrics.authority;
+        metrics.csr_count.inc();
         let caller = self
             .authenticator
             .authenticate(&request)
             .await
             .inspect_err(|_| {
-                self.metrics.authentication_failures.inc();
+                metrics.authentication_failures.inc();
             })?;
         let IstioCertificateRequest {
             csr,
@@ -45,6 +46,7 @@ impl IstioCertificateService for CertificateService {
         } = request.into_inner();
         let impersonates = metadata.is_some_and(|m| m.fields.contains_key("ImpersonatedIdentity"));
         if impersonates {
+            metrics.id_extraction_errors.inc();
             return Err(Status::permission_denied(
                 "impersonating another identity is not supported",
             ));
@@ -61,12 +63,16 @@ impl IstioCertificateService for CertificateService {
             tracing::warn!(caller = %caller.id, %error, "refused to sign a certificate");
             match error {
                 IdentityError::Crypto(_) | IdentityError::AuthorityExpired { .. } => {
+                    metrics.signing_errors.inc();
                     Status::internal(error.to_string())
                 }
-                _ => Status::invalid_argument(error.to_string()),
+                _ => {
+                    metrics.csr_parsing_errors.inc();
+                    Status::invalid_argument(error.to_string())
+                }
             }
         })?;
-        self.metrics.success_cert_issuance.inc();
+        metrics.issued.inc();
         tracing::debug!(caller = %caller.id, ttl_seconds = ttl.as_secs(), "signed a certificate");
         Ok(Response::new(IstioCertificateResponse {
             cert_chain: chain.to_pem_blocks(),

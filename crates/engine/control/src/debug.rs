@@ -1,42 +1,88 @@
 //! HTTP for people and tools: readiness, metrics, version, and the `/debug` pages that istioctl and Kiali read (reference 4.6).
 //!
-//! `/debug` is answered to callers on loopback only, as it tells much about the mesh; readiness and metrics are for everyone.
+//! `/debug` is answered to callers on loopback only, as it tells much about the mesh; readiness and metrics are for everyone. Pages have
+//! istiod's paths and shapes (`pilot/pkg/xds/debug.go`); what is said about a proxy is what it would be sent now. Keys are never shown.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{ConnectInfo, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE as CONTENT_TYPE_HEADER},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing::get,
 };
 use mesh_model::Snapshot;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
-use wire_envoy::type_url as urls;
-use xds_protocol::TypeStatus;
 
 use crate::{
+    generate::Generator,
     metrics::{CONTENT_TYPE, Metrics},
     proxies::Proxies,
 };
+
+mod mesh;
+mod proxies;
 
 #[derive(Clone)]
 pub struct Pages {
     pub proxies: Arc<Proxies>,
     pub metrics: Metrics,
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Objects of Istio's kinds as they were written.
+    pub objects: watch::Receiver<Arc<[Arc<Value>]>>,
+    pub generator: Arc<Generator>,
 }
+
+/// Every page below `/debug/`, with what it shows.
+const PAGES: [(&str, &str); 14] = [
+    ("adsz", "Status and debug interface for ADS"),
+    ("cachez", "Info about the internal XDS caches"),
+    (
+        "clusterz",
+        "List remote clusters where istiod reads endpoints",
+    ),
+    (
+        "config_dump",
+        "ConfigDump in the form of the Envoy admin config dump API for passed in proxyID",
+    ),
+    ("configz", "Debug support for config"),
+    ("connections", "Info about the connected XDS clients"),
+    ("edsz", "Status and debug interface for EDS"),
+    ("endpointShardz", "Info about the endpoint shards"),
+    ("endpointz", "Obsolete, use endpointShardz"),
+    ("mesh", "Active mesh config"),
+    ("ndsz", "Status and debug interface for NDS"),
+    ("registryz", "Debug support for registry"),
+    ("resourcesz", "Debug support for watched resources"),
+    (
+        "syncz",
+        "Synchronization status of all Envoys connected to this Pilot instance",
+    ),
+];
 
 /// `/ready`, `/version`, `/metrics` and `/debug/…`.
 pub fn router(pages: Pages) -> Router {
     let debug = Router::new()
-        .route("/debug/syncz", get(syncz))
-        .route("/debug/connections", get(connections))
-        .route("/debug/registryz", get(registryz))
+        .route("/debug", get(index))
+        .route("/debug/", get(index))
         .route("/debug/list", get(list))
+        .route("/debug/adsz", get(proxies::adsz))
+        .route("/debug/cachez", get(proxies::cachez))
+        .route("/debug/config_dump", get(proxies::config_dump))
+        .route("/debug/connections", get(proxies::connections))
+        .route("/debug/edsz", get(proxies::edsz))
+        .route("/debug/ndsz", get(proxies::ndsz))
+        .route("/debug/syncz", get(proxies::syncz))
+        .route("/debug/clusterz", get(mesh::clusterz))
+        .route("/debug/configz", get(mesh::configz))
+        .route("/debug/endpointShardz", get(mesh::endpoint_shards))
+        .route("/debug/endpointz", get(mesh::endpoint_shards))
+        .route("/debug/mesh", get(mesh::mesh))
+        .route("/debug/registryz", get(mesh::registryz))
+        .route("/debug/resourcesz", get(mesh::resourcesz))
         .layer(middleware::from_fn(loopback_only));
     Router::new()
         .route("/ready", get(ready))
@@ -79,95 +125,23 @@ async fn version() -> String {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    ([("content-type", CONTENT_TYPE)], pages.metrics.text()).into_response()
+    ([(CONTENT_TYPE_HEADER, CONTENT_TYPE)], pages.metrics.text()).into_response()
 }
 
 async fn list() -> Json<Value> {
-    Json(json!([
-        "/debug/connections",
-        "/debug/list",
-        "/debug/registryz",
-        "/debug/syncz"
-    ]))
+    Json(PAGES.iter().map(|(name, _)| Value::from(*name)).collect())
 }
 
-/// What each proxy was sent and what it took, in istiod's form; `rejected` and `last_rejection` are ours.
-async fn syncz(State(pages): State<Pages>) -> Json<Value> {
-    let proxies = pages.proxies.list();
-    let rows = proxies.iter().map(|proxy| {
-        let mut row = Map::new();
-        row.insert("cluster_id".into(), json!(proxy.cluster));
-        row.insert("proxy".into(), json!(proxy.name));
-        row.insert(
-            "proxy_type".into(),
-            json!(proxy.node.split('~').next().unwrap_or_default()),
-        );
-        row.insert("istio_version".into(), json!(proxy.version));
-        for (type_url, short) in [
-            (urls::CLUSTER, "cluster"),
-            (urls::LISTENER, "listener"),
-            (urls::ROUTE, "route"),
-            (urls::ENDPOINT, "endpoint"),
-        ] {
-            let status = proxy.types.get(type_url);
-            row.insert(
-                format!("{short}_sent"),
-                json!(status.map(|s| &*s.sent_nonce).unwrap_or_default()),
-            );
-            row.insert(
-                format!("{short}_acked"),
-                json!(status.map(|s| &*s.acknowledged_nonce).unwrap_or_default()),
-            );
-        }
-        row.insert(
-            "resources".into(),
-            proxy
-                .types
-                .iter()
-                .map(|(type_url, status)| (type_url.clone(), type_row(status)))
-                .collect::<Map<_, _>>()
-                .into(),
-        );
-        Value::Object(row)
-    });
-    Json(rows.collect())
-}
-
-fn type_row(status: &TypeStatus) -> Value {
-    json!({
-        "sent": status.sent_nonce,
-        "acked": status.acknowledged_nonce,
-        "sentVersion": status.sent_version,
-        "ackedVersion": status.acknowledged_version,
-        "resources": status.resources,
-        "rejected": status.rejected,
-        "lastRejection": status.last_rejection,
-    })
-}
-
-async fn connections(State(pages): State<Pages>) -> Json<Value> {
-    let proxies = pages.proxies.list();
-    let seconds = |at: SystemTime| {
-        at.duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs())
-    };
-    let clients: Vec<Value> = proxies.iter().map(|proxy| json!({"connectionId": proxy.node, "connectedAtSeconds": seconds(proxy.connected_at)})).collect();
-    Json(json!({"totalClients": clients.len(), "clients": clients}))
-}
-
-/// Services with their ports and addresses.
-async fn registryz(State(pages): State<Pages>) -> Json<Value> {
-    let snapshot = pages.snapshots.borrow().clone();
-    let services = snapshot
+async fn index() -> Html<String> {
+    let rows: String = PAGES
         .iter()
-        .flat_map(|snapshot| snapshot.services.values())
-        .flat_map(|declared| declared.iter());
-    let rows = services.map(|service| {
-        let ports: Vec<Value> = service.ports.iter().map(|p| json!({"name": &*p.port.name, "port": p.port.number, "protocol": p.port.protocol.as_str()})).collect();
-        let addresses: Vec<String> = service.addresses.iter().map(|net| net.addr().to_string()).collect();
-        json!({"hostname": service.host.as_str(), "Attributes": {"Name": &*service.name, "Namespace": service.namespace()}, "ports": ports, "addresses": addresses})
-    });
-    Json(rows.collect())
+        .map(|(name, what)| {
+            format!("<tr><td><a href=\"/debug/{name}\">{name}</a></td><td>{what}</td></tr>\n")
+        })
+        .collect();
+    Html(format!(
+        "<!doctype html>\n<html lang=\"en\"><head><title>Debug pages</title></head><body>\n<table>\n{rows}</table>\n</body></html>\n"
+    ))
 }
 
 #[cfg(test)]

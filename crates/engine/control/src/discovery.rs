@@ -4,19 +4,29 @@
 //! decided by `session`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
 //! proved to be of the node's namespace and service account (row CP-007).
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use mesh_model::Snapshot;
+use prost::Message as _;
+use serde_json::Value;
 use stdx::Drain;
 use tokio::sync::{mpsc, watch};
-use tonic::{Request, Response, Status, Streaming};
-use wire_envoy::pb::{
-    core::Node,
-    discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-        aggregated_discovery_service_server::AggregatedDiscoveryService,
+use tonic::{Code, Request, Response, Status, Streaming};
+use wire_envoy::{
+    pb::{
+        core::Node,
+        discovery::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+            aggregated_discovery_service_server::AggregatedDiscoveryService,
+        },
     },
+    structs,
 };
 use xds_encode::{Client, ClientKind};
 use xds_protocol as xds;
@@ -27,6 +37,7 @@ use crate::{
     generate::Generator,
     metrics::{Metrics, type_label},
     proxies::{Membership, Proxies, ProxyStatus},
+    serve::Peer,
     session::Session,
 };
 
@@ -107,8 +118,13 @@ impl DiscoveryService {
             .authenticate(&request)
             .await
             .inspect_err(|_| {
-                self.0.metrics.authentication_failures.inc();
+                self.0.metrics.authority.authentication_failures.inc();
             })?;
+        let address = request
+            .extensions()
+            .get::<Peer>()
+            .and_then(|peer| peer.address)
+            .or(request.remote_addr());
         let requests = request
             .into_inner()
             .map(move |message| message.map(wrap))
@@ -117,7 +133,13 @@ impl DiscoveryService {
         let shared = self.0.clone();
         // The task ends with the stream: either side's end closes the channel or the requests.
         tokio::spawn(async move {
-            if let Err(status) = shared.serve(caller, flavour, requests, &sender).await {
+            if let Err(status) = shared
+                .serve(caller, address, flavour, requests, &sender)
+                .await
+            {
+                if status.code() == Code::Internal {
+                    shared.metrics.streams.internal_errors.inc();
+                }
                 let _ = sender.send(Err(status)).await;
             }
         });
@@ -131,12 +153,17 @@ struct Line<'a> {
     caller: &'a Caller,
     session: Session,
     membership: Membership<'a>,
+    /// The change that is on its way to the proxy began then; `None`: nothing is.
+    converging_since: Option<Instant>,
+    /// Something was sent since then.
+    has_sent: bool,
 }
 
 impl Discovery {
     async fn serve(
         &self,
         caller: Caller,
+        address: Option<SocketAddr>,
         flavour: xds::Flavour,
         mut requests: BoxStream<'static, Result<xds::Request, Status>>,
         responses: &mpsc::Sender<Result<xds::Response, Status>>,
@@ -147,11 +174,11 @@ impl Discovery {
         let mut snapshots = self.snapshots.clone();
         let mut drain = self.drain.clone();
         let mut line = tokio::select! {
-            line = self.begin(&caller, flavour, &first, &mut snapshots) => line?,
+            line = self.begin(&caller, address, flavour, &first, &mut snapshots) => line?,
             () = &mut drain => return Err(Status::unavailable("the control plane stops")),
         };
-        self.metrics.connected_proxies.inc();
-        let _left = LeaveOnDrop(&self.metrics);
+        let version = line.session.client().version.clone();
+        let _connected = self.metrics.streams.connected(&version);
         line.request(first).await?;
         line.flush(responses).await?;
         loop {
@@ -166,7 +193,7 @@ impl Discovery {
                     }
                     let newest = snapshots.borrow_and_update().clone();
                     if let Some(snapshot) = newest {
-                        line.session.renew(snapshot);
+                        line.renew(snapshot);
                         line.authorize(None).await;
                     }
                 }
@@ -181,6 +208,7 @@ impl Discovery {
     async fn begin<'a>(
         &'a self,
         caller: &'a Caller,
+        address: Option<SocketAddr>,
         flavour: xds::Flavour,
         first: &xds::Request,
         snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>,
@@ -215,12 +243,16 @@ impl Discovery {
             .clone()
             .ok_or_else(|| Status::unavailable("no configuration yet"))?;
         let status = ProxyStatus {
-            node: client.id.to_string(),
             name: format!("{}.{}", client.name, client.namespace),
-            version: client.version.to_string(),
-            cluster: client.cluster_id.to_string(),
+            client: client.clone(),
+            metadata: node
+                .metadata
+                .as_ref()
+                .map_or_else(Value::default, structs::to_json),
+            address,
             connected_at: SystemTime::now(),
             types: Default::default(),
+            watches: Default::default(),
         };
         tracing::info!(proxy = %client.id, caller = %caller.id, "a proxy connected");
         Ok(Line {
@@ -228,34 +260,56 @@ impl Discovery {
             caller,
             session: Session::new(self.generator.clone(), flavour, client, snapshot),
             membership: self.proxies.join(status),
+            converging_since: None,
+            has_sent: false,
         })
-    }
-}
-
-struct LeaveOnDrop<'a>(&'a Metrics);
-
-impl Drop for LeaveOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.connected_proxies.dec();
     }
 }
 
 impl Line<'_> {
     async fn request(&mut self, request: xds::Request) -> Result<(), Status> {
         self.authorize(Some(&request)).await;
+        let code = error_code(&request);
         let event = self
             .session
             .receive(request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if let xds::Acknowledged::Rejected { detail } = &event.acknowledged {
-            self.shared
-                .metrics
-                .rejects
-                .get_or_create(&type_label(&event.type_url))
-                .inc();
-            tracing::warn!(proxy = %self.session.client().id, type_url = event.type_url, detail, "the proxy refused a configuration and keeps its last good one");
+        let metrics = &self.shared.metrics;
+        match &event.acknowledged {
+            xds::Acknowledged::Rejected { detail } => {
+                let id = &self.session.client().id;
+                metrics.streams.rejected(&event.type_url, id, code);
+                tracing::warn!(proxy = %id, type_url = event.type_url, detail, "the proxy refused a configuration and keeps its last good one");
+            }
+            xds::Acknowledged::Stale => {
+                metrics
+                    .streams
+                    .expired_nonces
+                    .get_or_create(&type_label(&event.type_url))
+                    .inc();
+            }
+            xds::Acknowledged::None | xds::Acknowledged::Accepted => {}
+        }
+        if event.subscription_changed {
+            metrics.source.trigger("proxyrequest");
+            self.membership
+                .watch(&event.type_url, self.session.wanted(&event.type_url));
         }
         Ok(())
+    }
+
+    fn renew(&mut self, snapshot: Arc<Snapshot>) {
+        if let Some(build) = self.shared.metrics.builds.of(snapshot.version) {
+            let waited = build.published.elapsed();
+            self.shared
+                .metrics
+                .streams
+                .queue_time
+                .observe(waited.as_secs_f64());
+            // A change that overtakes another one: the proxy has been behind since the first.
+            self.converging_since.get_or_insert(build.began);
+        }
+        self.session.renew(snapshot);
     }
 
     /// Asks once per stream, and again with each snapshot while the answer is no: what allows it may be on its way.
@@ -277,20 +331,62 @@ impl Line<'_> {
         &mut self,
         responses: &mpsc::Sender<Result<xds::Response, Status>>,
     ) -> Result<(), Status> {
+        let metrics = &self.shared.metrics.streams;
         while let Some(response) = self.session.next() {
-            self.shared
-                .metrics
-                .pushes
-                .get_or_create(&type_label(response.type_url()))
-                .inc();
+            let label = type_label(response.type_url());
+            metrics.pushes.get_or_create(&label).inc();
+            metrics
+                .config_size
+                .get_or_create(&label)
+                .observe(size_of(&response) as f64);
             tracing::debug!(proxy = %self.session.client().id, type_url = response.type_url(), nonce = response.nonce(), "push");
+            let generated = self.session.generation_time(response.type_url());
+            let began = Instant::now();
             if responses.send(Ok(response)).await.is_err() {
                 return Err(Status::cancelled("the proxy left"));
             }
+            let sending = began.elapsed();
+            metrics.send_time.observe(sending.as_secs_f64());
+            metrics
+                .push_time
+                .get_or_create(&label)
+                .observe((generated + sending).as_secs_f64());
+            self.has_sent = true;
         }
+        self.note_convergence();
         self.membership.update(self.session.statuses());
         Ok(())
     }
+
+    /// A change has arrived when the proxy has answered for all of it; one that did not concern the proxy counts for nothing.
+    fn note_convergence(&mut self) {
+        if !self.session.is_settled() {
+            return;
+        }
+        let since = self.converging_since.take();
+        if let Some(since) = since.filter(|_| self.has_sent) {
+            let delay = since.elapsed().as_secs_f64();
+            self.shared.metrics.streams.convergence_time.observe(delay);
+        }
+        self.has_sent = false;
+    }
+}
+
+/// Bytes on the wire, before compression.
+fn size_of(response: &xds::Response) -> usize {
+    match response {
+        xds::Response::StateOfTheWorld(response) => response.encoded_len(),
+        xds::Response::Delta(response) => response.encoded_len(),
+    }
+}
+
+/// The gRPC code of a refusal; 0 where there is none.
+fn error_code(request: &xds::Request) -> i32 {
+    let detail = match request {
+        xds::Request::StateOfTheWorld(request) => request.error_detail.as_ref(),
+        xds::Request::Delta(request) => request.error_detail.as_ref(),
+    };
+    detail.map_or(0, |status| status.code)
 }
 
 fn node_of(request: &xds::Request) -> Option<&Node> {

@@ -127,11 +127,13 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         authority::load(&place, &settings.trust_domain).await?,
     ));
     let metrics = metrics::Metrics::default();
+    authority::show_ends(&authority.load(), &metrics.authority)?;
     let authenticator = Arc::new(authenticate::Authenticator::new(
         client.clone(),
         settings.trust_domain.clone(),
     ));
     let (publish, snapshots) = channel::channel(None);
+    let (publish_objects, objects) = channel::channel(Arc::from([]));
     let proxies = Arc::new(proxies::Proxies::default());
     let generator = Arc::new(generate::Generator::default());
 
@@ -141,9 +143,11 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let writer = mesh::Writer {
         changes,
         publish,
+        objects: publish_objects,
         generator: generator.clone(),
         metrics: metrics.clone(),
         reporter,
+        changed: Default::default(),
     };
     let mut writing = JoinSet::new();
     writing.spawn(writer.run(&settings));
@@ -152,7 +156,11 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         authority.load().bundle().to_pem(),
         snapshots.clone(),
     ));
-    tasks.spawn(authority::keep_plugged(place, authority.clone()));
+    tasks.spawn(authority::keep_plugged(
+        place,
+        authority.clone(),
+        metrics.authority.clone(),
+    ));
 
     let certificates = certificates::CertificateService {
         authority: authority.clone(),
@@ -164,7 +172,7 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         authenticator,
         authorizer: authorize::Authorizer::new(client.clone()),
         snapshots: snapshots.clone(),
-        generator,
+        generator: generator.clone(),
         proxies: proxies.clone(),
         metrics: metrics.clone(),
         drain: drain.clone(),
@@ -173,6 +181,8 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         proxies,
         metrics,
         snapshots,
+        objects,
+        generator,
     };
     let result = tokio::select! {
         served = serve_all(&settings, &authority, certificates, discovery, pages, &mut tasks, drain) => served,

@@ -3,10 +3,15 @@
 //! It takes all changes that wait, a few milliseconds' worth more, and builds one snapshot from them; while it builds, later changes queue.
 //! So one change is served at once and a thousand make a few snapshots, without a fixed window. Readers get each snapshot whole.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use ingest::{Key, Store};
+use ingest::{Key, Store, code};
 use mesh_model::Snapshot;
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
@@ -15,10 +20,11 @@ use tokio::{
 use crate::{
     Settings,
     generate::Generator,
-    metrics::Metrics,
+    metrics::{Build, Event, Metrics},
     status::{ObjectKey, Reporter},
     watch::Change,
 };
+use wire_kube::kinds::Kind;
 
 /// How long the writer waits for company after a change, and at most in all.
 const QUIET: Duration = Duration::from_millis(5);
@@ -29,9 +35,13 @@ const PROMETHEUS: &str = "prometheus";
 pub struct Writer {
     pub changes: mpsc::Receiver<Change>,
     pub publish: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Objects of Istio's kinds as they were written, for those who ask what is configured.
+    pub objects: watch::Sender<Arc<[Arc<Value>]>>,
     pub generator: Arc<Generator>,
     pub metrics: Metrics,
     pub reporter: Reporter,
+    /// Kinds of which something changed since the last snapshot; start with none.
+    pub changed: BTreeSet<Kind>,
 }
 
 impl Writer {
@@ -48,10 +58,11 @@ impl Writer {
         async move {
             let mut synced = false;
             while let Some(change) = self.changes.recv().await {
+                let began = std::time::Instant::now();
                 synced |= self.take(&mut store, change);
                 synced |= self.gather(&mut store).await;
                 if synced {
-                    self.publish(&mut store);
+                    self.publish(&mut store, began);
                 }
             }
         }
@@ -72,22 +83,37 @@ impl Writer {
         synced
     }
 
-    fn publish(&mut self, store: &mut Store) {
+    fn publish(&mut self, store: &mut Store, began: std::time::Instant) {
+        let gathered = began.elapsed();
         let snapshot = store.build();
+        let built = began.elapsed() - gathered;
         let is_new = self
             .publish
             .borrow()
             .as_ref()
             .is_none_or(|served| served.version != snapshot.version);
         if is_new {
-            self.metrics
-                .snapshot_version
-                .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+            let domains = store
+                .problems()
+                .filter(|(_, problem)| problem.code == code::MESH_HOST_CONFLICT);
+            let domains: BTreeSet<&Key> = domains.map(|(key, _)| key).collect();
+            let metrics = &self.metrics.source;
+            metrics.published(&snapshot, gathered, built, domains.len());
+            metrics.triggered(&std::mem::take(&mut self.changed));
             let kept = self.generator.sweep(snapshot.version);
-            self.metrics
+            metrics
                 .cached_generations
                 .set(i64::try_from(kept).unwrap_or(i64::MAX));
+            let published = std::time::Instant::now();
+            self.metrics
+                .builds
+                .published(snapshot.version, Build { began, published });
             tracing::debug!(version = snapshot.version, "publishing a snapshot");
+            let written = store
+                .objects()
+                .filter(|(key, _)| key.kind.info().group.ends_with("istio.io"));
+            self.objects
+                .send_replace(written.map(|(_, object)| object.clone()).collect());
             self.publish.send_replace(Some(snapshot));
         }
         let mut problems: HashMap<ObjectKey, Vec<ingest::Problem>> = HashMap::new();
@@ -105,9 +131,20 @@ impl Writer {
         match change {
             Change::Applied(object) => {
                 let object = Arc::new(object);
+                let known = Key::of(&object).is_ok_and(|key| store.object(&key).is_some());
                 let applied = store.apply(object.clone());
                 match applied.key {
-                    Some(key) => self.reporter.found(object_key(&key), &object),
+                    Some(key) => {
+                        let event = if known { Event::Update } else { Event::Add };
+                        let version = object["apiVersion"].as_str().unwrap_or_default();
+                        let metrics = &self.metrics.source;
+                        metrics.event(key.kind, event);
+                        metrics.validated(key.kind, &key.name, version, &applied.problems);
+                        if applied.changed {
+                            self.changed.insert(key.kind);
+                        }
+                        self.reporter.found(object_key(&key), &object);
+                    }
                     // It has no name to put a status on.
                     None => applied.problems.iter().for_each(|problem| {
                         tracing::warn!("an object of the API is not usable: {problem}")
@@ -119,6 +156,8 @@ impl Writer {
                 namespace,
                 name,
             } => {
+                self.metrics.source.event(kind, Event::Delete);
+                self.changed.insert(kind);
                 store.delete(&Key {
                     kind,
                     namespace: namespace.into(),

@@ -1,15 +1,37 @@
 //! The control plane's own metrics, under Istio's names where istiod has them (reference 4.7).
 //!
 //! The page is Prometheus' text format (0.0.4), as istiod's: counters carry their names as they are, because dashboards ask for
-//! `pilot_xds_pushes`, not for the `pilot_xds_pushes_total` that OpenMetrics would make of it.
+//! `pilot_xds_pushes`, not for the `pilot_xds_pushes_total` that OpenMetrics would make of it. Names, labels and bucket bounds are istiod's
+//! (`pilot/pkg/xds/monitoring.go` and its neighbours); what has no counterpart there is called `tanbark_…`.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text::encode},
-    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{
+        MetricType, TypedMetric,
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+    },
+    registry::{Metric, Registry},
 };
+
+mod authority;
+mod builds;
+mod process;
+mod source;
+mod streams;
+
+pub use authority::AuthorityMetrics;
+pub use builds::{Build, Builds};
+pub use source::{Event, SourceMetrics};
+pub use streams::StreamMetrics;
 
 /// Content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,7 +56,7 @@ impl TypedMetric for Count {
 }
 
 impl EncodeMetric for Count {
-    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
         // The only sample form that writes the bare name.
         encoder.encode_gauge(&i64::try_from(self.0.get()).unwrap_or(i64::MAX))
     }
@@ -48,78 +70,80 @@ impl EncodeMetric for Count {
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    pub csr_count: Count,
-    pub success_cert_issuance: Count,
-    pub authentication_failures: Count,
-    pub connected_proxies: Gauge,
-    pub pushes: Family<TypeLabel, Count>,
-    pub rejects: Family<TypeLabel, Count>,
-    pub snapshot_version: Gauge,
-    pub cached_generations: Gauge,
+    pub authority: AuthorityMetrics,
+    pub source: SourceMetrics,
+    pub streams: StreamMetrics,
+    /// When the snapshots that are being served were made.
+    pub builds: Builds,
+    uptime: Gauge,
+    started: Instant,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// What kind of resource, of change, of reason: istiod's label `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TypeLabel {
     pub r#type: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    component: &'static str,
+    tag: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabel {
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterTypeLabel {
+    cluster_type: &'static str,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let csr_count = Count::default();
-        registry.register(
-            "citadel_server_csr_count",
-            "CSRs received",
-            csr_count.clone(),
+        let version = env!("CARGO_PKG_VERSION");
+        let build = add::<Family<BuildLabels, Gauge>>(
+            &mut registry,
+            "istio_build",
+            "Istio component build info",
         );
-        let success_cert_issuance = Count::default();
-        registry.register(
-            "citadel_server_success_cert_issuance_count",
-            "Certificates issued",
-            success_cert_issuance.clone(),
-        );
-        let authentication_failures = Count::default();
-        registry.register(
-            "citadel_server_authentication_failure_count",
-            "Callers that could not be authenticated",
-            authentication_failures.clone(),
-        );
-        let connected_proxies = Gauge::default();
-        registry.register(
-            "pilot_xds",
-            "Proxies connected by xDS",
-            connected_proxies.clone(),
-        );
-        let pushes = Family::default();
-        registry.register("pilot_xds_pushes", "xDS responses sent", pushes.clone());
-        let rejects = Family::default();
-        registry.register(
-            "pilot_total_xds_rejects",
-            "xDS responses that a proxy refused",
-            rejects.clone(),
-        );
-        let snapshot_version = Gauge::default();
-        registry.register(
-            "tanbark_snapshot_version",
-            "Version of the configuration snapshot that is served",
-            snapshot_version.clone(),
-        );
-        let cached_generations = Gauge::default();
-        registry.register(
-            "xds_cache_size",
-            "Generated resource sets that are kept",
-            cached_generations.clone(),
-        );
+        build
+            .get_or_create(&BuildLabels {
+                component: "pilot",
+                tag: version,
+            })
+            .set(1);
+        add::<Family<VersionLabel, Gauge>>(
+            &mut registry,
+            "pilot_info",
+            "Pilot version and build information",
+        )
+        .get_or_create(&VersionLabel { version })
+        .set(1);
+        add::<Family<ClusterTypeLabel, Gauge>>(
+            &mut registry,
+            "istiod_managed_clusters",
+            "Number of clusters managed by istiod",
+        )
+        .get_or_create(&ClusterTypeLabel {
+            cluster_type: "local",
+        })
+        .set(1);
         Self {
+            uptime: add(
+                &mut registry,
+                "istiod_uptime_seconds",
+                "Current istiod server uptime in seconds",
+            ),
+            authority: AuthorityMetrics::new(&mut registry),
+            source: SourceMetrics::new(&mut registry),
+            streams: StreamMetrics::new(&mut registry),
+            builds: Builds::default(),
+            started: Instant::now(),
             registry: Arc::new(registry),
-            csr_count,
-            success_cert_issuance,
-            authentication_failures,
-            connected_proxies,
-            pushes,
-            rejects,
-            snapshot_version,
-            cached_generations,
         }
     }
 }
@@ -127,10 +151,38 @@ impl Default for Metrics {
 impl Metrics {
     /// Prometheus text.
     pub fn text(&self) -> String {
+        self.uptime
+            .set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
+        self.authority.refresh(SystemTime::now());
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
+        // The end mark of OpenMetrics has no place in the middle.
+        if let Some(body) = text.strip_suffix("# EOF\n") {
+            text.truncate(body.len());
+        }
+        process::append(&mut text);
         text
+    }
+}
+
+/// Registers a metric and hands out its handle.
+fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    add_made(registry, name, help, M::default())
+}
+
+fn add_made<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Makes the histograms of a family.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
     }
 }
 
@@ -149,3 +201,6 @@ pub fn type_label(type_url: &str) -> TypeLabel {
     };
     TypeLabel { r#type: short }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,8 @@ const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     pub id: Option<SpiffeId>,
+    /// Where it calls from.
+    pub address: Option<SocketAddr>,
 }
 
 /// A TLS connection that knows its peer.
@@ -225,7 +227,10 @@ async fn handshake(
             let id = info.peer.and_then(|leaf| leaf.spiffe_id());
             Some(PeerStream {
                 stream,
-                peer: Peer { id },
+                peer: Peer {
+                    id,
+                    address: Some(address),
+                },
             })
         }
         Ok(Err(error)) => {

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use mesh_model::{Selector, Service, Snapshot, object::Text};
@@ -27,6 +28,8 @@ pub struct Session {
     view: View,
     /// As they were offered last.
     endpoints: Arc<[Resource]>,
+    /// What generating the pending resources of a type took.
+    generated: BTreeMap<String, Duration>,
     /// Private keys of its namespace's Secrets are for callers that may read those.
     reads_secrets: bool,
 }
@@ -45,6 +48,7 @@ impl Session {
             client,
             snapshot,
             endpoints: Arc::default(),
+            generated: BTreeMap::new(),
             reads_secrets: false,
         }
     }
@@ -111,6 +115,7 @@ impl Session {
 
     /// Endpoints of clusters whose host is among those; the others as they are.
     fn offer_endpoints(&mut self, moved: &BTreeMap<Text, Moved>) {
+        let began = Instant::now();
         let mut set: Vec<Resource> = Vec::with_capacity(self.endpoints.len());
         for known in self.endpoints.iter() {
             let is_moved = OutboundName::parse(&known.name)
@@ -128,6 +133,8 @@ impl Session {
         let version = version_of(&self.endpoints);
         self.protocol
             .offer(urls::ENDPOINT, &version, self.endpoints.clone());
+        self.generated
+            .insert(urls::ENDPOINT.to_owned(), began.elapsed());
     }
 
     fn offer_all(&mut self) {
@@ -142,6 +149,22 @@ impl Session {
         self.protocol.next()
     }
 
+    /// What it took to generate a response that is about to be sent; asked once per response.
+    pub fn generation_time(&mut self, type_url: &str) -> Duration {
+        self.generated.remove(type_url).unwrap_or_default()
+    }
+
+    /// Has the proxy answered for everything that is meant for it?
+    pub fn is_settled(&mut self) -> bool {
+        self.protocol.is_settled()
+    }
+
+    /// The names that the proxy asks for, of a type.
+    pub fn wanted(&self, type_url: &str) -> Vec<String> {
+        let names = self.protocol.wanted(type_url);
+        names.map_or_else(Vec::new, |(_, names)| names.iter().cloned().collect())
+    }
+
     /// How the proxy stands, by type.
     pub fn statuses(&self) -> BTreeMap<String, xds::TypeStatus> {
         self.protocol
@@ -151,6 +174,7 @@ impl Session {
     }
 
     fn offer(&mut self, type_url: &str) {
+        let began = Instant::now();
         let empty = BTreeSet::new();
         let names = self
             .protocol
@@ -169,5 +193,6 @@ impl Session {
             self.endpoints = set.clone();
         }
         self.protocol.offer(type_url, &version_of(&set), set);
+        self.generated.insert(type_url.to_owned(), began.elapsed());
     }
 }

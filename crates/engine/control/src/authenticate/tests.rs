@@ -20,7 +20,10 @@ fn with_token(token: &str) -> Request<()> {
 
 fn with_certificate(mut request: Request<()>, id: &str) -> Request<()> {
     let id = SpiffeId::parse(id).expect("an id");
-    request.extensions_mut().insert(Peer { id: Some(id) });
+    request.extensions_mut().insert(Peer {
+        id: Some(id),
+        address: None,
+    });
     request
 }
 

@@ -47,6 +47,7 @@ fn request(asked_id: &str, seconds: i64) -> Request<IstioCertificateRequest> {
     });
     request.extensions_mut().insert(Peer {
         id: Some(SpiffeId::parse(OWN).expect("an id")),
+        address: None,
     });
     request
 }
@@ -81,8 +82,8 @@ async fn the_identity_is_the_callers_whatever_the_request_says() {
     let leaf = chain.leaf().expect("a leaf");
     assert_eq!(leaf.uri_sans, [OWN]);
     assert_eq!(chain.len(), 2, "leaf, then root");
-    assert_eq!(world.service.metrics.csr_count.get(), 1);
-    assert_eq!(world.service.metrics.success_cert_issuance.get(), 1);
+    assert_eq!(world.service.metrics.authority.csr_count.get(), 1);
+    assert_eq!(world.service.metrics.authority.issued.get(), 1);
 }
 
 #[tokio::test]
@@ -117,7 +118,7 @@ async fn a_lifetime_above_the_maximum_is_refused_with_both_numbers() {
             "{refused}"
         );
     }
-    assert_eq!(world.service.metrics.success_cert_issuance.get(), 0);
+    assert_eq!(world.service.metrics.authority.issued.get(), 0);
 }
 
 #[tokio::test]
@@ -148,5 +149,13 @@ async fn strangers_impersonators_and_broken_requests_get_nothing() {
             .expect_err("a refusal");
         assert_eq!(refused.code(), code, "{refused}");
     }
-    assert_eq!(world.service.metrics.authentication_failures.get(), 1);
+    assert_eq!(
+        world
+            .service
+            .metrics
+            .authority
+            .authentication_failures
+            .get(),
+        1
+    );
 }

@@ -1,10 +1,36 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, time::SystemTime};
 
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
+use serde_json::json;
+use wire_envoy::{pb::core::Node, type_url as urls};
+use xds_encode::Client;
+use xds_protocol::TypeStatus;
+
 use super::*;
 use crate::proxies::ProxyStatus;
+
+fn client() -> Client {
+    let node = Node {
+        id: "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".into(),
+        ..Node::default()
+    };
+    Client::from_node(&node).expect("a node")
+}
+
+fn snapshot() -> Arc<Snapshot> {
+    let mut store = ingest::Store::new(ingest::default_mesh());
+    store.apply(Arc::new(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80}]}})));
+    store.build()
+}
+
+async fn page(path: &str) -> Value {
+    let (code, body) = get_from("127.0.0.1", path, Some(snapshot())).await;
+    assert_eq!(code, StatusCode::OK, "{path}: {body}");
+    serde_json::from_str(&body).expect("JSON")
+}
 
 async fn get_from(
     caller: &str,
@@ -13,10 +39,10 @@ async fn get_from(
 ) -> (StatusCode, String) {
     let proxies = Arc::new(Proxies::default());
     let status = ProxyStatus {
-        node: "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".into(),
         name: "web-1.shop".into(),
-        version: "1.31".into(),
-        cluster: "Kubernetes".into(),
+        client: Arc::new(client()),
+        metadata: json!({"ISTIO_VERSION": "1.31"}),
+        address: "10.0.0.1:4711".parse().ok(),
         connected_at: SystemTime::UNIX_EPOCH,
         types: [(
             urls::CLUSTER.to_owned(),
@@ -29,13 +55,21 @@ async fn get_from(
             },
         )]
         .into(),
+        watches: [(
+            urls::ENDPOINT.to_owned(),
+            vec!["outbound|80||web.shop.svc.cluster.local".to_owned()],
+        )]
+        .into(),
     };
     let _member = proxies.join(status);
     let (_publish, snapshots) = watch::channel(snapshot);
+    let (_objects, objects) = watch::channel(Arc::from([Arc::new(json!({"kind": "Sidecar"}))]));
     let app = router(Pages {
         proxies: proxies.clone(),
         metrics: Metrics::default(),
         snapshots,
+        objects,
+        generator: Arc::default(),
     });
     let address: IpAddr = caller.parse().expect("an address");
     let mut request = Request::get(path)
@@ -57,12 +91,13 @@ async fn get_from(
 
 #[tokio::test]
 async fn debug_pages_are_for_loopback_only_in_either_family() {
-    for path in [
-        "/debug/syncz",
-        "/debug/connections",
-        "/debug/registryz",
-        "/debug/list",
-    ] {
+    let known = PAGES.iter().map(|(name, _)| format!("/debug/{name}"));
+    let free = known.filter(|path| {
+        !["config_dump", "edsz", "ndsz"]
+            .iter()
+            .any(|p| path.ends_with(p))
+    });
+    for path in free.chain(["/debug/list".into(), "/debug/".into()]) {
         for (caller, code) in [
             ("127.0.0.1", 200),
             ("::1", 200),
@@ -70,7 +105,7 @@ async fn debug_pages_are_for_loopback_only_in_either_family() {
             ("10.0.0.7", 401),
             ("::ffff:10.0.0.7", 401),
         ] {
-            let (got, body) = get_from(caller, path, None).await;
+            let (got, body) = get_from(caller, &path, None).await;
             assert_eq!(got.as_u16(), code, "{caller} {path}: {body}");
         }
     }
@@ -108,8 +143,9 @@ async fn syncz_has_istiods_columns_and_the_last_rejection() {
 #[tokio::test]
 async fn metrics_have_istiods_bare_names() {
     let metrics = Metrics::default();
-    metrics.csr_count.inc();
+    metrics.authority.csr_count.inc();
     metrics
+        .streams
         .pushes
         .get_or_create(&crate::metrics::type_label(urls::CLUSTER))
         .inc();
@@ -125,4 +161,101 @@ async fn metrics_have_istiods_bare_names() {
         get_from("10.0.0.7", "/metrics", None).await.0,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn a_config_dump_shows_what_a_proxy_is_sent() {
+    let dump = page("/debug/config_dump?proxyID=web-1.shop").await;
+    let section = |name: &str| {
+        let kind = format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump");
+        let configs = dump["configs"].as_array().expect("sections");
+        configs
+            .iter()
+            .find(|section| section["@type"] == kind.as_str())
+            .cloned()
+            .unwrap_or_else(|| panic!("{name} in {dump:#}"))
+    };
+    let names = |list: &Value, path: &str| -> Vec<String> {
+        let items = list.as_array().cloned().unwrap_or_default();
+        let name = |item: &Value| item.pointer(path)?.as_str().map(str::to_owned);
+        items.iter().filter_map(name).collect()
+    };
+    let cluster = "outbound|80||web.shop.svc.cluster.local".to_owned();
+    assert!(
+        names(
+            &section("Clusters")["dynamicActiveClusters"],
+            "/cluster/name"
+        )
+        .contains(&cluster)
+    );
+    let listeners = names(&section("Listeners")["dynamicListeners"], "/name");
+    assert!(
+        listeners.contains(&"virtualInbound".to_owned()),
+        "{listeners:?}"
+    );
+    let endpoints = &section("Endpoints")["dynamicEndpointConfigs"];
+    assert_eq!(
+        names(endpoints, "/endpointConfig/clusterName"),
+        [cluster.clone()]
+    );
+    let edsz = page("/debug/edsz?proxyID=web-1.shop").await;
+    assert_eq!(names(&edsz["configs"], "/clusterName"), [cluster]);
+    for (path, code) in [
+        ("/debug/config_dump", StatusCode::BAD_REQUEST),
+        ("/debug/config_dump?proxyID=x.y", StatusCode::NOT_FOUND),
+        ("/debug/edsz", StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(
+            get_from("::1", path, Some(snapshot())).await.0,
+            code,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn services_endpoints_and_connections_have_istiods_shape() {
+    let registry = page("/debug/registryz").await;
+    assert_eq!(
+        (
+            registry[0]["hostname"].as_str(),
+            registry[0]["defaultAddress"].as_str(),
+            registry[0]["Attributes"]["Namespace"].as_str(),
+            registry[0]["ports"][0]["protocol"].as_str(),
+        ),
+        (
+            Some("web.shop.svc.cluster.local"),
+            Some("10.96.0.9"),
+            Some("shop"),
+            Some("HTTP")
+        )
+    );
+    let connections = page("/debug/connections").await;
+    let client = &connections["clients"][0];
+    assert_eq!(
+        (
+            client["connectionId"].as_str(),
+            client["connectedAt"].as_str(),
+            client["address"].as_str()
+        ),
+        (
+            Some("web-1.shop-1"),
+            Some("1970-01-01T00:00:00Z"),
+            Some("10.0.0.1:4711")
+        )
+    );
+    let adsz = page("/debug/adsz").await;
+    assert_eq!(adsz["clients"][0]["metadata"]["ISTIO_VERSION"], "1.31");
+    assert_eq!(
+        adsz["clients"][0]["watches"][urls::ENDPOINT][0],
+        "outbound|80||web.shop.svc.cluster.local"
+    );
+    let mesh = page("/debug/mesh").await;
+    assert_eq!(
+        (mesh["rootNamespace"].as_str(), mesh["trustDomain"].as_str()),
+        (Some("istio-system"), Some("cluster.local"))
+    );
+    assert_eq!(page("/debug/configz").await[0]["kind"], "Sidecar");
+    let list = page("/debug/list").await;
+    assert!(list.as_array().expect("a list").contains(&json!("syncz")));
 }

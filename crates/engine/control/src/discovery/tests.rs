@@ -10,7 +10,10 @@ use wire_envoy::{
 };
 
 use super::*;
-use crate::fake_api::{FakeApi, PATIENCE};
+use crate::{
+    fake_api::{FakeApi, PATIENCE},
+    metrics::Build,
+};
 
 struct World {
     api: FakeApi,
@@ -91,7 +94,7 @@ impl World {
         let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming).boxed();
         let task = tokio::spawn(async move {
             shared
-                .serve(caller, xds::Flavour::Delta, incoming, &outgoing)
+                .serve(caller, None, xds::Flavour::Delta, incoming, &outgoing)
                 .await
         });
         Stream {
@@ -102,8 +105,19 @@ impl World {
     }
 
     fn apply(&mut self, object: serde_json::Value) {
+        let began = Instant::now();
         self.store.apply(Arc::new(object));
-        self.publish.send_replace(Some(self.store.build()));
+        let snapshot = self.store.build();
+        let published = Instant::now();
+        self.shared
+            .metrics
+            .builds
+            .published(snapshot.version, Build { began, published });
+        self.publish.send_replace(Some(snapshot));
+    }
+
+    fn has_line(&self, line: &str) -> bool {
+        self.shared.metrics.text().lines().any(|l| l == line)
     }
 }
 
@@ -213,6 +227,34 @@ async fn a_change_brings_only_what_is_new() {
 }
 
 #[tokio::test]
+async fn a_change_has_converged_when_the_proxy_has_taken_it() {
+    let mut world = world();
+    let mut stream = world.open("shop", "cart");
+    stream.send(first(node("web-1", "shop"))).await;
+    let all = stream.next().await;
+    stream.acknowledge(&all, None).await;
+    world.apply(service("second"));
+    let change = stream.next().await;
+    assert!(world.has_line("pilot_proxy_convergence_time_count 0"));
+    stream.acknowledge(&change, None).await;
+    timeout(PATIENCE, async {
+        while !world.has_line("pilot_proxy_convergence_time_count 1") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the change is counted");
+    for line in [
+        "pilot_xds{version=\"unknown\"} 1",
+        "pilot_proxy_queue_time_count 1",
+        "pilot_xds_push_time_count{type=\"cds\"} 2",
+        "pilot_xds_config_size_bytes_count{type=\"cds\"} 2",
+    ] {
+        assert!(world.has_line(line), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_rejection_is_recorded_and_others_go_on() {
     let mut world = world();
     let (mut good, mut bad) = (world.open("shop", "cart"), world.open("shop", "cart"));
@@ -234,12 +276,21 @@ async fn a_rejection_is_recorded_and_others_go_on() {
         let list = world.shared.proxies.list();
         let status = list
             .iter()
-            .find(|proxy| proxy.name == format!("{name}.shop"))
-            .and_then(|proxy| proxy.types.get(urls::CLUSTER).cloned());
+            .find(|(_, proxy)| proxy.name == format!("{name}.shop"))
+            .and_then(|(_, proxy)| proxy.types.get(urls::CLUSTER).cloned());
         status.map_or(0, |status| status.rejected)
     };
     let label = type_label(urls::CLUSTER);
-    assert_eq!(world.shared.metrics.rejects.get_or_create(&label).get(), 1);
+    assert_eq!(
+        world
+            .shared
+            .metrics
+            .streams
+            .rejects
+            .get_or_create(&label)
+            .get(),
+        1
+    );
     timeout(PATIENCE, async {
         while rejected("bad") != 1 {
             tokio::task::yield_now().await;

@@ -47,9 +47,11 @@ fn world() -> World {
     let writer = Writer {
         changes: receiver,
         publish,
+        objects: watch::channel(Arc::from([])).0,
         generator: Arc::default(),
         metrics: Metrics::default(),
         reporter,
+        changed: BTreeSet::new(),
     };
     tasks.spawn(writer.run(&settings()));
     World {

@@ -1,0 +1,190 @@
+//! Proxies and what is pushed to them (`pilot_xds…`).
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use wire_envoy::type_url as urls;
+
+use super::{Buckets, Count, TypeLabel, add, add_made};
+
+const PUSH_SECONDS: Buckets = Buckets(&[0.01, 0.1, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]);
+const PROXY_SECONDS: Buckets = Buckets(&[0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]);
+/// 4 MB is gRPC's default limit; istiod calls 40 MB the likely upper bound.
+const SIZE_BYTES: Buckets = Buckets(&[1.0, 1e4, 1e6, 4e6, 1e7, 4e7]);
+
+type Times = Family<TypeLabel, Histogram, Buckets>;
+
+#[derive(Clone)]
+pub struct StreamMetrics {
+    /// By the proxies' versions.
+    connected: Family<VersionLabel, Gauge>,
+    pub pushes: Family<TypeLabel, Count>,
+    pub rejects: Family<TypeLabel, Count>,
+    rejects_by_node: [(&'static str, Family<RejectLabels, Gauge>); 4],
+    pub expired_nonces: Family<TypeLabel, Count>,
+    pub internal_errors: Count,
+    pub push_time: Times,
+    pub send_time: Histogram,
+    pub queue_time: Histogram,
+    pub convergence_time: Histogram,
+    pub config_size: Times,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabel {
+    version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectLabels {
+    node: String,
+    err: &'static str,
+}
+
+/// Counts a connected proxy until it is dropped.
+pub struct Connected(Gauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl StreamMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let times = |registry: &mut Registry, name: &str, help: &str, buckets: Buckets| {
+            add_made(registry, name, help, Times::new_with_constructor(buckets))
+        };
+        let time = |registry: &mut Registry, name: &str, help: &str, buckets: Buckets| {
+            let histogram = Histogram::new(buckets.0.iter().copied());
+            add_made(registry, name, help, histogram)
+        };
+        Self {
+            connected: add(
+                registry,
+                "pilot_xds",
+                "Number of endpoints connected to this pilot using XDS",
+            ),
+            pushes: add(
+                registry,
+                "pilot_xds_pushes",
+                "Pilot build and send errors for lds, rds, cds and eds",
+            ),
+            rejects: add(
+                registry,
+                "pilot_total_xds_rejects",
+                "Total number of XDS responses from pilot rejected by proxy",
+            ),
+            rejects_by_node: [
+                (urls::CLUSTER, "cds"),
+                (urls::ENDPOINT, "eds"),
+                (urls::LISTENER, "lds"),
+                (urls::ROUTE, "rds"),
+            ]
+            .map(|(type_url, short)| {
+                let name = format!("pilot_xds_{short}_reject");
+                let help = format!("Pilot rejected {} configs", short.to_uppercase());
+                (type_url, add(registry, &name, &help))
+            }),
+            expired_nonces: add(
+                registry,
+                "pilot_xds_expired_nonce",
+                "Total number of XDS requests with an expired nonce",
+            ),
+            internal_errors: add(
+                registry,
+                "pilot_total_xds_internal_errors",
+                "Total number of internal XDS errors in pilot",
+            ),
+            push_time: times(
+                registry,
+                "pilot_xds_push_time",
+                "Total time in seconds Pilot takes to push lds, rds, cds and eds",
+                PUSH_SECONDS,
+            ),
+            send_time: time(
+                registry,
+                "pilot_xds_send_time",
+                "Total time in seconds Pilot takes to send generated configuration",
+                PUSH_SECONDS,
+            ),
+            queue_time: time(
+                registry,
+                "pilot_proxy_queue_time",
+                "Time in seconds, a proxy is in the push queue before being dequeued",
+                PROXY_SECONDS,
+            ),
+            convergence_time: time(
+                registry,
+                "pilot_proxy_convergence_time",
+                "Delay in seconds between config change and a proxy receiving all required configuration",
+                PROXY_SECONDS,
+            ),
+            config_size: times(
+                registry,
+                "pilot_xds_config_size_bytes",
+                "Distribution of configuration sizes pushed to clients",
+                SIZE_BYTES,
+            ),
+        }
+    }
+
+    /// A proxy of this version is connected while the guard lives.
+    pub fn connected(&self, version: &str) -> Connected {
+        let version = if version.is_empty() {
+            "unknown"
+        } else {
+            version
+        };
+        let labels = VersionLabel {
+            version: version.to_owned(),
+        };
+        let gauge = self.connected.get_or_create_owned(&labels);
+        gauge.inc();
+        Connected(gauge)
+    }
+
+    /// A proxy refused a response with this gRPC code.
+    pub fn rejected(&self, type_url: &str, node: &str, code: i32) {
+        self.rejects
+            .get_or_create(&super::type_label(type_url))
+            .inc();
+        let found = self.rejects_by_node.iter().find(|(of, _)| *of == type_url);
+        if let Some((_, rejects)) = found {
+            let labels = RejectLabels {
+                node: node.to_owned(),
+                err: code_name(code),
+            };
+            rejects.get_or_create(&labels).inc();
+        }
+    }
+}
+
+/// Names of gRPC codes as Go prints them.
+fn code_name(code: i32) -> &'static str {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    usize::try_from(code)
+        .ok()
+        .and_then(|at| NAMES.get(at))
+        .unwrap_or(&"Unknown")
+}
