@@ -235,6 +235,12 @@ impl IstioMetrics {
 
     /// Appends all metrics in Prometheus' text format.
     pub fn prometheus(&self, out: &mut String) {
+        self.prometheus_of(out, |_| true);
+    }
+
+    /// Appends the metrics whose name is wanted. Names are asked for as Envoy's statistics have them, `istiocustom.istio_requests_total`.
+    pub fn prometheus_of(&self, out: &mut String, wanted: impl Fn(&str) -> bool) {
+        let wanted = |name: &str| wanted(&format!("istiocustom.{name}"));
         let mut sums: BTreeMap<Metric, BTreeMap<Arc<str>, Totals>> = BTreeMap::new();
         for shard in self.0.shards.lock().clone() {
             let cells: Vec<_> = shard
@@ -247,6 +253,7 @@ impl IstioMetrics {
                 cells.add_to(sums.entry(metric).or_default().entry(labels).or_default());
             }
         }
+        sums.retain(|metric, _| wanted(metric.name()));
         for (metric, series) in sums.iter().filter(|(metric, _)| !metric.is_histogram()) {
             let _ = writeln!(out, "# TYPE {} counter", metric.name());
             for (labels, totals) in series {
@@ -260,10 +267,12 @@ impl IstioMetrics {
             &self.0.version
         };
         let version = crate::stats::escape_label(version);
-        let _ = writeln!(
-            out,
-            "# TYPE istio_build gauge\nistio_build{{component=\"proxy\",tag=\"{version}\"}} 1\n"
-        );
+        if wanted("istio_build") {
+            let _ = writeln!(
+                out,
+                "# TYPE istio_build gauge\nistio_build{{component=\"proxy\",tag=\"{version}\"}} 1\n"
+            );
+        }
         for (metric, series) in sums.iter().filter(|(metric, _)| metric.is_histogram()) {
             let _ = writeln!(out, "# TYPE {} histogram", metric.name());
             let bounds = self.0.buckets.bounds(metric.name());
@@ -282,8 +291,8 @@ impl IstioMetrics {
             out.push('\n');
         }
         let overflow = self.0.overflow.load(Ordering::Relaxed);
-        if overflow > 0 {
-            let name = "tanbark_istio_series_overflow_total";
+        let name = "tanbark_istio_series_overflow_total";
+        if overflow > 0 && wanted(name) {
             let _ = writeln!(out, "# TYPE {name} counter\n{name}{{}} {overflow}\n");
         }
     }

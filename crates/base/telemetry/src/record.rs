@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -86,22 +86,30 @@ pub struct TlsInfo {
     /// Negotiated ALPN.
     pub alpn: Option<Arc<str>>,
     pub session_id: Option<Arc<str>>,
+    /// The key exchange's group, for example `X25519`.
+    pub group: Option<Cow<'static, str>>,
+    /// The server name that was asked for.
+    pub server_name: Option<Arc<str>>,
     /// URI SANs of the certificate that the peer presented; the first is the SPIFFE principal.
     pub peer_uri_sans: Vec<Arc<str>>,
     pub peer_dns_sans: Vec<Arc<str>>,
+    pub peer_email_sans: Vec<Arc<str>>,
+    pub peer_ip_sans: Vec<IpAddr>,
     pub peer_subject: Option<Arc<str>>,
     pub peer_issuer: Option<Arc<str>>,
     pub peer_serial: Option<Arc<str>>,
     /// Lower-case hexadecimal SHA-256 of the peer's certificate.
     pub peer_fingerprint_256: Option<Arc<str>>,
     pub peer_fingerprint_1: Option<Arc<str>>,
-    /// URL-encoded PEM of the peer's certificate.
+    /// PEM of the peer's certificate.
     pub peer_certificate: Option<Arc<str>>,
     pub peer_valid_from: Option<SystemTime>,
     pub peer_valid_until: Option<SystemTime>,
     /// URI SANs of our own certificate.
     pub local_uri_sans: Vec<Arc<str>>,
     pub local_dns_sans: Vec<Arc<str>>,
+    pub local_email_sans: Vec<Arc<str>>,
+    pub local_ip_sans: Vec<IpAddr>,
     pub local_subject: Option<Arc<str>>,
     /// Whether the peer's certificate was verified, i.e. the connection is mutual TLS.
     pub mutual: bool,
@@ -132,11 +140,20 @@ pub struct Timings {
     pub downstream_handshake_complete: Option<Duration>,
     /// Last byte of the request was read from the downstream.
     pub last_downstream_rx: Option<Duration>,
+    /// Of a connection that was made for this request; a reused one is older than the request.
     pub upstream_connect_start: Option<Duration>,
     pub upstream_connect_complete: Option<Duration>,
+    /// How long the TCP connect of the upstream connection took, reused or not.
+    pub upstream_connect: Option<Duration>,
+    /// How long its TLS handshake took.
+    pub upstream_handshake: Option<Duration>,
+    /// How long the last attempt waited for a connection.
+    pub upstream_pool: Option<Duration>,
     pub first_upstream_tx: Option<Duration>,
     pub last_upstream_tx: Option<Duration>,
     pub first_upstream_rx: Option<Duration>,
+    /// First byte of the response's body.
+    pub first_upstream_body_rx: Option<Duration>,
     pub last_upstream_rx: Option<Duration>,
     pub first_downstream_tx: Option<Duration>,
     pub last_downstream_tx: Option<Duration>,
@@ -168,6 +185,17 @@ pub struct Bytes {
     pub upstream_wire_sent: u64,
     pub upstream_header_received: u64,
     pub upstream_header_sent: u64,
+    pub upstream_body_received: u64,
+}
+
+/// The host of an attempt that was followed by another one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attempted {
+    pub host: Option<Address>,
+    /// The endpoint's host name, when it has one.
+    pub host_name: Option<Arc<str>>,
+    /// 0: no connection came about.
+    pub connection_id: u64,
 }
 
 /// Everything that is known about one request or connection when it ends. `Record::default()` is the empty record.
@@ -225,8 +253,10 @@ pub struct Record {
     pub upstream_cluster: Option<Arc<str>>,
     /// The cluster's `alt_stat_name`, when it has one.
     pub upstream_cluster_observed: Option<Arc<str>>,
-    /// All attempts, 1 = no retry; 0 = nothing was sent upstream.
+    /// All attempts, 1 = no retry; 0 = the upstream was never asked for. An attempt that found no host counts, as in Envoy.
     pub attempts: u32,
+    /// Hosts of the attempts before the last one.
+    pub earlier_attempts: Vec<Attempted>,
     pub requested_server_name: Option<Arc<str>>,
     pub downstream_tls: Option<Arc<TlsInfo>>,
     pub upstream_tls: Option<Arc<TlsInfo>>,
@@ -262,6 +292,8 @@ pub struct Record {
     pub cluster_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
     pub host_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
     pub listener_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
+    pub chain_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
+    pub virtual_host_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
 
     /// Istio's metadata of the client, when it told or discovery knew.
     pub downstream_peer: Option<Arc<Peer>>,
@@ -270,15 +302,27 @@ pub struct Record {
 }
 
 impl Record {
-    /// The request header `name` as text, pseudo-headers (`:path`, `:authority`, `:method`, `:scheme`) included.
+    /// The request header `name` as text, pseudo-headers (`:path`, `:authority`, `:method`, `:scheme`) included. Several values are joined.
     pub fn request_header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.request(name, header)
+    }
+
+    /// As [`Record::request_header`], of several values the first.
+    pub fn first_request_header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.request(name, first_header)
+    }
+
+    fn request<'a>(&'a self, name: &str, read: ReadHeader<'a>) -> Option<Cow<'a, str>> {
         let plain = |text| Some(Cow::Borrowed(text));
         match name {
             ":path" => plain(self.path.as_ref()?.as_str()),
             ":method" => plain(self.method.as_ref()?.as_str()),
             ":scheme" => plain(self.scheme?),
-            ":authority" | "host" => Some(lossy(self.authority.as_ref()?)),
-            _ => header(self.request_headers.as_ref(), name).or_else(|| match name {
+            ":authority" | "host" => {
+                let authority = self.authority.as_ref()?;
+                (!authority.is_empty()).then(|| lossy(authority))
+            }
+            _ => read(self.request_headers.as_ref(), name).or_else(|| match name {
                 "x-envoy-original-path" => plain(self.original_path.as_ref()?.as_str()),
                 "x-request-id" => Some(lossy(self.request_id.as_ref()?)),
                 _ => None,
@@ -286,11 +330,23 @@ impl Record {
         }
     }
 
-    /// The response header `name` as text, `:status` included.
+    /// The response header `name` as text, `:status` included. Several values are joined.
     pub fn response_header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.response(name, header)
+    }
+
+    /// As [`Record::response_header`], of several values the first.
+    pub fn first_response_header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.response(name, first_header)
+    }
+
+    fn response<'a>(&'a self, name: &str, read: ReadHeader<'a>) -> Option<Cow<'a, str>> {
         match name {
-            ":status" => Some(Cow::Owned(self.status?.to_string())),
-            _ => header(self.response_headers.as_ref(), name).or_else(|| match name {
+            ":status" => {
+                let status = self.status.filter(|status| *status != 0)?;
+                Some(Cow::Owned(status.to_string()))
+            }
+            _ => read(self.response_headers.as_ref(), name).or_else(|| match name {
                 "x-envoy-upstream-service-time" => Some(Cow::Owned(
                     self.timings
                         .upstream_service_time()?
@@ -302,9 +358,14 @@ impl Record {
         }
     }
 
-    /// The response trailer `name` as text.
+    /// The response trailer `name` as text. Several values are joined.
     pub fn trailer(&self, name: &str) -> Option<Cow<'_, str>> {
         header(self.response_trailers.as_ref(), name)
+    }
+
+    /// As [`Record::trailer`], of several values the first.
+    pub fn first_trailer(&self, name: &str) -> Option<Cow<'_, str>> {
+        first_header(self.response_trailers.as_ref(), name)
     }
 
     /// The downstream's authenticated principal, `spiffe://…`.
@@ -340,6 +401,13 @@ fn first_uri(sans: &[Arc<str>]) -> Option<&str> {
 
 fn lossy(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
+}
+
+/// Reads one header of a map.
+type ReadHeader<'a> = fn(Option<&'a HeaderMap>, &str) -> Option<Cow<'a, str>>;
+
+fn first_header<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<Cow<'a, str>> {
+    map?.get(name).map(lossy)
 }
 
 /// The values of one header, joined with a comma as Envoy does.

@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 pub use cells::{Counter, Counters, Gauge, Gauges, TextReadout, WorkerSlot};
 pub use histogram::{Histogram, HistogramSummary};
 pub use matcher::{Matcher, StringMatch};
-pub use output::{Format, Kinds, Query};
+pub use output::{Format, Kinds, Query, percent_decode};
 pub use tags::{BucketSettings, DEFAULT_BUCKETS, TagRules};
 
 pub(crate) use output::{escape_label, write_histogram};

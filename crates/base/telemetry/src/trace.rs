@@ -16,6 +16,8 @@ pub use request_id::{
 };
 pub use span::{CustomTag, CustomTagSource, Span, SpanKind, SpanSettings, istio_tags, zipkin_json};
 
+pub(crate) use request_id::uuid_of;
+
 mod propagation;
 mod request_id;
 mod span;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls::{CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate, X509Name};
 
@@ -48,6 +48,8 @@ pub struct ConnectionInfo {
     /// OpenSSL's name of the cipher, as `%DOWNSTREAM_TLS_CIPHER%` prints it.
     pub cipher: &'static str,
     pub alpn: Option<Vec<u8>>,
+    /// The key exchange's group, by BoringSSL's name (`X25519`, `P-256`, …); empty when it is not known, as after a resumption without one.
+    pub group: &'static str,
     pub resumed: bool,
 }
 
@@ -146,8 +148,23 @@ impl ConnectionInfo {
                 .negotiated_cipher_suite()
                 .map_or("", |s| crate::tls::openssl_name(s.suite())),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+            group: connection
+                .negotiated_key_exchange_group()
+                .map_or("", |group| group_name(group.name())),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
+    }
+}
+
+/// Names as `%DOWNSTREAM_TLS_GROUP%` prints them.
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::secp521r1 => "P-521",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        _ => "",
     }
 }
 

@@ -11,6 +11,14 @@ pub struct AccessLog {
     pub sink: AccessLogSink,
 }
 
+impl AccessLog {
+    /// Whether its lines show metadata of route, cluster, host, listener or filter chain.
+    pub fn reads_metadata(&self) -> bool {
+        let AccessLogSink::File { path: _, format } = &self.sink;
+        format.needs().metadata
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum AccessLogSink {
     /// `/dev/stdout`, `/dev/stderr` or a file path.

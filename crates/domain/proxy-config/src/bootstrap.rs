@@ -24,6 +24,9 @@ pub struct StatsInclusion {
     pub prefixes: Arc<[Arc<str>]>,
     pub suffixes: Arc<[Arc<str>]>,
     pub regexes: Arc<[Arc<str>]>,
+    pub tags: StatsTags,
+    /// Bounds of Prometheus buckets by a regular expression over the whole name, the first that matches.
+    pub buckets: Arc<[(Arc<str>, Arc<[f64]>)]>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -32,4 +35,29 @@ pub struct Node {
     pub cluster: Arc<str>,
     pub metadata: Value,
     pub locality: crate::endpoint::Locality,
+}
+
+/// How names of statistics become names with labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatsTags {
+    /// Envoy's own rules count, too.
+    pub use_defaults: bool,
+    pub rules: Arc<[(Arc<str>, StatsTag)]>,
+}
+
+/// What a tag's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsTag {
+    /// A regular expression whose first group leaves the name and whose second (else first) is the value.
+    Pattern(Arc<str>),
+    Fixed(Arc<str>),
+}
+
+impl Default for StatsTags {
+    fn default() -> Self {
+        Self {
+            use_defaults: true,
+            rules: Arc::from([]),
+        }
+    }
 }

@@ -41,6 +41,7 @@ pub struct VirtualHost {
     pub retry: Option<Arc<RetryPolicy>>,
     pub filters: Arc<[PerRouteFilter]>,
     pub mirrors: Arc<[MirrorPolicy]>,
+    pub metadata: Metadata,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,13 +3,15 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use proxy_config::{
-    bootstrap::{Bootstrap, Node, StatsInclusion},
+    bootstrap::{Bootstrap, Node, StatsInclusion, StatsTag, StatsTags},
     endpoint::EndpointAddress,
 };
 use wire_envoy::pb::{
     self,
     core::{api_config_source::ApiType, grpc_service::TargetSpecifier},
-    envoy::config::metrics::v3::{StatsConfig, stats_matcher},
+    envoy::config::metrics::v3::{
+        HistogramBucketSettings, StatsConfig, TagSpecifier, stats_matcher, tag_specifier,
+    },
 };
 
 use crate::{
@@ -180,9 +182,8 @@ fn ads(
 
 fn stats(cx: &mut Cx, value: StatsConfig) -> Result<StatsInclusion, Refusal> {
     take!(cx, value => StatsConfig {
-        read { stats_matcher }
-        ignore "tags of Envoy's statistics are built in" { stats_tags, use_all_default_tags, allow_default_tag_overrides }
-        ignore "histograms have Envoy's buckets" { histogram_bucket_settings }
+        read { stats_matcher, stats_tags, use_all_default_tags, histogram_bucket_settings }
+        ignore "the first rule of a name counts" { allow_default_tag_overrides }
     });
     let list = match stats_matcher.and_then(|m| m.stats_matcher) {
         Some(stats_matcher::StatsMatcher::InclusionList(list)) => list.patterns,
@@ -209,12 +210,63 @@ fn stats(cx: &mut Cx, value: StatsConfig) -> Result<StatsInclusion, Refusal> {
             }
         }
     }
+    let tags = StatsTags {
+        use_defaults: use_all_default_tags.is_none_or(|wanted| wanted.value),
+        rules: each("stats_tags", stats_tags, stats_tag)?,
+    };
     Ok(StatsInclusion {
         prefixes: prefixes.into(),
         suffixes: suffixes.into(),
         regexes: regexes.into(),
+        tags,
+        buckets: each(
+            "histogram_bucket_settings",
+            histogram_bucket_settings,
+            buckets,
+        )?,
     })
 }
 
 #[cfg(test)]
 mod tests;
+
+fn stats_tag(value: TagSpecifier) -> Result<(Arc<str>, StatsTag), Refusal> {
+    let TagSpecifier {
+        tag_name,
+        tag_value,
+    } = value;
+    let tag = match tag_value {
+        Some(tag_specifier::TagValue::Regex(pattern)) => StatsTag::Pattern(pattern.into()),
+        Some(tag_specifier::TagValue::FixedValue(text)) => StatsTag::Fixed(text.into()),
+        None => {
+            return Err(Refusal::new(format!(
+                "tag {tag_name} has neither regex nor fixed_value"
+            )));
+        }
+    };
+    Ok((tag_name.into(), tag))
+}
+
+/// Names by a regular expression, and bounds.
+fn buckets(value: HistogramBucketSettings) -> Result<(Arc<str>, Arc<[f64]>), Refusal> {
+    use proxy_config::matcher::StringPattern;
+    // Bins make Envoy's own sketch finer; ours has its bins.
+    let HistogramBucketSettings {
+        r#match,
+        buckets,
+        bins: _,
+    } = value;
+    let names = r#match.ok_or_else(|| Refusal::missing("match"))?;
+    let names = match matcher::string(names).within("match")?.pattern {
+        StringPattern::Prefix(text) => format!("{}.*", regex::escape(&text)),
+        StringPattern::Suffix(text) => format!(".*{}", regex::escape(&text)),
+        StringPattern::Contains(text) => format!(".*{}.*", regex::escape(&text)),
+        StringPattern::Exact(text) => regex::escape(&text),
+        StringPattern::Regex(regex) => regex.pattern().to_owned(),
+    };
+    let ascend = buckets.is_sorted_by(|a, b| a < b) && buckets.iter().all(|bound| *bound > 0.0);
+    if buckets.is_empty() || !ascend {
+        return Err(Refusal::new("buckets must be positive and ascend"));
+    }
+    Ok((names.into(), buckets.into()))
+}

@@ -106,10 +106,9 @@ fn virtual_host(
         read {
             name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
             response_headers_to_remove, cors, typed_per_filter_config, include_request_attempt_count,
-            include_attempt_count_in_response, retry_policy, request_mirror_policies,
+            include_attempt_count_in_response, retry_policy, request_mirror_policies, metadata,
         }
         ignore "statistics only" { virtual_clusters }
-        ignore "no supported filter reads it" { metadata }
         ignore "is a header for the upstream only when it retries by timeout" { include_is_timeout_retry_header }
         ignore "bodies for retries are held up to the connection's limit" { per_request_buffer_limit_bytes, request_body_buffer_limit }
         reject "routes are matched in order" { matcher, route_specifiers }
@@ -151,6 +150,7 @@ fn virtual_host(
             .map(Arc::new),
         filters: http::per_route(cx, typed_per_filter_config)?,
         mirrors: mirror::mirrors(cx, request_mirror_policies)?,
+        metadata: metadata::metadata(cx, metadata).within("metadata")?,
     })
 }
 

@@ -21,7 +21,7 @@ use telemetry::record::{Protocol, ResponseFlags, TlsInfo};
 use crate::{
     exchange::body::RequestBody,
     upstream::{
-        connect::{ConnectError, ConnectErrorKind, Connected},
+        connect::{ConnectError, ConnectErrorKind, ConnectTimes, Connected},
         pool::HttpVersion,
     },
 };
@@ -57,6 +57,7 @@ pub struct ConnectionFacts {
     pub remote: Option<SocketAddr>,
     pub tls: Option<Arc<TlsInfo>>,
     pub protocol: Protocol,
+    pub times: ConnectTimes,
 }
 
 /// How an upstream request ended without a response.
@@ -177,6 +178,7 @@ pub async fn client_handshake(
         local,
         remote,
         secured,
+        times,
     } = connected;
     let tls = secured.map(|secured| secured.info);
     let is_http2 = match version {
@@ -199,6 +201,7 @@ pub async fn client_handshake(
             remote,
             tls,
             protocol: Protocol::Http2,
+            times,
         };
         let allowed = Arc::new(AtomicUsize::new(usize::MAX));
         let seen = allowed.clone();
@@ -224,6 +227,7 @@ pub async fn client_handshake(
             remote,
             tls,
             protocol: Protocol::Http11,
+            times,
         };
         // How a connection ends is told to each request on it.
         let driver = Box::pin(async move { drop(connection.with_upgrades().await) });

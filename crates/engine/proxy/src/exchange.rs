@@ -20,7 +20,7 @@ use telemetry::record::{Protocol, Record};
 use crate::{
     connection::Connection,
     headers::trace::Trace,
-    publish::{Config, LiveCluster, LiveHttp},
+    publish::{Config, LiveCluster, LiveEndpoint, LiveHttp},
     report,
     route::{Matched, RouteFacts, split_path},
     worker::Worker,
@@ -61,6 +61,8 @@ pub struct Exchange {
     pub upgrade_kind: Option<Arc<str>>,
     pub route: Option<Matched>,
     pub cluster: Option<Arc<LiveCluster>>,
+    /// The host of the last attempt.
+    pub host: Option<Arc<LiveEndpoint>>,
     /// Position of the weighted cluster that was drawn.
     pub weighted: Option<usize>,
     /// What filters told about the request, by filter name.
@@ -120,6 +122,7 @@ impl Exchange {
             upgrade_kind: None,
             route: None,
             cluster: None,
+            host: None,
             weighted: None,
             metadata: Metadata::default(),
             filters_entered: 0,

@@ -439,7 +439,7 @@ fn refused(
         http: None,
         access_logs: match &connection.chain.terminal {
             // The TCP proxy was there already, only it was not asked.
-            LiveTerminal::Tcp(tcp) => &tcp.proxy.access_logs,
+            LiveTerminal::Tcp(tcp) => &tcp.config.proxy.access_logs,
             LiveTerminal::Http(_) | LiveTerminal::Close => &connection.listener.config.access_logs,
         },
         config,

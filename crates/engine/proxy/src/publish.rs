@@ -35,7 +35,7 @@ mod listener;
 
 pub(crate) use cluster::MILLION;
 pub use cluster::{HostState, LiveCluster, LiveEndpoint};
-pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTerminal};
+pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTcp, LiveTerminal};
 
 use counts::PublishCounts;
 

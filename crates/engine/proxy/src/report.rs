@@ -13,14 +13,16 @@ use crate::{
     headers::trace::Trace,
     publish::{Config, LiveCluster, LiveHttp},
     route::Matched,
+    upstream::metrics::{Count, Took},
     worker::Worker,
 };
 
+pub mod distribution;
 pub mod downstream;
 pub mod edges;
 pub mod gauges;
 pub mod log_files;
-mod metadata;
+pub(crate) mod metadata;
 pub mod opened;
 pub mod reports;
 
@@ -88,6 +90,17 @@ pub fn finish(x: &mut Exchange) {
     record.bytes.downstream_wire_received =
         record.bytes.downstream_header_received + record.bytes.received;
     record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
+    if record.timings.first_upstream_tx.is_some() {
+        let line = x.head.method.as_str().len() + x.path().len() + REQUEST_LINE_BYTES;
+        let host = x.authority.len() + HOST_BYTES;
+        let head = head_bytes(&x.head.headers, line + host);
+        let record = &mut x.record;
+        record.bytes.upstream_header_sent = head;
+        record.bytes.upstream_wire_sent = head + record.bytes.received;
+        record.bytes.upstream_wire_received =
+            record.bytes.upstream_header_received + record.bytes.upstream_body_received;
+    }
+    let record = &mut x.record;
     record.is_grpc = x.is_grpc;
     if x.is_grpc && record.grpc_status.is_none() {
         // An answer without a status is judged by its HTTP status.
@@ -106,8 +119,25 @@ pub fn finish(x: &mut Exchange) {
         record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
     }
     record.request_headers = Some(std::mem::take(&mut x.head.headers));
+    let (first, read) = (
+        record.timings.first_upstream_tx,
+        record.timings.last_downstream_rx,
+    );
+    record.timings.last_upstream_tx = first.zip(read).map(|(first, read)| first.max(read));
     record.dynamic_metadata = metadata::of(&x.metadata);
+    if x.http.needs.metadata {
+        let sources = metadata::Sources {
+            connection: &x.connection,
+            route: x.route.as_ref(),
+            cluster: x.cluster.as_deref(),
+            host: x.host.as_deref(),
+        };
+        metadata::fill(record, &sources);
+    }
     x.http.metrics.ended(&x.record);
+    if let Some(cluster) = &x.cluster {
+        count_upstream(cluster, &x.record);
+    }
     x.worker.reporter.report(Finished {
         record: &x.record,
         connection: &x.connection,
@@ -121,8 +151,25 @@ pub fn finish(x: &mut Exchange) {
     });
 }
 
+/// What the request means for its cluster.
+fn count_upstream(cluster: &LiveCluster, record: &Record) {
+    let metrics = &cluster.metrics;
+    metrics.add(Count::CxTxBytes, record.bytes.upstream_wire_sent);
+    metrics.add(Count::CxRxBytes, record.bytes.upstream_wire_received);
+    let times = &record.timings;
+    if let (Some(_), Some(read), Some(total)) = (
+        times.last_upstream_rx,
+        times.last_downstream_rx,
+        times.total,
+    ) {
+        metrics.took(Took::Request, total.saturating_sub(read));
+    }
+}
+
 /// Method, path and these: ` `, ` HTTP/1.1`, two line ends.
 const REQUEST_LINE_BYTES: usize = 14;
+/// `host: ` and a line end.
+const HOST_BYTES: usize = 8;
 /// `HTTP/1.1 200 OK` and two line ends.
 pub(crate) const STATUS_LINE_BYTES: usize = 19;
 

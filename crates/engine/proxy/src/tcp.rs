@@ -12,12 +12,13 @@ use std::{
 
 use proxy_config::{
     ClusterName,
+    access_log::AccessLog,
     cluster::Discovery,
-    filter::{NetworkFilter, TcpTerminal},
+    filter::NetworkFilter,
     metadata::Metadata,
     tcp_proxy::{Tunnel, WeightedTcpCluster},
 };
-use telemetry::record::{Kind, Record, ResponseFlags};
+use telemetry::record::{Attempted, Kind, Record, ResponseFlags};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -25,14 +26,15 @@ use crate::{
     codec::ResetReason,
     connection::Connection,
     filters::{network, peer_metadata},
-    publish::{Config, LiveCluster, LiveEndpoint},
-    report::{Finished, opened::Opened},
+    publish::{Config, LiveCluster, LiveEndpoint, LiveTcp},
+    report::{Finished, metadata, opened::Opened},
     route::draw,
     upstream::{
         breaker::{Guard, Resource},
         connect::{ConnectOptions, Connected, connect},
         metrics::{Count, Level},
         original_destination, outlier,
+        pool::UpstreamConnection,
     },
     worker::Worker,
 };
@@ -45,10 +47,12 @@ mod tunnel;
 struct Session {
     worker: Arc<Worker>,
     connection: Arc<Connection>,
-    terminal: Arc<TcpTerminal>,
+    terminal: Arc<LiveTcp>,
     /// The version of configuration that was in force when the connection came.
     config: Arc<Config>,
     cluster: Option<Arc<LiveCluster>>,
+    /// The host of the last attempt.
+    host: Option<Arc<LiveEndpoint>>,
     started: Instant,
     record: Record,
     /// What counts it, once it is open.
@@ -68,7 +72,7 @@ pub async fn run<S>(
     mut stream: S,
     worker: Arc<Worker>,
     connection: Arc<Connection>,
-    terminal: Arc<TcpTerminal>,
+    terminal: Arc<LiveTcp>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -81,6 +85,7 @@ pub async fn run<S>(
         terminal,
         config,
         cluster: None,
+        host: None,
         started,
         record,
         opened: None,
@@ -130,7 +135,7 @@ impl Session {
             return None;
         }
         let mut tried = Vec::new();
-        for attempt in 1..=self.terminal.proxy.max_connect_attempts.max(1) {
+        for attempt in 1..=self.terminal.config.proxy.max_connect_attempts.max(1) {
             let Some(host) = self.pick(&cluster, metadata_match.as_ref(), &tried) else {
                 cluster.metrics.count(Count::CxNoneHealthy);
                 self.record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
@@ -143,7 +148,7 @@ impl Session {
                 self.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 return None;
             };
-            let connected = match &self.terminal.proxy.tunnel {
+            let connected = match &self.terminal.config.proxy.tunnel {
                 None => self.attempt(&cluster, &host).await,
                 Some(tunnel) => self.tunnel(tunnel.clone(), &cluster, &host).await,
             };
@@ -163,7 +168,7 @@ impl Session {
     }
 
     fn choose_cluster(&mut self) -> Option<(ClusterName, Option<Metadata>)> {
-        let proxy = &self.terminal.proxy;
+        let proxy = &self.terminal.config.proxy;
         if let Some(name) = network::sni_cluster(&self.connection) {
             return Some((name, proxy.metadata_match.clone()));
         }
@@ -199,6 +204,7 @@ impl Session {
         }
         let hash = self
             .terminal
+            .config
             .proxy
             .hash_policy
             .as_ref()
@@ -222,6 +228,7 @@ impl Session {
     ) -> Option<Connected> {
         let metrics = &cluster.metrics;
         metrics.count(Count::CxTotal);
+        metrics.count(Count::RqPendingTotal);
         self.record.timings.upstream_connect_start = Some(self.elapsed());
         let facts = &self.connection.facts;
         let options = ConnectOptions {
@@ -238,11 +245,30 @@ impl Session {
         if outlier::observe(cluster, host, outcome, now) {
             cluster.refresh(now);
         }
+        if let Some(before) = self.record.upstream_host.take() {
+            self.record.earlier_attempts.push(Attempted {
+                host: Some(before),
+                host_name: self.record.upstream_host_name.take(),
+                connection_id: 0,
+            });
+        }
         self.record.upstream_host = host.record_address();
+        self.record.upstream_host_name =
+            Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
+        self.host = Some(host.clone());
         self.record.upstream_peer = peer_metadata::of_endpoint(&host.config.metadata);
         match result {
             Ok(mut connected) => {
+                let times = connected.times;
+                metrics.connected(&times);
+                metrics.count(Count::RqTotal);
+                let took = times.connected.saturating_duration_since(times.began);
+                self.record.timings.upstream_connect = Some(took);
                 self.record.timings.upstream_connect_complete = Some(self.elapsed());
+                self.record.timings.upstream_handshake = times
+                    .secured
+                    .map(|done| done.saturating_duration_since(times.connected));
+                self.record.upstream_connection_id = UpstreamConnection::next_id();
                 self.record.upstream_local = connected.local.map(Into::into);
                 self.record.upstream_remote = connected.remote.map(Into::into);
                 self.record.upstream_tls = connected
@@ -255,6 +281,8 @@ impl Session {
             }
             Err(error) => {
                 metrics.count(Count::CxConnectFail);
+                metrics.count(Count::CxDestroy);
+                metrics.count(Count::RqPendingFailureEject);
                 self.record.upstream_transport_failure_reason =
                     Some(error.reason.clone()).filter(|reason| !reason.is_empty());
                 self.record.flags.insert(ResetReason::from(error).flag());
@@ -312,13 +340,14 @@ impl Session {
             cluster,
             _place,
         } = upstream;
-        let proxy = &self.terminal.proxy;
+        let proxy = &self.terminal.config.proxy;
         let limits = copy::Limits {
             buffer_bytes: self.worker.settings.tcp_buffer_bytes,
             idle: proxy.idle_timeout,
             longest: proxy.max_downstream_connection_duration,
         };
         let counts = copy::Counts::default();
+        let times = connected.times;
         cluster.metrics.raise(Level::CxActive);
         host.state
             .active_connections
@@ -334,7 +363,9 @@ impl Session {
             end = copy::both(stream, connected.stream, &counts, &limits) => match end {
                 copy::End::UpstreamFailed => self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
                 copy::End::DownstreamFailed => self.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),
-                copy::End::Complete(_) | copy::End::Idle | copy::End::TooLong => {}
+                copy::End::TooLong => self.record.flags.insert(ResponseFlags::DURATION_TIMEOUT),
+                copy::End::Idle => self.terminal.metrics.idled(),
+                copy::End::Complete(_) => {}
             },
             () = drained => {}
             () = counted => {}
@@ -344,6 +375,8 @@ impl Session {
             .active_connections
             .fetch_sub(1, Ordering::Relaxed);
         cluster.metrics.lower(Level::CxActive);
+        let now = self.worker.live.clock.now();
+        cluster.metrics.disconnected(&times, now);
         cluster.metrics.add(Count::CxTxBytes, counts.received());
         cluster.metrics.add(Count::CxRxBytes, counts.sent());
         self.record.bytes.received = counts.received();
@@ -362,6 +395,17 @@ impl Session {
 
     fn report(mut self) {
         self.record.timings.total = Some(self.elapsed());
+        self.terminal.metrics.ended(&self.record);
+        let logs = self.terminal.config.proxy.access_logs.iter();
+        if logs.clone().any(AccessLog::reads_metadata) {
+            let sources = metadata::Sources {
+                connection: &self.connection,
+                route: None,
+                cluster: self.cluster.as_deref(),
+                host: self.host.as_deref(),
+            };
+            metadata::fill(&mut self.record, &sources);
+        }
         let opened = self.opened.take();
         self.worker.reporter.report(self.finished(opened.is_some()));
         if let Some(opened) = opened {
@@ -374,7 +418,7 @@ impl Session {
             record: &self.record,
             connection: &self.connection,
             http: None,
-            access_logs: &self.terminal.proxy.access_logs,
+            access_logs: &self.terminal.config.proxy.access_logs,
             config: &self.config,
             route: None,
             cluster: self.cluster.as_deref(),

@@ -7,6 +7,7 @@
 use std::{
     borrow::Cow,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -22,7 +23,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, rustls::server::Acceptor};
+use tokio_rustls::{
+    LazyConfigAcceptor, TlsConnector,
+    rustls::{pki_types::ServerName, server::Acceptor},
+};
 
 mod secrets;
 
@@ -136,11 +140,22 @@ pub async fn connect(
         .await?;
     let connection = Arc::new(ConnectionInfo::of(stream.get_ref().1));
     check_resumed(&connection, context.verifies_peer(), clock)?;
-    let info = Arc::new(tls_info(&connection, context.local_names()));
+    let info = Arc::new(TlsInfo {
+        server_name: asked_name(config),
+        ..tls_info(&connection, context.local_names())
+    });
     Ok((
         Stream::Client(Box::new(stream)),
         Secured { info, connection },
     ))
+}
+
+/// The name in the client's hello; an address is not sent.
+fn asked_name(config: &ClientConfig) -> Option<Arc<str>> {
+    match &config.server_name {
+        ServerName::DnsName(name) if config.rustls.enable_sni => Some(name.as_ref().into()),
+        _ => None,
+    }
 }
 
 /// Names in our own certificate.
@@ -148,6 +163,8 @@ pub async fn connect(
 pub struct LocalNames {
     pub uris: Vec<Arc<str>>,
     pub dns: Vec<Arc<str>>,
+    pub emails: Vec<Arc<str>>,
+    pub ips: Vec<IpAddr>,
     pub subject: Option<Arc<str>>,
 }
 
@@ -163,18 +180,24 @@ fn tls_info(connection: &ConnectionInfo, local: LocalNames) -> TlsInfo {
             .as_deref()
             .map(|alpn| String::from_utf8_lossy(alpn).into()),
         session_id: None,
+        group: (!connection.group.is_empty()).then_some(Cow::Borrowed(connection.group)),
+        server_name: None,
         peer_uri_sans: peer.map(|p| shared(&p.uri_sans)).unwrap_or_default(),
         peer_dns_sans: peer.map(|p| shared(&p.dns_sans)).unwrap_or_default(),
+        peer_email_sans: peer.map(|p| shared(&p.email_sans)).unwrap_or_default(),
+        peer_ip_sans: peer.map(|p| p.ip_sans.clone()).unwrap_or_default(),
         peer_subject: peer.and_then(|p| text(&p.subject)),
         peer_issuer: peer.and_then(|p| text(&p.issuer)),
         peer_serial: peer.and_then(|p| text(&p.serial)),
         peer_fingerprint_256: peer.and_then(|p| text(&p.sha256)),
         peer_fingerprint_1: peer.and_then(|p| text(&p.sha1)),
-        peer_certificate: None,
+        peer_certificate: peer.and_then(|p| text(&p.pem)),
         peer_valid_from: peer.map(|p| p.not_before_time()),
         peer_valid_until: peer.map(|p| p.not_after_time()),
         local_uri_sans: local.uris,
         local_dns_sans: local.dns,
+        local_email_sans: local.emails,
+        local_ip_sans: local.ips,
         local_subject: local.subject,
         mutual: peer.is_some(),
     }

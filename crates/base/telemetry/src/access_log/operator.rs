@@ -3,15 +3,16 @@
 //! Operators without arguments are a table of name and function; the others are variants with parsed arguments.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
-use super::time_format::{TimeFormat, iso_time};
-use super::{Environment, Needs};
+use super::time_format::TimeFormat;
+use super::{Environment, Needs, Part};
 use crate::Error;
 use crate::cel::Expression;
-use crate::record::{Address, Record};
+use crate::record::{Address, Kind, Record};
 
 mod plain;
 
@@ -86,6 +87,8 @@ pub(crate) enum Owner {
     Route,
     UpstreamHost,
     Listener,
+    Chain,
+    VirtualHost,
 }
 
 /// A parsed operator.
@@ -101,13 +104,30 @@ pub(crate) enum Operator {
         without_query: bool,
     },
     QueryParameter(String),
+    QueryParameters {
+        decoded: bool,
+    },
     Path {
         original: Original,
         query: bool,
     },
-    Start(TimeFormat),
-    CertificateStart(TimeFormat),
-    CertificateEnd(TimeFormat),
+    Time(Moment, TimeFormat),
+    /// An address without its port, as a network where a prefix length is given.
+    Host {
+        of: plain::End,
+        prefix: Option<u8>,
+    },
+    ServerName {
+        sni: Preference,
+        host: HostSource,
+    },
+    Details {
+        keep_spaces: bool,
+    },
+    /// The first of these that is neither absent nor empty.
+    Coalesce(Vec<Part>),
+    /// Nothing in this proxy can ever set it.
+    Never,
     Duration {
         from: Point,
         to: Point,
@@ -123,7 +143,53 @@ pub(crate) enum Operator {
         name: String,
         field: Option<String>,
     },
-    Cel(Expression),
+    /// `typed`: a number or a truth keeps its type in JSON.
+    Cel {
+        expression: Expression,
+        typed: bool,
+    },
+}
+
+/// A moment that a time operator prints.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Moment {
+    Start,
+    Emit,
+    DownstreamCertificateStart,
+    DownstreamCertificateEnd,
+    UpstreamCertificateStart,
+    UpstreamCertificateEnd,
+}
+
+impl Moment {
+    fn of(self, record: &Record) -> Option<SystemTime> {
+        let downstream = || record.downstream_tls.as_deref();
+        let upstream = || record.upstream_tls.as_deref();
+        match self {
+            Self::Start => record.start,
+            Self::Emit => emitted(record),
+            Self::DownstreamCertificateStart => downstream()?.peer_valid_from,
+            Self::DownstreamCertificateEnd => downstream()?.peer_valid_until,
+            Self::UpstreamCertificateStart => upstream()?.peer_valid_from,
+            Self::UpstreamCertificateEnd => upstream()?.peer_valid_until,
+        }
+    }
+}
+
+/// Where `%REQUESTED_SERVER_NAME()%` looks first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Preference {
+    SniOnly,
+    SniFirst,
+    HostFirst,
+}
+
+/// Which host `%REQUESTED_SERVER_NAME()%` falls back to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum HostSource {
+    Original,
+    Current,
+    OriginalOrCurrent,
 }
 
 /// Which path `%PATH()%` prints.
@@ -137,15 +203,19 @@ pub(crate) enum Original {
 /// A moment of a request, for `%COMMON_DURATION()%`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Point {
+    ConnectionStart,
+    ConnectionEnd,
     DownstreamStart,
     DownstreamRequestEnd,
     DownstreamResponseStart,
     DownstreamResponseEnd,
     UpstreamConnectStart,
     UpstreamConnectEnd,
+    UpstreamHandshakeEnd,
     UpstreamRequestStart,
     UpstreamRequestEnd,
     UpstreamResponseStart,
+    UpstreamBodyStart,
     UpstreamResponseEnd,
 }
 
@@ -175,8 +245,15 @@ impl Operator {
                 "`%{name}%` needs {what} in parentheses"
             ))),
         };
-        let time = |default: &str| {
-            TimeFormat::parse(arguments.filter(|text| !text.is_empty()).unwrap_or(default))
+        let time = |moment, local| {
+            let text = arguments.filter(|text| !text.is_empty());
+            let format = match (text, local) {
+                (text, false) => TimeFormat::parse(text.unwrap_or("%Y-%m-%dT%H:%M:%E3SZ")),
+                (text, true) => {
+                    TimeFormat::parse_local(text.unwrap_or("%Y-%m-%dT%H:%M:%E3S%z"), environment)
+                }
+            };
+            Ok(Self::Time(moment, format?))
         };
         let metadata = |owner| {
             let mut keys = need("a namespace")?.split(':').map(str::to_string);
@@ -188,33 +265,53 @@ impl Operator {
             })
         };
         match name {
-            "REQ" => header(Source::Request, need("a header")?, false),
+            "REQ" | "REQUEST_HEADER" => header(Source::Request, need("a header")?, false),
             "REQ_WITHOUT_QUERY" => header(Source::Request, need("a header")?, true),
-            "RESP" => header(Source::Response, need("a header")?, false),
-            "TRAILER" => header(Source::Trailer, need("a header")?, false),
+            "RESP" | "RESPONSE_HEADER" => header(Source::Response, need("a header")?, false),
+            "TRAILER" | "RESPONSE_TRAILER" => header(Source::Trailer, need("a header")?, false),
             "QUERY_PARAM" => Ok(Self::QueryParameter(need("a name")?.to_string())),
+            "QUERY_PARAMS" => query_parameters(arguments.unwrap_or_default()),
             "PATH" => path(arguments.unwrap_or_default()),
-            "START_TIME" => Ok(Self::Start(time("%Y-%m-%dT%H:%M:%E3SZ")?)),
-            "DOWNSTREAM_PEER_CERT_V_START" => {
-                Ok(Self::CertificateStart(time("%Y-%m-%dT%H:%M:%E3SZ")?))
-            }
-            "DOWNSTREAM_PEER_CERT_V_END" => Ok(Self::CertificateEnd(time("%Y-%m-%dT%H:%M:%E3SZ")?)),
+            "START_TIME" => time(Moment::Start, false),
+            "START_TIME_LOCAL" => time(Moment::Start, true),
+            "EMIT_TIME" => time(Moment::Emit, false),
+            "EMIT_TIME_LOCAL" => time(Moment::Emit, true),
+            "DOWNSTREAM_PEER_CERT_V_START" => time(Moment::DownstreamCertificateStart, false),
+            "DOWNSTREAM_PEER_CERT_V_END" => time(Moment::DownstreamCertificateEnd, false),
+            "UPSTREAM_PEER_CERT_V_START" => time(Moment::UpstreamCertificateStart, false),
+            "UPSTREAM_PEER_CERT_V_END" => time(Moment::UpstreamCertificateEnd, false),
             "COMMON_DURATION" => common_duration(need("START:END:PRECISION")?),
             "GRPC_STATUS" => grpc_status(arguments.unwrap_or("CAMEL_STRING")),
+            "REQUESTED_SERVER_NAME" => server_name(arguments.unwrap_or_default()),
+            "RESPONSE_CODE_DETAILS" => Ok(Self::Details {
+                keep_spaces: arguments == Some("ALLOW_WHITESPACES"),
+            }),
+            "COALESCE" => coalesce(need("a JSON object")?, environment),
             "DYNAMIC_METADATA" => metadata(Owner::Dynamic),
             "CLUSTER_METADATA" => metadata(Owner::Cluster),
             "UPSTREAM_METADATA" => metadata(Owner::UpstreamHost),
             "METADATA" => typed_metadata(need("TYPE:NAMESPACE:KEY")?),
             "FILTER_STATE" => filter_state(need("a name")?),
-            "CEL" => Ok(Self::Cel(Expression::parse(need("an expression")?)?)),
-            "ENVIRONMENT" => Ok(Self::Fixed(
-                environment.variables.get(need("a variable")?).cloned(),
-            )),
+            // Of the router's own log, which there is none of.
+            "UPSTREAM_FILTER_STATE" => filter_state(need("a name")?).map(|_| Self::Never),
+            "CEL" | "TYPED_CEL" => Ok(Self::Cel {
+                expression: Expression::parse(need("an expression")?)?,
+                typed: name == "TYPED_CEL",
+            }),
+            // A variable that is not set prints a dash in JSON, too.
+            "ENVIRONMENT" => Ok(Self::Fixed(Some(
+                environment
+                    .variables
+                    .get(need("a variable")?)
+                    .map_or("-", String::as_str)
+                    .to_string(),
+            ))),
             "HOSTNAME" => Ok(Self::Fixed(
                 Some(environment.hostname.clone()).filter(|name| !name.is_empty()),
             )),
+            _ if plain::End::find(name).is_some() => without_port(name, arguments),
             _ => match (plain::find(name), arguments) {
-                (Some(read), None) => Ok(Self::Plain(read)),
+                (Some(read), None | Some("")) => Ok(Self::Plain(read)),
                 (Some(_), Some(_)) => Err(Error::Format(format!("`%{name}%` takes no arguments"))),
                 (None, _) => Err(Error::Format(format!("unknown operator `%{name}%`"))),
             },
@@ -231,10 +328,11 @@ impl Operator {
                 otherwise,
                 without_query,
             } => {
+                // Of several values the first, as in Envoy.
                 let read = |name: &str| match from {
-                    Source::Request => record.request_header(name),
-                    Source::Response => record.response_header(name),
-                    Source::Trailer => record.trailer(name),
+                    Source::Request => record.first_request_header(name),
+                    Source::Response => record.first_response_header(name),
+                    Source::Trailer => record.first_trailer(name),
                 };
                 let found = read(name).or_else(|| read(otherwise.as_deref()?));
                 Field::text(if *without_query {
@@ -247,27 +345,28 @@ impl Operator {
             Self::Path { original, query } => {
                 Field::text(requested_path(record, *original, *query))
             }
-            Self::Start(format) => written(format, record.start),
-            Self::CertificateStart(format) => written(
-                format,
-                record
-                    .downstream_tls
-                    .as_ref()
-                    .and_then(|tls| tls.peer_valid_from),
+            Self::QueryParameters { decoded } => {
+                Field::text(all_query_parameters(record, *decoded))
+            }
+            Self::Time(moment, format) => {
+                Field::text(moment.of(record).and_then(|time| format.format(time)))
+            }
+            Self::Host { of, prefix } => Field::text(
+                of.address(record)
+                    .and_then(|address| host_or_network(address, *prefix)),
             ),
-            Self::CertificateEnd(format) => written(
-                format,
-                record
-                    .downstream_tls
-                    .as_ref()
-                    .and_then(|tls| tls.peer_valid_until),
-            ),
+            Self::ServerName { sni, host } => Field::text(requested_name(record, *sni, *host)),
+            Self::Details { keep_spaces } => {
+                let details = record.response_code_details.as_deref();
+                Field::text(details.map(|details| match *keep_spaces {
+                    true => Cow::Borrowed(details),
+                    false => without_spaces(details),
+                }))
+            }
+            Self::Coalesce(parts) => first_of(parts, record),
+            Self::Never => Field::Absent,
             Self::Duration { from, to, unit } => {
-                let span = |from: Duration, to: Duration| to.checked_sub(from);
-                let duration = from
-                    .offset(record)
-                    .zip(to.offset(record))
-                    .and_then(|(from, to)| span(from, to));
+                let duration = Point::between(*from, *to, record);
                 duration.map_or(Field::Absent, |duration| {
                     Field::Number(unit.count(duration))
                 })
@@ -281,8 +380,12 @@ impl Operator {
             Self::FilterState { name, field } => {
                 Field::json(filter_state_value(record, name, field.as_deref()))
             }
-            Self::Cel(expression) => match expression.evaluate(record) {
-                Ok(value) => Field::json(Some(&value.to_json())),
+            Self::Cel { expression, typed } => match expression.evaluate(record) {
+                Ok(value) if *typed => Field::json(Some(&value.to_json())),
+                Ok(value) => match value.to_json() {
+                    Value::Null => Field::Absent,
+                    _ => Field::Text(Cow::Owned(value.to_text())),
+                },
                 Err(_) => Field::Absent,
             },
         }
@@ -309,23 +412,27 @@ impl Operator {
                 ..
             } => {}
             Self::Metadata { .. } => needs.metadata = true,
-            Self::Cel(expression) => expression.add_needs(needs),
+            Self::Cel { expression, .. } => expression.add_needs(needs),
+            Self::Coalesce(parts) => super::add_needs(parts, needs),
+            Self::ServerName { sni, .. } => {
+                if *sni != Preference::SniOnly {
+                    needs.add_request(Some("x-envoy-original-host"));
+                }
+            }
             Self::Plain(_)
             | Self::Fixed(_)
             | Self::QueryParameter(_)
+            | Self::QueryParameters { .. }
             | Self::Path { .. }
-            | Self::Start(_)
-            | Self::CertificateStart(_)
-            | Self::CertificateEnd(_)
+            | Self::Time(..)
+            | Self::Host { .. }
+            | Self::Details { .. }
+            | Self::Never
             | Self::Duration { .. }
             | Self::GrpcStatus(_)
             | Self::FilterState { .. } => {}
         }
     }
-}
-
-fn written<'a>(format: &TimeFormat, time: Option<SystemTime>) -> Field<'a> {
-    Field::text(time.and_then(|time| format.format(time)))
 }
 
 fn header(from: Source, arguments: &str, without_query: bool) -> Result<Operator, Error> {
@@ -432,15 +539,19 @@ fn common_duration(arguments: &str) -> Result<Operator, Error> {
 impl Point {
     fn parse(name: &str) -> Result<Self, Error> {
         Ok(match name {
+            "DS_CX_BEG" => Self::ConnectionStart,
+            "DS_CX_END" => Self::ConnectionEnd,
             "DS_RX_BEG" => Self::DownstreamStart,
             "DS_RX_END" => Self::DownstreamRequestEnd,
             "DS_TX_BEG" => Self::DownstreamResponseStart,
             "DS_TX_END" => Self::DownstreamResponseEnd,
             "US_CX_BEG" => Self::UpstreamConnectStart,
             "US_CX_END" => Self::UpstreamConnectEnd,
+            "US_HS_END" => Self::UpstreamHandshakeEnd,
             "US_TX_BEG" => Self::UpstreamRequestStart,
             "US_TX_END" => Self::UpstreamRequestEnd,
             "US_RX_BEG" => Self::UpstreamResponseStart,
+            "US_RX_BODY_BEG" => Self::UpstreamBodyStart,
             "US_RX_END" => Self::UpstreamResponseEnd,
             _ => {
                 return Err(Error::Format(format!(
@@ -450,9 +561,28 @@ impl Point {
         })
     }
 
+    /// The time between two points; `None` when one did not happen or they are the other way round.
+    fn between(from: Self, to: Self, record: &Record) -> Option<Duration> {
+        let timings = &record.timings;
+        match (from, to) {
+            // Of a reused connection too, which is older than the request.
+            (Self::UpstreamConnectStart, Self::UpstreamConnectEnd) => timings.upstream_connect,
+            (Self::UpstreamConnectEnd, Self::UpstreamHandshakeEnd) => timings.upstream_handshake,
+            (Self::UpstreamConnectStart, Self::UpstreamHandshakeEnd) => {
+                Some(timings.upstream_connect? + timings.upstream_handshake?)
+            }
+            (from, to) => to.offset(record)?.checked_sub(from.offset(record)?),
+        }
+    }
+
     fn offset(self, record: &Record) -> Option<Duration> {
         let timings = &record.timings;
         match self {
+            Self::ConnectionStart => (record.kind == Kind::Tcp).then_some(Duration::ZERO),
+            Self::ConnectionEnd => timings.total.filter(|_| record.kind == Kind::Tcp),
+            Self::UpstreamHandshakeEnd => {
+                Some(timings.upstream_connect_complete? + timings.upstream_handshake?)
+            }
             Self::DownstreamStart => Some(Duration::ZERO),
             Self::DownstreamRequestEnd => timings.last_downstream_rx,
             Self::DownstreamResponseStart => timings.first_downstream_tx,
@@ -462,6 +592,7 @@ impl Point {
             Self::UpstreamRequestStart => timings.first_upstream_tx,
             Self::UpstreamRequestEnd => timings.last_upstream_tx,
             Self::UpstreamResponseStart => timings.first_upstream_rx,
+            Self::UpstreamBodyStart => timings.first_upstream_body_rx,
             Self::UpstreamResponseEnd => timings.last_upstream_rx,
         }
     }
@@ -535,6 +666,8 @@ fn typed_metadata(arguments: &str) -> Result<Operator, Error> {
         "ROUTE" => Owner::Route,
         "UPSTREAM_HOST" => Owner::UpstreamHost,
         "LISTENER" => Owner::Listener,
+        "LISTENER_FILTER_CHAIN" => Owner::Chain,
+        "VIRTUAL_HOST" => Owner::VirtualHost,
         other => {
             return Err(Error::Format(format!(
                 "`%METADATA%`: type `{other}` is not supported"
@@ -561,6 +694,8 @@ impl Owner {
             Self::Route => record.route_metadata.as_deref(),
             Self::UpstreamHost => record.host_metadata.as_deref(),
             Self::Listener => record.listener_metadata.as_deref(),
+            Self::Chain => record.chain_metadata.as_deref(),
+            Self::VirtualHost => record.virtual_host_metadata.as_deref(),
         };
         metadata(map, filter, path)
     }
@@ -615,6 +750,180 @@ fn host(address: &Address) -> Option<String> {
     }
 }
 
+fn host_or_network(address: &Address, prefix: Option<u8>) -> Option<String> {
+    let (Address::Socket(socket), Some(prefix)) = (address, prefix) else {
+        return host(address);
+    };
+    let network = |bits: u32, all: u128| -> Option<u128> {
+        let kept = u32::from(prefix);
+        if kept > bits {
+            return None;
+        }
+        Some(all & !(u128::MAX.checked_shr(128 - (bits - kept)).unwrap_or(0)))
+    };
+    let text = match socket.ip() {
+        IpAddr::V4(ip) => {
+            let bits = network(32, u128::from(ip.to_bits()))?;
+            IpAddr::from(Ipv4Addr::from_bits(u32::try_from(bits).ok()?)).to_string()
+        }
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(network(128, ip.to_bits())?).to_string(),
+    };
+    Some(format!("{text}/{prefix}"))
+}
+
+/// `%…_ADDRESS_WITHOUT_PORT(PREFIX_LENGTH)%`.
+fn without_port(name: &str, arguments: Option<&str>) -> Result<Operator, Error> {
+    let bad = |text: &str| {
+        Error::Format(format!(
+            "`%{name}%`: `{text}` is not a prefix length from 0 to 128"
+        ))
+    };
+    let prefix = match arguments.filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(
+            text.parse::<u8>()
+                .ok()
+                .filter(|length| *length <= 128)
+                .ok_or_else(|| bad(text))?,
+        ),
+    };
+    let of = plain::End::find(name)
+        .ok_or_else(|| Error::Format(format!("unknown operator `%{name}%`")))?;
+    Ok(Operator::Host { of, prefix })
+}
+
+fn query_parameters(style: &str) -> Result<Operator, Error> {
+    match style {
+        "" | "ORIG" => Ok(Operator::QueryParameters { decoded: false }),
+        "DECODED" => Ok(Operator::QueryParameters { decoded: true }),
+        _ => Err(Error::Format(format!(
+            "`%QUERY_PARAMS%`: `{style}` is not ORIG or DECODED"
+        ))),
+    }
+}
+
+fn all_query_parameters(record: &Record, decoded: bool) -> Option<Cow<'_, str>> {
+    let query = record.path.as_ref()?.query()?;
+    Some(match decoded {
+        true => Cow::Owned(crate::stats::percent_decode(query)),
+        false => Cow::Borrowed(query),
+    })
+}
+
+/// `%REQUESTED_SERVER_NAME(PREFERENCE:HOST)%`.
+fn server_name(arguments: &str) -> Result<Operator, Error> {
+    let (sni, host) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let sni = match sni {
+        "" | "SNI_ONLY" => Preference::SniOnly,
+        "SNI_FIRST" => Preference::SniFirst,
+        "HOST_FIRST" => Preference::HostFirst,
+        _ => {
+            return Err(Error::Format(format!(
+                "`%REQUESTED_SERVER_NAME%`: `{sni}` is not SNI_ONLY, SNI_FIRST or HOST_FIRST"
+            )));
+        }
+    };
+    let host = match host {
+        "" | "ORIG_OR_HOST" => HostSource::OriginalOrCurrent,
+        "ORIG" => HostSource::Original,
+        "HOST" => HostSource::Current,
+        _ => {
+            return Err(Error::Format(format!(
+                "`%REQUESTED_SERVER_NAME%`: `{host}` is not ORIG, HOST or ORIG_OR_HOST"
+            )));
+        }
+    };
+    Ok(Operator::ServerName { sni, host })
+}
+
+fn requested_name(record: &Record, sni: Preference, host: HostSource) -> Option<Cow<'_, str>> {
+    let by_sni = || record.requested_server_name.as_deref().map(Cow::Borrowed);
+    let original = || record.request_header("x-envoy-original-host");
+    let current = || record.request_header(":authority");
+    let by_host = || match host {
+        HostSource::Original => original(),
+        HostSource::Current => current(),
+        HostSource::OriginalOrCurrent => original().or_else(current),
+    };
+    match sni {
+        Preference::SniOnly => by_sni(),
+        Preference::SniFirst => by_sni().or_else(by_host),
+        Preference::HostFirst => by_host().or_else(by_sni),
+    }
+}
+
+/// `{"operators": ["NAME", {"command": "NAME", "param": "…", "max_length": N}]}`.
+fn coalesce(json: &str, environment: &Environment) -> Result<Operator, Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Choice {
+        operators: Vec<Command>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Command {
+        Name(String),
+        Full {
+            command: String,
+            param: Option<String>,
+            max_length: Option<usize>,
+        },
+    }
+    let wrong = |why: String| Error::Format(format!("`%COALESCE%`: {why}"));
+    let Choice { operators } =
+        serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
+    if operators.is_empty() {
+        return Err(wrong("`operators` is empty".to_string()));
+    }
+    let part = |command: Command| {
+        let (name, param, longest) = match command {
+            Command::Name(name) => (name, None, None),
+            Command::Full {
+                command,
+                param,
+                max_length,
+            } => (command, param, max_length),
+        };
+        // One level is enough for every choice, and keeps formats from nesting without end.
+        if name == "COALESCE" {
+            return Err(wrong("it cannot hold itself".to_string()));
+        }
+        Ok(Part::Operator {
+            operator: Operator::parse(&name, param.as_deref(), environment)?,
+            longest,
+        })
+    };
+    let parts = operators.into_iter().map(part);
+    Ok(Operator::Coalesce(parts.collect::<Result<_, _>>()?))
+}
+
+fn first_of<'a>(parts: &'a [Part], record: &'a Record) -> Field<'a> {
+    let fields = parts.iter().filter_map(|part| match part {
+        Part::Operator { operator, longest } => Some((operator.field(record), *longest)),
+        Part::Literal(_) => None,
+    });
+    for (field, longest) in fields {
+        match field {
+            Field::Absent => {}
+            Field::Text(text) if text.is_empty() => {}
+            Field::Text(text) if longest.is_some() => {
+                return Field::Text(Cow::Owned(cut(&text, longest).to_string()));
+            }
+            found => return found,
+        }
+    }
+    Field::Absent
+}
+
+/// Spaces would break the columns of a text log.
+fn without_spaces(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_whitespace) {
+        Cow::Owned(text.replace(char::is_whitespace, "_"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 fn port(address: &Address) -> Option<u64> {
     match address {
         Address::Socket(socket) => Some(u64::from(socket.port())),
@@ -623,9 +932,8 @@ fn port(address: &Address) -> Option<u64> {
 }
 
 /// When the record ended: the log is written then.
-fn now_text(record: &Record) -> Option<String> {
-    let ended = record
+fn emitted(record: &Record) -> Option<SystemTime> {
+    record
         .start?
-        .checked_add(record.timings.total.unwrap_or_default())?;
-    Some(iso_time(ended))
+        .checked_add(record.timings.total.unwrap_or_default())
 }

@@ -41,8 +41,8 @@ fn record() -> Record {
         authority: Some(HeaderValue::from_static("reviews:9080")),
         protocol: Some(Protocol::Http11),
         status: Some(503),
-        flags: ResponseFlags::UPSTREAM_CONNECTION_FAILURE
-            | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
+        flags: ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED
+            | ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
         response_code_details: Some(
             "upstream_reset_before_response_started{connection_failure}".into(),
         ),
@@ -65,7 +65,9 @@ fn record() -> Record {
 fn text(format: &str) -> String {
     let environment = Environment {
         hostname: "productpage-v1".into(),
-        variables: HashMap::from([("POD".to_string(), "p1".to_string())]),
+        variables: HashMap::from(
+            [("POD", "p1"), ("TZ", "CET-1")].map(|(k, v)| (k.to_string(), v.to_string())),
+        ),
     };
     let mut out = String::new();
     Format::parse(format, &environment, false)
@@ -235,12 +237,28 @@ fn operators() {
             "10.0.0.9:41000",
         ),
         (
-            "%UPSTREAM_CLUSTER% %VIRTUAL_CLUSTER_NAME% %LOCAL_REPLY_BODY%",
-            "outbound|9080||reviews.default.svc.cluster.local - -",
+            "%UPSTREAM_CLUSTER% %VIRTUAL_CLUSTER_NAME% <%LOCAL_REPLY_BODY%>",
+            "outbound|9080||reviews.default.svc.cluster.local - <>",
         ),
         (
-            "%ACCESS_LOG_TYPE% %EMIT_TIME%",
-            "DownstreamEnd 2026-11-23T09:10:04.136Z",
+            "%ACCESS_LOG_TYPE% %EMIT_TIME% %EMIT_TIME(%Y)% %START_TIME_LOCAL% %START_TIME(%Ez)%",
+            "DownstreamEnd 2026-11-23T09:10:04.136Z 2026 2026-11-23T10:10:04.123+0100 +00:00",
+        ),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(7)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(0)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(32)%",
+            "10.0.0.0/7 0.0.0.0/0 10.0.0.9/32",
+        ),
+        (
+            "%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"x-none\"},\"VIRTUAL_CLUSTER_NAME\",{\"command\":\"REQ\",\"param\":\":authority\",\"max_length\":3}]})% %COALESCE({\"operators\":[\"GRPC_STATUS\",\"DURATION\"]}):2%",
+            "rev Un",
+        ),
+        (
+            "%REQUESTED_SERVER_NAME(HOST_FIRST)% %QUERY_PARAMS% %REQUEST_HEADER(USER-AGENT):4%",
+            "reviews:9080 q=1 curl",
+        ),
+        (
+            "%BYTES_RETRANSMITTED% <%CUSTOM_FLAGS%> <%DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%> %ROUNDTRIP_DURATION% %PROTOCOL()%",
+            "0 <> <> - HTTP/1.1",
         ),
     ] {
         assert_eq!(text(format), want, "{format}");

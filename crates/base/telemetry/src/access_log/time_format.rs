@@ -1,15 +1,19 @@
-//! Times in logs: Envoy's default and its extended strftime, always in UTC.
+//! Times in logs: Envoy's default and its extended strftime, in UTC or (operators `…_LOCAL`) in the zone that `TZ` names.
 
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::Environment;
 use crate::Error;
 
 /// A parsed time format.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct TimeFormat(Vec<Piece>);
+pub(crate) struct TimeFormat {
+    pieces: Vec<Piece>,
+    zone: TimeZone,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Piece {
@@ -17,8 +21,12 @@ enum Piece {
     Calendar(String),
     /// `%3f`: so many digits of the fraction.
     Fraction(usize),
-    /// `%E3S`: seconds with so many digits of fraction; `%E*S` nine.
+    /// `%E3S`: seconds with so many digits of fraction.
     Seconds(usize),
+    /// `%E*S`: seconds with as many digits of fraction as they need.
+    AllSeconds,
+    /// `%Ez`: `+00:00`.
+    Offset,
     /// `%s`, with `%3s`-style precision: since the epoch, with so many further digits.
     Epoch(usize),
 }
@@ -32,7 +40,21 @@ pub fn iso_time(time: SystemTime) -> String {
 }
 
 impl TimeFormat {
+    /// In UTC.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
+        Self::parse_in(text, TimeZone::UTC)
+    }
+
+    /// In the zone that the variable `TZ` names: an IANA name or a POSIX rule; UTC where it names none.
+    pub(super) fn parse_local(text: &str, environment: &Environment) -> Result<Self, Error> {
+        let named = environment.variables.get("TZ");
+        let zone = named
+            .map(|name| name.trim_start_matches(':'))
+            .and_then(|name| TimeZone::get(name).or_else(|_| TimeZone::posix(name)).ok());
+        Self::parse_in(text, zone.unwrap_or(TimeZone::UTC))
+    }
+
+    fn parse_in(text: &str, zone: TimeZone) -> Result<Self, Error> {
         let mut pieces = Vec::new();
         let mut calendar = String::new();
         let mut rest = text;
@@ -59,7 +81,7 @@ impl TimeFormat {
             rest = after;
         }
         pieces.push(Piece::Calendar(calendar));
-        let format = Self(pieces);
+        let format = Self { pieces, zone };
         match format.try_format(Timestamp::UNIX_EPOCH) {
             Ok(_) => Ok(format),
             Err(error) => Err(Error::Format(format!("time format `{text}`: {error}"))),
@@ -71,7 +93,7 @@ impl TimeFormat {
     }
 
     fn try_format(&self, stamp: Timestamp) -> Result<String, jiff::Error> {
-        let zoned = stamp.to_zoned(TimeZone::UTC);
+        let zoned = stamp.to_zoned(self.zone.clone());
         let digits = |count: usize| {
             format!("{:09}", zoned.subsec_nanosecond())
                 .chars()
@@ -79,7 +101,7 @@ impl TimeFormat {
                 .collect::<String>()
         };
         let mut out = String::new();
-        for piece in &self.0 {
+        for piece in &self.pieces {
             match piece {
                 Piece::Calendar(format) => {
                     out.push_str(&jiff::fmt::strtime::format(format, &zoned)?)
@@ -89,6 +111,19 @@ impl TimeFormat {
                     out.push_str(&format!("{:02}", zoned.second()));
                     out.push_str(if *count > 0 { "." } else { "" });
                     out.push_str(&digits(*count));
+                }
+                Piece::AllSeconds => {
+                    out.push_str(&format!("{:02}", zoned.second()));
+                    let fraction = digits(9);
+                    let needed = fraction.trim_end_matches('0');
+                    out.push_str(if needed.is_empty() { "" } else { "." });
+                    out.push_str(needed);
+                }
+                Piece::Offset => {
+                    let seconds = zoned.offset().seconds();
+                    let sign = if seconds < 0 { '-' } else { '+' };
+                    let minutes = seconds.unsigned_abs() / 60;
+                    out.push_str(&format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60));
                 }
                 Piece::Epoch(count) => {
                     out.push_str(&stamp.as_second().to_string());
@@ -110,7 +145,8 @@ fn extension(text: &str) -> Option<(Piece, usize)> {
     match bytes {
         [b'f', ..] => Some((Piece::Fraction(9), 1)),
         [b's', ..] => Some((Piece::Epoch(0), 1)),
-        [b'E', b'*', b'S', ..] => Some((Piece::Seconds(9), 3)),
+        [b'E', b'*', b'S', ..] => Some((Piece::AllSeconds, 3)),
+        [b'E', b'z', ..] => Some((Piece::Offset, 2)),
         [b'E', count, b'S', ..] => Some((Piece::Seconds(digit(count)?), 3)),
         [count, b'f', ..] => Some((Piece::Fraction(digit(count)?), 2)),
         [count, b's', ..] => Some((Piece::Epoch(digit(count)?), 2)),

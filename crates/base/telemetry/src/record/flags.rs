@@ -1,19 +1,28 @@
 //! Envoy's response flags: why a response is what it is, as a set of bits.
 //!
-//! Names and order are those of Envoy's `%RESPONSE_FLAGS%` documentation. The text has the order in which Envoy notes them: those that something
-//! else follows come first.
+//! Names are those of Envoy's `%RESPONSE_FLAGS%` documentation. The text has the flags in the order in which they were set, as Envoy's.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// A set of response flags. Text: short names joined by commas (a delay and exhausted retries before what came of them), `-` when empty.
+/// A set of response flags that remembers which was set first. Text: short names joined by commas, `-` when empty.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
-pub struct ResponseFlags(u32);
+pub struct ResponseFlags {
+    bits: u32,
+    /// Numbers of the flags, one more than the bit's, the first in the lowest [`NUMBER_BITS`]. More flags than have room (no request
+    /// has that many) are in `bits` only.
+    order: u64,
+}
+
+/// For one flag's number in the order.
+const NUMBER_BITS: u32 = 5;
+/// Flags whose order is remembered.
+const REMEMBERED: u32 = u64::BITS / NUMBER_BITS;
 
 macro_rules! flags {
     ($($bit:literal $constant:ident $short:literal $long:literal;)*) => {
         impl ResponseFlags {
-            $(#[doc = concat!("`", $short, "`, ", $long, ".")] pub const $constant: Self = Self(1 << $bit);)*
+            $(#[doc = concat!("`", $short, "`, ", $long, ".")] pub const $constant: Self = Self { bits: 1 << $bit, order: $bit + 1 };)*
 
             /// Every flag with its short and long name, in Envoy's order.
             pub const ALL: &'static [(Self, &'static str, &'static str)] = &[$((Self::$constant, $short, $long)),*];
@@ -56,35 +65,53 @@ flags! {
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { bits: 0, order: 0 };
 
     /// The bits, bit 0 = `LH`, in the order of [`ResponseFlags::ALL`].
     pub const fn bits(self) -> u32 {
-        self.0 & !LATE_URX
+        self.bits
     }
 
     /// Whether no flag is set.
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits == 0
     }
 
     /// Whether all flags of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
+        self.bits & other.bits == other.bits
     }
 
     /// Whether any flag of `other` is set.
     pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+        self.bits & other.bits != 0
     }
 
-    /// Sets the flags of `other`.
+    /// Sets the flags of `other`; those that are new come last.
     pub fn insert(&mut self, other: Self) {
-        let urx = Self::UPSTREAM_RETRY_LIMIT_EXCEEDED;
-        if other.contains(urx) && !self.contains(urx) && self.0 & !EARLY.0 != 0 {
-            self.0 |= LATE_URX;
+        for number in other.numbers() {
+            let bit = 1 << (number - 1);
+            if self.bits & bit == 0 {
+                let place = self.bits.count_ones();
+                if place < REMEMBERED {
+                    self.order |= u64::from(number) << (place * NUMBER_BITS);
+                }
+                self.bits |= bit;
+            }
         }
-        self.0 |= other.0;
+    }
+
+    /// Numbers of the flags: those whose order is remembered, then the rest by bit.
+    fn numbers(self) -> impl Iterator<Item = u32> {
+        const MASK: u64 = (1 << NUMBER_BITS) - 1;
+        let remembered = move |place| ((self.order >> (place * NUMBER_BITS)) & MASK) as u32;
+        let in_order = (0..REMEMBERED)
+            .map(remembered)
+            .take_while(|number| *number != 0);
+        let forgotten = in_order
+            .clone()
+            .fold(self.bits, |left, number| left & !(1 << (number - 1)));
+        in_order.chain((1..=u32::BITS).filter(move |number| forgotten & (1 << (number - 1)) != 0))
     }
 
     /// The flag with this short name.
@@ -108,13 +135,15 @@ impl BitOr for ResponseFlags {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        let mut both = self;
+        both.insert(other);
+        both
     }
 }
 
 impl BitOrAssign for ResponseFlags {
     fn bitor_assign(&mut self, other: Self) {
-        self.0 |= other.0;
+        self.insert(other);
     }
 }
 
@@ -134,13 +163,6 @@ impl fmt::Debug for ResponseFlags {
     }
 }
 
-/// Says that `URX` was noted after what came of the last attempt, as a TCP proxy does.
-const LATE_URX: u32 = 1 << 31;
-
-/// Noted before the request ends.
-const EARLY: ResponseFlags =
-    ResponseFlags(ResponseFlags::DELAY_INJECTED.0 | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED.0);
-
 struct Text {
     flags: ResponseFlags,
     long: bool,
@@ -152,17 +174,8 @@ impl fmt::Display for Text {
             return formatter.write_str("-");
         }
         let mut separator = "";
-        let late_urx = self.flags.0 & LATE_URX != 0;
-        let urx = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
-        let is_early = |flag: &ResponseFlags| EARLY.contains(*flag) && !(late_urx && *flag == urx);
-        let early = ResponseFlags::ALL
-            .iter()
-            .filter(|(flag, ..)| is_early(flag));
-        let late = ResponseFlags::ALL
-            .iter()
-            .filter(|(flag, ..)| !is_early(flag));
-        for (flag, short, long) in early.chain(late) {
-            if self.flags.contains(*flag) {
+        for number in self.flags.numbers() {
+            if let Some((_, short, long)) = ResponseFlags::ALL.get(number as usize - 1) {
                 formatter.write_str(separator)?;
                 formatter.write_str(if self.long { long } else { short })?;
                 separator = ",";

@@ -87,7 +87,8 @@ impl Query {
         Ok(parsed)
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether a name passes the filter.
+    pub fn wants(&self, name: &str) -> bool {
         self.filter
             .as_ref()
             .is_none_or(|filter| filter.is_match(name))
@@ -109,7 +110,8 @@ fn filter(pattern: &str) -> Result<Option<Regex>, Error> {
     })
 }
 
-fn percent_decode(text: &str) -> String {
+/// The text of a URL's query: `%41` and `+` decoded, what is malformed as it is.
+pub fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -128,7 +128,11 @@ fn admits(percent: f64, number: u64) -> bool {
 
 /// A fresh id: a version 4 UUID.
 pub fn new_request_id(rng: &impl Rng) -> String {
-    let bits = rng.u128();
+    uuid_of(rng.u128())
+}
+
+/// A version 4 UUID of these random bits.
+pub(crate) fn uuid_of(bits: u128) -> String {
     let bits = (bits & !(0xf << 76)) | (4 << 76);
     let bits = (bits & !(0b11 << 62)) | (0b10 << 62);
     let digits = format!("{bits:032x}");

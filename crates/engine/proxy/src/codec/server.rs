@@ -69,7 +69,7 @@ pub async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = http.config.clone();
-    let _open = OpenHttp::new(&http, is_http2);
+    let _open = OpenHttp::new(&http, is_http2, connection.tls.is_some());
     let session = Arc::new(Session {
         worker,
         connection,

@@ -26,9 +26,11 @@ use crate::{
     codec::ResetReason,
     headers::text,
     publish::{LiveCluster, LiveEndpoint},
+    report::{STATUS_LINE_BYTES, head_bytes},
     route::without_port,
     upstream::{
         breaker::{Guard, Resource},
+        connect::ConnectTimes,
         metrics::{Count, Level},
         pool::{AcquireError, HttpVersion, Lease, Pool, PoolKey},
     },
@@ -119,8 +121,10 @@ async fn converse(
     let gate = gate(x);
     // A connection that closes just as it is lent gives the request back unsent; each such round uses up one idle connection.
     loop {
+        let asked = x.elapsed();
         let (mut lease, in_flight) = borrow(x, plan, host, &pool).await?;
         record_connection(x, &lease);
+        x.record.timings.upstream_pool = Some(x.elapsed().saturating_sub(asked));
         let request = request(x, &lease, x.body.attempt(gate.clone()));
         let sent = lease.send(watch_continue(request, gate.as_ref()));
         let result = match &gate {
@@ -136,6 +140,8 @@ async fn converse(
             }
             Ok(response) => {
                 x.record.timings.first_upstream_rx = Some(x.elapsed());
+                x.record.bytes.upstream_header_received =
+                    head_bytes(response.headers(), STATUS_LINE_BYTES);
                 lease.hold(in_flight);
                 return Ok(received(x, response, lease));
             }
@@ -143,8 +149,13 @@ async fn converse(
             // It was closing (or the peer says goodbye) before anything was written: no attempt was made.
             Err(error) if error.unsent.is_some() && x.body.is_replayable() => lease.retire(),
             Err(error) => {
-                if error.reset == ResetReason::RemoteReset {
-                    plan.cluster.metrics.count(Count::RqRxReset);
+                let metrics = &plan.cluster.metrics;
+                match error.reset {
+                    ResetReason::RemoteReset | ResetReason::RemoteRefusedStream => {
+                        metrics.count(Count::RqRxReset);
+                    }
+                    ResetReason::ProtocolError => metrics.count(Count::CxProtocolError),
+                    _ => {}
                 }
                 return Err(Failure::Reset {
                     reason: error.reset,
@@ -379,6 +390,16 @@ fn record_connection(x: &mut Exchange, lease: &Lease) {
     x.record.upstream_tls = connection.tls.clone();
     x.record.upstream_protocol = Some(connection.protocol);
     x.record.upstream_transport_failure_reason = None;
+    let ConnectTimes {
+        began,
+        connected,
+        secured,
+    } = connection.times;
+    let timings = &mut x.record.timings;
+    timings.upstream_connect_start = began.checked_duration_since(x.started);
+    timings.upstream_connect_complete = connected.checked_duration_since(x.started);
+    timings.upstream_connect = Some(connected.saturating_duration_since(began));
+    timings.upstream_handshake = secured.map(|done| done.saturating_duration_since(connected));
     x.record.timings.first_upstream_tx = Some(x.elapsed());
 }
 

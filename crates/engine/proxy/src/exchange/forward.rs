@@ -19,7 +19,7 @@ use proxy_config::{
     cluster::Discovery,
     route::{Forward, RetryPolicy},
 };
-use telemetry::record::ResponseFlags;
+use telemetry::record::{Attempted, ResponseFlags};
 
 use super::{
     Exchange,
@@ -122,8 +122,10 @@ fn plan(
 async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
     let mut retrying: Option<Guard> = None;
     loop {
+        let found = pick(x, plan).await;
+        remember_attempt(x);
         x.record.attempts += 1;
-        let Some(host) = pick(x, plan).await else {
+        let Some(host) = found else {
             return Err(no_host(x, plan));
         };
         plan.tried.push(host.state.id);
@@ -142,6 +144,18 @@ async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
             (Next::Answer, Ok(reply)) => return Ok(finish_upstream(x, reply)),
             (Next::Answer, Err(failure)) => return Err(refusal(x, failure)),
         }
+    }
+}
+
+/// The attempt before this one, if there was one, is no longer the last.
+fn remember_attempt(x: &mut Exchange) {
+    let record = &mut x.record;
+    if record.attempts > 0 {
+        record.earlier_attempts.push(Attempted {
+            host: record.upstream_host.take(),
+            host_name: record.upstream_host_name.take(),
+            connection_id: std::mem::take(&mut record.upstream_connection_id),
+        });
     }
 }
 
@@ -229,6 +243,7 @@ async fn wait_before_retry(x: &mut Exchange, plan: &Plan) -> Result<(), Reply> {
 fn no_host(x: &mut Exchange, plan: &Plan) -> Reply {
     const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     plan.cluster.metrics.count(Count::CxNoneHealthy);
+    plan.cluster.metrics.answered(UNAVAILABLE.as_u16());
     if matches!(
         plan.cluster.config.discovery,
         Discovery::DynamicForward { .. }

@@ -134,7 +134,12 @@ impl Reply {
             let unknown = hyper::ext::ReasonPhrase::from_static(b"Unknown");
             head.extensions.insert(unknown);
         }
-        x.record.status = Some(head.status.as_u16());
+        // A client that went away gets no answer.
+        let gone = x
+            .record
+            .flags
+            .contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        x.record.status = Some(head.status.as_u16()).filter(|_| !gone);
         x.record.grpc_status = x
             .record
             .grpc_status
@@ -310,7 +315,8 @@ impl ReplyBody {
 
     fn end(&mut self) {
         self.complete = true;
-        if let Some(x) = self.x.take() {
+        if let Some(mut x) = self.x.take() {
+            x.record.timings.last_upstream_rx = Some(x.elapsed());
             self.release(&x);
             self.report(x);
         }
@@ -337,7 +343,10 @@ impl ReplyBody {
     fn took(&mut self, frame: &Frame<Bytes>) {
         let Some(x) = &mut self.x else { return };
         if let Some(data) = frame.data_ref() {
+            let began = x.elapsed();
+            x.record.timings.first_upstream_body_rx.get_or_insert(began);
             x.record.bytes.sent += data.len() as u64;
+            x.record.bytes.upstream_body_received += data.len() as u64;
             if x.is_grpc {
                 self.messages.feed(data);
             }
@@ -458,5 +467,6 @@ pub fn record_host(x: &mut Exchange, host: &Arc<crate::publish::LiveEndpoint>) {
     x.record.upstream_host = host.record_address();
     x.record.upstream_host_name =
         Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
+    x.host = Some(host.clone());
     x.record.upstream_peer = crate::filters::peer_metadata::of_endpoint(&host.config.metadata);
 }

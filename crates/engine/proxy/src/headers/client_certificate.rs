@@ -115,6 +115,7 @@ mod tests {
                 ..TlsInfo::default()
             }),
             connection: Arc::new(ConnectionInfo {
+                group: "",
                 peer: None,
                 peer_chain: None,
                 version: "TLSv1.3",

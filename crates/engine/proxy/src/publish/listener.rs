@@ -22,7 +22,7 @@ use super::{Live, PublishProblem};
 use crate::{
     filters::{LiveFilters, network::LiveNetworkFilters},
     headers::text,
-    report::downstream::{HttpMetrics, ListenerMetrics},
+    report::downstream::{self, HttpMetrics, ListenerMetrics, TcpMetrics},
     route::LiveRouteTable,
     tls::LiveServerTls,
 };
@@ -50,8 +50,14 @@ pub struct LiveChain {
 
 pub enum LiveTerminal {
     Http(Arc<LiveHttp>),
-    Tcp(Arc<TcpTerminal>),
+    Tcp(Arc<LiveTcp>),
     Close,
+}
+
+/// A TCP proxy with its series.
+pub struct LiveTcp {
+    pub config: Arc<TcpTerminal>,
+    pub metrics: TcpMetrics,
 }
 
 /// A connection manager with its inline routes compiled.
@@ -78,13 +84,14 @@ impl LiveListener {
         live: &Live,
         problems: &mut Vec<PublishProblem>,
     ) -> Self {
+        let prefix = downstream::prefix(&config);
         let mut chain = |chain: &Arc<FilterChain>| {
             if let Some(kept) =
                 old.and_then(|old| old.all_chains().find(|kept| kept.config == *chain))
             {
                 return kept.clone();
             }
-            let (made, trouble) = LiveChain::new(chain.clone(), live);
+            let (made, trouble) = LiveChain::new(chain.clone(), &prefix, live);
             problems.extend(trouble.into_iter().map(|problem| PublishProblem {
                 kind: "listener",
                 name: config.name.shared(),
@@ -131,10 +138,16 @@ impl LiveListener {
 }
 
 impl LiveChain {
-    fn new(config: Arc<FilterChain>, live: &Live) -> (Self, Option<String>) {
+    /// `listener`: the prefix of its listener's series.
+    fn new(config: Arc<FilterChain>, listener: &str, live: &Live) -> (Self, Option<String>) {
         let terminal = match &config.terminal {
-            Terminal::Http(http) => LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone(), live))),
-            Terminal::Tcp(tcp) => LiveTerminal::Tcp(tcp.clone()),
+            Terminal::Http(http) => {
+                LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone(), listener, live)))
+            }
+            Terminal::Tcp(tcp) => LiveTerminal::Tcp(Arc::new(LiveTcp {
+                metrics: TcpMetrics::new(&live.stats, &tcp.proxy.stat_prefix),
+                config: tcp.clone(),
+            })),
             Terminal::Close => LiveTerminal::Close,
         };
         let (tls, problem) = match &config.tls {
@@ -225,7 +238,7 @@ fn unsupported(chain: &FilterChain) -> Option<String> {
 }
 
 impl LiveHttp {
-    fn new(config: Arc<HttpConnectionManager>, live: &Live) -> Self {
+    fn new(config: Arc<HttpConnectionManager>, listener: &str, live: &Live) -> Self {
         let inline_routes = match &config.routes {
             RouteSource::Inline(table) => Some(Arc::new(LiveRouteTable::new(table.clone()))),
             RouteSource::Named(_) => None,
@@ -238,7 +251,7 @@ impl LiveHttp {
         let router_suppresses =
             config.filters.iter().any(|filter| matches!(&filter.kind, HttpFilterKind::Router(router) if router.suppress_envoy_headers));
         Self {
-            metrics: HttpMetrics::new(&live.stats, &config),
+            metrics: HttpMetrics::new(&live.stats, &config, listener),
             inline_routes,
             filters,
             needs: needs(&config),

@@ -1,6 +1,6 @@
 //! What is counted about listeners (`listener.<address>.…`) and connection managers (`http.<prefix>.…`), under Envoy's names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use proxy_config::{HttpConnectionManager, Listener, listener::ListenAddress};
 use telemetry::{
@@ -8,6 +8,7 @@ use telemetry::{
     stats::{Counters, Gauge, Scope, Store},
 };
 
+use super::distribution::Distributions;
 use crate::publish::{LiveHttp, LiveListener};
 
 macro_rules! block {
@@ -41,9 +42,6 @@ block! {
         Http1Requests "downstream_rq_http1_total",
         Http2Requests "downstream_rq_http2_total",
         Completed "downstream_rq_completed",
-        NoRoute "no_route",
-        NoCluster "no_cluster",
-        DirectResponses "rq_direct_response",
         Upgrades "downstream_cx_upgrades_total",
         Status1xx "downstream_rq_1xx",
         Status2xx "downstream_rq_2xx",
@@ -56,16 +54,37 @@ block! {
         IdleTimeouts "downstream_rq_idle_timeout",
         Resets "downstream_rq_rx_reset",
         TooLong "downstream_rq_max_duration_reached",
+        TlsConnections "downstream_cx_ssl_total",
+        RefusedUpgrades "downstream_rq_ws_on_non_ws_route",
+        NoRoute "no_route",
+        NoCluster "no_cluster",
+        Routed "rq_total",
+        DirectResponses "rq_direct_response",
         Received "downstream_cx_rx_bytes_total",
         Sent "downstream_cx_tx_bytes_total",
     }
 }
 
+/// Answers of a connection manager by listener, `listener.<address>.http.<prefix>.…`.
+const ANSWERS: &[&str] = &[
+    "downstream_rq_completed",
+    "downstream_rq_1xx",
+    "downstream_rq_2xx",
+    "downstream_rq_3xx",
+    "downstream_rq_4xx",
+    "downstream_rq_5xx",
+];
+
+const HTTP_TOOK: &[&str; 2] = &["downstream_rq_time", "downstream_cx_length_ms"];
+const REQUEST_TIME: usize = 0;
+const CONNECTION_TIME: usize = 1;
+
 /// Series of one listener; the same whenever a listener of this address is made.
 pub struct ListenerMetrics {
     counters: Counters,
     active: Gauge,
-    _scope: Scope,
+    length: Distributions<1>,
+    scope: Scope,
 }
 
 impl ListenerMetrics {
@@ -74,7 +93,8 @@ impl ListenerMetrics {
         Self {
             counters: scope.counters(LISTENER),
             active: scope.gauge("downstream_cx_active"),
-            _scope: scope,
+            length: Distributions::new(&["downstream_cx_length_ms"]),
+            scope,
         }
     }
 
@@ -89,7 +109,7 @@ impl ListenerMetrics {
 }
 
 /// The configured prefix, else the address with underscores for colons.
-fn prefix(listener: &Listener) -> String {
+pub(crate) fn prefix(listener: &Listener) -> String {
     match (&listener.stat_prefix, listener.addresses.first()) {
         (Some(prefix), _) => prefix.to_string(),
         (None, Some(ListenAddress::Socket(address))) => address.to_string().replace(':', "_"),
@@ -99,18 +119,21 @@ fn prefix(listener: &Listener) -> String {
 }
 
 /// A connection of a listener, counted as open until dropped.
-pub struct OpenConnection(Arc<LiveListener>);
+pub struct OpenConnection(Arc<LiveListener>, Instant);
 
 impl OpenConnection {
     pub fn new(listener: &Arc<LiveListener>) -> Self {
         listener.metrics.count(ListenerCount::Connections);
         listener.metrics.active.inc();
-        Self(listener.clone())
+        Self(listener.clone(), now())
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
+        let metrics = &self.0.metrics;
+        let life = now().saturating_duration_since(self.1);
+        metrics.length.record(&metrics.scope, 0, life);
         self.0.metrics.active.dec();
         self.0.metrics.count(ListenerCount::Destroyed);
     }
@@ -120,18 +143,32 @@ impl Drop for OpenConnection {
 pub struct HttpMetrics {
     counters: Counters,
     connections: Gauge,
+    http1_connections: Gauge,
+    http2_connections: Gauge,
+    tls_connections: Gauge,
     requests: Gauge,
-    _scope: Scope,
+    took: Distributions<2>,
+    answers: Counters,
+    scope: Scope,
+    _listener_scope: Scope,
 }
 
 impl HttpMetrics {
-    pub fn new(stats: &Store, http: &HttpConnectionManager) -> Self {
+    /// Of a listener with this prefix of its own series.
+    pub fn new(stats: &Store, http: &HttpConnectionManager, listener: &str) -> Self {
         let scope = stats.scope(&format!("http.{}.", http.stat_prefix));
+        let of_listener = stats.scope(&format!("listener.{listener}.http.{}.", http.stat_prefix));
         Self {
             counters: scope.counters(HTTP),
             connections: scope.gauge("downstream_cx_active"),
+            http1_connections: scope.gauge("downstream_cx_http1_active"),
+            http2_connections: scope.gauge("downstream_cx_http2_active"),
+            tls_connections: scope.gauge("downstream_cx_ssl_active"),
             requests: scope.gauge("downstream_rq_active"),
-            _scope: scope,
+            took: Distributions::new(HTTP_TOOK),
+            answers: of_listener.counters(ANSWERS),
+            scope,
+            _listener_scope: of_listener,
         }
     }
 
@@ -164,25 +201,42 @@ impl HttpMetrics {
                 HttpCount::Resets,
             ),
             (ResponseFlags::STREAM_IDLE_TIMEOUT, HttpCount::IdleTimeouts),
-            (ResponseFlags::NO_ROUTE_FOUND, HttpCount::NoRoute),
-            (ResponseFlags::NO_CLUSTER_FOUND, HttpCount::NoCluster),
         ];
         for (flag, what) in flags {
             if record.flags.contains(flag) {
                 self.count(what);
             }
         }
-        if record.response_code_details.as_deref() == Some("request_overall_timeout") {
-            self.count(HttpCount::Timeouts);
+        if let Some(total) = record.timings.total {
+            self.took.record(&self.scope, REQUEST_TIME, total);
         }
-        if record.response_code_details.as_deref() == Some("direct_response") {
-            self.count(HttpCount::DirectResponses);
+        let told = match record.response_code_details.as_deref() {
+            Some("request_overall_timeout") => Some(HttpCount::Timeouts),
+            Some("route_not_found") => Some(HttpCount::NoRoute),
+            Some("cluster_not_found") => Some(HttpCount::NoCluster),
+            Some("direct_response") => Some(HttpCount::DirectResponses),
+            Some("upgrade_failed") => Some(HttpCount::RefusedUpgrades),
+            _ => None,
+        };
+        if let Some(told) = told {
+            self.count(told);
+        }
+        // What filters answered or refused never came to the router.
+        let by_router = matches!(
+            told,
+            Some(HttpCount::NoRoute | HttpCount::NoCluster | HttpCount::DirectResponses)
+        );
+        if record.attempts > 0 || by_router {
+            self.count(HttpCount::Routed);
         }
         let Some(status) = record.status.filter(|status| *status != 0) else {
             return;
         };
         self.count(HttpCount::Completed);
-        self.count(match status / 100 {
+        let class = usize::from(status / 100).clamp(1, 5);
+        self.answers.inc(0);
+        self.answers.inc(class);
+        self.count(match class {
             1 => HttpCount::Status1xx,
             2 => HttpCount::Status2xx,
             3 => HttpCount::Status3xx,
@@ -193,10 +247,15 @@ impl HttpMetrics {
 }
 
 /// A connection of a connection manager, counted as open until dropped.
-pub struct OpenHttp(Arc<LiveHttp>);
+pub struct OpenHttp {
+    http: Arc<LiveHttp>,
+    is_http2: bool,
+    is_tls: bool,
+    since: Instant,
+}
 
 impl OpenHttp {
-    pub fn new(http: &Arc<LiveHttp>, is_http2: bool) -> Self {
+    pub fn new(http: &Arc<LiveHttp>, is_http2: bool, is_tls: bool) -> Self {
         let metrics = &http.metrics;
         metrics.count(HttpCount::Connections);
         metrics.count(if is_http2 {
@@ -205,13 +264,91 @@ impl OpenHttp {
             HttpCount::Http1Connections
         });
         metrics.connections.inc();
-        Self(http.clone())
+        if is_tls {
+            metrics.count(HttpCount::TlsConnections);
+            metrics.tls_connections.inc();
+        }
+        let open = Self {
+            http: http.clone(),
+            is_http2,
+            is_tls,
+            since: now(),
+        };
+        open.by_version().inc();
+        open
+    }
+
+    fn by_version(&self) -> &Gauge {
+        if self.is_http2 {
+            &self.http.metrics.http2_connections
+        } else {
+            &self.http.metrics.http1_connections
+        }
     }
 }
 
 impl Drop for OpenHttp {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
-        self.0.metrics.count(HttpCount::Destroyed);
+        let metrics = &self.http.metrics;
+        metrics.connections.dec();
+        self.by_version().dec();
+        if self.is_tls {
+            metrics.tls_connections.dec();
+        }
+        metrics.count(HttpCount::Destroyed);
+        let life = now().saturating_duration_since(self.since);
+        metrics.took.record(&metrics.scope, CONNECTION_TIME, life);
     }
+}
+
+/// Counters of TCP proxies.
+const TCP: &[&str] = &[
+    "downstream_cx_total",
+    "downstream_cx_no_route",
+    "downstream_cx_rx_bytes_total",
+    "downstream_cx_tx_bytes_total",
+    "max_downstream_connection_duration",
+    "idle_timeout",
+];
+const TCP_IDLE: usize = 5;
+
+/// Series of a TCP proxy, `tcp.<prefix>.…`; those with one prefix share them.
+pub struct TcpMetrics {
+    counters: Counters,
+    _scope: Scope,
+}
+
+impl TcpMetrics {
+    pub fn new(stats: &Store, prefix: &str) -> Self {
+        let scope = stats.scope(&format!("tcp.{prefix}."));
+        Self {
+            counters: scope.counters(TCP),
+            _scope: scope,
+        }
+    }
+
+    /// A connection was closed for being idle.
+    pub fn idled(&self) {
+        self.counters.inc(TCP_IDLE);
+    }
+
+    /// A connection has ended.
+    pub fn ended(&self, record: &Record) {
+        let flags = |flag| u64::from(record.flags.contains(flag));
+        let amounts = [
+            1,
+            flags(ResponseFlags::NO_CLUSTER_FOUND),
+            record.bytes.received,
+            record.bytes.sent,
+            flags(ResponseFlags::DURATION_TIMEOUT),
+        ];
+        for (index, amount) in amounts.into_iter().enumerate() {
+            self.counters.add(index, amount);
+        }
+    }
+}
+
+/// Lives of connections are measured from accept to end, outside of what a virtual clock drives.
+fn now() -> Instant {
+    Instant::now()
 }

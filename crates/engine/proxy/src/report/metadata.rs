@@ -1,6 +1,41 @@
-//! What filters told about a request, as access logs and span tags read it.
+//! Metadata as access logs and span tags read it: what filters told about a request, and what configuration says about route, cluster, host,
+//! listener and filter chain. The latter is turned into text form only where some format reads it.
+
+use std::sync::Arc;
 
 use proxy_config::metadata::{Metadata, Value};
+use telemetry::record::Record;
+
+use crate::{
+    connection::Connection,
+    publish::{LiveCluster, LiveEndpoint},
+    route::Matched,
+};
+
+/// Whose metadata a record may show.
+pub(crate) struct Sources<'a> {
+    pub connection: &'a Connection,
+    pub route: Option<&'a Matched>,
+    pub cluster: Option<&'a LiveCluster>,
+    pub host: Option<&'a LiveEndpoint>,
+}
+
+/// Sets what the sources have.
+pub(crate) fn fill(record: &mut Record, sources: &Sources<'_>) {
+    let Sources {
+        connection,
+        route,
+        cluster,
+        host,
+    } = sources;
+    let shared = |metadata: &Metadata| of(metadata).map(|map| Arc::new(*map));
+    record.listener_metadata = shared(&connection.listener.config.metadata);
+    record.chain_metadata = shared(&connection.chain.config.metadata);
+    record.route_metadata = route.and_then(|matched| shared(&matched.route.metadata));
+    record.virtual_host_metadata = route.and_then(|matched| shared(&matched.virtual_host.metadata));
+    record.cluster_metadata = cluster.and_then(|cluster| shared(&cluster.config.metadata));
+    record.host_metadata = host.and_then(|host| shared(&host.config.metadata));
+}
 
 /// By filter name; `None` when no filter told anything.
 pub(super) fn of(metadata: &Metadata) -> Option<Box<serde_json::Map<String, serde_json::Value>>> {

@@ -28,6 +28,7 @@ fn host(domains: &[&str], routes: Vec<Route>) -> Arc<VirtualHost> {
         retry: None,
         filters: Arc::from([]),
         mirrors: Arc::from([]),
+        metadata: Default::default(),
     })
 }
 

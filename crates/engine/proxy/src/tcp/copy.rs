@@ -219,6 +219,12 @@ impl Direction {
                 self.state = State::Ending;
                 Poll::Ready(Ok(()))
             }
+            // A TLS peer that closes without saying so; what comes after the last byte is the affair of the protocol inside.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                give_back(buffer);
+                self.state = State::Ending;
+                Poll::Ready(Ok(()))
+            }
             other => {
                 give_back(buffer);
                 other

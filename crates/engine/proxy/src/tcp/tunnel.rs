@@ -71,10 +71,12 @@ pub async fn open(
         .await
         .map_err(|error| error.to_string())?;
     let stream = Stream::Tunnel(Box::new(TokioIo::new(upgraded)));
+    let times = lease.connection.times;
     Ok(Connected {
         stream,
         local,
         remote,
         secured: None,
+        times,
     })
 }

@@ -392,6 +392,8 @@ impl State {
         let names = LocalNames {
             uris: leaf.uri_sans.iter().map(|n| n.as_str().into()).collect(),
             dns: leaf.dns_sans.iter().map(|n| n.as_str().into()).collect(),
+            emails: leaf.email_sans.iter().map(|n| n.as_str().into()).collect(),
+            ips: leaf.ip_sans.clone(),
             subject: (!leaf.subject.is_empty()).then(|| leaf.subject.as_str().into()),
         };
         Ok(Some((Presented::Fixed(fixed.into()), Some(names))))

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use identity::tls::ClientConfig;
@@ -33,6 +33,16 @@ pub struct Connected {
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
     pub secured: Option<Secured>,
+    pub times: ConnectTimes,
+}
+
+/// When a connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectTimes {
+    pub began: Instant,
+    pub connected: Instant,
+    /// The TLS handshake was done; `None`: no TLS.
+    pub secured: Option<Instant>,
 }
 
 /// Why there is no connection. Cloned to all who waited for it.
@@ -109,15 +119,23 @@ async fn connect_now(
 ) -> Result<Connected, ConnectError> {
     match endpoint.address() {
         EndpointAddress::Socket(address) => {
+            let began = cluster.clock.now();
             let stream = tcp(*address, cluster).await?;
+            let connected = cluster.clock.now();
             let (local, remote) = (stream.local_addr().ok(), Some(*address));
             let (stream, secured) =
                 secure(stream, &endpoint.transport, options, &*cluster.clock).await?;
+            let times = ConnectTimes {
+                began,
+                connected,
+                secured: secured.is_some().then(|| cluster.clock.now()),
+            };
             Ok(Connected {
                 stream,
                 local,
                 remote,
                 secured,
+                times,
             })
         }
         EndpointAddress::Pipe(path) => {
@@ -126,6 +144,7 @@ async fn connect_now(
                     "only plaintext is supported over Unix sockets",
                 ));
             }
+            let began = cluster.clock.now();
             let stream = UnixStream::connect(&**path)
                 .await
                 .map_err(|e| ConnectError::remote(refused(&e)))?;
@@ -134,6 +153,11 @@ async fn connect_now(
                 local: None,
                 remote: None,
                 secured: None,
+                times: ConnectTimes {
+                    began,
+                    connected: cluster.clock.now(),
+                    secured: None,
+                },
             })
         }
     }

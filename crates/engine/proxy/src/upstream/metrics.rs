@@ -1,10 +1,13 @@
 //! What is counted about a cluster, under Envoy's names (`cluster.<name>.…`).
 
+use std::time::{Duration, Instant};
+
 use parking_lot::RwLock;
 use proxy_config::Cluster;
 use telemetry::stats::{Counter, Counters, Gauges, Scope, Store};
 
-use super::connect::ConnectErrorKind;
+use super::connect::{ConnectErrorKind, ConnectTimes};
+use crate::report::distribution::Distributions;
 
 /// Names one block of counters or gauges, and an enum whose values are the positions in it.
 macro_rules! block {
@@ -27,6 +30,10 @@ block! {
         CxOverflow "upstream_cx_overflow",
         CxRxBytes "upstream_cx_rx_bytes_total",
         CxTxBytes "upstream_cx_tx_bytes_total",
+        CxDestroy "upstream_cx_destroy",
+        CxProtocolError "upstream_cx_protocol_error",
+        SslHandshake "ssl.handshake",
+        SslConnectionError "ssl.connection_error",
         RqTotal "upstream_rq_total",
         RqCompleted "upstream_rq_completed",
         Rq1xx "upstream_rq_1xx",
@@ -80,6 +87,23 @@ block! {
     }
 }
 
+/// Distributions of a cluster, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Took {
+    /// From the end of the request to the end of the response.
+    Request,
+    /// A connection, handshakes included.
+    Connect,
+    /// A connection's life.
+    Connection,
+}
+
+const TOOK: &[&str; 3] = &[
+    "upstream_rq_time",
+    "upstream_cx_connect_ms",
+    "upstream_cx_length_ms",
+];
+
 /// Gauges of one circuit breaker; the positions in both lists below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BreakerLevel {
@@ -122,6 +146,7 @@ pub struct ClusterMetrics {
     high_breaker: Gauges,
     /// `upstream_rq_<status>` of the statuses that came.
     statuses: RwLock<Vec<(u16, Counter)>>,
+    distributions: Distributions<3>,
     /// Keeps the series alive.
     scope: Scope,
 }
@@ -140,6 +165,7 @@ impl ClusterMetrics {
             default_breaker: scope.gauges(DEFAULT_BREAKER),
             high_breaker: scope.gauges(HIGH_BREAKER),
             statuses: RwLock::default(),
+            distributions: Distributions::new(TOOK),
             scope,
         }
     }
@@ -170,6 +196,28 @@ impl ClusterMetrics {
 
     pub fn level(&self, what: Level) -> u64 {
         self.gauges.value(what as usize)
+    }
+
+    pub fn took(&self, what: Took, duration: Duration) {
+        self.distributions
+            .record(&self.scope, what as usize, duration);
+    }
+
+    /// A connection was made.
+    pub(crate) fn connected(&self, times: &ConnectTimes) {
+        let ready = times.secured.unwrap_or(times.connected);
+        let took = ready.saturating_duration_since(times.began);
+        self.took(Took::Connect, took);
+        if times.secured.is_some() {
+            self.count(Count::SslHandshake);
+        }
+    }
+
+    /// A connection that was made has ended.
+    pub(crate) fn disconnected(&self, times: &ConnectTimes, now: Instant) {
+        self.count(Count::CxDestroy);
+        let life = now.saturating_duration_since(times.began);
+        self.took(Took::Connection, life);
     }
 
     /// Counts a final answer by its class.
@@ -223,5 +271,6 @@ impl ClusterMetrics {
         if kind == ConnectErrorKind::Timeout {
             self.count(Count::CxConnectTimeout);
         }
+        self.count(Count::CxDestroy);
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use super::{
     breaker::{Breaker, Guard, Resource},
-    connect::{ConnectError, ConnectOptions, connect},
+    connect::{ConnectError, ConnectOptions, ConnectTimes, connect},
     metrics::{Count, Level},
 };
 use crate::{
@@ -100,6 +100,7 @@ pub struct UpstreamConnection {
     pub remote: Option<SocketAddr>,
     pub tls: Option<Arc<TlsInfo>>,
     pub protocol: Protocol,
+    pub times: ConnectTimes,
     pub created: Instant,
     requests: AtomicU32,
     last_used: Mutex<Instant>,
@@ -364,9 +365,12 @@ impl Pool {
                     Protocol::Http2 | Protocol::Http3 => Count::CxHttp2Total,
                     Protocol::Http10 | Protocol::Http11 => Count::CxHttp1Total,
                 });
+                self.cluster.metrics.connected(&connection.times);
                 self.ready(sender, connection.clone());
                 driver.await;
                 connection.retired.store(true, Ordering::Relaxed);
+                let now = self.cluster.clock.now();
+                self.cluster.metrics.disconnected(&connection.times, now);
                 self.cluster.metrics.connection_closed();
                 self.endpoint
                     .state
@@ -493,20 +497,27 @@ impl Shared {
 }
 
 impl UpstreamConnection {
-    fn new(facts: codec::ConnectionFacts, now: Instant) -> Self {
+    /// A number for a new connection.
+    pub(crate) fn next_id() -> u64 {
         static IDS: AtomicU64 = AtomicU64::new(1);
+        IDS.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn new(facts: codec::ConnectionFacts, now: Instant) -> Self {
         let codec::ConnectionFacts {
             local,
             remote,
             tls,
             protocol,
+            times,
         } = facts;
         Self {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
+            id: Self::next_id(),
             local,
             remote,
             tls,
             protocol,
+            times,
             created: now,
             requests: AtomicU32::new(0),
             last_used: Mutex::new(now),

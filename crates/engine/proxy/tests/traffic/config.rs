@@ -146,6 +146,7 @@ pub fn host(domains: &[&str], routes: Vec<Route>) -> VirtualHost {
         retry: None,
         filters: none(),
         mirrors: none(),
+        metadata: Default::default(),
     }
 }
 
