@@ -13,8 +13,8 @@ use std::{
 use anyhow::Context;
 use feed::{
     Environment, Feed, Role, Settings,
-    admin::{Admin, Application, Command, Door},
-    bootstrap::{self, Static},
+    admin::{Admin, Application, Command, Door, Loggers},
+    bootstrap::{self, Static, Wire as Bootstrap},
     spans::Exporter,
     statistics::Shown,
 };
@@ -62,6 +62,8 @@ struct Plan {
     termination_drain: Duration,
     application: Option<Application>,
     shown: Shown,
+    /// For `/config_dump`.
+    bootstrap: Bootstrap,
 }
 
 pub fn run(role: Role, options: &DataPlane, levels: Levels) -> anyhow::Result<ExitCode> {
@@ -88,9 +90,15 @@ fn from_environment(role: Role) -> anyhow::Result<Plan> {
             .unwrap_or(default)
     };
     let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let settings = environment.settings()?;
+    let bootstrap = Bootstrap {
+        node: Some(settings.node.clone()),
+        ..Bootstrap::default()
+    };
     Ok(Plan {
+        bootstrap,
         mark: environment.mark()?,
-        settings: environment.settings()?,
+        settings,
         fixed: Static::default(),
         doors: vec![
             (
@@ -119,8 +127,10 @@ fn from_environment(role: Role) -> anyhow::Result<Plan> {
 
 fn from_file(file: &Path) -> anyhow::Result<Plan> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let read = bootstrap::read(&text).with_context(|| file.display().to_string())?;
+    let environment = xds_environment();
+    let read = bootstrap::read(&text, environment).with_context(|| file.display().to_string())?;
     Ok(Plan {
+        bootstrap: read.wire,
         mark: None,
         settings: read.settings,
         fixed: read.fixed,
@@ -140,6 +150,17 @@ fn from_file(file: &Path) -> anyhow::Result<Plan> {
         application: None,
         shown: Shown::of_bootstrap(&read.bootstrap.stats),
     })
+}
+
+/// What log formats of a bootstrap file may print.
+fn xds_environment() -> feed::LogEnvironment {
+    feed::LogEnvironment {
+        hostname: fs::read_to_string("/proc/sys/kernel/hostname")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        variables: env::vars().collect(),
+    }
 }
 
 fn cores() -> usize {
@@ -234,19 +255,20 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
         .certificates
         .is_some()
         .then(|| live.tls.identity.clone());
-    let wire_node = plan.settings.node.clone();
+    let bootstrap = plan.bootstrap;
     let feed = Feed::new(plan.settings, plan.fixed, live.clone());
     let (commands, commanded) = mpsc::channel(4);
     let admin = Arc::new(Admin {
         live: live.clone(),
         status: feed.status(),
         metrics,
-        node: wire_node,
+        bootstrap,
         identity,
         started: Instant::now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commands,
-        set_log_level: Box::new(move |level| levels.set(level)),
+        loggers: Loggers::new(levels.directives()).into(),
+        set_log_level: Box::new(move |directives| levels.set(directives)),
         workers: plan.workers,
         shown_updates: Default::default(),
         failing: AtomicBool::new(false),
@@ -302,6 +324,7 @@ fn store(plan: &Plan) -> Store {
     Store::new(stats::Options {
         workers: plan.workers,
         matcher: plan.shown.matcher.clone(),
+        tags: plan.shown.tags.clone(),
         buckets: plan.shown.buckets.clone(),
         ..stats::Options::default()
     })

@@ -6,7 +6,10 @@ use tracing_subscriber::{
 
 /// Changes the level while running.
 #[derive(Clone)]
-pub struct Levels(reload::Handle<EnvFilter, Registry>);
+pub struct Levels {
+    handle: reload::Handle<EnvFilter, Registry>,
+    started_with: String,
+}
 
 pub fn start(directives: &str) -> Result<Levels, String> {
     let filter = EnvFilter::try_new(directives).map_err(|e| e.to_string())?;
@@ -18,18 +21,21 @@ pub fn start(directives: &str) -> Result<Levels, String> {
         .with(filter)
         .with(lines)
         .init();
-    Ok(Levels(handle))
+    Ok(Levels {
+        handle,
+        started_with: directives.to_owned(),
+    })
 }
 
 impl Levels {
-    /// Envoy's or our names; `None`: it is not a level.
-    pub fn set(&self, level: &str) -> Option<()> {
-        let ours = match level {
-            "warning" => "warn",
-            "critical" => "error",
-            "off" | "error" | "warn" | "info" | "debug" | "trace" => level,
-            _ => return None,
-        };
-        self.0.reload(EnvFilter::try_new(ours).ok()?).ok()
+    /// The directives of the start.
+    pub fn directives(&self) -> &str {
+        &self.started_with
+    }
+
+    /// Other directives from now on; `None`: they are none.
+    pub fn set(&self, directives: &str) -> Option<()> {
+        let filter = EnvFilter::try_new(directives).ok()?;
+        self.handle.reload(filter).ok()
     }
 }

@@ -18,23 +18,30 @@ use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use identity::IdentityHandle;
+use identity::{CertificateChain, IdentityHandle, PeerCertificate};
 use parking_lot::Mutex;
 use proxy::Live;
-use telemetry::{istio_metrics::IstioMetrics, stats::Query};
+use telemetry::{
+    istio_metrics::IstioMetrics,
+    stats::{Format, Query},
+};
 use tokio::{net::TcpListener, sync::Semaphore};
-use wire_envoy::pb::core::Node;
+use wire_envoy::{Descriptors, Names, pb::bootstrap::Bootstrap};
 
 use crate::Status;
+use dump_query::DumpQuery;
 
 mod application;
 mod clusters;
+mod dump_query;
 mod listeners;
+mod logging;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use application::Application;
+pub use logging::Loggers;
 
 /// Connections that a door serves at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -59,14 +66,16 @@ pub struct Admin {
     pub live: Arc<Live>,
     pub status: Arc<Status>,
     pub metrics: IstioMetrics,
-    pub node: Node,
+    /// As it was given, or made from the environment.
+    pub bootstrap: Bootstrap,
     pub identity: Option<IdentityHandle>,
     pub started: Instant,
     pub version: String,
     /// Told to drain (`/drain_listeners`, `/drain`) or to stop (`/quitquitquit`).
     pub commands: tokio::sync::mpsc::Sender<Command>,
-    /// Sets the log level; `None`: it is not a level.
+    /// Sets the log's directives (`info,proxy::upstream=debug`); `None`: it cannot.
     pub set_log_level: SetLogLevel,
+    pub loggers: Mutex<Loggers>,
     pub workers: usize,
     /// Update counters as they were last shown; start with none.
     pub shown_updates: Mutex<HashMap<String, u64>>,
@@ -158,14 +167,20 @@ impl Admin {
         if POSTS.contains(&path) && !changes {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
-                format!("Method GET not allowed, POST required for {path}\n"),
+                "Method GET not allowed, POST required.",
             );
         }
         match path {
             "/ready" => self.live_page(),
             "/stats" => self.stats(query),
-            "/stats/prometheus" => prometheus(self.proxy_metrics()),
-            "/clusters" => clusters::page(&self.live, parameter(query, "format") == Some("json")),
+            "/stats/prometheus" => self.stats(&format!("{query}&format=prometheus")),
+            "/clusters" => {
+                let fixed = self.bootstrap.static_resources.iter();
+                let fixed = fixed.flat_map(|fixed| fixed.clusters.iter());
+                let names = fixed.map(|cluster| cluster.name.as_str()).collect();
+                let as_json = parameter(query, "format") == Some("json");
+                clusters::page(&self.live, &names, as_json)
+            }
             "/listeners" => listeners::page(&self.live, parameter(query, "format") == Some("json")),
             "/config_dump" => self.config_dump(query),
             "/certs" => self.certificates(),
@@ -180,21 +195,54 @@ impl Admin {
             "/quitquitquit" => self.command(Command::Quit).await,
             "/healthcheck/fail" => self.set_failing(true),
             "/healthcheck/ok" => self.set_failing(false),
+            // There is no runtime layer, no tracing of locks and no restart in place.
+            "/runtime" => json(&serde_json::json!({"entries": {}, "layers": []})),
+            "/contention" => text(StatusCode::OK, "Mutex contention tracing is not enabled.\n"),
+            "/hot_restart_version" => text(StatusCode::OK, "disabled"),
+            "/init_dump" => self.init_dump(),
             "/" | "/help" => text(StatusCode::OK, HELP),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                format!("invalid path {path}; /help lists the pages\n"),
-            ),
+            _ => text(StatusCode::NOT_FOUND, format!("invalid path. {HELP}")),
         }
     }
 
     /// Envoy's `/ready`.
     fn live_page(&self) -> Page {
-        if self.is_ready() {
-            text(StatusCode::OK, "LIVE\n")
+        let status = if self.is_ready() {
+            StatusCode::OK
         } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, "PRE_INITIALIZING\n")
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        text(status, format!("{}\n", self.state()))
+    }
+
+    /// Envoy's name of the state.
+    fn state(&self) -> &'static str {
+        match (self.failing.load(Ordering::Relaxed), self.is_ready()) {
+            (true, _) => "DRAINING",
+            (false, true) => "LIVE",
+            (false, false) => "PRE_INITIALIZING",
         }
+    }
+
+    /// What a proxy that is not ready is waiting for.
+    fn init_dump(&self) -> Page {
+        let ready = *self.status.readiness().borrow();
+        let waiting = [
+            ("certificate", ready.identity),
+            ("configuration", ready.configuration),
+            ("listeners", self.live.has_opened(self.workers)),
+        ];
+        let names: Vec<&str> = waiting
+            .iter()
+            .filter(|(_, done)| !done)
+            .map(|(name, _)| *name)
+            .collect();
+        if names.is_empty() {
+            return json(&serde_json::json!({}));
+        }
+        json(
+            &serde_json::json!({"unready_targets_dumps": [{"name": "init manager Server", "target_names": names}]}),
+        )
     }
 
     /// The agent's `/healthz/ready`: empty 200, else the reason.
@@ -214,20 +262,28 @@ impl Admin {
     }
 
     fn is_ready(&self) -> bool {
-        self.status.is_ready()
+        let ready = self.status.is_ready()
             && self.live.has_opened(self.workers)
-            && !self.failing.load(Ordering::Relaxed)
+            && !self.failing.load(Ordering::Relaxed);
+        if ready {
+            self.status.started_within(self.started.elapsed());
+        }
+        ready
     }
 
     fn stats(&self, query: &str) -> Page {
         match Query::parse(query) {
             Ok(query) => {
                 self.refresh();
-                let body = self.live.stats.render(&query);
-                if body.starts_with('{') {
-                    with_type("application/json", body)
-                } else {
-                    text(StatusCode::OK, body)
+                let mut body = self.live.stats.render(&query);
+                match query.format {
+                    Format::Json => with_type("application/json", body),
+                    Format::Text => text(StatusCode::OK, body),
+                    Format::Prometheus => {
+                        self.metrics
+                            .prometheus_of(&mut body, |name| query.wants(name));
+                        prometheus(body)
+                    }
                 }
             }
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -242,11 +298,16 @@ impl Admin {
     }
 
     async fn merged_metrics(&self) -> String {
+        let application = match &self.application {
+            Some(application) => Some(application.metrics().await),
+            None => None,
+        };
+        self.status
+            .scraped(application.as_ref().is_some_and(Result::is_err));
         let mut body = self.proxy_metrics();
         body.push_str(&self.status.prometheus(SystemTime::now()));
-        if let Some(application) = &self.application {
-            body.push_str(&application.metrics().await);
-        }
+        // Last: what an application writes may be anything.
+        body.push_str(&application.map_or_else(String::new, |read| read.unwrap_or_else(|why| why)));
         body
     }
 
@@ -267,13 +328,25 @@ impl Admin {
 
     fn config_dump(&self, query: &str) -> Page {
         let identity = self.identity.as_ref().and_then(IdentityHandle::load);
-        match self.status.config_dump(
-            &self.node,
+        let asked = match DumpQuery::parse(query) {
+            Ok(asked) => asked,
+            Err((status, why)) => return text(status, why),
+        };
+        let started = self.live.clock.wall() - self.started.elapsed();
+        let dump = self.status.config_dump(
+            &self.bootstrap,
+            started,
             identity.as_deref(),
-            query.split('&').any(|part| part.starts_with("include_eds")),
-        ) {
+            asked.include_endpoints,
+        );
+        let mut dump = match dump {
+            Ok(dump) => dump,
+            Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        };
+        dump_query::redact(&mut dump);
+        match asked.apply(dump) {
             Ok(dump) => json(&dump),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            Err((status, why)) => text(status, why),
         }
     }
 
@@ -281,54 +354,74 @@ impl Admin {
         let Some(leaf) = self.status.certificate() else {
             return json(&serde_json::json!({"certificates": []}));
         };
-        let left = leaf
-            .not_after_time()
-            .duration_since(SystemTime::now())
+        let identity = self.identity.as_ref().and_then(IdentityHandle::load);
+        let roots = identity
+            .and_then(|identity| CertificateChain::from_pem(&identity.bundle().to_pem()).ok())
+            .map(|roots| roots.to_pem_blocks())
             .unwrap_or_default();
-        let names: Vec<_> = leaf
-            .uri_sans
-            .iter()
-            .map(|uri| serde_json::json!({ "uri": uri }))
-            .collect();
-        let certificate = serde_json::json!({
-            "path": "<inline>",
-            "serial_number": leaf.serial,
-            "subject_alt_names": names,
-            "days_until_expiration": (left.as_secs() / 86_400).to_string(),
-            "valid_from": rfc3339(leaf.not_before_time()),
-            "expiration_time": rfc3339(leaf.not_after_time()),
+        let roots = roots.iter().filter_map(|pem| {
+            let root = CertificateChain::from_pem(pem).ok()?.leaf().ok()?;
+            Some(certificate(&root))
         });
-        json(&serde_json::json!({"certificates": [{"ca_cert": [], "cert_chain": [certificate]}]}))
+        let roots: Vec<_> = roots.collect();
+        json(
+            &serde_json::json!({"certificates": [{"ca_cert": roots, "cert_chain": [certificate(&leaf)]}]}),
+        )
     }
 
     fn server_info(&self) -> Page {
         let uptime = format!("{}s", self.started.elapsed().as_secs());
-        let state = if self.is_ready() {
-            "LIVE"
-        } else {
-            "PRE_INITIALIZING"
-        };
+        let node = self.bootstrap.node.clone().unwrap_or_default();
+        let node = Descriptors::load()
+            .and_then(|descriptors| descriptors.to_json(&node, Names::Snake))
+            .unwrap_or_default();
         json(&serde_json::json!({
             "version": format!("tanbark-proxy/{}", self.version),
-            "state": state,
+            "state": self.state(),
             "uptime_current_epoch": uptime,
             "uptime_all_epochs": uptime,
-            "node": {"id": self.node.id, "cluster": self.node.cluster},
+            "hot_restart_version": "disabled",
+            "command_line_options": {"concurrency": self.workers, "mode": "Serve"},
+            "node": node,
         }))
     }
 
     fn logging(&self, query: &str) -> Page {
-        let Some(level) = parameter(query, "level") else {
-            return text(
-                StatusCode::BAD_REQUEST,
-                "usage: /logging?level=<trace|debug|info|warning|error|off>\n",
-            );
+        let mut loggers = self.loggers.lock();
+        let changed = match loggers.changed(query) {
+            Ok(changed) => changed,
+            Err(why) => return text(StatusCode::BAD_REQUEST, why),
         };
-        match (self.set_log_level)(level) {
-            Some(()) => text(StatusCode::OK, format!("active loggers:\n  all: {level}\n")),
-            None => text(StatusCode::BAD_REQUEST, format!("unknown level {level}\n")),
+        if !query.is_empty() {
+            if (self.set_log_level)(&changed.directives()).is_none() {
+                let why = "error: the log does not take these levels\n";
+                return text(StatusCode::INTERNAL_SERVER_ERROR, why);
+            }
+            *loggers = changed;
         }
+        text(StatusCode::OK, loggers.list())
     }
+}
+
+/// As Envoy shows one.
+fn certificate(leaf: &PeerCertificate) -> serde_json::Value {
+    let left = leaf
+        .not_after_time()
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    let named = |key: &str, name: String| serde_json::json!({ key: name });
+    let dns = leaf.dns_sans.iter().map(|name| named("dns", name.clone()));
+    let uris = leaf.uri_sans.iter().map(|name| named("uri", name.clone()));
+    let ips = leaf.ip_sans.iter();
+    let ips = ips.map(|ip| named("ip_address", ip.to_string()));
+    serde_json::json!({
+        "path": "<inline>",
+        "serial_number": leaf.serial,
+        "subject_alt_names": dns.chain(uris).chain(ips).collect::<Vec<_>>(),
+        "days_until_expiration": (left.as_secs() / 86_400).to_string(),
+        "valid_from": rfc3339(leaf.not_before_time()),
+        "expiration_time": rfc3339(leaf.not_after_time()),
+    })
 }
 
 /// The agent's port is open to all of the cluster, but only the pod itself may end or drain its proxy. Port 15000 is bound to loopback
@@ -343,16 +436,21 @@ admin commands are:
   /: this list
   /certs: the workload's certificate
   /clusters: upstream cluster status (?format=json)
-  /config_dump: the configuration that is in force (?include_eds)
+  /config_dump: the configuration that is in force (?include_eds, ?resource=, ?mask=, ?name_regex=)
+  /contention: lock contention (not traced)
   /drain_listeners (POST): drain listeners
   /healthcheck/fail (POST): fail readiness
   /healthcheck/ok (POST): no longer fail readiness
+  /help: this list
+  /hot_restart_version: there is no restart in place
+  /init_dump: what a proxy that is not ready is waiting for
   /listeners: listener addresses (?format=json)
-  /logging (POST): set the log level (?level=)
+  /logging (POST): show and set log levels (?level=, ?<logger>=, ?paths=<logger>:<level>,…)
   /memory: memory in use
   /quitquitquit (POST): exit
   /ready: readiness
   /reset_counters (POST): reset all counters
+  /runtime: runtime values (there are none)
   /server_info: version, state, uptime
   /stats: statistics (?filter=regex&usedonly&format=json|prometheus)
   /stats/prometheus: statistics for Prometheus
@@ -419,6 +517,10 @@ fn with_type(kind: &'static str, body: impl Into<Bytes>) -> Page {
     page.headers_mut().insert(
         "cache-control",
         http::HeaderValue::from_static("no-cache, max-age=0"),
+    );
+    page.headers_mut().insert(
+        http::header::X_CONTENT_TYPE_OPTIONS,
+        http::HeaderValue::from_static("nosniff"),
     );
     page
 }

@@ -29,17 +29,22 @@ pub struct Read {
     pub settings: Settings,
     pub fixed: Static,
     pub bootstrap: Bootstrap,
+    /// As it was written.
+    pub wire: Wire,
 }
 
-/// Reads a bootstrap in YAML or JSON. Unknown fields are errors with line and column.
-pub fn read(text: &str) -> Result<Read, FeedError> {
+/// A bootstrap as it is written.
+pub type Wire = pb::bootstrap::Bootstrap;
+
+/// Reads a bootstrap in YAML or JSON. Unknown fields are errors with line and column. `environment`: what log formats may print.
+pub fn read(text: &str, environment: xds_decode::Environment) -> Result<Read, FeedError> {
     let wrong = |why: String| FeedError::Bootstrap(why);
     let wire: pb::bootstrap::Bootstrap = Descriptors::load()
         .and_then(|d| d.from_yaml(text))
         .map_err(|e| wrong(e.to_string()))?;
     let node = wire.node.clone().unwrap_or_default();
-    let bootstrap = xds_decode::Decoder::default()
-        .bootstrap(wire)
+    let bootstrap = xds_decode::Decoder::new(environment.clone())
+        .bootstrap(wire.clone())
         .map_err(|e| wrong(e.to_string()))?;
     let discovery = match &bootstrap.ads_cluster {
         None => None,
@@ -79,13 +84,14 @@ pub fn read(text: &str) -> Result<Read, FeedError> {
             node,
             discovery,
             certificates: None,
-            environment: Default::default(),
+            environment,
             limits: Limits::default(),
         },
         fixed: Static {
             changes: clusters.chain(listeners).collect(),
         },
         bootstrap,
+        wire,
     })
 }
 

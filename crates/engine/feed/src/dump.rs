@@ -2,12 +2,12 @@
 //!
 //! Made from the resources as they came, so it shows names and fields that tools look for. Descriptors are loaded for the one call.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use identity::WorkloadIdentity;
 use serde_json::{Map, Value, json};
-use wire_envoy::{Descriptors, JsonError, Names, any, pb::core::Node, type_url};
+use wire_envoy::{Descriptors, JsonError, Names, any, pb::bootstrap::Bootstrap, type_url};
 
 use crate::status::{ResourceState, Status, TypeState};
 
@@ -52,27 +52,105 @@ impl Status {
     /// The whole dump; endpoints only where asked for (`?include_eds`). Takes some milliseconds and, while it runs, some memory.
     pub fn config_dump(
         &self,
-        node: &Node,
+        bootstrap: &Bootstrap,
+        started: SystemTime,
         identity: Option<&WorkloadIdentity>,
         include_endpoints: bool,
     ) -> Result<Value, JsonError> {
         let descriptors = Descriptors::load()?;
         let types = self.types();
+        let mut whole = descriptors.to_json(bootstrap, Names::Snake)?;
+        name_the_program(&mut whole["node"]);
         let mut configs = vec![json!({
             "@type": format!("{ADMIN}BootstrapConfigDump"),
-            "bootstrap": {"node": descriptors.to_json(node, Names::Snake)?},
+            "bootstrap": whole,
+            "last_updated": timestamp(started),
         })];
+        let mut inline_routes = Vec::new();
         for section in &SECTIONS {
             if section.type_url == type_url::ENDPOINT && !include_endpoints {
                 continue;
             }
             let state = types.get(section.type_url).cloned().unwrap_or_default();
-            configs.push(section.dump(&state, &descriptors)?);
+            let mut dump = section.dump(&state, &descriptors)?;
+            let fixed = whole["static_resources"][format!("{}s", section.field)].as_array();
+            if let (Some(fixed), Some(dump)) = (fixed, dump.as_object_mut()) {
+                let entries = fixed
+                    .iter()
+                    .map(|body| static_entry(section, body, started));
+                dump.insert(format!("static_{}s", section.field), entries.collect());
+            }
+            match section.type_url {
+                type_url::LISTENER => inline_routes = inline_routes_of(&dump, started),
+                type_url::ROUTE if !inline_routes.is_empty() => {
+                    dump["static_route_configs"] = std::mem::take(&mut inline_routes).into();
+                }
+                _ => {}
+            }
+            configs.push(dump);
+            if section.type_url == type_url::LISTENER {
+                configs.push(json!({"@type": format!("{ADMIN}ScopedRoutesConfigDump")}));
+            }
         }
         let secrets = types.get(type_url::SECRET).cloned().unwrap_or_default();
         configs.push(secret_dump(&secrets, identity));
+        configs.push(json!({"@type": format!("{ADMIN}EcdsConfigDump")}));
         Ok(json!({ "configs": configs }))
     }
+}
+
+/// Who answers, where the bootstrap does not say.
+fn name_the_program(node: &mut Value) {
+    let Some(node) = node.as_object_mut() else {
+        return;
+    };
+    let mut numbers = env!("CARGO_PKG_VERSION")
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut number = || numbers.next().unwrap_or(0);
+    let version = json!({"major_number": number(), "minor_number": number(), "patch": number()});
+    node.entry("user_agent_name")
+        .or_insert_with(|| json!("tanbark-proxy"));
+    node.entry("user_agent_build_version")
+        .or_insert_with(|| json!({ "version": version }));
+}
+
+/// Route tables that stand in listeners, as Envoy lists them.
+fn inline_routes_of(listeners: &Value, started: SystemTime) -> Vec<Value> {
+    let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    let fixed = items(&listeners["static_listeners"]);
+    let dynamic = items(&listeners["dynamic_listeners"]);
+    let dynamic = dynamic.iter().map(|listener| &listener["active_state"]);
+    let mut found = Vec::new();
+    for entry in fixed.iter().chain(dynamic) {
+        let listener = &entry["listener"];
+        let default = std::iter::once(listener["default_filter_chain"].clone());
+        for chain in items(&listener["filter_chains"]).into_iter().chain(default) {
+            for filter in items(&chain["filters"]) {
+                let Some(table) = filter["typed_config"]["route_config"].as_object() else {
+                    continue;
+                };
+                let mut table = table.clone();
+                table.insert("@type".into(), json!(type_url::ROUTE));
+                let updated = entry["last_updated"].clone();
+                let updated = match updated {
+                    Value::Null => json!(timestamp(started)),
+                    updated => updated,
+                };
+                found.push(json!({"route_config": table, "last_updated": updated}));
+            }
+        }
+    }
+    found
+}
+
+/// A resource of the bootstrap.
+fn static_entry(section: &Section, body: &Value, started: SystemTime) -> Value {
+    let mut body = body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("@type".into(), json!(section.type_url));
+    }
+    json!({ section.field: body, "last_updated": timestamp(started) })
 }
 
 impl Section {
@@ -171,38 +249,28 @@ fn redacted() -> String {
 
 /// RFC 3339 in UTC with milliseconds.
 fn timestamp(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date_of(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        since.subsec_millis()
-    )
-}
-
-/// The civil date of a day since 1970-01-01 (proleptic Gregorian), by 400-year eras that start in March.
-fn date_of(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    telemetry::access_log::iso_time(at)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+
+    #[test]
+    fn routes_in_listeners_are_listed_as_static() {
+        let filter =
+            json!({"name": "http", "typed_config": {"route_config": {"name": "inbound|80||"}}});
+        let listeners = json!({"dynamic_listeners": [{"name": "virtualInbound", "active_state": {"last_updated": "then",
+            "listener": {"filter_chains": [{"filters": [filter]}, {"filters": [{"typed_config": {"rds": {}}}]}]}}}]});
+        assert_eq!(
+            inline_routes_of(&listeners, UNIX_EPOCH),
+            [
+                json!({"route_config": {"name": "inbound|80||", "@type": type_url::ROUTE}, "last_updated": "then"})
+            ]
+        );
+    }
 
     #[test]
     fn timestamps_are_rfc_3339() {

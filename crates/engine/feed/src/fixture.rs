@@ -11,7 +11,7 @@ pub(crate) fn live(resources: &str) -> Arc<Live> {
     let text = format!(
         "node: {{id: 'sidecar~10.0.0.1~a.default~default.svc.cluster.local', cluster: a.default}}\nstatic_resources:\n{resources}"
     );
-    let read = bootstrap::read(&text).unwrap();
+    let read = bootstrap::read(&text, Default::default()).unwrap();
     let mut update = Update::default();
     for change in read.fixed.changes {
         match change {

@@ -45,3 +45,4 @@ pub use error::FeedError;
 pub use session::Feed;
 pub use settings::Settings;
 pub use status::{ConnectionState, Readiness, ResourceState, Status, TypeState};
+pub use xds_decode::Environment as LogEnvironment;

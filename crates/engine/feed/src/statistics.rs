@@ -3,15 +3,16 @@
 //! `proxyStatsMatcher` comes in `PROXY_CONFIG` (the injector merges the pod's `proxy.istio.io/config` into it) or in that annotation itself;
 //! `sidecar.istio.io/statsInclusion…` annotations add to it. A bootstrap file says it all itself.
 
-use proxy_config::bootstrap::StatsInclusion;
+use proxy_config::bootstrap::{StatsInclusion, StatsTag};
 use serde_json::Value;
-use telemetry::stats::{BucketSettings, Matcher, StringMatch};
+use telemetry::stats::{BucketSettings, Matcher, StringMatch, TagRules};
 
 use crate::Environment;
 
 /// What to show and how; what in it cannot be used, by name.
 pub struct Shown {
     pub matcher: Matcher,
+    pub tags: TagRules,
     pub buckets: BucketSettings,
     pub problems: Vec<String>,
 }
@@ -55,6 +56,7 @@ impl Environment {
         }
         Shown {
             matcher: Matcher::istio(extra.patterns),
+            tags: TagRules::istio(),
             buckets,
             problems: extra.problems,
         }
@@ -78,9 +80,34 @@ impl Shown {
         } else {
             Matcher::Include(extra.patterns)
         };
+        let mut tags = TagRules::none();
+        // Those of the file come first: the first rule of a name counts.
+        for (name, tag) in stats.tags.rules.iter() {
+            match tag {
+                StatsTag::Fixed(value) => tags.push_fixed(name, value),
+                StatsTag::Pattern(pattern) => {
+                    if let Err(error) = tags.push_regex(name, pattern) {
+                        extra
+                            .problems
+                            .push(format!("statistics tag {name}: {error}"));
+                    }
+                }
+            }
+        }
+        if stats.tags.use_defaults {
+            tags.extend(TagRules::envoy());
+        }
+        let mut buckets = BucketSettings::default();
+        for (names, bounds) in stats.buckets.iter() {
+            match StringMatch::regex(names) {
+                Ok(names) => buckets.push(names, bounds.to_vec()),
+                Err(error) => extra.problems.push(format!("histogram buckets: {error}")),
+            }
+        }
         Self {
             matcher,
-            buckets: BucketSettings::default(),
+            tags,
+            buckets,
             problems: extra.problems,
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use identity::PeerCertificate;
@@ -70,6 +70,12 @@ struct State {
     certificate_requests: u64,
     certificate_failures: u64,
     last_certificate_error: Option<String>,
+    /// Of the merged page.
+    scrapes: u64,
+    /// Scrapes in which the application's metrics could not be read.
+    scrape_failures: u64,
+    /// From the start to readiness.
+    startup: Option<Duration>,
 }
 
 impl TypeState {
@@ -160,6 +166,18 @@ impl Status {
             .send_if_modified(|r| !std::mem::replace(&mut r.configuration, true));
     }
 
+    /// The merged page was asked for; `failed`: without the application's part.
+    pub(crate) fn scraped(&self, failed: bool) {
+        let mut state = self.state.lock();
+        state.scrapes += 1;
+        state.scrape_failures += u64::from(failed);
+    }
+
+    /// The proxy became ready so long after its start; the first call counts.
+    pub(crate) fn started_within(&self, took: Duration) {
+        self.state.lock().startup.get_or_insert(took);
+    }
+
     pub(crate) fn certificate_requested(&self) {
         self.state.lock().certificate_requests += 1;
     }
@@ -248,12 +266,6 @@ impl Status {
             state.certificate_failures as f64,
         );
         metric(
-            "gauge",
-            "envoy_control_plane_connected_state",
-            "",
-            f64::from(u8::from(state.connection.connected)),
-        );
-        metric(
             "counter",
             "istio_agent_pilot_xds_connect_attempts",
             "",
@@ -265,6 +277,39 @@ impl Status {
             "",
             state.connection.failures as f64,
         );
+        metric(
+            "counter",
+            "istio_agent_istiod_connection_failures",
+            "",
+            state.connection.failures as f64,
+        );
+        let responses = state.types.values().map(|kind| kind.updates).sum::<u64>();
+        metric(
+            "counter",
+            "istio_agent_xds_proxy_responses",
+            "",
+            responses as f64,
+        );
+        metric(
+            "counter",
+            "istio_agent_scrapes_total",
+            "",
+            state.scrapes as f64,
+        );
+        metric(
+            "counter",
+            "istio_agent_scrape_failures_total",
+            "{type=\"application\"}",
+            state.scrape_failures as f64,
+        );
+        if let Some(took) = state.startup {
+            metric(
+                "gauge",
+                "istio_agent_startup_duration_seconds",
+                "",
+                took.as_secs_f64(),
+            );
+        }
         for (name, what) in [
             ("updates", "istio_agent_xds_updates"),
             ("rejected", "istio_agent_xds_rejects"),

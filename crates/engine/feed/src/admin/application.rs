@@ -20,19 +20,19 @@ pub struct Application {
 }
 
 impl Application {
-    /// The application's text, or a comment that says why there is none.
-    pub async fn metrics(&self) -> String {
+    /// The application's text. An error is a comment that says why there is none.
+    pub async fn metrics(&self) -> Result<String, String> {
         match timeout(TIMEOUT, self.fetch()).await {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => format!(
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => Err(format!(
                 "# the application's metrics on port {} could not be read: {error}\n",
                 self.port
-            ),
-            Err(_) => format!(
+            )),
+            Err(_) => Err(format!(
                 "# the application's metrics on port {} took longer than {} s\n",
                 self.port,
                 TIMEOUT.as_secs()
-            ),
+            )),
         }
     }
 
@@ -44,6 +44,8 @@ impl Application {
         let uri: Uri = self.path.parse()?;
         let request = Request::get(uri)
             .header("host", format!("localhost:{}", self.port))
+            // What it says is merged with ours, which is in this format; exemplars of OpenMetrics would break it.
+            .header("accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1")
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -1,6 +1,6 @@
 //! `/clusters`: every cluster with its hosts, limits and health, in Envoy's text and JSON.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+use std::{collections::BTreeSet, fmt::Write as _, sync::atomic::Ordering};
 
 use http::StatusCode;
 use proxy::{
@@ -15,25 +15,26 @@ use serde_json::{Value, json};
 
 use super::Page;
 
-pub(super) fn page(live: &Live, as_json: bool) -> Page {
+/// `fixed`: names of clusters that the bootstrap brought.
+pub(super) fn page(live: &Live, fixed: &BTreeSet<&str>, as_json: bool) -> Page {
     let config = live.config();
     let mut clusters: Vec<_> = config.clusters.values().collect();
     clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     if as_json {
         let statuses: Vec<Value> = clusters
             .iter()
-            .map(|cluster| cluster_json(cluster))
+            .map(|cluster| cluster_json(cluster, fixed))
             .collect();
         return super::json(&json!({ "cluster_statuses": statuses }));
     }
     let mut body = String::new();
     for cluster in clusters {
-        cluster_text(&mut body, cluster);
+        cluster_text(&mut body, cluster, fixed);
     }
     super::text(StatusCode::OK, body)
 }
 
-fn cluster_text(body: &mut String, cluster: &LiveCluster) {
+fn cluster_text(body: &mut String, cluster: &LiveCluster, fixed: &BTreeSet<&str>) {
     let name = cluster.config.name.as_str();
     // Writing to a String does not fail.
     let mut line = |text: std::fmt::Arguments<'_>| {
@@ -64,7 +65,7 @@ fn cluster_text(body: &mut String, cluster: &LiveCluster) {
             limits.max_retries
         ));
     }
-    line(format_args!("added_via_api::true"));
+    line(format_args!("added_via_api::{}", !fixed.contains(name)));
     if let Discovery::Eds { service_name } = &cluster.config.discovery {
         line(format_args!("eds_service_name::{service_name}"));
     }
@@ -120,14 +121,13 @@ fn health_flags(host: &LiveEndpoint) -> String {
     }
 }
 
-fn cluster_json(cluster: &LiveCluster) -> Value {
+fn cluster_json(cluster: &LiveCluster, fixed: &BTreeSet<&str>) -> Value {
     let hosts = cluster.hosts();
     let statuses: Vec<Value> = hosts.all.iter().map(|host| host_json(host)).collect();
     let limits = cluster.config.circuit_breakers.default;
     let mut status = json!({
         "name": cluster.config.name.as_str(),
         "observability_name": cluster.config.alt_stat_name.as_deref().unwrap_or(cluster.config.name.as_str()),
-        "added_via_api": true,
         "host_statuses": statuses,
         "circuit_breakers": {"thresholds": [{
             "max_connections": limits.max_connections,
@@ -136,6 +136,9 @@ fn cluster_json(cluster: &LiveCluster) -> Value {
             "max_retries": limits.max_retries,
         }]},
     });
+    if !fixed.contains(cluster.config.name.as_str()) {
+        status["added_via_api"] = json!(true);
+    }
     if let Discovery::Eds { service_name } = &cluster.config.discovery
         && let Some(fields) = status.as_object_mut()
     {

@@ -10,9 +10,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use wire_envoy::type_url;
 
 use super::{Admin, memory_bytes};
+use crate::ConnectionState;
 
 /// Envoy's `stats_flush_interval`.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// The control plane as Istio's bootstrap has it.
+const XDS_CLUSTER: &str = "cluster.xds-grpc;";
 
 /// Update counters of one resource type.
 const TYPES: [(&str, &str); 4] = [
@@ -79,16 +83,34 @@ impl Admin {
             "control_plane.connected_state",
             u64::from(connection.connected),
         );
+        // Dashboards ask for the control plane's cluster by the name that Istio's bootstrap gives it.
+        for gauge in ["upstream_cx_active", "upstream_rq_active"] {
+            set(
+                &format!("{XDS_CLUSTER}.{gauge}"),
+                u64::from(connection.connected),
+            );
+        }
         stats
             .text_readout("control_plane.identifier")
-            .set(connection.identifier);
-        self.updates();
+            .set(&*connection.identifier);
+        self.updates(&connection);
     }
 
     /// Counters that the feed keeps in its status. What was shown before is remembered, so that resetting counters holds.
-    fn updates(&self) {
+    fn updates(&self, connection: &ConnectionState) {
         let types = self.status.types();
         let mut shown = self.shown_updates.lock();
+        let mut count = |name: String, value: u64| {
+            let counter = self.live.stats.counter(&name);
+            let before = shown.insert(name, value).unwrap_or(0);
+            counter.add(value.saturating_sub(before));
+        };
+        for (what, value) in [
+            ("upstream_cx_total", connection.attempts),
+            ("upstream_cx_connect_fail", connection.failures),
+        ] {
+            count(format!("{XDS_CLUSTER}.{what}"), value);
+        }
         for (type_url, prefix) in TYPES {
             let state = types.get(type_url);
             let (updates, rejected) = state.map_or((0, 0), |state| (state.updates, state.rejected));
@@ -98,10 +120,7 @@ impl Admin {
                 ("update_success", applied),
                 ("update_rejected", rejected),
             ] {
-                let name = format!("{prefix}.{what}");
-                let counter = self.live.stats.counter(&name);
-                let before = shown.insert(name, value).unwrap_or(0);
-                counter.add(value.saturating_sub(before));
+                count(format!("{prefix}.{what}"), value);
             }
         }
     }

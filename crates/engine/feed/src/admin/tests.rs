@@ -39,12 +39,13 @@ fn doors_with(application: Option<Application>) -> Doors {
         live: fixture::live(&resources),
         status: Arc::new(Status::default()),
         metrics: IstioMetrics::new(istio_metrics::Options::default()),
-        node: Node::default(),
+        bootstrap: bootstrap(&resources),
         identity: None,
         started: Instant::now(),
         version: "1.2.3".to_owned(),
         commands: sender,
-        set_log_level: Box::new(|level| (level == "debug").then_some(())),
+        set_log_level: Box::new(|directives| directives.starts_with("debug").then_some(())),
+        loggers: Mutex::new(Loggers::new("info")),
         workers: 2,
         shown_updates: Mutex::default(),
         failing: AtomicBool::new(false),
@@ -54,6 +55,12 @@ fn doors_with(application: Option<Application>) -> Doors {
         admin: Arc::new(admin),
         commands,
     }
+}
+
+/// As the program would have read it.
+fn bootstrap(resources: &str) -> Bootstrap {
+    let text = format!("node: {{id: n, cluster: c}}\nstatic_resources:\n{resources}");
+    Descriptors::load().unwrap().from_yaml(&text).unwrap()
 }
 
 impl Doors {
@@ -126,6 +133,10 @@ async fn readiness_says_why_not() {
         200
     );
     assert_eq!(doors.get(Door::Health, "/healthz/ready").await.0, 503);
+    assert_eq!(
+        doors.get(Door::Admin, "/ready").await,
+        (503, "DRAINING\n".to_owned())
+    );
     assert_eq!(
         doors
             .ask(Door::Admin, Method::POST, "/healthcheck/ok")
@@ -269,6 +280,8 @@ async fn statistics_in_three_forms() {
         "server.concurrency: 2".to_owned(),
         "server.version: 1002003".to_owned(),
         "control_plane.connected_state: 0".to_owned(),
+        "cluster.xds-grpc;.upstream_cx_active: 0".to_owned(),
+        "cluster.xds-grpc;.upstream_cx_connect_fail: 0".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
@@ -364,9 +377,15 @@ async fn the_application_s_metrics_are_merged() {
         status == 200
             && gone.contains(&format!(
                 "# the application's metrics on port {port} could not be read"
-            )),
+            ))
+            && gone.contains("istio_agent_scrapes_total 2\n")
+            && gone.contains("istio_agent_scrape_failures_total{type=\"application\"} 1\n"),
         "{gone}"
     );
+    let connected = gone
+        .lines()
+        .filter(|line| line.starts_with("# TYPE envoy_control_plane_connected_state "));
+    assert_eq!(connected.count(), 1, "no metric is declared twice: {gone}");
 }
 
 #[tokio::test]
@@ -382,4 +401,111 @@ async fn a_door_has_its_own_pages_only() {
     );
     assert_eq!(doors.get(Door::Admin, "/nothing").await.0, 404);
     assert_eq!(doors.get(Door::Admin, "/config_dump").await.0, 200);
+}
+
+#[tokio::test]
+async fn levels_are_set_by_logger() {
+    let doors = doors();
+    let post = |page: &'static str| doors.ask(Door::Admin, Method::POST, page);
+    let (status, list) = post("/logging").await;
+    assert!(
+        status == 200 && list.contains("  upstream: info\n"),
+        "{list}"
+    );
+    assert_eq!(post("/logging?level=debug").await.0, 200);
+    let (_, list) = post("/logging?paths=upstream:trace,http:off").await;
+    assert!(
+        list.contains("  upstream: trace\n") && list.contains("  admin: debug\n"),
+        "{list}"
+    );
+    let (status, why) = post("/logging?nothing=debug").await;
+    assert!(
+        status == 400 && why.starts_with("error: unknown logger name"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_config_dump_has_every_section_and_the_bootstrap() {
+    let doors = doors();
+    let (_, dump) = doors.get(Door::Admin, "/config_dump?include_eds").await;
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let sections = dump["configs"].as_array().unwrap();
+    let names: Vec<&str> = sections
+        .iter()
+        .filter_map(|section| section["@type"].as_str()?.rsplit('.').next())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "BootstrapConfigDump",
+            "ClustersConfigDump",
+            "ListenersConfigDump",
+            "ScopedRoutesConfigDump",
+            "RoutesConfigDump",
+            "EndpointsConfigDump",
+            "SecretsConfigDump",
+            "EcdsConfigDump",
+        ]
+    );
+    assert_eq!(sections[0]["bootstrap"]["node"]["id"], "n");
+    assert_eq!(
+        sections[0]["bootstrap"]["node"]["user_agent_name"],
+        "tanbark-proxy"
+    );
+    assert_eq!(
+        sections[1]["static_clusters"][0]["cluster"]["name"],
+        REVIEWS
+    );
+    assert_eq!(
+        sections[2]["static_listeners"][0]["listener"]["@type"],
+        wire_envoy::type_url::LISTENER
+    );
+    let page = "/config_dump?resource=static_listeners&mask=listener.name";
+    let (_, part) = doors.get(Door::Admin, page).await;
+    let part: serde_json::Value = serde_json::from_str(&part).unwrap();
+    assert_eq!(
+        part["configs"][0]["listener"],
+        serde_json::json!({"name": "virtualInbound"})
+    );
+    assert_eq!(doors.get(Door::Admin, "/config_dump?mask=x").await.0, 400);
+}
+
+#[tokio::test]
+async fn unknown_pages_and_methods_are_answered_in_envoys_words() {
+    let doors = doors();
+    let (status, list) = doors.get(Door::Admin, "/nosuch").await;
+    assert!(
+        status == 404 && list.starts_with("invalid path. admin commands are:\n"),
+        "{list}"
+    );
+    assert_eq!(
+        doors.get(Door::Admin, "/logging").await,
+        (405, "Method GET not allowed, POST required.".to_owned())
+    );
+    for page in [
+        "/runtime",
+        "/init_dump",
+        "/hot_restart_version",
+        "/contention",
+        "/help",
+    ] {
+        assert_eq!(doors.get(Door::Admin, page).await.0, 200, "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_holds_for_prometheus_too() {
+    let doors = doors();
+    let (_, some) = doors
+        .get(Door::Admin, "/stats/prometheus?filter=membership_total")
+        .await;
+    assert!(
+        some.lines().count() == 3 && some.contains("envoy_cluster_membership_total{"),
+        "{some}"
+    );
+    let (_, build) = doors
+        .get(Door::Admin, "/stats?format=prometheus&filter=istio_build")
+        .await;
+    assert!(build.starts_with("# TYPE istio_build gauge\n"), "{build}");
 }

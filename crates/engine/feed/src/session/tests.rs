@@ -198,7 +198,12 @@ async fn certificate_and_configuration_arrive_in_both_flavours() {
         );
         let dump = running
             .status
-            .config_dump(&Node::default(), Some(&identity), true)
+            .config_dump(
+                &Default::default(),
+                std::time::SystemTime::UNIX_EPOCH,
+                Some(&identity),
+                true,
+            )
             .unwrap()
             .to_string();
         assert!(dump.contains("\"name\":\"b\"") && dump.contains("dynamic_active_secrets"));
