@@ -1,7 +1,7 @@
 //! Requests from pods and from this machine, what proxies say about them, and work that goes on beside the test.
 
 use std::{
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -344,4 +344,17 @@ impl Drop for Background {
             let _ = child.wait();
         }
     }
+}
+
+/// The path of a program of this machine, also one that only root has on PATH; `None` when it is not installed.
+pub fn installed(program: &str) -> Option<String> {
+    let run = Command::new("sh")
+        .args([
+            "-c",
+            &format!("PATH=$PATH:/usr/sbin:/sbin command -v {program}"),
+        ])
+        .output()
+        .ok()?;
+    let path = String::from_utf8_lossy(&run.stdout).trim().to_owned();
+    (!path.is_empty()).then_some(path)
 }

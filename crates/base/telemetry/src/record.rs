@@ -318,10 +318,7 @@ impl Record {
             ":path" => plain(self.path.as_ref()?.as_str()),
             ":method" => plain(self.method.as_ref()?.as_str()),
             ":scheme" => plain(self.scheme?),
-            ":authority" | "host" => {
-                let authority = self.authority.as_ref()?;
-                (!authority.is_empty()).then(|| lossy(authority))
-            }
+            ":authority" | "host" => self.authority.as_ref().map(lossy),
             _ => read(self.request_headers.as_ref(), name).or_else(|| match name {
                 "x-envoy-original-path" => plain(self.original_path.as_ref()?.as_str()),
                 "x-request-id" => Some(lossy(self.request_id.as_ref()?)),

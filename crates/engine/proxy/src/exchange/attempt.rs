@@ -151,9 +151,7 @@ async fn converse(
             Err(error) => {
                 let metrics = &plan.cluster.metrics;
                 match error.reset {
-                    ResetReason::RemoteReset | ResetReason::RemoteRefusedStream => {
-                        metrics.count(Count::RqRxReset);
-                    }
+                    ResetReason::RemoteReset => metrics.count(Count::RqRxReset),
                     ResetReason::ProtocolError => metrics.count(Count::CxProtocolError),
                     _ => {}
                 }
@@ -199,6 +197,7 @@ async fn borrow(
             // Nobody was asked.
             x.record.upstream_host = None;
             x.record.upstream_host_name = None;
+            x.host = None;
             return Err(overflow());
         }
         Err(AcquireError::Connect(error)) => {

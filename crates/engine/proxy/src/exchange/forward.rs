@@ -52,8 +52,6 @@ pub(super) struct Plan {
     /// Hosts that were tried.
     tried: Vec<u64>,
     retries: u32,
-    /// One more retry was wanted.
-    gave_up: bool,
 }
 
 /// Forwards the request by these rules.
@@ -84,7 +82,9 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
     }
     let reply = attempts(x, &mut plan).await;
     x.body.stop_keeping();
-    if plan.retries > 0 && !plan.gave_up && reply.as_ref().is_ok_and(|reply| !reply.is_local()) {
+    let gave_up = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_OVERFLOW;
+    let succeeded = reply.as_ref().is_ok_and(|reply| !reply.is_local());
+    if plan.retries > 0 && succeeded && !x.record.flags.intersects(gave_up) {
         plan.cluster.metrics.count(Count::RqRetrySuccess);
     }
     reply
@@ -114,7 +114,6 @@ fn plan(
         retry,
         tried: Vec::new(),
         retries: 0,
-        gave_up: false,
     }
 }
 
@@ -199,7 +198,6 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
                 .flags
                 .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             metrics.count(Count::RqRetryLimitExceeded);
-            plan.gave_up = true;
             Next::Answer
         }
         Decision::Retry if !x.body.is_replayable() => Next::Answer,
@@ -211,7 +209,6 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
             None => {
                 x.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 metrics.count(Count::RqRetryOverflow);
-                plan.gave_up = true;
                 Next::Answer
             }
             place => {

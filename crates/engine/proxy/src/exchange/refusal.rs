@@ -77,14 +77,14 @@ pub(crate) fn late_status(x: &Exchange) -> StatusCode {
     }
 }
 
-/// For the cluster a local answer has the status that it would have without gRPC. Nobody hears what is said to a client that went away.
+/// For the cluster a local answer has the status that it would have without gRPC.
 fn count(x: &Exchange, status: StatusCode) {
-    let gone = ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION;
-    if let Some(cluster) = x
-        .cluster
-        .as_ref()
-        .filter(|_| !x.record.flags.contains(gone))
-    {
+    // Nobody hears what is said to a client that went away.
+    let is_heard = !x
+        .record
+        .flags
+        .contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+    if let Some(cluster) = x.cluster.as_ref().filter(|_| is_heard) {
         cluster.metrics.answered(status.as_u16());
     }
 }
@@ -113,12 +113,6 @@ fn reset(x: &mut Exchange, reason: &ResetReason) -> Reply {
     )
     .replace(' ', "_");
     x.record.upstream_transport_failure_reason = why.cloned();
-    if *reason == ResetReason::Overflow {
-        // No connection was asked of it.
-        x.record.upstream_host = None;
-        x.record.upstream_host_name = None;
-        x.host = None;
-    }
     let status = match reason {
         ResetReason::ProtocolError => StatusCode::BAD_GATEWAY,
         _ => StatusCode::SERVICE_UNAVAILABLE,

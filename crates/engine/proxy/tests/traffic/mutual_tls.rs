@@ -339,11 +339,11 @@ async fn a_server_with_another_name_is_refused() {
     let pair = pair(UpstreamProtocol::Http1, "somebody-else", (&ca, &ca)).await;
     let (head, body) = client::get(pair.client.address("outbound"), "/").await;
     assert_eq!(head.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!body.contains("TLS_error"), "{body}");
+    assert!(!body.contains("TLS"), "{body}");
     let record = pair.client.record(0).await;
     assert_eq!(record.flags.to_string(), "UF");
-    let why = record.upstream_transport_failure_reason.unwrap();
-    assert!(why.starts_with("TLS_error:|"), "{why}");
+    let reason = record.upstream_transport_failure_reason.unwrap_or_default();
+    assert!(reason.starts_with("TLS_error"), "{reason}");
     assert_eq!(pair.backend.requests(), 0);
 }
 
