@@ -414,6 +414,7 @@ fn asking_proxies(mesh: &Mesh) {
     ]);
     let one: serde_json::Value = serde_json::from_str(&one).expect("JSON");
     assert_eq!(one.as_array().map(Vec::len), Some(1), "{one}");
+    assert!(one[0]["edsClusterConfig"].is_object(), "{one}");
     assert_eq!(
         ask(&["listeners", server, "-o", "short"]),
         ask(&["listeners", server])
