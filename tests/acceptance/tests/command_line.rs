@@ -414,6 +414,7 @@ fn asking_proxies(mesh: &Mesh) {
     ]);
     let one: serde_json::Value = serde_json::from_str(&one).expect("JSON");
     assert_eq!(one.as_array().map(Vec::len), Some(1), "{one}");
+    assert!(one[0]["edsClusterConfig"].is_object(), "{one}");
     assert_eq!(
         ask(&["listeners", server, "-o", "short"]),
         ask(&["listeners", server])
@@ -572,12 +573,12 @@ fn kubectl_can_be_pointed_at_the_api() {
     ok(&["label", "cm", "settings", "x=y"]);
     ok(&["delete", "cm", "settings"]);
     // What the mesh does not know is not taken in silence.
-    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: odd}\nspec:\n  hosts: [server]\n  http: [{route: [{destination: {host: server}}], frobnicate: true}]\n";
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: odd}\nspec:\n  hosts: [server]\n  http: [{route: [{destination: {host: server, port: {number: 8000}}}], frobnicate: true}]\n";
     std::fs::write(&file, route).expect("written");
     let (_, out, errors) = kubectl(&["apply", "-f", &file.to_string_lossy()]);
     assert!(
         out.contains("virtualservice.networking.istio.io/odd created")
-            && errors.contains("Warning:")
+            && errors.matches("Warning:").count() == 1
             && errors.contains("frobnicate"),
         "{out}{errors}"
     );

@@ -10,6 +10,7 @@ mod endpoints;
 mod listeners;
 mod routes;
 mod secrets;
+mod spelling;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use http::Method;
 use serde_json::{Value, json};
+use wire_envoy::Descriptors;
 
 use crate::admin;
 use crate::output::{self, Report, Table};
@@ -126,20 +128,31 @@ pub async fn run(command: Command, session: &Session) -> Result<ExitCode> {
         Command::Endpoints(args) => endpoints_of(&args, session).await,
         Command::Secret(args) => {
             let dump = fetch(&args.source, session).await?;
-            let secrets: Vec<Value> = dump.secrets();
-            print(&args.source, secrets, |found| {
-                secrets::table(found, jiff::Timestamp::now())
-            })
+            match args.source.output {
+                Some(format @ (Report::Json | Report::Yaml)) => {
+                    let section = dump.secrets_section().unwrap_or_else(nothing);
+                    emit(format, &spelling::keys(&Descriptors::load()?, section))?;
+                }
+                Some(Report::Table) | None => {
+                    secrets::table(&dump.secrets(), jiff::Timestamp::now()).print();
+                }
+            }
+            Ok(ExitCode::SUCCESS)
         }
         Command::All(source) => all(&source, session).await,
         Command::Bootstrap(source) => {
             let dump = fetch(&source, session).await?;
             let bootstrap = dump.bootstrap().context("the dump holds no bootstrap")?;
-            output::emit(&match source.output {
-                Some(Report::Yaml) => output::yaml(&bootstrap)?,
-                Some(Report::Json) | None => output::json(&bootstrap)?,
-                Some(Report::Table) => dump::versions(&bootstrap),
-            });
+            match source.output {
+                Some(Report::Table) => output::emit(&dump::versions(&bootstrap)),
+                format => {
+                    let respelt = spelling::keys(&Descriptors::load()?, bootstrap);
+                    emit(
+                        format.unwrap_or(Report::Json),
+                        &json!({"bootstrap": respelt}),
+                    )?;
+                }
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Log(args) => log(&args, session).await,
@@ -170,11 +183,25 @@ fn print(
     table: impl Fn(&[Value]) -> Table,
 ) -> Result<ExitCode> {
     match source.output {
-        Some(Report::Json) => output::emit(&output::json(&Value::Array(found))?),
-        Some(Report::Yaml) => output::emit(&output::yaml(&Value::Array(found))?),
+        Some(format @ (Report::Json | Report::Yaml)) => {
+            let descriptors = Descriptors::load()?;
+            let respelt = |value: Value| match value.get("@type") {
+                Some(_) => spelling::resource(&descriptors, value),
+                None => spelling::keys(&descriptors, value),
+            };
+            emit(format, &found.into_iter().map(respelt).collect())?;
+        }
         Some(Report::Table) | None => table(&found).print(),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn emit(format: Report, value: &Value) -> Result<()> {
+    output::emit(&match format {
+        Report::Yaml => output::yaml(value)?,
+        Report::Json | Report::Table => output::json(value)?,
+    });
+    Ok(())
 }
 
 async fn endpoints_of(args: &endpoints::Args, session: &Session) -> Result<ExitCode> {

@@ -37,7 +37,8 @@ pub fn number(value: &Value, names: &str) -> Option<u64> {
     found.as_u64().or_else(|| found.as_str()?.parse().ok())
 }
 
-fn camel(name: &str) -> String {
+/// `connectTimeout` of `connect_timeout`.
+pub fn camel(name: &str) -> String {
     let mut parts = name.split('_');
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -106,6 +107,15 @@ impl Dump {
             &["static_endpoint_configs", "dynamic_endpoint_configs"],
             &["endpoint_config"],
         )
+    }
+
+    /// The section of secrets, its type left out.
+    pub fn secrets_section(&self) -> Option<Value> {
+        let mut section = self.section("SecretsConfigDump")?.clone();
+        if let Some(fields) = section.as_object_mut() {
+            fields.remove("@type");
+        }
+        Some(section)
     }
 
     /// Whole entries: name, state and secret.

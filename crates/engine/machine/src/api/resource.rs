@@ -186,24 +186,19 @@ async fn object_itself(
             let (code, object) = patch_object(&store, &target, &name, part, request).await?;
             let mut response = written(code, &object)?;
             if applies && code == StatusCode::OK {
-                warnings::push(
-                    &mut response,
-                    "server-side apply only merges here, since fields have no owners: what the object no longer says stays (apply without --server-side removes it)",
-                );
+                warnings::push(&mut response, ONLY_MERGED);
             }
             Ok(response)
         }
-        (Method::DELETE, Some(name)) => {
+        (Method::DELETE, name) => {
             let options = read_body(request).await?;
-            let how = deletion(query.as_deref(), &options);
             let store = store_for_deletion(store, &options)?;
+            let Some(name) = name else {
+                return delete_all(&store, &target, query.as_deref(), &options);
+            };
+            let how = deletion(query.as_deref(), &options);
             let object = store.delete(target.kind, namespace_of(&target), &name, &how)?;
             Ok(one(StatusCode::OK, &object))
-        }
-        (Method::DELETE, None) => {
-            let body = read_body(request).await?;
-            let store = store_for_deletion(store, &body)?;
-            delete_all(&store, &target, query.as_deref(), &body)
         }
         (method, _) => Err(Refusal::NotAllowed(format!(
             "the server does not allow {method} on this path"
@@ -351,6 +346,8 @@ fn deletion(query: Option<&str>, options: &Value) -> Deletion {
     }
 }
 
+/// What a server-side apply of a present object is answered with.
+const ONLY_MERGED: &str = "server-side apply only merges here, since fields have no owners: what the object no longer says stays (apply without --server-side removes it)";
 /// The type of a server-side apply's body.
 const APPLY: &str = "application/apply-patch+yaml";
 

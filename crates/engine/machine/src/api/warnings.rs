@@ -71,7 +71,7 @@ fn is_context(kind: &kinds::Kind) -> bool {
         &kinds::CONFIG_MAPS,
     ]
     .iter()
-    .any(|other| std::ptr::eq(*other, kind))
+    .any(|other| other.id == kind.id)
 }
 
 fn documents(name: &str, object: &Value) -> Vec<Document> {
@@ -104,6 +104,20 @@ fn words_about(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn configuration_is_judged_among_what_it_refers_to() {
+        let chosen = |chosen: fn(&kinds::Kind) -> bool| -> Vec<&str> {
+            kinds::ALL
+                .iter()
+                .filter(|kind| chosen(kind))
+                .map(|kind| kind.plural)
+                .collect()
+        };
+        assert!(chosen(is_context).contains(&"services"));
+        assert!(chosen(configures).contains(&"virtualservices"));
+        assert!(!chosen(is_context).contains(&"pods") && !chosen(configures).contains(&"pods"));
+    }
 
     #[test]
     fn a_warning_has_the_words_without_the_place() {
