@@ -256,7 +256,7 @@ async fn log_lines(log: &Path, from: usize, count: usize) -> Vec<String> {
         // A line that is not written whole yet is none.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let lines: Vec<String> = whole.lines().skip(from).map(str::to_owned).collect();
-        if lines.len() >= count || start.elapsed() > Duration::from_secs(3) {
+        if lines.len() >= count || start.elapsed() > DEADLINE {
             let mut lines = lines;
             lines.sort();
             return lines;

@@ -19,12 +19,11 @@ use proxy_config::{
     listener::{ListenAddress, ListenerFilterKind},
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use stdx::{Clock, Drain};
+use stdx::{Clock, Drain, DrainTrigger, drain};
 use telemetry::record::{Kind, Record, ResponseFlags};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::AbortHandle,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::task::TaskTracker;
 
@@ -71,6 +70,8 @@ pub async fn run(worker: Arc<Worker>, drain: Drain) {
         }
     }
     sockets.close_all();
+    // The tasks that accept take what waits and close their sockets.
+    tokio::task::yield_now().await;
     for listener in worker.live.config().listeners.values() {
         listener.drain_but_for(None);
     }
@@ -102,8 +103,8 @@ type SocketKey = (ListenerName, ListenAddress);
 
 #[derive(Default)]
 struct Sockets {
-    /// Each with the task that accepts from it.
-    open: HashMap<SocketKey, AbortHandle>,
+    /// Each with what stops the task that accepts from it.
+    open: HashMap<SocketKey, DrainTrigger>,
     /// What could not be opened, and was told.
     failed: HashSet<SocketKey>,
 }
@@ -124,10 +125,10 @@ impl Sockets {
                 .is_some_and(|l| l.config.bind_to_port && l.config.addresses.contains(address))
         };
         self.failed.retain(is_wanted);
-        self.open.retain(|key, task| {
+        self.open.retain(|key, stop| {
             let wanted = is_wanted(key);
             if !wanted {
-                task.abort();
+                stop.start();
             }
             wanted
         });
@@ -145,15 +146,17 @@ impl Sockets {
                 match bind(address, listener) {
                     Ok(socket) => {
                         worker.note_bound(&listener.config.name, &socket);
-                        let task = accept(
-                            socket,
-                            key.0.clone(),
-                            worker.clone(),
-                            connections.clone(),
-                            places.clone(),
-                        );
+                        let (stop, stopping) = drain::channel();
+                        let accepting = Accepting {
+                            listener: listener.clone(),
+                            worker: worker.clone(),
+                            connections: connections.clone(),
+                            places: places.clone(),
+                        };
+                        // Its end is the stop's, or that of the worker's runtime.
+                        tokio::spawn(accepting.run(socket, stopping));
                         self.failed.remove(&key);
-                        self.open.insert(key, tokio::spawn(task).abort_handle());
+                        self.open.insert(key, stop);
                     }
                     Err(error) => {
                         complete = false;
@@ -168,7 +171,7 @@ impl Sockets {
     }
 
     fn close_all(&mut self) {
-        self.open.drain().for_each(|(_, task)| task.abort());
+        self.open.drain().for_each(|(_, stop)| stop.start());
     }
 }
 
@@ -209,34 +212,63 @@ fn bind(address: &ListenAddress, listener: &LiveListener) -> io::Result<TcpListe
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until aborted. The listener's current version takes each connection.
-async fn accept(
-    socket: TcpListener,
-    name: ListenerName,
+/// Takes connections from one socket.
+struct Accepting {
+    /// As it was when the socket was opened.
+    listener: Arc<LiveListener>,
     worker: Arc<Worker>,
     connections: TaskTracker,
     places: Arc<Semaphore>,
-) {
-    loop {
-        // At the limit connections wait in the kernel's queue.
-        let Ok(place) = places.clone().acquire_owned().await else {
+}
+
+impl Accepting {
+    /// Accepts until it is stopped, and then what the kernel has taken already: closing a socket resets those.
+    async fn run(self, socket: TcpListener, mut stop: Drain) {
+        loop {
+            // At the limit connections wait in the kernel's queue.
+            let place = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                place = self.places.clone().acquire_owned() => place,
+            };
+            let Ok(place) = place else { return };
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.take(stream, place),
+                Err(error) => {
+                    tracing::warn!(listener = %self.listener.config.name, %error, "cannot accept");
+                    // Out of file descriptors, for instance: trying again at once would only spin.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        // The runtime may not have heard of all; the kernel knows.
+        let Ok(socket) = socket.into_std() else {
             return;
         };
-        let stream = match socket.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(listener = %name, %error, "cannot accept");
-                // Out of file descriptors, for instance: trying again at once would only spin.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+        while let Ok(place) = self.places.clone().try_acquire_owned() {
+            let stream = socket.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                TcpStream::from_std(stream)
+            });
+            match stream {
+                Ok(stream) => self.take(stream, place),
+                Err(_) => return,
             }
-        };
+        }
+    }
+
+    /// The listener's current version takes the connection; the last one does when it is gone.
+    fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let worker = self.worker.clone();
         let config = worker.live.config();
-        let Some(listener) = config.listeners.get(&name).cloned() else {
-            continue;
-        };
-        let worker = worker.clone();
-        connections.spawn(async move {
+        let current = config.listeners.get(&self.listener.config.name);
+        let listener = current.unwrap_or(&self.listener).clone();
+        self.connections.spawn(async move {
             // A connection that breaks off is its own affair.
             let _ = handle(stream, listener, config, worker).await;
             drop(place);

@@ -40,7 +40,7 @@ const MAX_CONCURRENT_STREAMS: u32 = 1024;
 const MIN_HEAD_BYTES: usize = 8192;
 
 /// What all requests of a connection share.
-pub(super) struct Session {
+pub(crate) struct Session {
     pub(super) worker: Arc<Worker>,
     pub(super) connection: Arc<Connection>,
     pub(super) http: Arc<LiveHttp>,
@@ -52,6 +52,18 @@ pub(super) struct Session {
     /// Told when a request comes while the chain drains.
     last: Notify,
     is_http2: bool,
+}
+
+impl Session {
+    /// Whether a request on this connection is its last: HTTP/1 says so in the answer, HTTP/2 by a frame of its own.
+    fn is_last(&self) -> bool {
+        !self.is_http2 && self.connection.chain.draining().has_started()
+    }
+
+    /// Whether a request or its answer is under way.
+    fn is_busy(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
+    }
 }
 
 /// How long an idle HTTP/1 connection stays open when its chain drains. It has no way to say that it will close, so a request may be on
@@ -115,11 +127,10 @@ async fn one(
     {
         session.full.notify_one();
     }
-    let is_last = !session.is_http2 && session.connection.chain.draining().has_started();
-    if is_last {
+    if session.is_last() {
         session.last.notify_one();
     }
-    let _ended = Ended(session.clone());
+    let ended = Ended(session.clone());
     let upgrades = request.headers().contains_key(http::header::UPGRADE)
         || request.method() == http::Method::CONNECT;
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
@@ -136,15 +147,18 @@ async fn one(
         upgrade,
     );
     let mut response = serve(x).await;
-    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    // The drain may have begun since: this is the last moment to tell.
+    if session.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response.body_mut().hold(ended);
     Ok(response)
 }
 
-struct Ended(Arc<Session>);
+/// Ends with the last byte of the answer.
+pub(crate) struct Ended(Arc<Session>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -180,8 +194,8 @@ where
             () = session.full.notified() => break session.worker.settings.drain_time,
             () = &mut old => break timeouts.drain.unwrap_or(session.worker.settings.drain_time),
             () = &mut idle => {
-                let (begun, ended) = (session.begun.load(Ordering::Relaxed), session.ended.load(Ordering::Relaxed));
-                if begun == seen && begun == ended {
+                let begun = session.begun.load(Ordering::Relaxed);
+                if begun == seen && !session.is_busy() {
                     break timeouts.drain.unwrap_or(session.worker.settings.drain_time);
                 }
                 seen = begun;
@@ -196,7 +210,8 @@ where
         .unwrap_or(Ok(()))
 }
 
-/// Leaves an idle HTTP/1 connection of a draining chain open for its last request. `Some`: it ended meanwhile.
+/// Leaves an HTTP/1 connection of a draining chain open for its last request: an answer that is still to begin will be it; one that has begun did
+/// not say so, and another request may follow. `Some`: it ended meanwhile.
 async fn wait_for_last<C>(
     connection: &mut Pin<&mut C>,
     session: &Session,
@@ -204,15 +219,18 @@ async fn wait_for_last<C>(
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    let busy = session.begun.load(Ordering::Relaxed) != session.ended.load(Ordering::Relaxed);
-    if session.is_http2 || busy {
+    if session.is_http2 {
         return None;
     }
-    tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = session.last.notified() => None,
-        () = tokio::time::sleep(IDLE_GRACE) => None,
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return Some(ended),
+            () = session.last.notified() => return None,
+            () = tokio::time::sleep(IDLE_GRACE) => if !session.is_busy() {
+                return None;
+            },
+        }
     }
 }
 

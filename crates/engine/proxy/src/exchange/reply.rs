@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 
 use super::{Exchange, body::BodyError, grpc};
 use crate::{
-    codec::{ResetReason, body_reset_reason, upgrade},
+    codec::{ResetReason, body_reset_reason, server::Ended, upgrade},
     headers::{self, names::*},
     report::{STATUS_LINE_BYTES, downstream::HttpCount, head_bytes},
     upstream::{metrics::Count, pool::Lease},
@@ -153,6 +153,7 @@ impl Reply {
             complete: true,
             timer: None,
             messages: grpc::Messages::default(),
+            held: None,
         };
         match content {
             Content::Empty => {}
@@ -211,6 +212,8 @@ pub struct ReplyBody {
     complete: bool,
     timer: Option<Box<Timer>>,
     messages: grpc::Messages,
+    /// Counts the request as under way on its connection.
+    held: Option<Ended>,
 }
 
 enum Passing {
@@ -301,6 +304,11 @@ impl Timer {
 }
 
 impl ReplyBody {
+    /// Keeps this until the body's end.
+    pub(crate) fn hold(&mut self, ended: Ended) {
+        self.held = Some(ended);
+    }
+
     /// The upstream's connection may take another request, if the request was sent whole.
     fn release(&mut self, x: &Exchange) {
         let Passing::Upstream { lease, .. } = &mut self.content else {

@@ -6,6 +6,7 @@ mod config;
 mod proxy;
 
 mod connections;
+mod drain;
 mod failures;
 mod filters;
 mod http;
