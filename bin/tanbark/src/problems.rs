@@ -96,6 +96,8 @@ pub fn lines_for_runtime(documents: &[Document]) -> Vec<String> {
     findings
         .iter()
         .filter(|finding| finding.severity != Severity::Info)
+        // A version that is not served is told by the runtime, as a kind that is not known.
+        .filter(|finding| finding.code != ingest::code::UNKNOWN_KIND)
         .map(|finding| finding.line(Colour::Off))
         .collect()
 }

@@ -1,7 +1,7 @@
 //! The cluster's DNS server at 10.96.0.10, as CoreDNS answers on Kubernetes.
 //!
 //! Names under `cluster.local` are answered from Services and EndpointSlices: A, AAAA (no data), SRV, the pods of headless
-//! Services, ExternalName as CNAME, reverse names of Service addresses. Everything else goes to the machine's resolvers, through
+//! Services, ExternalName as CNAME with what is behind it, reverse names of Service addresses. Everything else goes to the machine's resolvers, through
 //! the broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
 //! and asked again over TCP.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, PTR, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde_json::Value;
@@ -31,6 +31,8 @@ use crate::store::kinds::{ENDPOINT_SLICES, NAMESPACES, SERVICES};
 const ZONE: &str = "cluster.local";
 /// CoreDNS' time to live for cluster names.
 const TTL_SECONDS: u32 = 5;
+/// Aliases that are followed from one name.
+const MAX_ALIASES: usize = 8;
 /// Questions that are answered at the same time.
 const MAX_QUESTIONS: usize = 512;
 /// Largest UDP answer without EDNS.
@@ -171,13 +173,52 @@ impl Dns {
                 }
             };
         }
-        let (code, answers, additional) = records_for(&found, query.name(), query.query_type());
+        let wanted = query.query_type();
+        let (code, mut answers, additional) = records_for(&found, query.name(), wanted);
+        if wanted != RecordType::CNAME
+            && let Some(target) = alias_in(&answers)
+        {
+            answers.extend(self.behind(target, wanted).await);
+        }
         let room = match (udp, &question.edns) {
             (false, _) => usize::from(u16::MAX),
             (true, Some(edns)) => usize::from(edns.max_payload()).max(MAX_PLAIN_BYTES),
             (true, None) => MAX_PLAIN_BYTES,
         };
         reply(&question, code, answers, additional, room)
+    }
+
+    /// The records behind an alias, further aliases included: nobody's resolver asks for them a second time.
+    async fn behind(&self, mut name: Name, wanted: RecordType) -> Vec<Record> {
+        let mut answers = Vec::new();
+        for _ in 0..MAX_ALIASES {
+            let found = lookup(&self.store, &name);
+            if found == Found::Elsewhere {
+                answers.extend(self.ask(name, wanted).await);
+                break;
+            }
+            let (_, next, _) = records_for(&found, &name, wanted);
+            let alias = alias_in(&next);
+            answers.extend(next);
+            match alias {
+                Some(target) => name = target,
+                None => break,
+            }
+        }
+        answers
+    }
+
+    /// Asks the machine's resolvers for a name.
+    async fn ask(&self, name: Name, wanted: RecordType) -> Vec<Record> {
+        let mut question = Message::query();
+        question.metadata.recursion_desired = true;
+        question.add_query(Query::query(name, wanted));
+        let Ok(bytes) = question.to_vec() else {
+            return Vec::new();
+        };
+        let answer = self.forward(&bytes, true).await;
+        let message = answer.and_then(|bytes| Message::from_vec(&bytes).ok());
+        message.map_or_else(Vec::new, |message| message.answers)
     }
 
     async fn forward(&self, question: &[u8], udp: bool) -> Option<Vec<u8>> {
@@ -233,6 +274,14 @@ impl Dns {
         stream.read_exact(&mut answer).await?;
         Ok(answer)
     }
+}
+
+/// What the records say that their name is another name for.
+fn alias_in(records: &[Record]) -> Option<Name> {
+    records.iter().find_map(|record| match &record.data {
+        RData::CNAME(CNAME(target)) => Some(target.clone()),
+        _ => None,
+    })
 }
 
 fn reply(

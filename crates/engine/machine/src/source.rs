@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecursiveMode, Watcher};
 use serde_json::Value;
@@ -29,6 +29,8 @@ use crate::store::{Deletion, Part, Refusal, Store};
 /// What else is wrong with the documents of all files: one line for each problem.
 pub type Validate = Arc<dyn Fn(&[Document]) -> Vec<String> + Send + Sync>;
 
+/// The image map's name in a folder of YAML.
+pub const IMAGES: &str = "images.yaml";
 /// Nothing must happen for this long before files are read.
 const QUIET: Duration = Duration::from_millis(40);
 /// But no change waits longer than this.
@@ -43,21 +45,26 @@ type Key = (&'static str, &'static str, String, String);
 /// The present contents of the files.
 pub struct Source {
     paths: Vec<PathBuf>,
-    images_file: Option<PathBuf>,
+    images_given: Option<PathBuf>,
     validate: Option<Validate>,
     files: BTreeMap<PathBuf, File>,
     applied: HashMap<Key, (&'static Kind, Value)>,
     images_text: Option<String>,
     /// What a watch does not see, as it was when it was last read.
     unwatched: Unwatched,
+    /// An edited object waits for the end of the one that has its name.
+    replacing: bool,
 }
 
 /// Whether a folder is still the same one, and how the contents of what was reached by a link are.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Unwatched {
-    folders: Vec<Option<(u64, u64)>>,
+    folders: Vec<Option<Folder>>,
     linked: Vec<(PathBuf, Option<Stamp>)>,
 }
+
+/// Device, inode, and when it was made, because the number of a removed folder is given to the next one.
+type Folder = (u64, u64, Option<SystemTime>);
 
 /// Device, inode, time of the last change and size.
 type Stamp = (u64, u64, i64, i64, u64);
@@ -73,7 +80,10 @@ impl std::fmt::Debug for Source {
 
 impl Unwatched {
     fn look(paths: &[PathBuf], linked: Vec<PathBuf>) -> Self {
-        let number = |path: &PathBuf| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+        let number = |path: &PathBuf| {
+            let data = fs::metadata(path).ok()?;
+            Some((data.dev(), data.ino(), data.created().ok()))
+        };
         let stamp = |path: &PathBuf| {
             let data = fs::metadata(path).ok()?;
             let (seconds, nanoseconds) = (data.mtime(), data.mtime_nsec());
@@ -102,20 +112,21 @@ struct File {
 }
 
 impl Source {
-    /// Files of these folders and files.
+    /// Files of these folders and files. Without an image map the first folder's that has an [`IMAGES`] is taken.
     pub fn new(
         paths: Vec<PathBuf>,
-        images_file: Option<PathBuf>,
+        images_given: Option<PathBuf>,
         validate: Option<Validate>,
     ) -> Self {
         Self {
             paths,
-            images_file,
+            images_given,
             validate,
             files: BTreeMap::new(),
             applied: HashMap::new(),
             images_text: None,
             unwatched: Unwatched::default(),
+            replacing: false,
         }
     }
 
@@ -133,6 +144,7 @@ impl Source {
                             async { while let Ok(Some(())) = timeout(QUIET, news.recv()).await {} };
                         let _ = timeout(MAX_WAIT, settle).await;
                     }
+                    Err(_) if self.replacing => {}
                     Err(_) if self.unwatched.again(&self.paths) == self.unwatched => continue,
                     Err(_) => {}
                 }
@@ -152,11 +164,12 @@ impl Source {
                     return;
                 }
             }
+            last = Some(Instant::now());
             if folders != self.unwatched.folders {
                 drop(watcher);
                 watcher = self.begin_to_watch(&sender);
+                last = None;
             }
-            last = Some(Instant::now());
         }
     }
 
@@ -193,15 +206,24 @@ impl Source {
                 watcher.watch(&folder, mode)?;
             }
         }
-        if let Some(folder) = self.images_file.as_ref().and_then(folder_of) {
+        if let Some(folder) = self.images_given.as_ref().and_then(folder_of) {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
         Ok(watcher)
     }
 
+    /// The image map, if there is one now.
+    fn images_file(&self) -> Option<PathBuf> {
+        let beside = || self.paths.iter().map(|path| path.join(IMAGES));
+        self.images_given
+            .clone()
+            .or_else(|| beside().find(|file| file.is_file()))
+    }
+
     /// Reads the image map when it changed.
     pub fn synchronise_images(&mut self, context: &Context, images: &watch::Sender<Arc<ImageMap>>) {
-        let text = match &self.images_file {
+        let images_file = self.images_file();
+        let text = match &images_file {
             Some(path) => match fs::read_to_string(path) {
                 Ok(text) => text,
                 Err(error) => {
@@ -217,14 +239,13 @@ impl Source {
         if self.images_text.as_ref() == Some(&text) {
             return;
         }
-        match image_map(context, self.images_file.as_deref(), &text) {
+        match image_map(context, images_file.as_deref(), &text) {
             Ok(map) => {
                 context.problems.lock().remove("images");
                 images.send_replace(Arc::new(map));
             }
             Err(error) => {
-                let file = self
-                    .images_file
+                let file = images_file
                     .as_deref()
                     .unwrap_or(Path::new("images"))
                     .display()
@@ -258,21 +279,27 @@ impl Source {
                     .delete(kind, &key.2, &key.3, &Deletion::default());
             }
         }
+        self.replacing = false;
         for (key, kind, document) in wanted {
             let last = self.applied.get(&key).map(|(_, last)| last);
             if last == Some(&document.object) {
+                continue;
+            }
+            if begin_to_replace(&context.store, kind, &document.object, last) {
+                self.replacing = true;
                 continue;
             }
             match apply(&context.store, kind, &document.object, last) {
                 Ok(()) => {
                     self.applied.insert(key, (kind, document.object.clone()));
                 }
-                Err(refusal) => problems.push(format!(
-                    "{}: {} {}: {refusal}",
-                    document.source,
-                    kind.kind,
-                    title(&key)
-                )),
+                Err(refusal) => {
+                    let place = match &refusal {
+                        Refusal::Field { path, .. } => document.place(path),
+                        _ => document.source.to_string(),
+                    };
+                    problems.push(format!("{place}: {} {}: {refusal}", kind.kind, title(&key)));
+                }
             }
         }
         if let Some(validate) = &self.validate {
@@ -281,7 +308,10 @@ impl Source {
                 .values()
                 .flat_map(|file| file.documents.clone())
                 .collect();
-            problems.extend(validate(&documents));
+            let found = validate(&documents);
+            // The same in the same words is said once.
+            problems.retain(|problem| !found.iter().any(|line| line.starts_with(problem.as_str())));
+            problems.extend(found);
         }
         for problem in &problems {
             tracing::debug!(problem, "source");
@@ -303,9 +333,10 @@ impl Source {
             linked.extend(found.linked);
         }
         // Before they are read, so that a change in between is seen the next time.
-        linked.extend(self.images_file.clone());
+        let images_file = self.images_file();
+        linked.extend(images_file.clone());
         self.unwatched = Unwatched::look(&self.paths, linked);
-        if let Some(images) = &self.images_file {
+        if let Some(images) = &images_file {
             let real = |path: &Path| path.canonicalize().ok();
             listed.retain(|path| {
                 path.file_name() != images.file_name() || real(path) != real(images)
@@ -423,12 +454,20 @@ fn identify(document: &Document) -> Result<(Key, &'static Kind), String> {
                 document.source
             )
         })?;
-    let kind = kinds::by_object(api_version, kind_name).ok_or_else(|| {
-        format!(
-            "{}: kind {kind_name} of {api_version} is not supported",
-            document.place("kind")
-        )
-    })?;
+    let kind =
+        kinds::by_object(api_version, kind_name).ok_or_else(|| {
+            match wire_kube::kinds::find(api_version, kind_name) {
+                Some(known) => format!(
+                    "{}: {kind_name} is not served in version {api_version}: use one of {}",
+                    document.place("apiVersion"),
+                    known.versions.join(", ")
+                ),
+                None => format!(
+                    "{}: kind {kind_name} of {api_version} is not supported",
+                    document.place("kind")
+                ),
+            }
+        })?;
     let name = object::name(&document.object);
     if name.is_empty() {
         return Err(format!(
@@ -468,6 +507,30 @@ fn kept(kind: &Kind, name: &str) -> bool {
     kind.plural == "namespaces" && ["default", "istio-system", "kube-system"].contains(&name)
 }
 
+/// What a Pod or a Job runs cannot be changed, so an edited one is deleted, and made anew when it has ended. True until then.
+fn begin_to_replace(
+    store: &Store,
+    kind: &'static Kind,
+    wanted: &Value,
+    last: Option<&Value>,
+) -> bool {
+    let lasting = ![kinds::PODS.id, kinds::JOBS.id].contains(&kind.id);
+    let Some(last) = last.filter(|last| !lasting && last.get("spec") != wanted.get("spec")) else {
+        return false;
+    };
+    let namespace = match object::namespace(last) {
+        "" => "default",
+        namespace => namespace,
+    };
+    let Some(present) = store.find(kind, namespace, object::name(last)) else {
+        return false;
+    };
+    if !object::deleting(&present) {
+        let _ = store.delete(kind, namespace, object::name(last), &Deletion::default());
+    }
+    store.find(kind, namespace, object::name(last)).is_some()
+}
+
 /// Creates an object or makes the present one say what `wanted` says; `last` is what was applied before.
 pub fn apply(
     store: &Store,
@@ -489,7 +552,16 @@ pub fn apply(
             namespace,
             object::name(wanted),
             Part::Main,
-            |present| Ok(merged(present, wanted, last)),
+            |present| {
+                let mut next = merged(present, wanted, last);
+                // A pod's has the sidecar in it, and stays as it is.
+                if kind.id == kinds::PODS.id
+                    && let Some(spec) = present.get("spec")
+                {
+                    next["spec"] = spec.clone();
+                }
+                Ok(next)
+            },
         )
         .map(drop)
 }

@@ -87,6 +87,14 @@ pub enum Refusal {
     /// 422
     #[error("{0}")]
     Invalid(String),
+    /// 422, about one field
+    #[error("{path}: {message}")]
+    Field {
+        /// `metadata.labels.version`
+        path: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// 400
     #[error("{0}")]
     BadRequest(String),
@@ -123,7 +131,7 @@ impl Refusal {
             Refusal::NotFound { .. } => (404, "NotFound"),
             Refusal::AlreadyExists { .. } => (409, "AlreadyExists"),
             Refusal::Conflict { .. } => (409, "Conflict"),
-            Refusal::Invalid(_) => (422, "Invalid"),
+            Refusal::Invalid(_) | Refusal::Field { .. } => (422, "Invalid"),
             Refusal::BadRequest(_) => (400, "BadRequest"),
             Refusal::Expired(_) => (410, "Expired"),
             Refusal::TooLarge => (413, "RequestEntityTooLarge"),

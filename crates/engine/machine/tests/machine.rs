@@ -53,6 +53,8 @@ fn main() -> ExitCode {
         pods_find_each_other_by_service_address_and_name,
         an_application_has_no_rights_and_cannot_see_the_state_folder,
         files_are_followed_and_a_broken_one_changes_nothing,
+        files_behind_links_are_followed,
+        edited_pods_are_replaced_and_end_whole,
         workloads_follow_their_specification,
         what_goes_wrong_is_reported_and_nothing_else_suffers,
         probes_hooks_and_secrets_are_obeyed,
@@ -196,6 +198,11 @@ kind: Service
 metadata: {name: web}
 spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: http, port: 18099, targetPort: http}]}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: alias}
+spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
+---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
@@ -241,6 +248,14 @@ async fn pods_find_each_other_by_service_address_and_name(machine: &Machine) {
             .await
             .0,
         "hello"
+    );
+    assert_eq!(
+        machine
+            .run("client", "curl -sS -m 5 http://alias:18099/")
+            .await
+            .0,
+        "hello",
+        "an ExternalName is followed to its addresses"
     );
     assert_eq!(
         machine.run("client", "curl -s -m 5 http://web:1/").await.1,
@@ -325,11 +340,6 @@ async fn an_application_has_no_rights_and_cannot_see_the_state_folder(machine: &
 }
 
 async fn files_are_followed_and_a_broken_one_changes_nothing(machine: &Machine) {
-    let map = |value: &str| {
-        format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{k: \"{value}\"}}\n"
-        )
-    };
     machine.write("m.yaml", &map("1"));
     machine
         .until("the object is there", &CONFIG_MAPS, "m", |object| {
@@ -384,6 +394,121 @@ async fn files_are_followed_and_a_broken_one_changes_nothing(machine: &Machine) 
             Value::is_null,
         )
         .await;
+}
+
+fn map(value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{k: \"{value}\"}}\n")
+}
+
+async fn files_behind_links_are_followed(machine: &Machine) {
+    use std::os::unix::fs::symlink;
+    let at = |name: &str| machine.folder.path().join(name);
+    let soon = async |what: &str, value: &str| {
+        let begun = Instant::now();
+        machine
+            .until(what, &CONFIG_MAPS, "m", |object| {
+                object["data"]["k"] == value
+            })
+            .await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{what}: {:?}",
+            begun.elapsed()
+        );
+    };
+    fs::create_dir(at("elsewhere")).expect("a folder");
+    fs::write(at("elsewhere/m"), map("1")).expect("written");
+    symlink(at("elsewhere/m"), at("objects/m.yaml")).expect("a link");
+    soon("a link is a file", "1").await;
+    fs::write(at("elsewhere/new"), map("2")).expect("written");
+    fs::rename(at("elsewhere/new"), at("elsewhere/m")).expect("renamed");
+    soon("what a link leads to is replaced", "2").await;
+    // As git-sync does: the folder is a link that is put on another folder.
+    fs::remove_file(at("objects/m.yaml")).expect("removed");
+    fs::create_dir(at("three")).expect("a folder");
+    fs::write(at("three/m.yaml"), map("3")).expect("written");
+    symlink(at("three"), at("objects/now")).expect("a link");
+    soon("a linked folder is read", "3").await;
+    fs::create_dir(at("four")).expect("a folder");
+    fs::write(at("four/m.yaml"), map("4")).expect("written");
+    symlink(at("four"), at("next")).expect("a link");
+    fs::rename(at("next"), at("objects/now")).expect("renamed");
+    soon("a link that leads elsewhere is followed", "4").await;
+    // As `git checkout` may do: another folder in the place of the first.
+    fs::remove_dir_all(at("objects")).expect("removed");
+    fs::create_dir(at("objects")).expect("a folder");
+    machine.write("m.yaml", &map("5"));
+    soon("another folder in its place is read", "5").await;
+    machine.write("m.yaml", &map("6"));
+    soon("and watched", "6").await;
+}
+
+async fn edited_pods_are_replaced_and_end_whole(machine: &Machine) {
+    let running = |name: &str, value: u32, label: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{a: {label}}}}}\n\
+            spec: {{terminationGracePeriodSeconds: 1, containers: [{{name: c, image: sh, env: [{{name: V, value: \"{value}\"}}]}}]}}\n"
+        )
+    };
+    machine.write("p.yaml", &running("p", 1, "one"));
+    let first = machine.ready("p").await;
+    machine.write("p.yaml", &running("p", 1, "two"));
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let same = machine
+        .until("its label changes", &PODS, "p", |object| {
+            object["metadata"]["labels"]["a"] == "two"
+        })
+        .await;
+    assert_eq!(uid(&same), uid(&first), "a label needs no other pod");
+    machine.write("p.yaml", &running("p", 2, "two"));
+    machine
+        .until("it is replaced", &PODS, "p", |object| {
+            uid(object) != uid(&first) && ready(object)
+        })
+        .await;
+    assert_eq!(machine.run("p", "echo $V").await.0, "2\n");
+    let client = machine.client();
+    let change = json!({"spec": {"nodeName": "other", "hostname": "h"}});
+    let refused = client.merge(&PODS, "default", "p", &change).await;
+    let said = refused.expect_err("refused").to_string();
+    assert!(said.contains("cannot be changed"), "{said}");
+
+    let job = |word: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: j}}\nspec: {{template: {{spec: {{restartPolicy: Never, containers: [{{name: c, image: sh, command: [echo, {word}]}}]}}}}}}\n"
+        )
+    };
+    let complete = |object: &Value| object["status"]["conditions"][0]["type"] == "Complete";
+    machine.write("j.yaml", &job("one"));
+    let first = machine.until("complete", &JOBS, "j", complete).await;
+    machine.write("j.yaml", &job("two"));
+    machine
+        .until("an edited Job runs again", &JOBS, "j", |object| {
+            uid(object) != uid(&first) && complete(object)
+        })
+        .await;
+
+    // Nobody else on this machine sleeps for so long.
+    let command =
+        "initContainers: [{name: i, image: sh, command: [sleep, \"987654\"]}], containers";
+    machine.write("i.yaml", &pod("i").replace("containers", command));
+    let sleeps = || {
+        fs::read_dir("/proc")
+            .expect("processes")
+            .flatten()
+            .any(|process| {
+                fs::read(process.path().join("cmdline"))
+                    .is_ok_and(|line| line.ends_with(b"sleep\x00987654\x00"))
+            })
+    };
+    machine
+        .until("its init container runs", &PODS, "i", |_| sleeps())
+        .await;
+    fs::remove_file(machine.folder.path().join("objects/i.yaml")).expect("removed");
+    machine
+        .until("the pod ended", &PODS, "i", Value::is_null)
+        .await;
+    assert!(!sleeps(), "its init container is left");
 }
 
 async fn workloads_follow_their_specification(machine: &Machine) {

@@ -25,14 +25,11 @@ pub fn resolve(args: &Args, state: &State) -> Result<Options> {
     for source in &args.sources {
         check_source(source)?;
     }
-    let images = match &args.images {
-        Some(file) => Some(existing(file, "the image map")?),
-        None => args
-            .sources
-            .iter()
-            .map(|source| source.join("images.yaml"))
-            .find(|file| file.is_file()),
-    };
+    let images = args
+        .images
+        .as_deref()
+        .map(|file| existing(file, "the image map"))
+        .transpose()?;
     let own = std::env::current_exe().context("cannot find this program's file")?;
     let search_path = std::env::var("PATH").unwrap_or_default();
     let beside = own.parent().map(Path::to_path_buf).unwrap_or_default();

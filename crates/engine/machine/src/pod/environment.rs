@@ -74,7 +74,14 @@ pub fn add_own(
             let Some(reference) = source.pointer(pointer) else {
                 continue;
             };
-            let data = data_of(store, namespace, object::text(reference, "/name"), secret);
+            let name = object::text(reference, "/name");
+            let data = match secret {
+                true => data_of(store, namespace, name, true),
+                // Of a ConfigMap only texts become variables.
+                false => store
+                    .find(&CONFIG_MAPS, namespace, name)
+                    .map(|map| texts_of(&map)),
+            };
             match data {
                 Some(data) => environment.extend(
                     data.into_iter()
@@ -115,13 +122,8 @@ fn value_from(
             .map(Some)
             .ok_or_else(|| Missing(format!("field {path} is not supported")));
     }
-    if let Some(resource) = source
-        .pointer("/resourceFieldRef/resource")
-        .and_then(Value::as_str)
-    {
-        return resource_field(container, resource)
-            .map(Some)
-            .ok_or_else(|| Missing(format!("resource {resource} is not supported")));
+    if let Some(reference) = source.get("resourceFieldRef") {
+        return resource_of(reference, pod, Some(container)).map(Some);
     }
     for (pointer, secret) in [("/configMapKeyRef", false), ("/secretKeyRef", true)] {
         let Some(reference) = source.pointer(pointer) else {
@@ -175,13 +177,17 @@ pub fn data_of(
         );
     }
     let object = store.find(&CONFIG_MAPS, namespace, name)?;
-    let texts = object::texts(&object, "/data")
-        .into_iter()
-        .map(|(key, value)| (key, value.into_bytes()));
     let binary = object::texts(&object, "/binaryData")
         .into_iter()
         .filter_map(|(key, value)| Some((key, decode(value)?)));
-    Some(texts.chain(binary).collect())
+    Some(texts_of(&object).into_iter().chain(binary).collect())
+}
+
+fn texts_of(map: &Value) -> BTreeMap<String, Vec<u8>> {
+    object::texts(map, "/data")
+        .into_iter()
+        .map(|(key, value)| (key, value.into_bytes()))
+        .collect()
 }
 
 /// A field of the downward API.
@@ -233,64 +239,97 @@ pub fn pod_field(pod: &Value, path: &str, address: Ipv4Addr) -> Option<String> {
     }
 }
 
-/// `limits.cpu` and the like; a limit that is not set is the machine's, as on Kubernetes.
-fn resource_field(container: &Value, resource: &str) -> Option<String> {
-    let pointer = format!("/resources/{}", resource.replace('.', "/"));
-    let given = container.pointer(&pointer).and_then(|value| {
-        value
-            .as_str()
-            .map(String::from)
-            .or_else(|| value.as_i64().map(|number| number.to_string()))
-    });
-    let cores = || {
-        std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .to_string()
+/// The value of a `resourceFieldRef`: a resource of the container that it names, or of `own`, in units of its divisor, rounded up.
+/// A limit that is not set is the machine's, as on Kubernetes.
+///
+/// # Errors
+/// The container, the resource or a quantity is not understood.
+pub fn resource_of(reference: &Value, pod: &Value, own: Option<&Value>) -> Result<String, Missing> {
+    let (name, resource) = (
+        object::text(reference, "/containerName"),
+        object::text(reference, "/resource"),
+    );
+    let named = ["/spec/containers", "/spec/initContainers"]
+        .iter()
+        .flat_map(|list| object::list(pod, list))
+        .find(|container| object::text(container, "/name") == name);
+    let container = match name {
+        "" => own,
+        _ => named,
     };
-    match (given, resource) {
-        (Some(text), "limits.cpu" | "requests.cpu") => Some(
-            match text
-                .strip_suffix('m')
-                .and_then(|milli| milli.parse::<u64>().ok())
-            {
-                Some(milli) => milli.div_ceil(1_000).to_string(),
-                None => text,
-            },
-        ),
-        (
-            Some(text),
-            "limits.memory"
-            | "requests.memory"
-            | "limits.ephemeral-storage"
-            | "requests.ephemeral-storage",
-        ) => bytes(&text).map(|bytes| bytes.to_string()),
-        (None, "limits.cpu") => Some(cores()),
+    let container = container.ok_or_else(|| {
+        Missing(format!(
+            "resourceFieldRef: there is no container named {name:?}"
+        ))
+    })?;
+    let quantity = |value: &Value| {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), String::from);
+        thousandths(&text).ok_or_else(|| Missing(format!("{text:?} is not a quantity")))
+    };
+    let divisor = match reference.get("divisor").map(quantity).transpose()? {
+        None | Some(0) => 1_000,
+        Some(divisor) => divisor,
+    };
+    let pointer = format!("/resources/{}", resource.replace('.', "/"));
+    let amount = match (container.pointer(&pointer), resource) {
+        (Some(given), _) => quantity(given)?,
+        (None, "limits.cpu") => {
+            std::thread::available_parallelism().map_or(1, |cores| cores.get() as u128) * 1_000
+        }
+        (None, "limits.memory") => memory_bytes() * 1_000,
         (
             None,
             "requests.cpu"
             | "requests.memory"
-            | "limits.memory"
             | "requests.ephemeral-storage"
             | "limits.ephemeral-storage",
-        ) => Some("0".into()),
-        _ => None,
-    }
+        ) => 0,
+        _ => return Err(Missing(format!("resource {resource} is not supported"))),
+    };
+    Ok(amount.div_ceil(divisor).to_string())
 }
 
-fn bytes(text: &str) -> Option<u64> {
-    let units = [
+fn memory_bytes() -> u128 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u128>().ok());
+    kibibytes.unwrap_or(0) * 1_024
+}
+
+/// A Kubernetes quantity (`250m`, `1.5`, `64Mi`, `1e3`) in thousandths, rounded up.
+fn thousandths(text: &str) -> Option<u128> {
+    const UNITS: [(&str, u128); 14] = [
         ("Ki", 1 << 10),
         ("Mi", 1 << 20),
         ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("Pi", 1 << 50),
+        ("Ei", 1 << 60),
         ("k", 1_000),
         ("M", 1_000_000),
         ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+        ("P", 1_000_000_000_000_000),
+        ("e3", 1_000),
+        ("e6", 1_000_000),
+        ("e9", 1_000_000_000),
     ];
-    let unit = units.iter().find(|(unit, _)| text.ends_with(unit));
-    let (number, factor) = unit.map_or((text, 1_u64), |(unit, factor)| {
-        (text.trim_end_matches(unit), *factor)
-    });
-    number.parse::<u64>().ok()?.checked_mul(factor)
+    let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit));
+    let (number, factor) = match (unit, text.strip_suffix('m')) {
+        (Some((unit, factor)), _) => (text.strip_suffix(unit)?, factor.checked_mul(1_000)?),
+        (None, Some(number)) => (number, 1),
+        (None, None) => (text, 1_000),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{part}");
+    if digits.is_empty() || part.len() > 9 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let scale = 10_u128.pow(u32::try_from(part.len()).ok()?);
+    let scaled = digits.parse::<u128>().ok()?.checked_mul(factor)?;
+    Some(scaled.div_ceil(scale))
 }
 
 /// Replaces `$(VAR)`; `$$(VAR)` is a literal `$(VAR)`, and an unknown variable stays as it is written.
@@ -398,5 +437,61 @@ mod tests {
         )
         .expect_err("no such key");
         assert_eq!(missing.0, "secret \"s\" not found (key other)");
+    }
+
+    #[test]
+    fn bytes_of_a_config_map_become_no_variables() {
+        let store = Store::default();
+        let create = |kind, object| store.create(kind, object).expect("created");
+        create(&NAMESPACES, json!({"metadata": {"name": "n"}}));
+        create(
+            &CONFIG_MAPS,
+            json!({"metadata": {"name": "m", "namespace": "n"}, "data": {"a": "1"}, "binaryData": {"b": "AAE="}}),
+        );
+        let pod = json!({"metadata": {"name": "p", "namespace": "n"}});
+        let container = json!({"envFrom": [{"configMapRef": {"name": "m"}}]});
+        let mut environment = Environment::new();
+        add_own(
+            &mut environment,
+            &pod,
+            &container,
+            Ipv4Addr::LOCALHOST,
+            &store,
+        )
+        .expect("there");
+        let names: Vec<&String> = environment.keys().collect();
+        assert_eq!(names, ["a"]);
+    }
+
+    #[test]
+    fn resources_are_told_in_units_of_their_divisor() {
+        let container = json!({"name": "c", "resources": {"limits": {"cpu": "250m", "memory": "64Mi"}, "requests": {"cpu": 2}}});
+        let pod = json!({"spec": {"containers": [container, {"name": "other", "resources": {"limits": {"memory": "1.5G"}}}]}});
+        let value = |reference: Value| resource_of(&reference, &pod, Some(&container));
+        for (reference, expected) in [
+            (json!({"resource": "limits.cpu"}), "1"),
+            (json!({"resource": "limits.cpu", "divisor": "1m"}), "250"),
+            (json!({"resource": "limits.memory"}), "67108864"),
+            (json!({"resource": "limits.memory", "divisor": "1Mi"}), "64"),
+            (json!({"resource": "requests.cpu"}), "2"),
+            (json!({"resource": "requests.memory"}), "0"),
+            (
+                json!({"resource": "limits.memory", "containerName": "other", "divisor": "1M"}),
+                "1500",
+            ),
+        ] {
+            assert_eq!(
+                value(reference.clone()).as_deref(),
+                Ok(expected),
+                "{reference}"
+            );
+        }
+        for reference in [
+            json!({"resource": "limits.gpu"}),
+            json!({"resource": "limits.cpu", "containerName": "none"}),
+            json!({"resource": "limits.cpu", "divisor": "many"}),
+        ] {
+            value(reference.clone()).expect_err(&reference.to_string());
+        }
     }
 }

@@ -633,7 +633,8 @@ impl Job {
         );
         let trust = self.trust().unwrap_or(Trust::Application);
         let volumes = super::volumes(&self.context, &self.pod, &network);
-        let mounts = volumes.mounts(&self.container, trust)?;
+        let environment = command.environment.iter().cloned().collect();
+        let mounts = volumes.mounts(&self.container, trust, &environment)?;
         let scratch = self.pod.folder.join("root").join(self.name());
         let spec = Entry::Start(StartSpec {
             command,

@@ -15,7 +15,7 @@ use identity::jwt::{TokenRequest, TokenSigner};
 use identity::{IdentityError, ServiceAccountName};
 use serde_json::Value;
 
-use super::environment::{Missing, data_of, pod_field};
+use super::environment::{Environment, Missing, data_of, expand, pod_field, resource_of};
 use super::trust::Trust;
 use crate::container::Mount;
 use crate::error::{Context, Error, Result};
@@ -67,6 +67,14 @@ impl From<Error> for Problem {
     }
 }
 
+/// The files of a volume by their paths: contents, and permissions where a file has its own.
+type Files = BTreeMap<String, (Vec<u8>, Option<u32>)>;
+
+/// The permissions that one item of a source asks for.
+fn mode_of(item: &Value) -> Option<u32> {
+    u32::try_from(object::number(item, "/mode")?).ok()
+}
+
 impl Volumes<'_> {
     /// Writes all volumes that have contents, and makes the empty ones.
     pub fn write(&self) -> Result<(), Problem> {
@@ -88,7 +96,7 @@ impl Volumes<'_> {
                 .context(|| format!("make volume {name}"))?;
             return Ok(());
         }
-        let mut files = BTreeMap::new();
+        let mut files = Files::new();
         if let Some(sources) = volume
             .pointer("/projected/sources")
             .and_then(Value::as_array)
@@ -122,11 +130,7 @@ impl Volumes<'_> {
     }
 
     /// Adds the files of one source; false when it is of a kind that is not known.
-    fn collect(
-        &self,
-        source: &Value,
-        files: &mut BTreeMap<String, Vec<u8>>,
-    ) -> Result<bool, Problem> {
+    fn collect(&self, source: &Value, files: &mut Files) -> Result<bool, Problem> {
         let namespace = object::namespace(self.pod);
         for (key, secret) in [("configMap", false), ("secret", true)] {
             let Some(reference) = source.get(key) else {
@@ -143,14 +147,18 @@ impl Volumes<'_> {
                 return Err(Missing(format!("{} \"{name}\" not found", key.to_lowercase())).into());
             };
             match reference.get("items").and_then(Value::as_array) {
-                None => files.extend(data),
+                None => files.extend(
+                    data.into_iter()
+                        .map(|(key, content)| (key, (content, None))),
+                ),
                 Some(items) => {
                     for item in items {
                         let key = object::text(item, "/key");
                         match data.get(key) {
-                            Some(content) => {
-                                files.insert(object::text(item, "/path").into(), content.clone())
-                            }
+                            Some(content) => files.insert(
+                                object::text(item, "/path").into(),
+                                (content.clone(), mode_of(item)),
+                            ),
                             None if object::flag(reference, "/optional") => None,
                             None => {
                                 return Err(
@@ -165,17 +173,25 @@ impl Volumes<'_> {
         }
         if let Some(reference) = source.get("downwardAPI") {
             for item in object::list(reference, "/items") {
-                let path = object::text(item, "/fieldRef/fieldPath");
-                let value = pod_field(self.pod, path, self.address)
-                    .ok_or_else(|| Missing(format!("field {path} is not supported")))?;
-                files.insert(object::text(item, "/path").into(), value.into_bytes());
+                let value = match item.get("resourceFieldRef") {
+                    Some(reference) => resource_of(reference, self.pod, None)?,
+                    None => {
+                        let path = object::text(item, "/fieldRef/fieldPath");
+                        pod_field(self.pod, path, self.address)
+                            .ok_or_else(|| Missing(format!("field {path} is not supported")))?
+                    }
+                };
+                files.insert(
+                    object::text(item, "/path").into(),
+                    (value.into_bytes(), mode_of(item)),
+                );
             }
             return Ok(true);
         }
         if let Some(wanted) = source.get("serviceAccountToken") {
             files.insert(
                 object::text(wanted, "/path").into(),
-                self.token(wanted)?.into_bytes(),
+                (self.token(wanted)?.into_bytes(), None),
             );
             return Ok(true);
         }
@@ -214,13 +230,8 @@ impl Volumes<'_> {
             .map_err(refused)?)
     }
 
-    fn replace(
-        &self,
-        folder: &Path,
-        files: &BTreeMap<String, Vec<u8>>,
-        mode: u32,
-    ) -> io::Result<()> {
-        for (name, content) in files {
+    fn replace(&self, folder: &Path, files: &Files, mode: u32) -> io::Result<()> {
+        for (name, (content, own)) in files {
             let path = folder
                 .join(relative(name).ok_or_else(|| {
                     io::Error::other(format!("`{name}` leads out of the volume"))
@@ -233,7 +244,7 @@ impl Volumes<'_> {
             }
             let fresh = path.with_extension("..new");
             fs::write(&fresh, content)?;
-            fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+            fs::set_permissions(&fresh, fs::Permissions::from_mode(own.unwrap_or(mode)))?;
             if let Some((user, group)) = self.owner {
                 chown(&fresh, Some(user), Some(group))?;
             }
@@ -266,8 +277,13 @@ impl Volumes<'_> {
         write("hostname", format!("{}\n", object::name(self.pod)))
     }
 
-    /// What a container sees.
-    pub fn mounts(&self, container: &Value, trust: Trust) -> Result<Vec<Mount>> {
+    /// What a container with these variables sees.
+    pub fn mounts(
+        &self,
+        container: &Value,
+        trust: Trust,
+        environment: &Environment,
+    ) -> Result<Vec<Mount>> {
         let etc = self.folder.join("etc");
         let own = |name: &str| Mount {
             source: etc.join(name),
@@ -294,13 +310,20 @@ impl Volumes<'_> {
                     PathBuf::from(path)
                 }
             };
-            let part = object::text(wanted, "/subPath");
+            let part = match object::text(wanted, "/subPathExpr") {
+                "" => object::text(wanted, "/subPath").to_string(),
+                expression => expand(expression, environment),
+            };
             if !part.is_empty() {
-                source.push(relative(part).ok_or_else(|| {
+                source.push(relative(&part).ok_or_else(|| {
                     Error::Configuration(format!("subPath {part} leads out of the volume"))
                 })?);
-                if volume.get("emptyDir").is_some() {
+                if volume.get("emptyDir").is_some() && !source.exists() {
+                    // As the volume itself: whoever the application is, it may write there.
                     fs::create_dir_all(&source)
+                        .and_then(|()| {
+                            fs::set_permissions(&source, fs::Permissions::from_mode(0o777))
+                        })
                         .context(|| format!("make {part} in volume {name}"))?;
                 }
             }
@@ -498,7 +521,9 @@ mod tests {
                 private: &state,
             };
             let container = json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]});
-            volumes.mounts(&container, trust).map(drop)
+            volumes
+                .mounts(&container, trust, &Environment::new())
+                .map(drop)
         };
         let root = folder.path();
         for path in [root, &state, &state.join("control"), &root.join("link")] {

@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 
 use base64::Engine;
 use serde_json::{Value, json};
+use wire_kube::meta::ObjectMeta;
+use wire_kube::read::{Fault, FaultKind, read_at};
 
 use super::Refusal;
 use super::kinds::Kind;
@@ -88,13 +90,17 @@ pub fn admit(
     present: Option<&Value>,
     addresses: &mut Addresses,
 ) -> Result<(), Refusal> {
+    metadata(object, "")?;
+    if kind.group == "apps" || kind.group == "batch" {
+        metadata(object, "spec.template.")?;
+    }
     if present.is_none() {
         check_name(kind, object::name(object))?;
     }
     match (kind.group, kind.kind) {
         ("", "Namespace") => namespace(object),
         ("", "Service") => service(object, present, addresses)?,
-        ("", "Pod") => pod(object, present),
+        ("", "Pod") => pod(object, present)?,
         ("", "Secret") => secret(object),
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => {
             workload(kind, object)?
@@ -103,6 +109,28 @@ pub fn admit(
         _ => {}
     }
     Ok(())
+}
+
+/// What other clients of the API cannot read is not stored: one `version: 1.0` among the labels would hide all objects of its kind
+/// from the control plane. An entry without a value is left out.
+fn metadata(object: &mut Value, owner: &str) -> Result<(), Refusal> {
+    let pointer = format!("/{owner}metadata").replace('.', "/");
+    let Some(metadata) = object.pointer_mut(&pointer) else {
+        return Ok(());
+    };
+    for entries in ["labels", "annotations"] {
+        if let Some(Value::Object(entries)) = metadata.get_mut(entries) {
+            entries.retain(|_, value| !value.is_null());
+        }
+    }
+    let (_, faults) = read_at::<ObjectMeta>("metadata", metadata);
+    let wrong = faults
+        .into_iter()
+        .find(|fault| fault.kind != FaultKind::UnknownField);
+    wrong.map_or(Ok(()), |Fault { path, message, .. }| {
+        let path = format!("{owner}{path}");
+        Err(Refusal::Field { path, message })
+    })
 }
 
 /// A DNS subdomain (RFC 1123), which all names are here but those of roles.
@@ -279,7 +307,8 @@ fn node_ports(
     Ok(())
 }
 
-fn pod(object: &mut Value, present: Option<&Value>) {
+/// What a pod runs is decided when it is made: nobody here changes a running container.
+fn pod(object: &mut Value, present: Option<&Value>) -> Result<(), Refusal> {
     pod_spec(object, "/spec");
     let account = object::text(object, "/spec/serviceAccountName").to_string();
     let spec = object::entry(object, "spec");
@@ -287,9 +316,17 @@ fn pod(object: &mut Value, present: Option<&Value>) {
         spec.insert("serviceAccountName".into(), "default".into());
     }
     spec.insert("nodeName".into(), crate::kubelet::NODE_NAME.into());
-    if present.is_none() {
-        object["status"] = json!({"phase": "Pending"});
+    match present {
+        None => object["status"] = json!({"phase": "Pending"}),
+        Some(present) if present.get("spec") != object.get("spec") => {
+            return Err(Refusal::Invalid(format!(
+                "Pod \"{}\" is invalid: spec: Forbidden: what a pod runs cannot be changed; delete it and create it again, or make it a Deployment",
+                object::name(object)
+            )));
+        }
+        Some(_) => {}
     }
+    Ok(())
 }
 
 /// Defaults of a pod's `spec`, also inside templates.

@@ -182,3 +182,54 @@ fn finalizers_hold_an_object_until_they_are_gone() {
         .expect("updated");
     assert!(store.find(&CONFIG_MAPS, "default", "a").is_none());
 }
+
+#[test]
+fn labels_that_are_no_text_are_refused_with_their_path() {
+    let store = Store::default();
+    let create = |kind, object| store.create(kind, object);
+    create(&NAMESPACES, json!({"metadata": {"name": "n"}})).expect("a namespace");
+    let pod =
+        |labels: Value| json!({"metadata": {"name": "p", "namespace": "n", "labels": labels}});
+    let refusal = create(&PODS, pod(json!({"inject": true}))).expect_err("refused");
+    let text = refusal.to_string();
+    assert!(
+        text.starts_with("metadata.labels.inject: must be text"),
+        "{text}"
+    );
+    let created = create(&PODS, pod(json!({"a": null, "b": "1"}))).expect("created");
+    assert_eq!(created["metadata"]["labels"], json!({"b": "1"}));
+    let template = json!({"metadata": {"labels": {"version": 1.0}}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let deployment = json!({"metadata": {"name": "d", "namespace": "n"}, "spec": spec});
+    let refusal = create(&kinds::DEPLOYMENTS, deployment).expect_err("refused");
+    let text = refusal.to_string();
+    assert!(
+        text.starts_with("spec.template.metadata.labels.version: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_a_pod_runs_cannot_be_changed() {
+    let store = Store::default();
+    let create = |kind, object| store.create(kind, object).expect("created");
+    create(&NAMESPACES, json!({"metadata": {"name": "n"}}));
+    let containers = json!([{"name": "c", "image": "i"}]);
+    create(
+        &PODS,
+        json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": containers}}),
+    );
+    let change = |pointer: &str, value: Value| {
+        store.change(&PODS, "n", "p", Part::Main, |present| {
+            let mut next = present.clone();
+            *next.pointer_mut(pointer).expect("a field") = value;
+            Ok(next)
+        })
+    };
+    let refusal = change("/spec/containers/0/image", "j".into()).expect_err("refused");
+    assert!(
+        refusal.to_string().contains("cannot be changed"),
+        "{refusal}"
+    );
+    change("/metadata/namespace", "n".into()).expect("nothing else is refused");
+}
