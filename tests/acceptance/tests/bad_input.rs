@@ -39,6 +39,16 @@ fn bad_files() -> Vec<(&'static str, String, Vec<&'static str>)> {
             vec!["secretless.yaml:9:", "Gateway default/secretless", "istio-system/absent"],
         ),
         ("mismatch.yaml", mismatched_secret(), vec!["mismatch.yaml:", "Secret istio-system/mismatch", "does not belong to the certificate"]),
+        (
+            "label.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: label\n  labels: {version: 1.0}\nspec: {containers: [{name: c, image: busybox}]}\n".into(),
+            vec!["label.yaml:5:", "Pod default/label", "metadata.labels.version: must be text", "quotes"],
+        ),
+        (
+            "template.yaml",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: template}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata:\n      labels: {a: b, inject: true}\n    spec: {containers: [{name: c, image: busybox}]}\n".into(),
+            vec!["template.yaml:8:", "Deployment default/template", "spec.template.metadata.labels.", "must be text"],
+        ),
         ("image.yaml", pod("unmapped", "{name: main, image: 'example.org/nothing:1'}"), vec!["example.org/nothing:1", "has no entry in the image map"]),
         ("image.yaml", pod("unmapped", "{name: main, image: 'example.org/nothing:1'}"), vec!["- match: \"example.org/nothing\""]),
         ("crash.yaml", pod("crashing", "{name: main, image: busybox, args: [/bin/sh, -c, exit 3]}"), vec!["not ready: default/crashing", "CrashLoopBackOff"]),
@@ -118,6 +128,8 @@ fn everything_bad_is_reported_and_hurts_nothing_else(proxy: Proxy) {
         "aliases",
         "secretless",
         "mismatch",
+        "label",
+        "template",
         "image",
         "crash",
     ] {

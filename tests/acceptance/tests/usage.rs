@@ -101,6 +101,18 @@ fn a_folder_may_hold_what_people_leave_there() {
 }
 
 #[test]
+fn an_empty_folder_starts_a_mesh_that_waits_for_files() {
+    let mesh = Mesh::builder().start();
+    let log = mesh.up_log();
+    assert!(log.contains("1/1 pods ready"), "{log}");
+    assert!(log.contains("holds no file that ends in .yaml"), "{log}");
+    mesh.write("first.yaml", &config_map("first"));
+    expect(&mesh, &["first"]);
+    mesh.remove("first.yaml");
+    expect(&mesh, &[]);
+}
+
+#[test]
 fn another_users_mesh_is_named_so() {
     if !acceptance::users().contains(&User::Nobody) {
         println!("only root can be two users: left out");

@@ -225,6 +225,7 @@ fn differences(context: &Context, pod: &Value) -> Vec<String> {
             "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used".into(),
         );
     }
+    found.extend(unused_fields(pod));
     let owner =
         object::controller(pod).filter(|owner| object::text(owner, "/kind") == "StatefulSet");
     let set = owner.and_then(|owner| {
@@ -239,6 +240,59 @@ fn differences(context: &Context, pod: &Value) -> Vec<String> {
                 "volumeClaimTemplates: {} is an empty folder on one machine, and goes with its pod",
                 object::name(claim)
             ));
+        }
+    }
+    found
+}
+
+/// Fields that are written and that one machine does nothing about.
+fn unused_fields(pod: &Value) -> Vec<String> {
+    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    let spec = [
+        ("hostNetwork", "the pod has a network of its own"),
+        ("hostPID", "the pod sees its own processes only"),
+        ("hostIPC", "the pod has memory to share of its own"),
+        (
+            "shareProcessNamespace",
+            "each container sees its own processes only",
+        ),
+        ("activeDeadlineSeconds", "the pod may run for ever"),
+        ("runtimeClassName", "there is one runtime"),
+        (
+            "readinessGates",
+            "containers alone decide whether the pod is ready",
+        ),
+    ];
+    let fields = spec.iter().filter_map(|(field, instead)| {
+        pod.pointer(&format!("/spec/{field}"))
+            .filter(|value| is_set(value))?;
+        Some(format!(
+            "spec.{field} has no effect on one machine: {instead}"
+        ))
+    });
+    let mut found: Vec<String> = fields.collect();
+    for (_, container) in containers_of(pod) {
+        let name = object::text(&container, "/name");
+        let mut tell = |field: &str, instead: &str| {
+            found.push(format!(
+                "container {name}: {field} has no effect on one machine: {instead}"
+            ));
+        };
+        if object::flag(&container, "/securityContext/privileged") {
+            tell(
+                "securityContext.privileged",
+                "no application has rights over the machine",
+            );
+        }
+        let ports = object::list(&container, "/ports");
+        if ports.iter().any(|port| port.get("hostPort").is_some()) {
+            tell(
+                "ports.hostPort",
+                "a Service of type LoadBalancer or NodePort is published",
+            );
+        }
+        if container.get("volumeDevices").is_some() {
+            tell("volumeDevices", "there are no block devices");
         }
     }
     found
@@ -506,4 +560,31 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(Error::Peer("a worker ended unexpectedly".into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_without_effect_are_named() {
+        let container = json!({"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}],
+            "securityContext": {"privileged": true}});
+        let spec = json!({"hostNetwork": true, "hostPID": false, "containers": [container]});
+        let found = unused_fields(&json!({"spec": spec})).join("\n");
+        assert_eq!(found.lines().count(), 3, "{found}");
+        for part in [
+            "spec.hostNetwork has no effect",
+            "container c: ports.hostPort",
+            "securityContext.privileged",
+        ] {
+            assert!(found.contains(part), "{found}");
+        }
+        assert_eq!(
+            unused_fields(&json!({"spec": {"containers": [{"name": "c"}]}})),
+            [""; 0]
+        );
+    }
 }

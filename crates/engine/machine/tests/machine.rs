@@ -672,6 +672,12 @@ spec:
   - {name: side, image: sh, command: [sh, -c, 'trap : TERM; while [ ! -e /shared/out ]; do sleep 0.05; done; cat /shared/out'], volumeMounts: [{name: shared, mountPath: /shared}]}
 ";
 
+/// All events, as text.
+async fn told(machine: &Machine) -> String {
+    let events = machine.client().list(&EVENTS, Some("default"), "").await;
+    events.expect("events").to_string()
+}
+
 async fn probes_hooks_and_secrets_are_obeyed(machine: &Machine) {
     machine.write("probed.yaml", PROBED);
     let container = |object: &Value, name: &str| {
@@ -689,6 +695,14 @@ async fn probes_hooks_and_secrets_are_obeyed(machine: &Machine) {
     let end = Instant::now() + PATIENCE;
     while machine.run("probed", "cat /shared/hooks").await.0 != "begun\n" {
         assert!(Instant::now() < end, "postStart did not run");
+    }
+    let end = Instant::now() + PATIENCE;
+    while !told(machine)
+        .await
+        .contains("Readiness probe failed: exit code 1")
+    {
+        assert!(Instant::now() < end, "nobody says why it was not ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(
         machine

@@ -130,7 +130,10 @@ async fn wait_for_api(child: &mut Child, api: &Api, log: &std::path::Path) -> Re
             bail!(
                 "{}",
                 if said.is_empty() {
-                    format!("the process in the background ended ({status})")
+                    format!(
+                        "the process in the background ended ({status}) without a word in {}: is the disk full? Without `--detach` it says why",
+                        log.display()
+                    )
                 } else {
                     said.to_owned()
                 }

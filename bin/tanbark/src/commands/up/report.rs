@@ -1,5 +1,7 @@
 //! The summary of a mesh in words: URLs first, then what is wrong. Pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::pages::Page;
@@ -46,15 +48,17 @@ pub fn text(summary: &Value, pages: &[Page], colour: Colour) -> String {
             out.push_str(&format!("  {}\n", message.trim_end().replace('\n', "\n  ")));
         }
     }
-    // What went wrong with a pod on its way is over, or it is listed above.
+    // What went wrong with a pod on its way is over, or it is listed above; what is never done for it is said for one of several.
+    let mut told = BTreeSet::new();
     for warning in list(summary, "/warnings") {
         let object = object::text(warning, "/object");
-        if !object.starts_with("Pod ") {
-            let what = format!(
-                "{object}: {}: {}",
-                object::text(warning, "/reason"),
-                object::text(warning, "/message")
-            );
+        let (reason, message) = (
+            object::text(warning, "/reason"),
+            object::text(warning, "/message"),
+        );
+        let lasts = reason == "Unsupported" && told.insert(message);
+        if lasts || !object.starts_with("Pod ") {
+            let what = format!("{object}: {reason}: {message}");
             out.push_str(&format!(
                 "{} {what}\n",
                 colour.paint("warning:", Tone::Doubtful)
@@ -105,7 +109,20 @@ mod tests {
             url: "http://127.0.0.1:8080".into(),
             what: "a".into(),
         }];
+        let mut summary = summary;
+        let warning = |object: &str, reason: &str| json!({"object": object, "reason": reason, "message": "m"});
+        let warnings = [
+            ("Pod a/p", "BackOff"),
+            ("Pod a/p", "Unsupported"),
+            ("Pod a/q", "Unsupported"),
+            ("Service a/s", "PortInUse"),
+        ];
+        summary["warnings"] = warnings
+            .map(|(object, reason)| warning(object, reason))
+            .to_vec()
+            .into();
         let expected = "1/2 pods ready\n  http://127.0.0.1:8080   a\nnot ready: a/p: ErrImagePull\n  no entry\n  add it\n\
+            warning: Pod a/p: Unsupported: m\nwarning: Service a/s: PortInUse: m\n\
             problem: f.yaml:1:2: Kind a/b: bad\nwarning: f.yaml:3:4: Kind a/b: odd\n";
         assert_eq!(text(&summary, &pages, Colour::Off), expected);
     }

@@ -56,6 +56,7 @@ pub fn summary(context: &Context) -> Value {
         .all(&EVENTS)
         .iter()
         .filter(|event| object::text(event, "/type") == "Warning")
+        .filter(|event| !is_over(context, event))
         .map(|event| {
             let about = format!("{} {}/{}", object::text(event, "/involvedObject/kind"), object::text(event, "/involvedObject/namespace"), object::text(event, "/involvedObject/name"));
             json!({"object": about, "reason": object::text(event, "/reason"), "message": object::text(event, "/message"), "time": object::text(event, "/lastTimestamp")})
@@ -66,6 +67,16 @@ pub fn summary(context: &Context) -> Value {
         "settled": not_ready.is_empty() && pods.iter().all(|pod| ready(pod) || finished(pod)),
         "urls": urls, "problems": problems, "warnings": warnings,
     })
+}
+
+/// What is not done for a pod matters while there is the pod.
+fn is_over(context: &Context, event: &Value) -> bool {
+    let of = |field: &str| object::text(event, &format!("/involvedObject/{field}")).to_string();
+    if object::text(event, "/reason") != "Unsupported" || of("kind") != "Pod" {
+        return false;
+    }
+    let pod = context.store.find(&PODS, &of("namespace"), &of("name"));
+    pod.is_none_or(|pod| object::uid(&pod) != of("uid"))
 }
 
 /// Why a pod is not ready: the first container that waits, or that is not ready.

@@ -474,7 +474,7 @@ impl Job {
             log,
         } = started;
         let mut sent = Stage::Run;
-        let mut probes = std::pin::pin!(self.probes(&log));
+        let mut probes = std::pin::pin!(self.probes());
         let mut probing = true;
         let mut kill_at: Option<Instant> = None;
         loop {
@@ -516,7 +516,7 @@ impl Job {
     }
 
     /// Runs the probes; ends with the reason why the container must be stopped.
-    async fn probes(&self, _log: &LogFile) -> String {
+    async fn probes(&self) -> String {
         let Some(network) = self.pod.network.lock().clone() else {
             return std::future::pending().await;
         };
@@ -558,10 +558,21 @@ impl Job {
         sleep(timing.initial_delay).await;
         let (mut successes, mut failures, mut ready) = (0, 0, false);
         let mut unready_since = Instant::now();
+        let mut told = String::new();
         loop {
             match self.attempt(network, probe, timing).await {
                 Ok(()) => (successes, failures) = (successes + 1, 0),
-                Err(_) => (successes, failures) = (0, failures + 1),
+                Err(message) => {
+                    (successes, failures) = (0, failures + 1);
+                    // Not at once: who starts is not ready yet, and that is no news.
+                    let late = ready || unready_since.elapsed() >= timing.period;
+                    if late && told != message {
+                        let what = format!("Readiness probe failed: {message}");
+                        self.context
+                            .event(&self.pod.object, "Warning", "Unhealthy", &what);
+                        told = message;
+                    }
+                }
             }
             let now = if ready {
                 failures < timing.failures
