@@ -42,6 +42,9 @@ const LINK_POLL: Duration = Duration::from_millis(250);
 
 type Key = (&'static str, &'static str, String, String);
 
+/// An object that a file defines.
+type Wanted<'a> = (Key, &'static Kind, &'a Document);
+
 /// The present contents of the files.
 pub struct Source {
     paths: Vec<PathBuf>,
@@ -376,11 +379,8 @@ impl Source {
 fn wanted<'a>(
     files: &'a BTreeMap<PathBuf, File>,
     problems: &mut Vec<String>,
-) -> (
-    Vec<(Key, &'static Kind, &'a Document)>,
-    HashMap<Key, String>,
-) {
-    let mut wanted: Vec<(Key, &'static Kind, &Document)> = Vec::new();
+) -> (Vec<Wanted<'a>>, HashMap<Key, String>) {
+    let mut wanted: Vec<Wanted<'a>> = Vec::new();
     let mut seen: HashMap<Key, String> = HashMap::new();
     for document in files.values().flat_map(|file| &file.documents) {
         match identify(document) {
