@@ -66,6 +66,7 @@ pub async fn enter(
         terminal: standard.terminal,
     });
     let worker = context.clone();
+    let first = process.pid;
     let (pid, ended, status) = blocking(move || {
         let open = |name: &str| {
             let path = format!("/proc/{}/ns/{name}", process.pid);
@@ -88,7 +89,24 @@ pub async fn enter(
         return Ok(Entered { pid, ended });
     }
     signal(pid, nix::sys::signal::Signal::SIGKILL);
-    Err(Error::Configuration(message))
+    // Nothing can be started among processes that the kernel is ending: the reason that it gives would mislead.
+    Err(Error::Configuration(match has_ended(first) {
+        true => format!("container {container} is ending"),
+        false => message,
+    }))
+}
+
+/// Has a process ended, though it may not have been waited for yet?
+fn has_ended(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // The state follows the name, which may hold anything but ends with the last parenthesis.
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim_start().chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// Ends a process when its owner gives up on it (a probe's timeout).
@@ -179,5 +197,27 @@ pub async fn hook(
             "FailedLifecycleHook",
             &format!("container {name}: {message}"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_nobody_waited_for_has_ended_all_the_same() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("started");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        assert!(!has_ended(pid));
+        drop(child.stdin.take());
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !has_ended(pid) {
+            assert!(std::time::Instant::now() < end, "cat does not end");
+            std::thread::yield_now();
+        }
+        child.wait().expect("waited for");
     }
 }
