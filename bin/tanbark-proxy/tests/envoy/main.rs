@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
+mod abuse;
 mod backend;
 mod case;
 mod client;

@@ -136,6 +136,15 @@ impl Program {
         })
     }
 
+    /// Memory that it holds.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+            .expect("a process that lives")
+    }
+
     /// A counter's or gauge's value; 0 where it is not shown.
     pub async fn counter(&self, name: &str) -> u64 {
         let text = self.admin("GET", "/stats").await.unwrap_or_default();

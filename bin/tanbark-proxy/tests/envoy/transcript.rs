@@ -99,13 +99,13 @@ fn difference(theirs: &str, ours: &str) -> String {
 }
 
 /// What one run needs beside the program.
-struct Run {
-    case: Case,
-    places: Places,
+pub struct Run {
+    pub case: Case,
+    pub places: Places,
     backends: Backends,
     identity: IdentityHandle,
-    log: PathBuf,
-    folder: tempfile::TempDir,
+    pub log: PathBuf,
+    pub folder: tempfile::TempDir,
 }
 
 /// The text of each step, and at the end that of the counters.
@@ -158,7 +158,7 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-async fn prepare(case: Case) -> Run {
+pub async fn prepare(case: Case) -> Run {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = authority();
     let server = issue(&authority, "server");

@@ -5,7 +5,7 @@
 //! [`operations`] are the header changes that configuration asks for. Follows Envoy's HTTP header manipulation documentation and
 //! `envoy.extensions.filters.network.http_connection_manager.v3`.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub mod admit;
 pub mod client_certificate;
@@ -66,6 +66,22 @@ pub mod names {
         GRPC_MESSAGE "grpc-message";
         GRPC_TIMEOUT "grpc-timeout";
     }
+}
+
+/// Removes these. One look at all names is cheaper than asking for each, and most messages have none of them.
+pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if headers.keys().any(|name| names.contains(name)) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Whether anything is asked of the proxy by a header.
+pub fn has_envoy_headers(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-envoy-"))
 }
 
 /// A number as a header value.

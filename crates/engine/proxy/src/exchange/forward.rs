@@ -68,15 +68,15 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
     drop_overload(x, &cluster)?;
     check_upgrade(x)?;
     x.routed = x.worker.live.clock.now();
-    x.timeout = timeout(x, rules);
+    let asked = asked(x);
+    x.timeout = timeout(x, rules, asked.timeout);
     x.longest = longest(x, rules);
     let policy = route_policy(x, rules);
-    x.per_try_timeout = per_try_timeout(x, policy.as_deref());
-    let alternative = X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE;
-    x.is_timeout_empty = x.head.headers.remove(alternative).is_some();
+    x.per_try_timeout = per_try_timeout(x, policy.as_deref(), asked.per_try_timeout);
     upstream::prepare(x, rules);
-    mirror::start(x, rules);
     let mut plan = plan(x, rules, policy, cluster);
+    upstream::expected_timeout(x, 1);
+    mirror::start(x, rules);
     if plan.retry.is_some() {
         x.body.keep();
     }
@@ -104,7 +104,6 @@ fn plan(
     policy: Option<Arc<RetryPolicy>>,
     cluster: Arc<LiveCluster>,
 ) -> Plan {
-    x.head.headers.remove(X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT);
     let retry = retry::asked_for(policy, &mut x.head.headers)
         .filter(|policy| retry::applies(policy, &x.view()));
     Plan {
@@ -308,12 +307,32 @@ async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
     }
 }
 
-/// What a trusted client asks for, else a gRPC call's own limit where the route heeds it, else the route's.
-fn timeout(x: &mut Exchange, rules: &Forward) -> Option<Duration> {
-    let of_route = route_timeout(x, rules);
-    match milliseconds(x, X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS) {
+/// Time limits that a trusted client asks for by headers.
+#[derive(Default)]
+struct Asked {
+    timeout: Option<Duration>,
+    per_try_timeout: Option<Duration>,
+}
+
+/// Reads and removes them.
+fn asked(x: &mut Exchange) -> Asked {
+    if !headers::has_envoy_headers(&x.head.headers) {
+        return Asked::default();
+    }
+    let alternative = X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE;
+    x.is_timeout_empty = x.head.headers.remove(alternative).is_some();
+    x.head.headers.remove(X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT);
+    Asked {
+        timeout: milliseconds(x, X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS),
+        per_try_timeout: milliseconds(x, X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS),
+    }
+}
+
+/// What is asked for, else a gRPC call's own limit where the route heeds it, else the route's.
+fn timeout(x: &Exchange, rules: &Forward, asked: Option<Duration>) -> Option<Duration> {
+    match asked {
         Some(asked) => Some(asked).filter(|limit| !limit.is_zero()),
-        None => of_route,
+        None => route_timeout(x, rules),
     }
 }
 
@@ -324,8 +343,12 @@ fn milliseconds(x: &mut Exchange, name: HeaderName) -> Option<Duration> {
 }
 
 /// One that is no shorter than the whole request's is none.
-fn per_try_timeout(x: &mut Exchange, policy: Option<&RetryPolicy>) -> Option<Duration> {
-    milliseconds(x, X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS)
+fn per_try_timeout(
+    x: &Exchange,
+    policy: Option<&RetryPolicy>,
+    asked: Option<Duration>,
+) -> Option<Duration> {
+    asked
         .or(policy.and_then(|policy| policy.per_try_timeout))
         .filter(|limit| !limit.is_zero() && x.timeout.is_none_or(|whole| *limit < whole))
 }

@@ -23,12 +23,20 @@ use telemetry::{
     trace::new_request_id,
 };
 
-use super::{client_certificate, framing, names::*, path, text};
+use super::{client_certificate, framing, has_envoy_headers, names::*, path, remove_all, text};
 use crate::{
     exchange::{Exchange, protocol, reply::Reply},
     report::downstream::HttpCount,
     route::without_port,
 };
+
+/// Of one connection, beside `connection` and `upgrade`.
+const OF_THIS_HOP: [HeaderName; 4] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    TRANSFER_ENCODING,
+    X_ENVOY_INTERNAL,
+];
 
 /// Headers that only a trusted hop may send.
 const NOT_FROM_OUTSIDE: [HeaderName; 13] = [
@@ -115,11 +123,7 @@ fn refusal(x: &mut Exchange, status: StatusCode, details: &'static str) -> Reply
 }
 
 fn strip_untrusted(headers: &mut HeaderMap, at_the_edge: bool) {
-    // One look at all names is cheaper than asking for each, and most requests have none.
-    if !headers
-        .keys()
-        .any(|name| name.as_str().starts_with("x-envoy-"))
-    {
+    if !has_envoy_headers(headers) {
         return;
     }
     for name in NOT_FROM_OUTSIDE {
@@ -254,14 +258,7 @@ fn strip_hop_by_hop(x: &mut Exchange) -> Result<(), Reply> {
             x.upgrade = None;
         }
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TRANSFER_ENCODING,
-        X_ENVOY_INTERNAL,
-    ] {
-        headers.remove(name);
-    }
+    remove_all(headers, &OF_THIS_HOP);
     if let Some(te) = headers.get(TE) {
         let trailers = te.to_str().is_ok_and(|te| {
             te.split(',')

@@ -1,14 +1,17 @@
 //! The way back: hop-by-hop headers out, `server` and what the connection manager adds in.
 
 use http::{
-    HeaderValue, Method, StatusCode, Version,
+    HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, SERVER, TRANSFER_ENCODING, UPGRADE, VIA},
     response::Parts,
 };
 use proxy_config::{http_connection_manager::ServerHeader, listener::TrafficDirection};
 
-use super::{admit::add_to_list, names::*};
+use super::{admit::add_to_list, names::*, remove_all};
 use crate::exchange::Exchange;
+
+/// Of one connection, beside `connection` and `upgrade`.
+const OF_THIS_HOP: [HeaderName; 3] = [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING];
 
 /// The last change of every response's head, whoever made it.
 pub fn finish(x: &Exchange, head: &mut Parts) {
@@ -17,8 +20,7 @@ pub fn finish(x: &Exchange, head: &mut Parts) {
     let upgrades = head.status == StatusCode::SWITCHING_PROTOCOLS
         || (x.head.method == Method::CONNECT && head.status.is_success());
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        headers.remove(CONNECTION);
-        headers.remove(UPGRADE);
+        remove_all(headers, &[CONNECTION, UPGRADE]);
         // Nobody waits for the rest of a request that is answered already: on HTTP/1 that costs the connection. So does HTTP/1.0.
         let unread = x.closes || x.upgrade.is_some() || x.body.ended(x.started).is_none();
         let is_old = x.head.version == Version::HTTP_10 && !x.keeps_alive;
@@ -26,9 +28,7 @@ pub fn finish(x: &Exchange, head: &mut Parts) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
+    remove_all(headers, &OF_THIS_HOP);
     match http.server_header {
         ServerHeader::Overwrite => drop(headers.insert(SERVER, x.http.server_name.clone())),
         ServerHeader::AppendIfAbsent => drop(

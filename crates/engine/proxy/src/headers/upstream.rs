@@ -18,7 +18,6 @@ pub fn prepare(x: &mut Exchange, forward: &Forward) {
     rewrite_path(x, forward);
     x.record.path = x.head.uri.path_and_query().cloned();
     x.record.authority = Some(x.authority.clone());
-    expected_timeout(x, 1);
 }
 
 /// What this attempt (counted from 1) tells the upstream.
@@ -37,7 +36,7 @@ pub fn attempt(x: &mut Exchange, attempt: u32) {
 }
 
 /// How long this attempt may take: the time for one try, and of the whole time what is left.
-fn expected_timeout(x: &mut Exchange, attempt: u32) {
+pub fn expected_timeout(x: &mut Exchange, attempt: u32) {
     let left = x.timeout.map(|timeout| match attempt {
         0 | 1 => timeout,
         // 0 would be no limit.

@@ -14,9 +14,12 @@ use proxy_config::{
 
 use crate::{
     codec::ResetReason,
-    headers::names::{
-        X_ENVOY_MAX_RETRIES, X_ENVOY_RETRIABLE_HEADER_NAMES, X_ENVOY_RETRIABLE_STATUS_CODES,
-        X_ENVOY_RETRY_GRPC_ON, X_ENVOY_RETRY_ON,
+    headers::{
+        has_envoy_headers,
+        names::{
+            X_ENVOY_MAX_RETRIES, X_ENVOY_RETRIABLE_HEADER_NAMES, X_ENVOY_RETRIABLE_STATUS_CODES,
+            X_ENVOY_RETRY_GRPC_ON, X_ENVOY_RETRY_ON,
+        },
     },
 };
 
@@ -55,6 +58,9 @@ pub fn asked_for(
     policy: Option<Arc<RetryPolicy>>,
     headers: &mut HeaderMap,
 ) -> Option<Arc<RetryPolicy>> {
+    if !has_envoy_headers(headers) {
+        return policy;
+    }
     let on = [
         headers.remove(X_ENVOY_RETRY_ON),
         headers.remove(X_ENVOY_RETRY_GRPC_ON),
