@@ -64,7 +64,7 @@ impl PeerCertificate {
         let mut facts = Self {
             subject: rfc2253(x509.subject()),
             issuer: rfc2253(x509.issuer()),
-            serial: serial(&x509),
+            serial: serial(x509.raw_serial()),
             sha256: hex(digest(&SHA256, der).as_ref()),
             sha1: hex(digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, der).as_ref()),
             not_before: x509.validity().not_before.timestamp(),
@@ -183,13 +183,11 @@ fn time(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-fn serial(x509: &X509Certificate<'_>) -> String {
-    let text = hex(x509.raw_serial());
-    let trimmed = text.trim_start_matches('0');
-    if trimmed.is_empty() {
-        "0".into()
-    } else {
-        trimmed.into()
+/// Whole bytes, as OpenSSL prints it: a leading zero digit stays, a sign byte does not.
+fn serial(raw: &[u8]) -> String {
+    match raw.iter().position(|byte| *byte != 0) {
+        Some(first) => hex(raw.get(first..).unwrap_or_default()),
+        None => "0".into(),
     }
 }
 
@@ -253,4 +251,16 @@ fn escaped(value: &str) -> String {
         text.push(c);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_are_whole_bytes() {
+        assert_eq!(serial(&[0x06, 0x88]), "0688");
+        assert_eq!(serial(&[0x00, 0xf6, 0x00]), "f600");
+        assert_eq!(serial(&[0x00]), "0");
+    }
 }

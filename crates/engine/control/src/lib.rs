@@ -118,16 +118,8 @@ impl Settings {
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     settings.check()?;
     let client = api::connect(&settings.api)?;
-    let place = authority::Place {
-        client: client.clone(),
-        root_namespace: settings.root_namespace.clone(),
-        directory: settings.ca_directory.clone(),
-    };
-    let authority = Arc::new(ArcSwap::from_pointee(
-        authority::load(&place, &settings.trust_domain).await?,
-    ));
     let metrics = metrics::Metrics::default();
-    authority::show_ends(&authority.load(), &metrics.authority)?;
+    let (place, authority) = authority_of(&settings, &client, &metrics.authority).await?;
     let authenticator = Arc::new(authenticate::Authenticator::new(
         client.clone(),
         settings.trust_domain.clone(),
@@ -192,6 +184,22 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     tasks.shutdown().await;
     writing.shutdown().await;
     result
+}
+
+/// The certificate authority, and where a newer one would be found.
+async fn authority_of(
+    settings: &Settings,
+    client: &kube::Client,
+    metrics: &metrics::AuthorityMetrics,
+) -> Result<(authority::Place, authority::Current), ControlError> {
+    let place = authority::Place {
+        client: client.clone(),
+        root_namespace: settings.root_namespace.clone(),
+        directory: settings.ca_directory.clone(),
+    };
+    let authority = authority::load(&place, &settings.trust_domain).await?;
+    authority::show_ends(&authority, metrics)?;
+    Ok((place, Arc::new(ArcSwap::from_pointee(authority))))
 }
 
 async fn serve_all(

@@ -253,55 +253,30 @@ impl Status {
             );
         }
         let csr = "{request_type=\"csr\"}";
-        metric(
-            "counter",
-            "istio_agent_num_outgoing_requests",
-            csr,
-            state.certificate_requests as f64,
-        );
-        metric(
-            "counter",
-            "istio_agent_num_failed_outgoing_requests",
-            csr,
-            state.certificate_failures as f64,
-        );
-        metric(
-            "counter",
-            "istio_agent_pilot_xds_connect_attempts",
-            "",
-            state.connection.attempts as f64,
-        );
-        metric(
-            "counter",
-            "istio_agent_pilot_xds_connect_failures",
-            "",
-            state.connection.failures as f64,
-        );
-        metric(
-            "counter",
-            "istio_agent_istiod_connection_failures",
-            "",
-            state.connection.failures as f64,
-        );
-        let responses = state.types.values().map(|kind| kind.updates).sum::<u64>();
-        metric(
-            "counter",
-            "istio_agent_xds_proxy_responses",
-            "",
-            responses as f64,
-        );
-        metric(
-            "counter",
-            "istio_agent_scrapes_total",
-            "",
-            state.scrapes as f64,
-        );
-        metric(
-            "counter",
-            "istio_agent_scrape_failures_total",
-            "{type=\"application\"}",
-            state.scrape_failures as f64,
-        );
+        let application = "{type=\"application\"}";
+        let responses = state.types.values().map(|kind| kind.updates).sum();
+        let counters: [(&str, &str, u64); 8] = [
+            ("num_outgoing_requests", csr, state.certificate_requests),
+            (
+                "num_failed_outgoing_requests",
+                csr,
+                state.certificate_failures,
+            ),
+            ("pilot_xds_connect_attempts", "", state.connection.attempts),
+            ("pilot_xds_connect_failures", "", state.connection.failures),
+            ("istiod_connection_failures", "", state.connection.failures),
+            ("xds_proxy_responses", "", responses),
+            ("scrapes_total", "", state.scrapes),
+            ("scrape_failures_total", application, state.scrape_failures),
+        ];
+        for (name, labels, value) in counters {
+            metric(
+                "counter",
+                &format!("istio_agent_{name}"),
+                labels,
+                value as f64,
+            );
+        }
         if let Some(took) = state.startup {
             metric(
                 "gauge",

@@ -90,16 +90,7 @@ pub fn finish(x: &mut Exchange) {
     record.bytes.downstream_wire_received =
         record.bytes.downstream_header_received + record.bytes.received;
     record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
-    if record.timings.first_upstream_tx.is_some() {
-        let line = x.head.method.as_str().len() + x.path().len() + REQUEST_LINE_BYTES;
-        let host = x.authority.len() + HOST_BYTES;
-        let head = head_bytes(&x.head.headers, line + host);
-        let record = &mut x.record;
-        record.bytes.upstream_header_sent = head;
-        record.bytes.upstream_wire_sent = head + record.bytes.received;
-        record.bytes.upstream_wire_received =
-            record.bytes.upstream_header_received + record.bytes.upstream_body_received;
-    }
+    count_upstream_bytes(x);
     let record = &mut x.record;
     record.is_grpc = x.is_grpc;
     if x.is_grpc && record.grpc_status.is_none() {
@@ -149,6 +140,20 @@ pub fn finish(x: &mut Exchange) {
         trace: Some(&x.trace),
         is_counted: false,
     });
+}
+
+/// Of a request that was sent on.
+fn count_upstream_bytes(x: &mut Exchange) {
+    if x.record.timings.first_upstream_tx.is_none() {
+        return;
+    }
+    let line = x.head.method.as_str().len() + x.path().len() + REQUEST_LINE_BYTES;
+    let host = x.authority.len() + HOST_BYTES;
+    let head = head_bytes(&x.head.headers, line + host);
+    let bytes = &mut x.record.bytes;
+    bytes.upstream_header_sent = head;
+    bytes.upstream_wire_sent = head + bytes.received;
+    bytes.upstream_wire_received = bytes.upstream_header_received + bytes.upstream_body_received;
 }
 
 /// What the request means for its cluster.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
@@ -12,9 +12,14 @@ use super::time_format::TimeFormat;
 use super::{Environment, Needs, Part};
 use crate::Error;
 use crate::cel::Expression;
-use crate::record::{Address, Kind, Record};
+use crate::record::{Address, Record};
 
+mod duration;
+mod grpc;
 mod plain;
+
+use duration::{Point, Unit, common_duration};
+use grpc::{GrpcStatusStyle, grpc_status};
 
 /// One operator's value for one record.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +167,36 @@ pub(crate) enum Moment {
 }
 
 impl Moment {
+    /// The operator's moment, and whether it is written in local time.
+    fn find(name: &str) -> Option<(Self, bool)> {
+        Some(match name {
+            "START_TIME" => (Self::Start, false),
+            "START_TIME_LOCAL" => (Self::Start, true),
+            "EMIT_TIME" => (Self::Emit, false),
+            "EMIT_TIME_LOCAL" => (Self::Emit, true),
+            "DOWNSTREAM_PEER_CERT_V_START" => (Self::DownstreamCertificateStart, false),
+            "DOWNSTREAM_PEER_CERT_V_END" => (Self::DownstreamCertificateEnd, false),
+            "UPSTREAM_PEER_CERT_V_START" => (Self::UpstreamCertificateStart, false),
+            "UPSTREAM_PEER_CERT_V_END" => (Self::UpstreamCertificateEnd, false),
+            _ => return None,
+        })
+    }
+
+    fn in_format(
+        self,
+        text: &str,
+        is_local: bool,
+        environment: &Environment,
+    ) -> Result<Operator, Error> {
+        let format = match (text, is_local) {
+            ("", false) => TimeFormat::parse("%Y-%m-%dT%H:%M:%E3SZ"),
+            (text, false) => TimeFormat::parse(text),
+            ("", true) => TimeFormat::parse_local("%Y-%m-%dT%H:%M:%E3S%z", environment),
+            (text, true) => TimeFormat::parse_local(text, environment),
+        };
+        Ok(Operator::Time(self, format?))
+    }
+
     fn of(self, record: &Record) -> Option<SystemTime> {
         let downstream = || record.downstream_tls.as_deref();
         let upstream = || record.upstream_tls.as_deref();
@@ -200,39 +235,6 @@ pub(crate) enum Original {
     Rewritten,
 }
 
-/// A moment of a request, for `%COMMON_DURATION()%`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Point {
-    ConnectionStart,
-    ConnectionEnd,
-    DownstreamStart,
-    DownstreamRequestEnd,
-    DownstreamResponseStart,
-    DownstreamResponseEnd,
-    UpstreamConnectStart,
-    UpstreamConnectEnd,
-    UpstreamHandshakeEnd,
-    UpstreamRequestStart,
-    UpstreamRequestEnd,
-    UpstreamResponseStart,
-    UpstreamBodyStart,
-    UpstreamResponseEnd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Unit {
-    Milliseconds,
-    Microseconds,
-    Nanoseconds,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum GrpcStatusStyle {
-    Camel,
-    Snake,
-    Number,
-}
-
 impl Operator {
     pub(super) fn parse(
         name: &str,
@@ -245,16 +247,9 @@ impl Operator {
                 "`%{name}%` needs {what} in parentheses"
             ))),
         };
-        let time = |moment, local| {
-            let text = arguments.filter(|text| !text.is_empty());
-            let format = match (text, local) {
-                (text, false) => TimeFormat::parse(text.unwrap_or("%Y-%m-%dT%H:%M:%E3SZ")),
-                (text, true) => {
-                    TimeFormat::parse_local(text.unwrap_or("%Y-%m-%dT%H:%M:%E3S%z"), environment)
-                }
-            };
-            Ok(Self::Time(moment, format?))
-        };
+        if let Some((moment, is_local)) = Moment::find(name) {
+            return moment.in_format(arguments.unwrap_or_default(), is_local, environment);
+        }
         let metadata = |owner| {
             let mut keys = need("a namespace")?.split(':').map(str::to_string);
             let filter = keys.next().unwrap_or_default();
@@ -272,14 +267,6 @@ impl Operator {
             "QUERY_PARAM" => Ok(Self::QueryParameter(need("a name")?.to_string())),
             "QUERY_PARAMS" => query_parameters(arguments.unwrap_or_default()),
             "PATH" => path(arguments.unwrap_or_default()),
-            "START_TIME" => time(Moment::Start, false),
-            "START_TIME_LOCAL" => time(Moment::Start, true),
-            "EMIT_TIME" => time(Moment::Emit, false),
-            "EMIT_TIME_LOCAL" => time(Moment::Emit, true),
-            "DOWNSTREAM_PEER_CERT_V_START" => time(Moment::DownstreamCertificateStart, false),
-            "DOWNSTREAM_PEER_CERT_V_END" => time(Moment::DownstreamCertificateEnd, false),
-            "UPSTREAM_PEER_CERT_V_START" => time(Moment::UpstreamCertificateStart, false),
-            "UPSTREAM_PEER_CERT_V_END" => time(Moment::UpstreamCertificateEnd, false),
             "COMMON_DURATION" => common_duration(need("START:END:PRECISION")?),
             "GRPC_STATUS" => grpc_status(arguments.unwrap_or("CAMEL_STRING")),
             "REQUESTED_SERVER_NAME" => server_name(arguments.unwrap_or_default()),
@@ -380,14 +367,7 @@ impl Operator {
             Self::FilterState { name, field } => {
                 Field::json(filter_state_value(record, name, field.as_deref()))
             }
-            Self::Cel { expression, typed } => match expression.evaluate(record) {
-                Ok(value) if *typed => Field::json(Some(&value.to_json())),
-                Ok(value) => match value.to_json() {
-                    Value::Null => Field::Absent,
-                    _ => Field::Text(Cow::Owned(value.to_text())),
-                },
-                Err(_) => Field::Absent,
-            },
+            Self::Cel { expression, typed } => evaluated(expression, *typed, record),
         }
     }
 
@@ -510,152 +490,6 @@ fn query_parameter<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find(|(key, _)| *key == name)
         .map(|(_, value)| value)
-}
-
-fn common_duration(arguments: &str) -> Result<Operator, Error> {
-    let parts: Vec<&str> = arguments.split(':').collect();
-    let [from, to, unit] = parts.as_slice() else {
-        return Err(Error::Format(format!(
-            "`%COMMON_DURATION%`: `{arguments}` is not START:END:PRECISION"
-        )));
-    };
-    let unit = match *unit {
-        "ms" => Unit::Milliseconds,
-        "us" => Unit::Microseconds,
-        "ns" => Unit::Nanoseconds,
-        _ => {
-            return Err(Error::Format(format!(
-                "`%COMMON_DURATION%`: precision `{unit}` is not ms, us or ns"
-            )));
-        }
-    };
-    Ok(Operator::Duration {
-        from: Point::parse(from)?,
-        to: Point::parse(to)?,
-        unit,
-    })
-}
-
-impl Point {
-    fn parse(name: &str) -> Result<Self, Error> {
-        Ok(match name {
-            "DS_CX_BEG" => Self::ConnectionStart,
-            "DS_CX_END" => Self::ConnectionEnd,
-            "DS_RX_BEG" => Self::DownstreamStart,
-            "DS_RX_END" => Self::DownstreamRequestEnd,
-            "DS_TX_BEG" => Self::DownstreamResponseStart,
-            "DS_TX_END" => Self::DownstreamResponseEnd,
-            "US_CX_BEG" => Self::UpstreamConnectStart,
-            "US_CX_END" => Self::UpstreamConnectEnd,
-            "US_HS_END" => Self::UpstreamHandshakeEnd,
-            "US_TX_BEG" => Self::UpstreamRequestStart,
-            "US_TX_END" => Self::UpstreamRequestEnd,
-            "US_RX_BEG" => Self::UpstreamResponseStart,
-            "US_RX_BODY_BEG" => Self::UpstreamBodyStart,
-            "US_RX_END" => Self::UpstreamResponseEnd,
-            _ => {
-                return Err(Error::Format(format!(
-                    "`%COMMON_DURATION%`: unknown time point `{name}`"
-                )));
-            }
-        })
-    }
-
-    /// The time between two points; `None` when one did not happen or they are the other way round.
-    fn between(from: Self, to: Self, record: &Record) -> Option<Duration> {
-        let timings = &record.timings;
-        match (from, to) {
-            // Of a reused connection too, which is older than the request.
-            (Self::UpstreamConnectStart, Self::UpstreamConnectEnd) => timings.upstream_connect,
-            (Self::UpstreamConnectEnd, Self::UpstreamHandshakeEnd) => timings.upstream_handshake,
-            (Self::UpstreamConnectStart, Self::UpstreamHandshakeEnd) => {
-                Some(timings.upstream_connect? + timings.upstream_handshake?)
-            }
-            (from, to) => to.offset(record)?.checked_sub(from.offset(record)?),
-        }
-    }
-
-    fn offset(self, record: &Record) -> Option<Duration> {
-        let timings = &record.timings;
-        match self {
-            Self::ConnectionStart => (record.kind == Kind::Tcp).then_some(Duration::ZERO),
-            Self::ConnectionEnd => timings.total.filter(|_| record.kind == Kind::Tcp),
-            Self::UpstreamHandshakeEnd => {
-                Some(timings.upstream_connect_complete? + timings.upstream_handshake?)
-            }
-            Self::DownstreamStart => Some(Duration::ZERO),
-            Self::DownstreamRequestEnd => timings.last_downstream_rx,
-            Self::DownstreamResponseStart => timings.first_downstream_tx,
-            Self::DownstreamResponseEnd => timings.last_downstream_tx,
-            Self::UpstreamConnectStart => timings.upstream_connect_start,
-            Self::UpstreamConnectEnd => timings.upstream_connect_complete,
-            Self::UpstreamRequestStart => timings.first_upstream_tx,
-            Self::UpstreamRequestEnd => timings.last_upstream_tx,
-            Self::UpstreamResponseStart => timings.first_upstream_rx,
-            Self::UpstreamBodyStart => timings.first_upstream_body_rx,
-            Self::UpstreamResponseEnd => timings.last_upstream_rx,
-        }
-    }
-}
-
-impl Unit {
-    fn count(self, duration: Duration) -> u64 {
-        let count = match self {
-            Self::Milliseconds => duration.as_millis(),
-            Self::Microseconds => duration.as_micros(),
-            Self::Nanoseconds => duration.as_nanos(),
-        };
-        u64::try_from(count).unwrap_or(u64::MAX)
-    }
-}
-
-fn grpc_status(style: &str) -> Result<Operator, Error> {
-    match style {
-        "" | "CAMEL_STRING" => Ok(Operator::GrpcStatus(GrpcStatusStyle::Camel)),
-        "SNAKE_STRING" => Ok(Operator::GrpcStatus(GrpcStatusStyle::Snake)),
-        "NUMBER" => Ok(Operator::GrpcStatus(GrpcStatusStyle::Number)),
-        _ => Err(Error::Format(format!(
-            "`%GRPC_STATUS%`: `{style}` is not CAMEL_STRING, SNAKE_STRING or NUMBER"
-        ))),
-    }
-}
-
-/// gRPC status names by number.
-const GRPC_STATUS: [(&str, &str); 17] = [
-    ("OK", "OK"),
-    ("Canceled", "CANCELLED"),
-    ("Unknown", "UNKNOWN"),
-    ("InvalidArgument", "INVALID_ARGUMENT"),
-    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
-    ("NotFound", "NOT_FOUND"),
-    ("AlreadyExists", "ALREADY_EXISTS"),
-    ("PermissionDenied", "PERMISSION_DENIED"),
-    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
-    ("FailedPrecondition", "FAILED_PRECONDITION"),
-    ("Aborted", "ABORTED"),
-    ("OutOfRange", "OUT_OF_RANGE"),
-    ("Unimplemented", "UNIMPLEMENTED"),
-    ("Internal", "INTERNAL"),
-    ("Unavailable", "UNAVAILABLE"),
-    ("DataLoss", "DATA_LOSS"),
-    ("Unauthenticated", "UNAUTHENTICATED"),
-];
-
-impl GrpcStatusStyle {
-    fn field<'a>(self, status: Option<u32>) -> Field<'a> {
-        let Some(status) = status else {
-            return Field::Absent;
-        };
-        let names = usize::try_from(status)
-            .ok()
-            .and_then(|at| GRPC_STATUS.get(at));
-        match (self, names) {
-            (Self::Number, _) => Field::Number(u64::from(status)),
-            (Self::Camel, Some((camel, _))) => Field::Text(Cow::Borrowed(camel)),
-            (Self::Snake, Some((_, snake))) => Field::Text(Cow::Borrowed(snake)),
-            (_, None) => Field::Text(Cow::Owned(status.to_string())),
-        }
-    }
 }
 
 fn typed_metadata(arguments: &str) -> Result<Operator, Error> {
@@ -936,4 +770,15 @@ fn emitted(record: &Record) -> Option<SystemTime> {
     record
         .start?
         .checked_add(record.timings.total.unwrap_or_default())
+}
+
+fn evaluated<'a>(expression: &Expression, typed: bool, record: &Record) -> Field<'a> {
+    let Ok(value) = expression.evaluate(record) else {
+        return Field::Absent;
+    };
+    match value.to_json() {
+        json if typed => Field::json(Some(&json)),
+        Value::Null => Field::Absent,
+        _ => Field::Text(Cow::Owned(value.to_text())),
+    }
 }

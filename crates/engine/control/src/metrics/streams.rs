@@ -14,6 +14,8 @@ const PROXY_SECONDS: Buckets = Buckets(&[0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30
 /// 4 MB is gRPC's default limit; istiod calls 40 MB the likely upper bound.
 const SIZE_BYTES: Buckets = Buckets(&[1.0, 1e4, 1e6, 4e6, 1e7, 4e7]);
 
+/// By type URL; only these types have one.
+type RejectsByNode = [(&'static str, Family<RejectLabels, Gauge>); 4];
 type Times = Family<TypeLabel, Histogram, Buckets>;
 
 #[derive(Clone)]
@@ -22,7 +24,7 @@ pub struct StreamMetrics {
     connected: Family<VersionLabel, Gauge>,
     pub pushes: Family<TypeLabel, Count>,
     pub rejects: Family<TypeLabel, Count>,
-    rejects_by_node: [(&'static str, Family<RejectLabels, Gauge>); 4],
+    rejects_by_node: RejectsByNode,
     pub expired_nonces: Family<TypeLabel, Count>,
     pub internal_errors: Count,
     pub push_time: Times,
@@ -77,17 +79,7 @@ impl StreamMetrics {
                 "pilot_total_xds_rejects",
                 "Total number of XDS responses from pilot rejected by proxy",
             ),
-            rejects_by_node: [
-                (urls::CLUSTER, "cds"),
-                (urls::ENDPOINT, "eds"),
-                (urls::LISTENER, "lds"),
-                (urls::ROUTE, "rds"),
-            ]
-            .map(|(type_url, short)| {
-                let name = format!("pilot_xds_{short}_reject");
-                let help = format!("Pilot rejected {} configs", short.to_uppercase());
-                (type_url, add(registry, &name, &help))
-            }),
+            rejects_by_node: rejects_by_node(registry),
             expired_nonces: add(
                 registry,
                 "pilot_xds_expired_nonce",
@@ -160,6 +152,20 @@ impl StreamMetrics {
             rejects.get_or_create(&labels).inc();
         }
     }
+}
+
+fn rejects_by_node(registry: &mut Registry) -> RejectsByNode {
+    [
+        (urls::CLUSTER, "cds"),
+        (urls::ENDPOINT, "eds"),
+        (urls::LISTENER, "lds"),
+        (urls::ROUTE, "rds"),
+    ]
+    .map(|(type_url, short)| {
+        let name = format!("pilot_xds_{short}_reject");
+        let help = format!("Pilot rejected {} configs", short.to_uppercase());
+        (type_url, add(registry, &name, &help))
+    })
 }
 
 /// Names of gRPC codes as Go prints them.

@@ -49,7 +49,7 @@ pub fn finish(x: &Exchange, head: &mut Parts) {
     decorator(x, head);
 }
 
-/// An inbound sidecar tells the caller's sidecar how the operation is called; that sidecar uses and removes it.
+/// An inbound sidecar tells the caller's sidecar how the operation is called, unless that one said it first; it uses and removes the header.
 fn decorator(x: &Exchange, head: &mut Parts) {
     if x.http.config.tracing.is_none() {
         return;
@@ -61,7 +61,7 @@ fn decorator(x: &Exchange, head: &mut Parts) {
     let decorator = x
         .route
         .as_ref()
-        .filter(|m| m.route.decorator_propagate)
+        .filter(|m| m.route.decorator_propagate && !x.trace.was_told)
         .and_then(|m| m.route.decorator.as_deref());
     if let Some(operation) = decorator
         && let Ok(value) = HeaderValue::from_str(operation)

@@ -30,6 +30,8 @@ pub struct Trace {
     pub provider: Option<Arc<TracingProvider>>,
     /// From the route's decorator or from the sidecar on the other side.
     pub operation: Option<Arc<str>>,
+    /// The request brought the operation, so the answer need not tell it.
+    pub was_told: bool,
     /// The span of the call to the upstream, where it is one of its own (gateways).
     pub upstream: Option<SpanContext>,
 }
@@ -128,9 +130,10 @@ fn pass_operation(x: &mut Exchange, is_egress: bool) {
             x.head.headers.insert(X_ENVOY_DECORATOR_OPERATION, value);
         }
     } else if let Some(told) = x.head.headers.remove(X_ENVOY_DECORATOR_OPERATION)
-        && let Ok(told) = told.to_str()
+        && let Some(told) = told.to_str().ok().filter(|told| !told.is_empty())
     {
         x.trace.operation = Some(told.into());
+        x.trace.was_told = true;
     }
 }
 

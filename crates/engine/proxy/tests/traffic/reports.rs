@@ -662,6 +662,12 @@ async fn the_server_s_side_takes_the_operation_from_the_header_and_keeps_it() {
         (SpanKind::Server, "told:80/*", None)
     );
     assert_eq!(header(&body, "x-envoy-decorator-operation"), None);
+    // The caller named it and keeps its name.
+    assert!(!head.headers().contains_key("x-envoy-decorator-operation"));
+    let address = reporting.proxy.address("in");
+    let (head, _) = client::send(address, request(&[("x-envoy-decorator-operation", "")])).await;
+    let ExportedSpan { span, .. } = reporting.span().await;
+    assert_eq!(&*span.name, "b.default.svc.cluster.local:80/*");
     assert_eq!(
         head.headers()["x-envoy-decorator-operation"],
         "b.default.svc.cluster.local:80/*"
