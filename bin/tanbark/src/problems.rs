@@ -120,7 +120,7 @@ fn rehearsed(documents: &[Document]) -> Vec<Arc<Value>> {
 
 /// What the mesh has to say: objects by themselves, then together. The first of several objects of one name counts.
 fn of_mesh(documents: &[Document], others: &[Arc<Value>]) -> Vec<Finding> {
-    let mut store = Store::new(ingest::default_mesh());
+    let mut store = Store::with_auto_addresses(ingest::default_mesh());
     let mut places: BTreeMap<Key, (&Document, Vec<ingest::Problem>)> = BTreeMap::new();
     for document in documents {
         let Ok(key) = Key::of(&document.object) else {

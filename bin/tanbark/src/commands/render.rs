@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         output::note(&finding.line(colour));
     }
     let rehearsal = play(&args, &read.documents);
-    let mut store = Store::new(mesh(&args)?);
+    let mut store = Store::with_auto_addresses(mesh(&args)?);
     for object in &rehearsal.objects {
         store.apply(object.clone());
     }

@@ -46,18 +46,9 @@ pub fn parse(
         );
         return None;
     }
-    let namespace = match kind.info().scope {
-        Scope::Cluster => String::new(),
-        Scope::Namespaced if namespace.is_empty() => "default".to_owned(),
-        Scope::Namespaced if is_dns_label(&namespace) => namespace,
-        Scope::Namespaced => {
-            refuse(
-                "metadata.namespace",
-                format!("{namespace:?} is not a namespace: use lower-case letters, digits and `-`"),
-            );
-            return None;
-        }
-    };
+    let namespace = namespace_of(kind, namespace)
+        .map_err(|message| refuse("metadata.namespace", message))
+        .ok()?;
     let created_at_seconds = match creation_timestamp
         .as_deref()
         .map(str::parse::<jiff::Timestamp>)
@@ -83,4 +74,15 @@ pub fn parse(
         annotations: labels(&annotations),
         api_version: api_version.into(),
     })
+}
+
+fn namespace_of(kind: Kind, written: String) -> Result<String, String> {
+    match kind.info().scope {
+        Scope::Cluster => Ok(String::new()),
+        Scope::Namespaced if written.is_empty() => Ok("default".to_owned()),
+        Scope::Namespaced if is_dns_label(&written) => Ok(written),
+        Scope::Namespaced => Err(format!(
+            "{written:?} is not a namespace: use lower-case letters, digits and `-`"
+        )),
+    }
 }

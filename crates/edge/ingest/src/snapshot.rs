@@ -19,6 +19,7 @@ use wire_kube::kinds::{self, Kind, Scope};
 use crate::problem::{Problem, Severity, code};
 use crate::{Domain, parse};
 
+mod auto_addresses;
 mod check;
 mod delegates;
 mod endpoints;
@@ -168,6 +169,8 @@ pub struct Store {
     entries: BTreeMap<Key, Entry>,
     workloads: BTreeMap<(Text, Text), Arc<Workload>>,
     slices: slices::Slices,
+    /// `None`: ServiceEntries get no addresses that they don't give.
+    auto_addresses: Option<auto_addresses::AutoAddresses>,
     dirty: Dirty,
     built: Option<Arc<Snapshot>>,
     /// Something came, went or was refused that changes no meaning but what there is to say about others.
@@ -186,6 +189,7 @@ impl Store {
             entries: BTreeMap::new(),
             workloads: BTreeMap::new(),
             slices: slices::Slices::default(),
+            auto_addresses: None,
             dirty: Dirty {
                 everything: true,
                 ..Dirty::default()
@@ -194,6 +198,21 @@ impl Store {
             recheck: false,
             together: BTreeMap::new(),
         }
+    }
+
+    /// As [`Store::new`], and ServiceEntries that carry TCP and give no address get one of 240.240.0.0/16 for each host.
+    pub fn with_auto_addresses(mesh: MeshConfig) -> Self {
+        Self {
+            auto_addresses: Some(Default::default()),
+            ..Self::new(mesh)
+        }
+    }
+
+    /// The addresses that ServiceEntries were given, by host.
+    pub fn auto_addresses(
+        &self,
+    ) -> impl Iterator<Item = (&Key, &BTreeMap<Text, std::net::Ipv4Addr>)> {
+        self.auto_addresses.iter().flat_map(|auto| auto.all())
     }
 
     /// Replaces the mesh configuration.
@@ -214,7 +233,13 @@ impl Store {
                 };
             }
         };
-        let (domain, problems) = parse(&self.mesh, key.kind, &object);
+        let (domain, mut problems) = parse(&self.mesh, key.kind, &object);
+        if self.auto_addresses.is_some()
+            && let Some(Domain::ServiceEntry(entry)) = &domain
+            && auto_addresses::needs_addresses(entry)
+        {
+            problems.retain(|problem| problem.code != code::ADDRESSES_NEEDED);
+        }
         let failed = problems.iter().any(|p| p.severity == Severity::Error);
         let before = self.entries.get(&key).and_then(|e| e.good.clone());
         let good = if failed { before.clone() } else { domain };
@@ -225,6 +250,7 @@ impl Store {
             .is_none_or(|e| e.problems != problems);
         if changed {
             self.index(before.as_ref(), good.as_ref());
+            self.allocate(&key, good.as_ref(), &object);
             self.touch(&key, before.as_ref());
             self.touch(&key, good.as_ref());
         }
@@ -255,6 +281,7 @@ impl Store {
             return false;
         }
         self.index(entry.good.as_ref(), None);
+        self.allocate(key, None, &entry.object);
         self.touch(key, entry.good.as_ref());
         if key.kind == Kind::ConfigMap {
             self.choose_mesh();
@@ -350,6 +377,18 @@ impl Store {
         self.recheck = false;
         self.built = Some(snapshot.clone());
         snapshot
+    }
+
+    fn allocate(&mut self, key: &Key, good: Option<&Domain>, object: &Value) {
+        let entry = match good {
+            Some(Domain::ServiceEntry(entry)) => Some(&**entry),
+            _ => None,
+        };
+        if key.kind == Kind::ServiceEntry
+            && let Some(auto) = &mut self.auto_addresses
+        {
+            auto.set(key, entry, object);
+        }
     }
 
     fn index(&mut self, before: Option<&Domain>, after: Option<&Domain>) {
@@ -573,9 +612,10 @@ impl Store {
                     .push(service.clone());
             }
         }
-        for (_, domain) in self.of_kind(Kind::ServiceEntry) {
+        for (key, domain) in self.of_kind(Kind::ServiceEntry) {
             if let Domain::ServiceEntry(entry) = domain {
-                for service in services::of_entry(entry) {
+                let given = |host: &str| self.auto_addresses.as_ref()?.of(key, host);
+                for service in services::of_entry(entry, given) {
                     by_host
                         .entry(service.host.shared())
                         .or_default()

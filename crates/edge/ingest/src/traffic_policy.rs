@@ -501,6 +501,12 @@ pub(crate) fn client_tls(cx: &mut Cx, value: wire::ClientTlsSettings) -> Option<
     if mode == ClientTlsMode::IstioMutual && (files || !credential_name.is_empty()) {
         cx.error("mode ISTIO_MUTUAL uses the mesh's own certificates: clientCertificate, privateKey, caCertificates and credentialName must be empty");
     }
+    if !credential_name.is_empty() {
+        cx.within("credentialName", |cx| {
+            let message = "works at gateways only: sidecars connect without it";
+            cx.report(Severity::Info, code::DOUBTFUL, message);
+        });
+    }
     let insecure = insecure_skip_verify.unwrap_or(false);
     if insecure && !(ca_certificates.is_empty() && subject_alt_names.is_empty()) {
         cx.error("with insecureSkipVerify: true, caCertificates and subjectAltNames must be empty");

@@ -54,7 +54,7 @@ impl Writer {
         mesh.trust_domain = settings.trust_domain.clone();
         mesh.root_namespace = settings.root_namespace.as_str().into();
         mesh.cluster_domain = settings.cluster_domain.as_str().into();
-        let mut store = Store::new(mesh);
+        let mut store = Store::with_auto_addresses(mesh);
         async move {
             let mut synced = false;
             while let Some(change) = self.changes.recv().await {
@@ -124,6 +124,11 @@ impl Writer {
                 .push(problem.clone());
         }
         self.reporter.report(problems);
+        let addresses = store.auto_addresses().map(|(key, by_host)| {
+            let list = by_host.iter().map(|(host, ip)| (host.clone(), *ip));
+            (object_key(key), list.collect())
+        });
+        self.reporter.report_addresses(addresses.collect());
     }
 
     /// Gives a change to the store; true for the end of the first listing.

@@ -4,7 +4,7 @@
 //! plane's own part of the status is written, by a merge patch, and only when it changed. The queue is bounded; what does not fit is written by the
 //! next build. A problem that an earlier run wrote and that is mended meanwhile is cleared as well: `Reporter::found` sees it in the object.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use ingest::{Problem, Severity};
 use kube::{
@@ -12,6 +12,7 @@ use kube::{
     api::{Patch, PatchParams},
     core::DynamicObject,
 };
+use mesh_model::object::Text;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet};
 use wire_kube::kinds::Kind;
@@ -36,12 +37,17 @@ pub struct ObjectKey {
 
 struct Report {
     key: ObjectKey,
-    problems: Vec<Problem>,
+    /// To be merged into the object's status.
+    status: Value,
 }
+
+/// Addresses of a ServiceEntry, by host.
+pub type Addresses = Vec<(Text, Ipv4Addr)>;
 
 /// Remembers what was reported and sends what changed.
 pub struct Reporter {
     reported: HashMap<ObjectKey, Vec<Problem>>,
+    reported_addresses: HashMap<ObjectKey, Addresses>,
     queue: mpsc::Sender<Report>,
 }
 
@@ -57,6 +63,7 @@ impl Reporter {
         });
         Self {
             reported: HashMap::new(),
+            reported_addresses: HashMap::new(),
             queue,
         }
     }
@@ -81,7 +88,7 @@ impl Reporter {
                 .queue
                 .try_send(Report {
                     key: key.clone(),
-                    problems: Vec::new(),
+                    status: status_of(&[]),
                 })
                 .is_ok()
             {
@@ -99,11 +106,45 @@ impl Reporter {
                 .queue
                 .try_send(Report {
                     key: key.clone(),
-                    problems: problems.clone(),
+                    status: status_of(&problems),
                 })
                 .is_ok()
             {
                 self.reported.insert(key, problems);
+            }
+        }
+    }
+}
+
+impl Reporter {
+    /// `current` holds every ServiceEntry that was given addresses; tools and the cluster's DNS read them there.
+    pub fn report_addresses(&mut self, current: HashMap<ObjectKey, Addresses>) {
+        let gone = |key: &&ObjectKey| !current.contains_key(*key);
+        let gone: Vec<ObjectKey> = self
+            .reported_addresses
+            .keys()
+            .filter(gone)
+            .cloned()
+            .collect();
+        let cleared = gone.into_iter().map(|key| (key, Addresses::new()));
+        for (key, addresses) in cleared.chain(current.clone()) {
+            if self.reported_addresses.get(&key) == Some(&addresses) {
+                continue;
+            }
+            let entries = addresses
+                .iter()
+                .map(|(host, ip)| json!({"value": ip.to_string(), "host": &**host}));
+            let status = json!({"addresses": entries.collect::<Vec<_>>()});
+            let report = Report {
+                key: key.clone(),
+                status,
+            };
+            if self.queue.try_send(report).is_err() {
+                continue;
+            }
+            match addresses.is_empty() {
+                true => drop(self.reported_addresses.remove(&key)),
+                false => drop(self.reported_addresses.insert(key, addresses)),
             }
         }
     }
@@ -143,7 +184,7 @@ async fn write(client: &Client, report: &Report) -> Result<(), kube::Error> {
     }
     let objects: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), &report.key.namespace, &resource_of(info));
-    let patch = json!({ "status": status_of(&report.problems) });
+    let patch = json!({ "status": report.status });
     match objects
         .patch_status(
             &report.key.name,

@@ -1,12 +1,13 @@
 //! The cluster's DNS server at 10.96.0.10, as CoreDNS answers on Kubernetes.
 //!
 //! Names under `cluster.local` are answered from Services and EndpointSlices: A, AAAA (no data), SRV, the pods of headless
-//! Services, ExternalName as CNAME with what is behind it, reverse names of Service addresses. Everything else goes to the machine's resolvers, through
-//! the broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
+//! Services, ExternalName as CNAME with what is behind it, reverse names of Service addresses. Hosts of ServiceEntries that were
+//! given a virtual address are that address to pods with a sidecar. Everything else goes to the machine's resolvers, through the
+//! broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
 //! and asked again over TCP.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +24,11 @@ use tokio::time::timeout;
 
 use crate::broker::{Broker, HostSocket};
 use crate::error::{Context, Result};
+use crate::inject::TEMPLATE_ANNOTATION;
 use crate::network::DNS_ADDRESS;
 use crate::object;
 use crate::store::Store;
-use crate::store::kinds::{ENDPOINT_SLICES, NAMESPACES, SERVICES};
+use crate::store::kinds::{ENDPOINT_SLICES, NAMESPACES, PODS, SERVICE_ENTRIES, SERVICES};
 
 const ZONE: &str = "cluster.local";
 /// CoreDNS' time to live for cluster names.
@@ -113,7 +115,7 @@ impl Dns {
             let (dns, socket) = (self.clone(), socket.clone());
             tokio::spawn(async move {
                 let _permit = permit;
-                if let Some(answer) = dns.answer(&question, true).await {
+                if let Some(answer) = dns.answer(&question, peer.ip(), true).await {
                     let _ = socket.send_to(&answer, peer).await;
                 }
             });
@@ -122,7 +124,7 @@ impl Dns {
 
     async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
@@ -132,17 +134,17 @@ impl Dns {
             let dns = self.clone();
             tokio::spawn(async move {
                 let _permit = permit;
-                let _ = timeout(Duration::from_secs(10), dns.serve_stream(stream)).await;
+                let _ = timeout(Duration::from_secs(10), dns.serve_stream(stream, peer.ip())).await;
             });
         }
     }
 
-    async fn serve_stream(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve_stream(&self, mut stream: TcpStream, peer: IpAddr) -> io::Result<()> {
         loop {
             let length = stream.read_u16().await?;
             let mut question = vec![0_u8; usize::from(length)];
             stream.read_exact(&mut question).await?;
-            let Some(answer) = self.answer(&question, false).await else {
+            let Some(answer) = self.answer(&question, peer, false).await else {
                 return Ok(());
             };
             stream
@@ -153,13 +155,16 @@ impl Dns {
     }
 
     /// `None` when what came is no question.
-    async fn answer(&self, bytes: &[u8], udp: bool) -> Option<Vec<u8>> {
+    async fn answer(&self, bytes: &[u8], peer: IpAddr, udp: bool) -> Option<Vec<u8>> {
         let question = Message::from_vec(bytes).ok()?;
         if question.metadata.message_type != MessageType::Query {
             return None;
         }
         let query = question.queries.first()?.clone();
-        let found = lookup(&self.store, query.name());
+        let found = match lookup(&self.store, query.name()) {
+            Found::Elsewhere => outside(&self.store, query.name(), peer),
+            found => found,
+        };
         if found == Found::Elsewhere {
             return match self.forward(bytes, udp).await {
                 Some(answer) => Some(answer),
@@ -392,6 +397,62 @@ fn lookup(store: &Store, name: &Name) -> Found {
         [pod, service, namespace, "svc"] => of_pod(store, pod, service, namespace),
         _ => Found::Nothing,
     }
+}
+
+/// A host of a ServiceEntry that the control plane gave a virtual address, for pods whose sidecar takes what is sent there. To all others that
+/// address would lead nowhere.
+fn outside(store: &Store, name: &Name, asker: IpAddr) -> Found {
+    let text = name.to_ascii().to_lowercase();
+    let host = text.trim_end_matches('.');
+    let entries = store.all(&SERVICE_ENTRIES);
+    let mut given = entries
+        .iter()
+        .filter_map(|entry| Some((entry, address_of(entry, host)?)))
+        .peekable();
+    if given.peek().is_none() {
+        return Found::Elsewhere;
+    }
+    let asker = asker.to_string();
+    let pods = store.all(&PODS);
+    let pod = pods
+        .iter()
+        .find(|pod| object::text(pod, "/status/podIP") == asker && sends_all_through_sidecar(pod));
+    let Some(namespace) = pod.map(|pod| object::namespace(pod)) else {
+        return Found::Elsewhere;
+    };
+    let seen = given.filter(|(entry, _)| is_exported(entry, namespace));
+    // As a proxy chooses: the own namespace's first.
+    match seen.min_by_key(|(entry, _)| object::namespace(entry) != namespace) {
+        Some((_, address)) => Found::Records(vec![RData::A(A(address))], Vec::new()),
+        None => Found::Elsewhere,
+    }
+}
+
+fn address_of(entry: &Value, host: &str) -> Option<Ipv4Addr> {
+    let given = object::list(entry, "/status/addresses")
+        .iter()
+        .find(|given| object::text(given, "/host") == host)?;
+    object::text(given, "/value").parse().ok()
+}
+
+fn sends_all_through_sidecar(pod: &Value) -> bool {
+    let annotation = |name: &str| {
+        let key = format!("/metadata/annotations/{}", name.replace('/', "~1"));
+        object::text(pod, &key)
+    };
+    let ranges = annotation("traffic.sidecar.istio.io/includeOutboundIPRanges");
+    annotation(TEMPLATE_ANNOTATION) == "sidecar" && matches!(ranges, "" | "*")
+}
+
+fn is_exported(entry: &Value, namespace: &str) -> bool {
+    let to = object::list(entry, "/spec/exportTo");
+    let includes = |to: &Value| match to.as_str() {
+        Some("*") => true,
+        Some(".") => object::namespace(entry) == namespace,
+        Some(name) => name == namespace,
+        None => false,
+    };
+    to.is_empty() || to.iter().any(includes)
 }
 
 fn empty() -> Found {
@@ -635,6 +696,57 @@ mod tests {
         assert_eq!(ask("none.n.svc.cluster.local."), "nothing");
         assert_eq!(ask("s.n.svc.cluster.local.example.org."), "elsewhere");
         assert_eq!(ask("example.org."), "elsewhere");
+    }
+
+    #[test]
+    fn a_given_address_is_for_pods_whose_sidecar_takes_it() {
+        let store = store();
+        let add = |kind, object: Value| {
+            let (name, status) = (object::name(&object).to_string(), object["status"].clone());
+            store.create(kind, object).expect("created");
+            store.set_status(kind, "n", &name, status);
+        };
+        let pod = |name: &str, ip: &str, annotations: Value| json!({"metadata": {"name": name, "namespace": "n", "annotations": annotations}, "status": {"podIP": ip}});
+        add(
+            &PODS,
+            pod(
+                "with",
+                "10.244.0.20",
+                json!({TEMPLATE_ANNOTATION: "sidecar"}),
+            ),
+        );
+        add(&PODS, pod("without", "10.244.0.21", json!({})));
+        add(
+            &PODS,
+            pod(
+                "some",
+                "10.244.0.22",
+                json!({TEMPLATE_ANNOTATION: "sidecar", "traffic.sidecar.istio.io/includeOutboundIPRanges": "10.0.0.0/8"}),
+            ),
+        );
+        let entry = |name: &str, export: &str, ip: &str| {
+            json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"hosts": [format!("{name}.example")], "exportTo": [export]},
+            "status": {"addresses": [{"value": ip, "host": format!("{name}.example")}]}})
+        };
+        add(&SERVICE_ENTRIES, entry("db", "*", "240.240.0.7"));
+        add(&SERVICE_ENTRIES, entry("far", "other", "240.240.0.8"));
+        let ask = |host: &str, asker: &str| {
+            let name = Name::from_str(host).expect("a name");
+            match outside(&store, &name, asker.parse().expect("an address")) {
+                Found::Records(records, _) => records[0].to_string(),
+                _ => "elsewhere".into(),
+            }
+        };
+        assert_eq!(ask("DB.example.", "10.244.0.20"), "240.240.0.7");
+        for asker in ["10.244.0.21", "10.244.0.22", "10.244.0.99"] {
+            assert_eq!(ask("db.example.", asker), "elsewhere", "{asker}");
+        }
+        assert_eq!(
+            ask("far.example.", "10.244.0.20"),
+            "elsewhere",
+            "not exported to it"
+        );
+        assert_eq!(ask("no.example.", "10.244.0.20"), "elsewhere");
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! A ServiceEntry as services: one for each of its hosts.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
 use mesh_model::service::{Service, ServicePort, TargetPort};
 
 use crate::service_entry::Entry;
 
-pub(super) fn of_entry(entry: &Entry) -> impl Iterator<Item = Service> + '_ {
-    entry.hosts.iter().map(|host| {
+/// `given` are addresses of hosts beside those that the entry lists.
+pub(super) fn of_entry<'a>(
+    entry: &'a Entry,
+    given: impl Fn(&str) -> Option<IpAddr> + 'a,
+) -> impl Iterator<Item = Service> + 'a {
+    entry.hosts.iter().map(move |host| {
+        let given = given(host.as_str()).map(|address| Arc::new([IpNet::from(address)]));
         let ports = entry.ports.iter().map(|p| ServicePort {
             port: p.port.clone(),
             target: TargetPort::Number(p.target),
@@ -16,7 +25,7 @@ pub(super) fn of_entry(entry: &Entry) -> impl Iterator<Item = Service> + '_ {
             host: host.clone(),
             name: host.shared(),
             ports: ports.collect(),
-            addresses: entry.addresses.clone(),
+            addresses: given.map_or_else(|| entry.addresses.clone(), |given| given),
             resolution: entry.resolution,
             location: entry.location,
             export_to: entry.export_to.clone(),

@@ -29,6 +29,7 @@ names! {
     DAEMON_SETS = DaemonSet;
     JOBS = Job;
     ENDPOINT_SLICES = EndpointSlice;
+    SERVICE_ENTRIES = ServiceEntry;
 }
 
 /// All of them.

@@ -457,3 +457,73 @@ extensionProviders:
     );
     assert_eq!(mesh.extension_providers.len(), 2);
 }
+
+const DATABASES: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: orders, namespace: default}
+spec: {hosts: [orders.db.example], resolution: DNS, ports: [{number: 5432, name: tcp, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: users, namespace: default}
+spec: {hosts: [users.db.example], resolution: DNS, ports: [{number: 5432, name: tcp, protocol: TCP}]}
+status: {addresses: [{value: 240.240.7.7, host: users.db.example}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: default}
+spec: {hosts: [web.example], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: without, namespace: default, labels: {networking.istio.io/enable-autoallocate-ip: "false"}}
+spec: {hosts: [without.example], resolution: DNS, ports: [{number: 5432, name: tcp, protocol: TCP}]}
+"#;
+
+#[test]
+fn tcp_service_entries_without_addresses_get_one_each_and_keep_it() {
+    let addresses = |store: &mut Store| -> BTreeMap<String, String> {
+        let snapshot = store.build();
+        let all = snapshot.services.values().flat_map(|list| list.iter());
+        all.map(|s| {
+            (
+                s.host.to_string(),
+                s.vips().map(|ip| ip.to_string()).collect(),
+            )
+        })
+        .collect()
+    };
+    let mut store = Store::with_auto_addresses(default_mesh());
+    let documents = manifest::load("a.yaml", DATABASES).unwrap();
+    for document in &documents {
+        store.apply(Arc::new(document.object.clone()));
+    }
+    let first = addresses(&mut store);
+    assert_eq!(
+        first["users.db.example"], "240.240.7.7",
+        "what its status says"
+    );
+    assert!(
+        first["orders.db.example"].starts_with("240.240."),
+        "{first:?}"
+    );
+    assert_ne!(first["orders.db.example"], first["users.db.example"]);
+    assert_eq!(first["web.example"], "", "HTTP has its host");
+    assert_eq!(first["without.example"], "");
+    let needed: Vec<_> = store
+        .problems()
+        .filter(|(_, p)| p.code == code::ADDRESSES_NEEDED)
+        .map(|(key, _)| key.name.to_string())
+        .collect();
+    assert_eq!(needed, ["without"]);
+
+    let mut again = Store::with_auto_addresses(default_mesh());
+    for document in documents.iter().rev() {
+        again.apply(Arc::new(document.object.clone()));
+    }
+    assert_eq!(addresses(&mut again), first, "the same in another run");
+    assert_eq!(again.auto_addresses().count(), 2);
+    let (mut plain, _, _) = store_of(default_mesh(), &[("a.yaml", DATABASES)]);
+    assert!(addresses(&mut plain).values().all(String::is_empty));
+}
