@@ -1,13 +1,9 @@
 //! The cluster's DNS server at 10.96.0.10, as CoreDNS answers on Kubernetes.
 //!
 //! Names under `cluster.local` are answered from Services and EndpointSlices: A, AAAA (no data), SRV, the pods of headless
-<<<<<<< HEAD
-//! Services, ExternalName as CNAME with what is behind it, reverse names of Service addresses. Everything else goes to the machine's resolvers, through
-//! the broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
-=======
-//! Services, ExternalName as CNAME, reverse names of Service addresses. Hosts of ServiceEntries that were given a virtual address
-//! are that address to pods with a sidecar. Everything else goes to the machine's resolvers, through the broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
->>>>>>> 777cb73 (TCP ServiceEntries without an address get one of 240.240.0.0/16 for each host, and the mesh's DNS answers pods that have a sidecar with it: two on one port are both reached)
+//! Services, ExternalName as CNAME with what is behind it, reverse names of Service addresses. Hosts of ServiceEntries that were
+//! given a virtual address are that address to pods with a sidecar. Everything else goes to the machine's resolvers, through the
+//! broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
 //! and asked again over TCP.
 
 use std::io;
