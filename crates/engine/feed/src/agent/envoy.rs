@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use wire_envoy::{pb::core::Node, structs};
 
 use super::{AgentSettings, health};
-use crate::FeedError;
+use crate::{FeedError, settings::Limits};
 
 /// Envoy has this long to end after it was told to, before it is killed.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ pub fn bootstrap(settings: &AgentSettings) -> Value {
             "cds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
             "ads_config": {
                 "api_type": "DELTA_GRPC", "set_node_on_first_message_only": true, "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc", "retry_policy": retry_policy(&settings.feed.limits)}}],
             },
         },
         "static_resources": {
@@ -53,6 +53,12 @@ pub fn bootstrap(settings: &AgentSettings) -> Value {
             ],
         },
     })
+}
+
+/// Of the stream to the control plane: Envoy's own would let up to half a minute pass after the return of one that was away.
+fn retry_policy(limits: &Limits) -> Value {
+    let seconds = |delay: Duration| format!("{:.3}s", delay.as_secs_f64());
+    json!({"retry_back_off": {"base_interval": seconds(limits.retry_first), "max_interval": seconds(limits.retry_limit)}})
 }
 
 fn node(node: &Node) -> Value {
