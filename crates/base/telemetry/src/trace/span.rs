@@ -164,6 +164,35 @@ impl Span {
     }
 }
 
+impl Span {
+    /// The span of the call to the upstream, where it is one of its own: from the first connection to the last byte.
+    pub fn of_call(
+        record: &Record,
+        context: &SpanContext,
+        name: String,
+        settings: &SpanSettings,
+    ) -> Option<Self> {
+        let times = &record.timings;
+        let begun = times
+            .upstream_connect_start
+            .or(times.first_upstream_tx)
+            .unwrap_or_default();
+        let ended = times.last_upstream_rx.or(times.total).unwrap_or_default();
+        let error = is_error(record);
+        Some(Self {
+            context: Some(context.clone()).filter(|context| context.sampled)?,
+            kind: SpanKind::Client,
+            name,
+            service_name: settings.service_name.clone(),
+            start: record.start? + begun,
+            duration: ended.saturating_sub(begun),
+            tags: call_tags(record, settings, error),
+            error,
+            local: record.downstream_local.clone(),
+        })
+    }
+}
+
 fn is_error(record: &Record) -> bool {
     // gRPC: Cancelled, Unknown, DeadlineExceeded, ResourceExhausted, Internal, Unavailable, DataLoss count as failures.
     let grpc_failed = record.is_grpc
@@ -180,7 +209,6 @@ type Tags = Vec<(Cow<'static, str>, String)>;
 
 fn tags(record: &Record, settings: &SpanSettings, error: bool) -> Tags {
     let mut tags = Tags::with_capacity(24);
-    let fixed = |text: &'static str| Some(Cow::Borrowed(text));
     let known = |text: &'static str, value: &Arc<str>| {
         (!value.is_empty()).then(|| (Cow::Borrowed(text), value.to_string()))
     };
@@ -188,8 +216,51 @@ fn tags(record: &Record, settings: &SpanSettings, error: bool) -> Tags {
     tags.extend(known("zone", &settings.zone));
     request_tags(record, settings, &mut tags);
     response_tags(record, &mut tags);
+    push(
+        &mut tags,
+        "response_size",
+        Some(Cow::Owned(record.bytes.sent.to_string())),
+    );
+    common_tags(record, settings, error, &mut tags);
+    tags
+}
+
+/// Of the request only what the host saw of it; the proxy's own span says the rest.
+fn call_tags(record: &Record, settings: &SpanSettings, error: bool) -> Tags {
+    let mut tags = Tags::with_capacity(16);
+    push(
+        &mut tags,
+        "http.protocol",
+        record
+            .protocol
+            .map(|protocol| Cow::Borrowed(protocol.as_str())),
+    );
+    push(
+        &mut tags,
+        "peer.address",
+        record
+            .upstream_host
+            .as_ref()
+            .map(|address| Cow::Owned(address.to_string())),
+    );
+    response_tags(record, &mut tags);
+    if record.is_grpc {
+        push(&mut tags, "grpc.status_code", grpc_status(record));
+    }
+    common_tags(record, settings, error, &mut tags);
+    tags
+}
+
+fn grpc_status(record: &Record) -> Option<Cow<'static, str>> {
+    record
+        .grpc_status
+        .map(|status| Cow::Owned(status.to_string()))
+}
+
+fn common_tags(record: &Record, settings: &SpanSettings, error: bool, tags: &mut Tags) {
+    let fixed = |text: &'static str| Some(Cow::Borrowed(text));
     if error {
-        push(&mut tags, "error", fixed("true"));
+        push(tags, "error", fixed("true"));
     }
     for (name, value) in &settings.fixed_tags {
         tags.push((Cow::Owned(name.clone()), value.clone()));
@@ -200,7 +271,6 @@ fn tags(record: &Record, settings: &SpanSettings, error: bool) -> Tags {
             tags.push((Cow::Owned(custom.tag.clone()), value));
         }
     }
-    tags
 }
 
 fn push(tags: &mut Tags, name: &'static str, value: Option<Cow<'_, str>>) {
@@ -247,13 +317,7 @@ fn request_tags(record: &Record, settings: &SpanSettings, tags: &mut Tags) {
         push(tags, "grpc.authority", header(":authority"));
         push(tags, "grpc.content_type", header("content-type"));
         push(tags, "grpc.timeout", header("grpc-timeout"));
-        push(
-            tags,
-            "grpc.status_code",
-            record
-                .grpc_status
-                .map(|status| Cow::Owned(status.to_string())),
-        );
+        push(tags, "grpc.status_code", grpc_status(record));
     }
     push(
         tags,
@@ -286,11 +350,6 @@ fn response_tags(record: &Record, tags: &mut Tags) {
         tags,
         "http.status_code",
         Some(Cow::Owned(record.status.unwrap_or(0).to_string())),
-    );
-    push(
-        tags,
-        "response_size",
-        Some(Cow::Owned(record.bytes.sent.to_string())),
     );
     push(
         tags,

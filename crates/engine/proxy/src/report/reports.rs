@@ -108,17 +108,17 @@ impl Reports {
             self.export(provider, with_formats(span, &settings.1, record));
         }
         if let Some(upstream) = trace.upstream.as_ref().filter(|_| record.attempts > 0) {
-            self.upstream_span(provider, upstream, record, &settings.0);
+            self.upstream_span(provider, upstream, record, &settings);
         }
     }
 
-    /// The span of the call to the upstream, from the first connection to the last byte.
+    /// The span of the call to the upstream, with the tags of the configuration as the proxy's own.
     fn upstream_span(
         &self,
         provider: &Arc<TracingProvider>,
         context: &SpanContext,
         record: &Record,
-        settings: &SpanSettings,
+        prepared: &Prepared,
     ) {
         let cluster = record
             .upstream_cluster_observed
@@ -126,26 +126,9 @@ impl Reports {
             .or(record.upstream_cluster.as_deref())
             .unwrap_or_default();
         let name = format!("router {cluster} egress");
-        let record = Record {
-            trace: Some(context.clone()),
-            ..record.clone()
-        };
-        let settings = SpanSettings {
-            custom_tags: Vec::new(),
-            ..settings.clone()
-        };
-        let Some(mut span) = Span::of(&record, SpanKind::Client, Some(&name), &settings) else {
-            return;
-        };
-        let times = &record.timings;
-        let begun = times
-            .upstream_connect_start
-            .or(times.first_upstream_tx)
-            .unwrap_or_default();
-        let ended = times.last_upstream_rx.or(times.total).unwrap_or_default();
-        span.start += begun;
-        span.duration = ended.saturating_sub(begun);
-        self.export(provider, span);
+        if let Some(span) = Span::of_call(record, context, name, &prepared.0) {
+            self.export(provider, with_formats(span, &prepared.1, record));
+        }
     }
 
     fn export(&self, provider: &Arc<TracingProvider>, span: Span) {

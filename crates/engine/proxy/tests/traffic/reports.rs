@@ -763,6 +763,24 @@ async fn zipkin_speaks_b3_and_a_gateway_s_call_is_a_span_of_its_own() {
         (Some("1"), None)
     );
     assert!(upstream.start >= server.start && upstream.duration <= server.duration);
+    let tag = |name: &str| {
+        let found = upstream.tags.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    assert_eq!(tag("peer.address"), Some(backend.address.to_string()));
+    assert_eq!(tag("http.status_code").as_deref(), Some("200"));
+    // The client's request is told by the proxy's own span.
+    for name in ["node_id", "http.url", "user_agent", "request_size"] {
+        assert_eq!(tag(name), None, "{name}");
+    }
+    let custom = |span: &telemetry::trace::Span| {
+        let tags = span
+            .tags
+            .iter()
+            .filter(|(name, _)| name.starts_with("istio.") || name == "tenant");
+        tags.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(custom(&upstream), custom(&server));
 }
 
 #[tokio::test]
