@@ -68,11 +68,14 @@ fn remove_old() {
 
 /// The stock Envoy that `make test-tools` installs, readable by everyone.
 pub fn envoy() -> PathBuf {
-    let copy = programs().join("envoy");
-    if !copy.exists() {
+    // Once, whichever of a process's tests comes first: a program that runs cannot be written.
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    let placed = || {
+        let copy = programs().join("envoy");
         place(&packaged_envoy(), &copy);
-    }
-    copy
+        copy
+    };
+    COPY.get_or_init(placed).clone()
 }
 
 /// The program inside the Python package; `.venv/bin/envoy` is only a script that finds it.
