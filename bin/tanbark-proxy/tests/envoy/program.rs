@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -47,14 +48,20 @@ pub fn envoy() -> Option<PathBuf> {
     found
 }
 
-/// Ports that nobody uses now.
+/// Ports that nobody uses now, and that nobody is given by chance: below those of the kernel's choice, and each only once in this process.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let sockets: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a socket"))
-        .collect();
-    sockets
-        .iter()
-        .map(|socket| socket.local_addr().expect("its address"))
+    const PORTS: std::ops::Range<u32> = 18_000..30_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id();
+    let candidates = std::iter::repeat_with(|| {
+        let offset =
+            start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + offset).expect("a port");
+        SocketAddr::from(([127, 0, 0, 1], port))
+    });
+    candidates
+        .filter(|address| TcpListener::bind(address).is_ok())
+        .take(count)
         .collect()
 }
 
