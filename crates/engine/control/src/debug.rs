@@ -38,29 +38,26 @@ pub struct Pages {
 
 /// Every page below `/debug/`, with what it shows.
 const PAGES: [(&str, &str); 14] = [
-    ("adsz", "Status and debug interface for ADS"),
-    ("cachez", "Info about the internal XDS caches"),
-    (
-        "clusterz",
-        "List remote clusters where istiod reads endpoints",
-    ),
+    ("adsz", "Connected proxies and what each has asked for"),
+    ("cachez", "Generated resources that are kept"),
+    ("clusterz", "Clusters whose objects are watched"),
     (
         "config_dump",
-        "ConfigDump in the form of the Envoy admin config dump API for passed in proxyID",
+        "What a proxy (?proxyID=NAME.NAMESPACE) would be sent now, as Envoy dumps it",
     ),
-    ("configz", "Debug support for config"),
-    ("connections", "Info about the connected XDS clients"),
-    ("edsz", "Status and debug interface for EDS"),
-    ("endpointShardz", "Info about the endpoint shards"),
-    ("endpointz", "Obsolete, use endpointShardz"),
-    ("mesh", "Active mesh config"),
-    ("ndsz", "Status and debug interface for NDS"),
-    ("registryz", "Debug support for registry"),
-    ("resourcesz", "Debug support for watched resources"),
+    ("configz", "Objects of Istio's kinds as they were written"),
+    ("connections", "Who is connected, and since when"),
     (
-        "syncz",
-        "Synchronization status of all Envoys connected to this Pilot instance",
+        "edsz",
+        "Endpoints that a proxy (?proxyID=) would be sent now",
     ),
+    ("endpointShardz", "Endpoints by Service"),
+    ("endpointz", "The older name of endpointShardz"),
+    ("mesh", "The mesh's configuration that is in force"),
+    ("ndsz", "Names that a proxy (?proxyID=) answers by DNS"),
+    ("registryz", "Services"),
+    ("resourcesz", "Kinds that are watched"),
+    ("syncz", "What each proxy was sent, and what it took"),
 ];
 
 /// `/ready`, `/version`, `/metrics` and `/debug/…`.

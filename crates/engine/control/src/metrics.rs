@@ -108,7 +108,7 @@ impl Default for Metrics {
         let build = add::<Family<BuildLabels, Gauge>>(
             &mut registry,
             "istio_build",
-            "Istio component build info",
+            "What this program is; always 1",
         );
         build
             .get_or_create(&BuildLabels {
@@ -119,14 +119,14 @@ impl Default for Metrics {
         add::<Family<VersionLabel, Gauge>>(
             &mut registry,
             "pilot_info",
-            "Pilot version and build information",
+            "Which version of the control plane this is; always 1",
         )
         .get_or_create(&VersionLabel { version })
         .set(1);
         add::<Family<ClusterTypeLabel, Gauge>>(
             &mut registry,
             "istiod_managed_clusters",
-            "Number of clusters managed by istiod",
+            "Clusters whose objects are watched",
         )
         .get_or_create(&ClusterTypeLabel {
             cluster_type: "local",
@@ -136,7 +136,7 @@ impl Default for Metrics {
             uptime: add(
                 &mut registry,
                 "istiod_uptime_seconds",
-                "Current istiod server uptime in seconds",
+                "Seconds since the control plane began",
             ),
             authority: AuthorityMetrics::new(&mut registry),
             source: SourceMetrics::new(&mut registry),

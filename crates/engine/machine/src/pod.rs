@@ -4,6 +4,7 @@
 //! other way round. Before an application is told to end, the pod has left its Services' endpoints and its sidecar drains,
 //! so that nobody still sends to it. Everything that a pod made goes with it.
 
+mod differences;
 pub mod environment;
 pub mod exec;
 pub mod run;
@@ -32,7 +33,7 @@ use crate::network::PodNetwork;
 use crate::object;
 use crate::probe;
 use crate::rules::capture::{Capture, Exemption};
-use crate::store::kinds::{PODS, STATEFUL_SETS};
+use crate::store::kinds::PODS;
 use run::{Finished, Stage};
 use status::{ContainerStatus, Doing, Role, containers_of};
 use volumes::{Problem, Volumes};
@@ -186,7 +187,7 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
         && annotations
             .get(TEMPLATE_ANNOTATION)
             .is_some_and(|kind| kind == "sidecar");
-    for difference in differences(context, &pod.object) {
+    for difference in differences::differences(context, &pod.object) {
         context.event(&pod.object, "Warning", "Unsupported", &difference);
     }
     let exemption = match context.privilege {
@@ -211,91 +212,6 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
         .context(|| format!("make {}", pod.folder.display()))?;
     pod.publish(context);
     wait_for_volumes(context, pod).await
-}
-
-/// What of a pod is not on one machine as it is on Kubernetes.
-fn differences(context: &Context, pod: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    let annotations = object::annotations(pod);
-    if annotations
-        .get("sidecar.istio.io/interceptionMode")
-        .is_some_and(|mode| mode == "TPROXY")
-    {
-        found.push(
-            "sidecar.istio.io/interceptionMode: TPROXY is not supported; REDIRECT is used".into(),
-        );
-    }
-    found.extend(unused_fields(pod));
-    let owner =
-        object::controller(pod).filter(|owner| object::text(owner, "/kind") == "StatefulSet");
-    let set = owner.and_then(|owner| {
-        let name = object::text(owner, "/name");
-        context
-            .store
-            .find(&STATEFUL_SETS, object::namespace(pod), name)
-    });
-    if let Some(set) = set {
-        for claim in object::list(&set, "/spec/volumeClaimTemplates") {
-            found.push(format!(
-                "volumeClaimTemplates: {} is an empty folder on one machine, and goes with its pod",
-                object::name(claim)
-            ));
-        }
-    }
-    found
-}
-
-/// Fields that are written and that one machine does nothing about.
-fn unused_fields(pod: &Value) -> Vec<String> {
-    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
-    let spec = [
-        ("hostNetwork", "the pod has a network of its own"),
-        ("hostPID", "the pod sees its own processes only"),
-        ("hostIPC", "the pod has memory to share of its own"),
-        (
-            "shareProcessNamespace",
-            "each container sees its own processes only",
-        ),
-        ("activeDeadlineSeconds", "the pod may run for ever"),
-        ("runtimeClassName", "there is one runtime"),
-        (
-            "readinessGates",
-            "containers alone decide whether the pod is ready",
-        ),
-    ];
-    let fields = spec.iter().filter_map(|(field, instead)| {
-        pod.pointer(&format!("/spec/{field}"))
-            .filter(|value| is_set(value))?;
-        Some(format!(
-            "spec.{field} has no effect on one machine: {instead}"
-        ))
-    });
-    let mut found: Vec<String> = fields.collect();
-    for (_, container) in containers_of(pod) {
-        let name = object::text(&container, "/name");
-        let mut tell = |field: &str, instead: &str| {
-            found.push(format!(
-                "container {name}: {field} has no effect on one machine: {instead}"
-            ));
-        };
-        if object::flag(&container, "/securityContext/privileged") {
-            tell(
-                "securityContext.privileged",
-                "no application has rights over the machine",
-            );
-        }
-        let ports = object::list(&container, "/ports");
-        if ports.iter().any(|port| port.get("hostPort").is_some()) {
-            tell(
-                "ports.hostPort",
-                "a Service of type LoadBalancer or NodePort is published",
-            );
-        }
-        if container.get("volumeDevices").is_some() {
-            tell("volumeDevices", "there are no block devices");
-        }
-    }
-    found
 }
 
 /// The volumes of a pod as its worker writes them.
@@ -560,31 +476,4 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(Error::Peer("a worker ended unexpectedly".into())))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn fields_without_effect_are_named() {
-        let container = json!({"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}],
-            "securityContext": {"privileged": true}});
-        let spec = json!({"hostNetwork": true, "hostPID": false, "containers": [container]});
-        let found = unused_fields(&json!({"spec": spec})).join("\n");
-        assert_eq!(found.lines().count(), 3, "{found}");
-        for part in [
-            "spec.hostNetwork has no effect",
-            "container c: ports.hostPort",
-            "securityContext.privileged",
-        ] {
-            assert!(found.contains(part), "{found}");
-        }
-        assert_eq!(
-            unused_fields(&json!({"spec": {"containers": [{"name": "c"}]}})),
-            [""; 0]
-        );
-    }
 }

@@ -38,26 +38,23 @@ impl AuthorityMetrics {
         let mut count =
             |name: &str, help: &str| add(registry, &format!("citadel_server_{name}"), help);
         Self {
-            csr_count: count("csr_count", "The number of CSRs received by Citadel server"),
+            csr_count: count("csr_count", "Certificate requests"),
             csr_parsing_errors: count(
                 "csr_parsing_err_count",
-                "The number of errors occurred when parsing the CSR",
+                "Certificate requests that could not be read",
             ),
             signing_errors: count(
                 "csr_sign_err_count",
-                "The number of errors occurred when signing the CSR",
+                "Certificate requests that could not be signed",
             ),
             id_extraction_errors: count(
                 "id_extraction_err_count",
-                "The number of errors occurred when extracting the ID from CSR",
+                "Callers whose identity could not be made into a certificate's",
             ),
-            issued: count(
-                "success_cert_issuance_count",
-                "The number of certificates issuances that have succeeded",
-            ),
+            issued: count("success_cert_issuance_count", "Certificates issued"),
             authentication_failures: count(
                 "authentication_failure_count",
-                "The number of authentication failures",
+                "Callers that could not prove who they are",
             ),
             root: Expiry::new(registry, "root_cert"),
             chain: Expiry::new(registry, "cert_chain"),
@@ -82,12 +79,12 @@ impl Expiry {
             timestamp: add(
                 registry,
                 &format!("citadel_server_{what}_expiry_timestamp"),
-                "The unix timestamp, in seconds, when the certificate will expire",
+                "When the certificate ends, in seconds since 1970",
             ),
             seconds: add(
                 registry,
                 &format!("citadel_server_{what}_expiry_seconds"),
-                "The time remaining, in seconds, before the certificate will expire; negative when it has",
+                "Seconds until the certificate ends; negative after its end",
             ),
             at: Arc::default(),
         }

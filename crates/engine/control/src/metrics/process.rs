@@ -29,25 +29,25 @@ pub(super) fn append(text: &mut String) {
     sample(
         "counter",
         "process_cpu_seconds_total",
-        "Total user and system CPU time spent in seconds.",
+        "CPU seconds of the process, in user mode and in the kernel",
         ticks.map(|ticks| ticks / TICKS_PER_SECOND),
     );
     sample(
         "gauge",
         "process_virtual_memory_bytes",
-        "Virtual memory size in bytes.",
+        "Bytes of address space",
         field(23),
     );
     sample(
         "gauge",
         "process_resident_memory_bytes",
-        "Resident memory size in bytes.",
+        "Bytes of memory in use",
         field(24).map(|pages| pages * PAGE_BYTES as f64),
     );
     sample(
         "gauge",
         "process_start_time_seconds",
-        "Start time of the process since unix epoch in seconds.",
+        "When the process began, in seconds since 1970",
         field(22)
             .zip(boot_time())
             .map(|(ticks, boot)| boot + ticks / TICKS_PER_SECOND),
@@ -55,7 +55,7 @@ pub(super) fn append(text: &mut String) {
     sample(
         "gauge",
         "process_open_fds",
-        "Number of open file descriptors.",
+        "Descriptors that are open",
         fs::read_dir("/proc/self/fd")
             .ok()
             .map(|entries| entries.count() as f64),
@@ -63,7 +63,7 @@ pub(super) fn append(text: &mut String) {
     sample(
         "gauge",
         "process_max_fds",
-        "Maximum number of open file descriptors.",
+        "Descriptors that may be open",
         descriptor_limit(),
     );
 }

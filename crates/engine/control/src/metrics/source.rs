@@ -90,39 +90,51 @@ struct ObjectLabels {
 impl SourceMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
         Self {
-            config_events: add(registry, "pilot_k8s_cfg_events", "Events from k8s config"),
-            registry_events: add(registry, "pilot_k8s_reg_events", "Events from k8s registry"),
+            config_events: add(
+                registry,
+                "pilot_k8s_cfg_events",
+                "Objects of Istio's kinds that came, changed or went",
+            ),
+            registry_events: add(
+                registry,
+                "pilot_k8s_reg_events",
+                "Kubernetes objects that came, changed or went",
+            ),
             inbound_updates: add(
                 registry,
                 "pilot_inbound_updates",
-                "Total number of updates received by pilot",
+                "Changes taken in, by what they are about",
             ),
             triggers: add(
                 registry,
                 "pilot_push_triggers",
-                "Total number of times a push was triggered, labeled by reason for the push",
+                "Reasons to look for what proxies must be sent anew",
             ),
-            passed: add(registry, "galley_validation_passed", "Resource is valid"),
+            passed: add(
+                registry,
+                "galley_validation_passed",
+                "Objects that were read without an error",
+            ),
             failed: add(
                 registry,
                 "galley_validation_failed",
-                "Resource validation failed",
+                "Objects that have an error and are not obeyed as written",
             ),
             rejected: add(
                 registry,
                 "pilot_total_rejected_configs",
-                "Total number of configs that Pilot had to reject or ignore",
+                "Objects that are refused now",
             ),
             debounce: add_made(
                 registry,
                 "pilot_debounce_time",
-                "Delay in seconds between the first config enters debouncing and the merged push request is pushed",
+                "Seconds from the first of several changes to the one snapshot that holds them all",
                 Histogram::new(DEBOUNCE_SECONDS.0.iter().copied()),
             ),
             build: add_made(
                 registry,
                 "pilot_pushcontext_init_seconds",
-                "Total time in seconds Pilot takes to init pushContext",
+                "Seconds that building a snapshot takes",
                 Histogram::new(BUILD_SECONDS.0.iter().copied()),
             ),
             snapshot_version: add(
@@ -130,7 +142,11 @@ impl SourceMetrics {
                 "tanbark_snapshot_version",
                 "Version of the configuration snapshot that is served",
             ),
-            cached_generations: add(registry, "xds_cache_size", "Current size of xds cache"),
+            cached_generations: add(
+                registry,
+                "xds_cache_size",
+                "Generated resources that are kept for the next proxy",
+            ),
             contents: Contents::new(registry),
         }
     }
@@ -230,30 +246,24 @@ impl Contents {
     fn new(registry: &mut Registry) -> Self {
         let mut gauge = |name: &str, help: &str| add(registry, name, help);
         Self {
-            services: gauge("pilot_services", "Total services known to pilot"),
-            virtual_services: gauge(
-                "pilot_virt_services",
-                "Total virtual services known to pilot",
-            ),
+            services: gauge("pilot_services", "Services of the mesh"),
+            virtual_services: gauge("pilot_virt_services", "VirtualServices that are obeyed"),
             clusters_without_endpoints: gauge(
                 "pilot_eds_no_instances",
-                "Number of clusters without instances",
+                "Service ports that nobody serves",
             ),
-            endpoints_not_ready: gauge(
-                "pilot_endpoint_not_ready",
-                "Endpoint found in unready state",
-            ),
+            endpoints_not_ready: gauge("pilot_endpoint_not_ready", "Endpoints that are not ready"),
             inbound_conflicts: gauge(
                 "pilot_conflict_inbound_listener",
-                "Number of conflicting inbound listeners",
+                "Ports of workloads that two Services want to be of different protocols",
             ),
             outbound_tcp_conflicts: gauge(
                 "pilot_conflict_outbound_listener_tcp_over_current_tcp",
-                "Number of conflicting tcp listeners with current tcp listener",
+                "TCP ports that two Services want for themselves at one address",
             ),
             duplicate_domains: gauge(
                 "pilot_vservice_dup_domain",
-                "Virtual services with dup domains",
+                "VirtualServices with a host that an older one has",
             ),
         }
     }
