@@ -25,8 +25,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::egress;
 use crate::error::{Context, Error, Result};
+use crate::outside::is_outside;
 
 /// Largest packet; a message is far shorter.
 const MAX_PACKET_BYTES: usize = 16_384;
@@ -45,7 +45,7 @@ pub enum HostSocket {
         /// The peer.
         address: SocketAddr,
     },
-    /// The same on behalf of a pod: only to where pods may go ([`egress::is_outside`]).
+    /// The same on behalf of a pod: only to where pods may go ([`is_outside`]).
     Egress {
         /// The peer.
         address: SocketAddrV4,
@@ -155,7 +155,7 @@ fn open(wanted: HostSocket) -> io::Result<OwnedFd> {
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(OwnedFd::from)
         }
         HostSocket::Connect { address } => begin_to_connect(address),
-        HostSocket::Egress { address } if egress::is_outside(*address.ip()) => {
+        HostSocket::Egress { address } if is_outside(*address.ip()) => {
             begin_to_connect(address.into())
         }
         HostSocket::Egress { .. } => Err(io::Error::from_raw_os_error(libc::ENETUNREACH)),

@@ -29,6 +29,7 @@ pub mod namespaces;
 pub mod network;
 pub mod object;
 pub mod options;
+mod outside;
 pub mod pod;
 pub mod probe;
 pub mod processes;

@@ -4,8 +4,10 @@
     reason = "metadata matchers in the form that every proxy of the field reads"
 )]
 
+use ipnet::IpNet;
 use mesh_model::authorization_policy::{Condition, ConditionKey, Operation, ValuePattern, Values};
 use wire_envoy::pb::{
+    core::CidrRange,
     envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig,
     matcher::{PathMatcher, path_matcher},
     rbac::{Permission, permission},
@@ -111,12 +113,11 @@ fn condition(condition: &Condition) -> Vec<Permission> {
 }
 
 fn addresses(wanted: &Values) -> Vec<Permission> {
-    let range = |value: &ValuePattern| {
-        super::principals::range(value).map(|range| of(permission::Rule::DestinationIp(range)))
-    };
+    let destination =
+        |value: &ValuePattern| range(value).map(|range| of(permission::Rule::DestinationIp(range)));
     both(
-        wanted.any_of.iter().filter_map(range).collect(),
-        wanted.none_of.iter().filter_map(range).collect(),
+        wanted.any_of.iter().filter_map(destination).collect(),
+        wanted.none_of.iter().filter_map(destination).collect(),
     )
 }
 
@@ -197,4 +198,16 @@ fn path(value: &ValuePattern) -> Permission {
     of(permission::Rule::UrlPath(PathMatcher {
         rule: Some(path_matcher::Rule::Path(matchers::text(value))),
     }))
+}
+
+/// An address or range written as text.
+pub(super) fn range(value: &ValuePattern) -> Option<CidrRange> {
+    let ValuePattern::Exact(text) = value else {
+        return None;
+    };
+    let net = text
+        .parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
+    Some(wire::range(&net))
 }

@@ -10,7 +10,6 @@ use mesh_model::{
     object::Text,
 };
 use wire_envoy::pb::{
-    core::CidrRange,
     matcher::StringMatcher,
     rbac::{Principal, principal},
 };
@@ -152,13 +151,13 @@ impl Scope<'_> {
                 ))]
             })),
             ConditionKey::SourceIp => every(values(wanted, |value| {
-                range(value)
+                permissions::range(value)
                     .map(|range| of(principal::Identifier::DirectRemoteIp(range)))
                     .into_iter()
                     .collect()
             })),
             ConditionKey::RemoteIp => every(values(wanted, |value| {
-                range(value)
+                permissions::range(value)
                     .map(|range| of(principal::Identifier::RemoteIp(range)))
                     .into_iter()
                     .collect()
@@ -299,16 +298,4 @@ fn claim(path: &[Text], value: &ValuePattern) -> Principal {
         path,
         matchers::list_or_string(matchers::text(value)),
     )))
-}
-
-/// An address or range written as text.
-pub(super) fn range(value: &ValuePattern) -> Option<CidrRange> {
-    let ValuePattern::Exact(text) = value else {
-        return None;
-    };
-    let net = text
-        .parse::<IpNet>()
-        .ok()
-        .or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
-    Some(wire::range(&net))
 }

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Firewall;
-use crate::egress::NOT_OUTSIDE;
 use crate::network::BRIDGE;
+use crate::outside::NOT_OUTSIDE;
 
 /// The addresses of Services.
 pub const SERVICE_RANGE: &str = "10.96.0.0/16";
