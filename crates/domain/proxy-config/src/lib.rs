@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
 pub mod filter;
+pub mod header;
 pub mod http_connection_manager;
 pub mod listener;
 pub mod matcher;

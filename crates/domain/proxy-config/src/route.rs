@@ -8,10 +8,8 @@ use crate::{
     ClusterName, RouteTableName,
     cluster::HashPolicy,
     filter::{PerRouteFilter, cors::CorsPolicy},
-    matcher::{
-        Fraction, HeaderMatcher, MetadataMatcher, QueryMatcher, RegexRewrite, StringMatcher,
-        UriTemplate,
-    },
+    header::HeaderOperations,
+    matcher::{Fraction, HeaderMatcher, MetadataMatcher, QueryMatcher, RegexRewrite, UriTemplate},
     metadata::Metadata,
 };
 
@@ -315,41 +313,3 @@ impl RetryOn {
         (on, unknown)
     }
 }
-
-/// Header changes of a table, virtual host, route or weighted cluster, in order.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct HeaderOperations {
-    pub request: Arc<[HeaderOperation]>,
-    pub response: Arc<[HeaderOperation]>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum HeaderOperation {
-    Remove(HeaderName),
-    Set {
-        name: HeaderName,
-        value: HeaderValueFormat,
-        mode: AppendMode,
-        keep_empty: bool,
-    },
-    /// `host` / `:authority`.
-    SetHost(HeaderValueFormat),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AppendMode {
-    AppendOrAdd,
-    AddIfAbsent,
-    OverwriteOrAdd,
-    OverwriteIfExists,
-}
-
-/// A literal, or a format with operators (`%DOWNSTREAM_REMOTE_ADDRESS%`).
-#[derive(Debug, Clone, PartialEq)]
-pub enum HeaderValueFormat {
-    Literal(http::HeaderValue),
-    Format(Arc<telemetry::access_log::Format>),
-}
-
-/// Matches a `:authority` in authorization rules and the like.
-pub type HostMatcher = StringMatcher;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use proxy_config::route::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
+use proxy_config::header::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
 use wire_envoy::pb::{self, core::header_value_option::HeaderAppendAction};
 
 use crate::{

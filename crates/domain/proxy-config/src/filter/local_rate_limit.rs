@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{matcher::Fraction, route::HeaderOperation};
+use crate::{header::HeaderOperation, matcher::Fraction};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalRateLimit {

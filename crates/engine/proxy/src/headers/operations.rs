@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, response::Parts};
-use proxy_config::route::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
+use proxy_config::header::{AppendMode, HeaderOperation, HeaderOperations, HeaderValueFormat};
 use smallvec::SmallVec;
 use telemetry::record::Record;
 

@@ -3,12 +3,13 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy_config::{
     RouteTableName,
+    header::HeaderOperations,
     matcher::{
         Fraction, FullRegex, HeaderKey, HeaderMatcher, HeaderTest, MetadataMatcher, StringMatcher,
         ValueMatcher,
     },
     metadata::Value,
-    route::{HeaderOperations, RequireTls, RouteAction},
+    route::{RequireTls, RouteAction},
 };
 
 use proxy_config::route::WeightedCluster;

@@ -8,6 +8,7 @@ use proxy_config::{
     cluster::*,
     endpoint::{Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints},
     filter::{HttpFilterKind, RouterOptions, TcpTerminal},
+    header::HeaderOperations,
     http_connection_manager::*,
     listener::*,
     metadata::Metadata,

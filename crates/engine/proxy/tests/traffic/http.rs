@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use proxy_config::{cluster::UpstreamProtocol, matcher::Fraction, route::*};
+use proxy_config::{cluster::UpstreamProtocol, header::*, matcher::Fraction, route::*};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{backend, client, config::*, proxy::Proxy};
