@@ -294,6 +294,11 @@ pub(crate) fn retries_of(cx: &mut Cx, value: wire::HttpRetry) -> Option<Retries>
     }
     short_time(cx, "perTryTimeout", per_try_timeout);
     short_time(cx, "backoff", backoff);
+    if retry_remote_localities == Some(true) {
+        cx.within("retryRemoteLocalities", |cx| {
+            cx.warning("a stock Envoy tries other localities first; tanbark-proxy chooses among them as for a first attempt");
+        });
+    }
     cx.within("retryOn", |cx| {
         for word in retry_on
             .split(',')
