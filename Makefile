@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help tools test-tools build demo test check fmt lint tidy bench clean
+.PHONY: help tools test-tools build demo demo-check test check fmt lint tidy bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ build: ## Build all programs, optimised
 demo: tools build ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
 	@target/release/tanbark up samples/demo --images samples/images.yaml
 
+demo-check: ## The demo as a new user runs it: until the product page answers, then Ctrl-C
+	@dev/demo-check.sh
+
 test: test-tools ## All tests
 	cargo build --locked --workspace --all-targets
 	# One test at a time: a mesh keeps both cores of a small machine busy, and some promises are about seconds.
@@ -30,8 +33,9 @@ check: ## Types only, fast
 fmt: ## Format
 	cargo fmt --all
 
-lint: ## Clippy
-	cargo clippy --locked --workspace --all-targets
+lint: ## Format and clippy, without a warning
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 tidy: ## Structure: crate edges, sizes, banned names
 	cargo xtask tidy

@@ -1,16 +1,16 @@
-//! Compiles the protobuf files that envoy-types lacks (no protoc), and prepares the descriptor set of both:
-//! envoy-types ships one in its package without exporting it, so its place is asked of cargo.
+//! Compiles the protobuf files that envoy-types lacks (no protoc), and joins their descriptors with Envoy's.
+//!
+//! envoy-types ships the descriptor set of its messages without exporting it, and a build script cannot find another
+//! package's files without asking cargo, whose answer depends on what has been downloaded. So the repository holds
+//! a copy, without comments and compressed; `cargo xtask descriptors` renews it, and a test compares it with the package.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, error::Error, fs, io::Read, path::PathBuf};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
+
+/// Envoy's descriptors, made by `cargo xtask descriptors`.
+const ENVOY: &str = "descriptors/envoy.bin.gz";
 
 const PROTOS: [&str; 8] = [
     "istio/ca.proto",
@@ -26,7 +26,7 @@ const PROTOS: [&str; 8] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto");
-    println!("cargo:rerun-if-changed=Cargo.toml");
+    println!("cargo:rerun-if-changed={ENVOY}");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;
@@ -68,26 +68,10 @@ fn generate(own: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
 }
 
 fn envoy_descriptors() -> Result<FileDescriptorSet, Box<dyn Error>> {
-    let manifest = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("Cargo.toml");
-    let found = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--format-version", "1", "--offline"])
-        // Only the packages of this platform are sure to have been downloaded.
-        .args(["--filter-platform", &env::var("TARGET")?])
-        .arg("--manifest-path")
-        .arg(manifest)
-        .output()?;
-    if !found.status.success() {
-        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&found.stderr)).into());
-    }
-    let metadata: serde_json::Value = serde_json::from_slice(&found.stdout)?;
-    let package = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|p| p["name"] == "envoy-types")
-        .and_then(|p| p["manifest_path"].as_str())
-        .ok_or("cargo metadata names no package envoy-types")?;
-    let file = Path::new(package).with_file_name("src/generated/types.bin");
-    let bytes = fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let packed = fs::File::open(ENVOY).map_err(|e| format!("{ENVOY}: {e}"))?;
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(packed)
+        .read_to_end(&mut bytes)
+        .map_err(|e| format!("{ENVOY}: {e}"))?;
     Ok(FileDescriptorSet::decode(bytes.as_slice())?)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod descriptors;
 pub mod tidy;
 
 /// The workspace's folder.

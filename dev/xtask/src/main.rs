@@ -1,30 +1,42 @@
-//! Chores of the repository: `cargo xtask tidy`.
+//! Chores of the repository.
 
 use std::process::ExitCode;
 
+use anyhow::Result;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+  tidy         check the structure of the repository
+  descriptors  renew the copy of Envoy's descriptors from the package envoy-types";
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let outcome = match std::env::args().nth(1).as_deref() {
         Some("tidy") => tidy(),
+        Some("descriptors") => descriptors(),
         _ => {
-            eprintln!("usage: cargo xtask tidy");
-            ExitCode::from(2)
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
         }
-    }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn tidy() -> ExitCode {
-    match xtask::tidy::check(&xtask::root()) {
-        Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
-        Ok(faults) => {
-            for fault in &faults {
-                eprintln!("{fault}");
-            }
-            eprintln!("{} faults", faults.len());
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("tidy could not run: {error:#}");
-            ExitCode::FAILURE
-        }
+fn tidy() -> Result<ExitCode> {
+    let faults = xtask::tidy::check(&xtask::root())?;
+    if faults.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
+    for fault in &faults {
+        eprintln!("{fault}");
+    }
+    eprintln!("{} faults", faults.len());
+    Ok(ExitCode::FAILURE)
+}
+
+fn descriptors() -> Result<ExitCode> {
+    let written = xtask::descriptors::renew(&xtask::root())?;
+    println!("{}", written.display());
+    Ok(ExitCode::SUCCESS)
 }

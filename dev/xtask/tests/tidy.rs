@@ -6,3 +6,11 @@ fn the_house_is_tidy() {
     let listed: Vec<String> = faults.iter().map(ToString::to_string).collect();
     assert!(listed.is_empty(), "\n{}\n", listed.join("\n"));
 }
+
+#[test]
+fn envoys_descriptors_are_those_of_the_package_in_use() {
+    assert!(
+        xtask::descriptors::is_current(&xtask::root()).expect("the copy and the package are read"),
+        "envoy-types has another version: run `cargo xtask descriptors`"
+    );
+}
