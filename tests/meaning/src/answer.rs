@@ -151,12 +151,9 @@ impl Proxy {
     /// As capture and `use_original_dst` choose it.
     fn listener(&self, question: &Question, destination: SocketAddr) -> Option<&Listener> {
         let at = |wanted: SocketAddr| {
-            self.listeners.iter().find(|listener| {
-                listener
-                    .addresses
-                    .iter()
-                    .any(|address| *address == ListenAddress::Socket(wanted))
-            })
+            self.listeners
+                .iter()
+                .find(|listener| listener.addresses.contains(&ListenAddress::Socket(wanted)))
         };
         let any = |port: u16| at(SocketAddr::from(([0, 0, 0, 0], port)));
         match question.towards {

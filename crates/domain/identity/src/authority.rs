@@ -313,10 +313,10 @@ fn public_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, IdentityError> {
         .verify_signature()
         .map_err(|_| refuse("its signature is not by its own key"))?;
     let spki = &request.certification_request_info.subject_pki;
-    if let Ok(PublicKey::RSA(rsa)) = spki.parsed() {
-        if rsa.key_size() < 2048 {
-            return Err(refuse("RSA keys must have at least 2048 bits"));
-        }
+    if let Ok(PublicKey::RSA(rsa)) = spki.parsed()
+        && rsa.key_size() < 2048
+    {
+        return Err(refuse("RSA keys must have at least 2048 bits"));
     }
     SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| refuse("its kind of key is not supported"))
 }

@@ -26,8 +26,11 @@ pub struct StatsInclusion {
     pub regexes: Arc<[Arc<str>]>,
     pub tags: StatsTags,
     /// Bounds of Prometheus buckets by a regular expression over the whole name, the first that matches.
-    pub buckets: Arc<[(Arc<str>, Arc<[f64]>)]>,
+    pub buckets: Arc<[BucketBounds]>,
 }
+
+/// A regular expression over a statistic's whole name, and the upper bounds of its buckets.
+pub type BucketBounds = (Arc<str>, Arc<[f64]>);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {

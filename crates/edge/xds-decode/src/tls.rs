@@ -32,8 +32,6 @@ use crate::{
     scalar,
 };
 
-/// Of a SHA-256.
-
 pub(crate) fn downstream(
     cx: &mut Cx,
     value: pb::tls::DownstreamTlsContext,

@@ -67,6 +67,10 @@ pub enum ClientInput {
 }
 
 #[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few of these live at a time, and none is stored"
+)]
 pub enum ClientOutput {
     Send(Request),
     Deliver(Delivery),

@@ -210,7 +210,7 @@ impl Server {
     }
 
     /// The next response to send, if one may be sent now.
-    pub fn next(&mut self) -> Option<Response> {
+    pub fn next_response(&mut self) -> Option<Response> {
         loop {
             match self.pass() {
                 Pass::Send(response) => return Some(response),

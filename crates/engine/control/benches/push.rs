@@ -136,7 +136,7 @@ fn subscribe(session: &mut Session, type_url: &str, names: Vec<String>) {
 
 /// Takes, encodes and acknowledges responses until there are none; the names of new clusters are asked for as endpoints.
 fn settle(session: &mut Session, bytes: &mut usize) {
-    while let Some(xds::Response::Delta(response)) = session.next() {
+    while let Some(xds::Response::Delta(response)) = session.next_response() {
         *bytes += response.encode_to_vec().len();
         let names: Vec<String> = response.resources.iter().map(|r| r.name.clone()).collect();
         let request = DeltaDiscoveryRequest {

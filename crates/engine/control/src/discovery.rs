@@ -332,7 +332,7 @@ impl Line<'_> {
         responses: &mpsc::Sender<Result<xds::Response, Status>>,
     ) -> Result<(), Status> {
         let metrics = &self.shared.metrics.streams;
-        while let Some(response) = self.session.next() {
+        while let Some(response) = self.session.next_response() {
             let label = type_label(response.type_url());
             metrics.pushes.get_or_create(&label).inc();
             metrics

@@ -38,6 +38,9 @@ impl Held for Set {
     }
 }
 
+/// The snapshots before and after a change.
+type Versions = (u64, u64);
+
 /// Generated resources of all types, shared by all streams.
 #[derive(Default)]
 pub struct Generator {
@@ -47,7 +50,7 @@ pub struct Generator {
     routes: Memo<RouteInputs, Resource>,
     endpoints: Memo<EndpointInputs, Resource>,
     name_tables: Memo<NameTableInputs, Resource>,
-    last_change: Mutex<Option<((u64, u64), Arc<Change>)>>,
+    last_change: Mutex<Option<(Versions, Arc<Change>)>>,
 }
 
 impl Generator {

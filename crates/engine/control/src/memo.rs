@@ -19,8 +19,11 @@ pub trait Held {
 }
 
 pub struct Memo<I, O> {
-    entries: Mutex<HashMap<Arc<str>, Vec<Entry<I, O>>>>,
+    entries: Mutex<Entries<I, O>>,
 }
+
+/// The variants of each name.
+type Entries<I, O> = HashMap<Arc<str>, Vec<Entry<I, O>>>;
 
 struct Entry<I, O> {
     inputs: I,

@@ -145,8 +145,8 @@ impl Session {
     }
 
     /// The next response, if one may be sent now.
-    pub fn next(&mut self) -> Option<xds::Response> {
-        self.protocol.next()
+    pub fn next_response(&mut self) -> Option<xds::Response> {
+        self.protocol.next_response()
     }
 
     /// What it took to generate a response that is about to be sent; asked once per response.

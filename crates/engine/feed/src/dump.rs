@@ -60,7 +60,9 @@ impl Status {
         let descriptors = Descriptors::load()?;
         let types = self.types();
         let mut whole = descriptors.to_json(bootstrap, Names::Snake)?;
-        name_the_program(&mut whole["node"]);
+        if let Some(node) = whole.get_mut("node") {
+            name_the_program(node);
+        }
         let mut configs = vec![json!({
             "@type": format!("{ADMIN}BootstrapConfigDump"),
             "bootstrap": whole,
@@ -73,7 +75,8 @@ impl Status {
             }
             let state = types.get(section.type_url).cloned().unwrap_or_default();
             let mut dump = section.dump(&state, &descriptors)?;
-            let fixed = whole["static_resources"][format!("{}s", section.field)].as_array();
+            let fixed = format!("/static_resources/{}s", section.field);
+            let fixed = whole.pointer(&fixed).and_then(Value::as_array);
             if let (Some(fixed), Some(dump)) = (fixed, dump.as_object_mut()) {
                 let entries = fixed
                     .iter()
@@ -83,7 +86,10 @@ impl Status {
             match section.type_url {
                 type_url::LISTENER => inline_routes = inline_routes_of(&dump, started),
                 type_url::ROUTE if !inline_routes.is_empty() => {
-                    dump["static_route_configs"] = std::mem::take(&mut inline_routes).into();
+                    if let Some(dump) = dump.as_object_mut() {
+                        let routes = std::mem::take(&mut inline_routes).into();
+                        dump.insert("static_route_configs".into(), routes);
+                    }
                 }
                 _ => {}
             }
@@ -117,25 +123,31 @@ fn name_the_program(node: &mut Value) {
 
 /// Route tables that stand in listeners, as Envoy lists them.
 fn inline_routes_of(listeners: &Value, started: SystemTime) -> Vec<Value> {
-    let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
-    let fixed = items(&listeners["static_listeners"]);
-    let dynamic = items(&listeners["dynamic_listeners"]);
-    let dynamic = dynamic.iter().map(|listener| &listener["active_state"]);
+    let items = |of: &Value, field: &str| -> Vec<Value> {
+        let list = of.get(field).and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let fixed = items(listeners, "static_listeners");
+    let dynamic = items(listeners, "dynamic_listeners");
+    let dynamic = dynamic
+        .iter()
+        .filter_map(|listener| listener.get("active_state"));
     let mut found = Vec::new();
     for entry in fixed.iter().chain(dynamic) {
-        let listener = &entry["listener"];
-        let default = std::iter::once(listener["default_filter_chain"].clone());
-        for chain in items(&listener["filter_chains"]).into_iter().chain(default) {
-            for filter in items(&chain["filters"]) {
-                let Some(table) = filter["typed_config"]["route_config"].as_object() else {
+        let Some(listener) = entry.get("listener") else {
+            continue;
+        };
+        let default = listener.get("default_filter_chain").cloned();
+        for chain in items(listener, "filter_chains").into_iter().chain(default) {
+            for filter in items(&chain, "filters") {
+                let table = filter.pointer("/typed_config/route_config");
+                let Some(mut table) = table.and_then(Value::as_object).cloned() else {
                     continue;
                 };
-                let mut table = table.clone();
                 table.insert("@type".into(), json!(type_url::ROUTE));
-                let updated = entry["last_updated"].clone();
-                let updated = match updated {
-                    Value::Null => json!(timestamp(started)),
-                    updated => updated,
+                let updated = match entry.get("last_updated") {
+                    None | Some(Value::Null) => json!(timestamp(started)),
+                    Some(updated) => updated.clone(),
                 };
                 found.push(json!({"route_config": table, "last_updated": updated}));
             }

@@ -69,7 +69,10 @@ async fn run(state: PathBuf, mut rest: Vec<String>) -> machine::Result<()> {
     let mut ended = handle.ended();
     tokio::select! {
         summary = handle.settled(Duration::from_secs(20)) => eprintln!("settled after {:?}\n{:#}", begun.elapsed(), summary?),
-        _ = terminate.recv() => return Ok(handle.shutdown().await),
+        _ = terminate.recv() => {
+            handle.shutdown().await;
+            return Ok(());
+        }
     }
     tokio::select! {
         _ = terminate.recv() => {}

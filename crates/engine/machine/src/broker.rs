@@ -357,10 +357,10 @@ fn receive<T: for<'de> Deserialize<'de>>(
                 for part in message.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(raw) = part {
                         // SAFETY: the kernel has just made these descriptors for us; each is owned exactly once.
-                        let owned = raw
+                        let mut owned = raw
                             .into_iter()
                             .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
-                        descriptor = owned.last();
+                        descriptor = owned.next_back();
                     }
                 }
                 break (message.bytes, descriptor);

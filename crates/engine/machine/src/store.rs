@@ -472,7 +472,7 @@ impl Store {
             let uid = object::uid(&present).to_string();
             inner.orphan(&uid);
         }
-        let marked = (pod && object::text(&present, "/status/phase") != "" && grace > 0)
+        let marked = (pod && !object::text(&present, "/status/phase").is_empty() && grace > 0)
             || !finalizers(&present).is_empty()
             || kind.id == kinds::NAMESPACES.id;
         let result = if marked {

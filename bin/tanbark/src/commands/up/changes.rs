@@ -202,7 +202,7 @@ mod tests {
             |name: &str, text: &str| std::fs::write(folder_path.join(name), text).expect("written");
         write("a.yaml", "1");
         write("b.yaml", "1");
-        let mut changes = Changes::new(&[folder_path.clone()], &json!({}));
+        let mut changes = Changes::new(std::slice::from_ref(&folder_path), &json!({}));
         assert!(changes.changed_files().is_empty());
         write("a.yaml", "22");
         write("c.yaml", "1");

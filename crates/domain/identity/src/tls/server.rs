@@ -61,12 +61,12 @@ pub fn server_config(tls: &ServerTls) -> Result<Arc<rustls::ServerConfig>, Ident
         ClientAuth::Optional(validation) => judge_client(validation, false),
         ClientAuth::Required(validation) => judge_client(validation, true),
     };
-    if let Presented::Fixed(certificates) = &tls.presented {
-        if certificates.is_empty() {
-            return Err(IdentityError::Settings(
-                "a TLS server needs a certificate".into(),
-            ));
-        }
+    if let Presented::Fixed(certificates) = &tls.presented
+        && certificates.is_empty()
+    {
+        return Err(IdentityError::Settings(
+            "a TLS server needs a certificate".into(),
+        ));
     }
     let mut config = rustls::ServerConfig::builder_with_provider(tls.settings.provider())
         .with_protocol_versions(&tls.settings.versions()?)
@@ -87,10 +87,10 @@ fn handles(tls: &ServerTls) -> Vec<IdentityHandle> {
     if let Presented::Workload(handle) = &tls.presented {
         handles.push(handle.clone());
     }
-    if let ClientAuth::Optional(validation) | ClientAuth::Required(validation) = &tls.client_auth {
-        if let Roots::Workload(handle) = &validation.roots {
-            handles.push(handle.clone());
-        }
+    if let ClientAuth::Optional(validation) | ClientAuth::Required(validation) = &tls.client_auth
+        && let Roots::Workload(handle) = &validation.roots
+    {
+        handles.push(handle.clone());
     }
     handles
 }

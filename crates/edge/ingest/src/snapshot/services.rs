@@ -14,7 +14,7 @@ pub(super) fn of_entry<'a>(
     given: impl Fn(&str) -> Option<IpAddr> + 'a,
 ) -> impl Iterator<Item = Service> + 'a {
     entry.hosts.iter().map(move |host| {
-        let given = given(host.as_str()).map(|address| Arc::new([IpNet::from(address)]));
+        let given = given(host.as_str()).map(|address| Arc::from([IpNet::from(address)]));
         let ports = entry.ports.iter().map(|p| ServicePort {
             port: p.port.clone(),
             target: TargetPort::Number(p.target),
@@ -25,7 +25,7 @@ pub(super) fn of_entry<'a>(
             host: host.clone(),
             name: host.shared(),
             ports: ports.collect(),
-            addresses: given.map_or_else(|| entry.addresses.clone(), |given| given),
+            addresses: given.unwrap_or_else(|| entry.addresses.clone()),
             resolution: entry.resolution,
             location: entry.location,
             export_to: entry.export_to.clone(),

@@ -86,14 +86,17 @@ fn a_change_is_made_before_it_is_broken() {
     offer(&mut server, type_url::CLUSTER, &[("old", 1)]);
     offer(&mut server, type_url::LISTENER, &[("l", 1)]);
     offer(&mut server, type_url::ROUTE, &[("80", 1)]);
-    let clusters = server.next().unwrap();
+    let clusters = server.next_response().unwrap();
     assert_eq!(clusters.type_url(), type_url::CLUSTER);
     assert!(
-        server.next().is_none(),
+        server.next_response().is_none(),
         "listeners wait for the clusters' acknowledgement"
     );
     assert_eq!(answer(&mut server, &clusters, None), Acknowledged::Accepted);
-    let (listeners, routes) = (server.next().unwrap(), server.next().unwrap());
+    let (listeners, routes) = (
+        server.next_response().unwrap(),
+        server.next_response().unwrap(),
+    );
     assert_eq!(
         (listeners.type_url(), routes.type_url()),
         (type_url::LISTENER, type_url::ROUTE)
@@ -104,18 +107,18 @@ fn a_change_is_made_before_it_is_broken() {
 
     offer(&mut server, type_url::CLUSTER, &[("new", 1)]);
     offer(&mut server, type_url::ROUTE, &[("80", 2)]);
-    let added = server.next().unwrap();
+    let added = server.next_response().unwrap();
     assert_eq!(contents(&added), (vec!["new".into()], vec![]));
     answer(&mut server, &added, None);
-    let routes = server.next().unwrap();
+    let routes = server.next_response().unwrap();
     assert_eq!(routes.type_url(), type_url::ROUTE);
     assert!(
-        server.next().is_none(),
+        server.next_response().is_none(),
         "the old cluster stays until the routes are acknowledged"
     );
     answer(&mut server, &routes, None);
     assert_eq!(
-        contents(&server.next().unwrap()),
+        contents(&server.next_response().unwrap()),
         (vec![], vec!["old".into()])
     );
 }
@@ -128,15 +131,15 @@ fn a_changed_cluster_gets_its_endpoints_again() {
     offer(&mut server, type_url::CLUSTER, &[("a", 1), ("b", 1)]);
     offer(&mut server, type_url::ENDPOINT, &[("a", 1), ("b", 1)]);
     for _ in 0..2 {
-        let response = server.next().unwrap();
+        let response = server.next_response().unwrap();
         answer(&mut server, &response, None);
     }
     assert!(server.is_settled());
 
     offer(&mut server, type_url::CLUSTER, &[("a", 2), ("b", 1)]);
-    let clusters = server.next().unwrap();
+    let clusters = server.next_response().unwrap();
     assert_eq!(contents(&clusters), (vec!["a".into()], vec![]));
-    let endpoints = server.next().expect("before the clusters' answer");
+    let endpoints = server.next_response().expect("before the clusters' answer");
     assert_eq!(endpoints.type_url(), type_url::ENDPOINT);
     assert_eq!(contents(&endpoints), (vec!["a".into()], vec![]));
     answer(&mut server, &endpoints, None);
@@ -149,16 +152,16 @@ fn newest_state_is_sent_when_the_client_is_ready() {
     let mut server = Server::new(Flavour::Delta);
     ask(&mut server, type_url::CLUSTER, &[]);
     offer(&mut server, type_url::CLUSTER, &[("a", 1)]);
-    let first = server.next().unwrap();
+    let first = server.next_response().unwrap();
     for version in 2..9 {
         offer(&mut server, type_url::CLUSTER, &[("a", version)]);
-        assert!(server.next().is_none());
+        assert!(server.next_response().is_none());
     }
     let Acknowledged::Rejected { detail } = answer(&mut server, &first, Some("a: no")) else {
         panic!()
     };
     assert_eq!(detail, "a: no");
-    let Some(Response::Delta(second)) = server.next() else {
+    let Some(Response::Delta(second)) = server.next_response() else {
         panic!()
     };
     assert_eq!(second.resources[0].version, "8");
@@ -192,10 +195,10 @@ fn a_first_wildcard_request_is_answered_even_with_nothing() {
             }),
         };
         assert!(server.receive(request).unwrap().subscription_changed);
-        assert!(server.next().is_none());
+        assert!(server.next_response().is_none());
         offer(&mut server, type_url::CLUSTER, &[]);
-        assert_eq!(contents(&server.next().unwrap()), (vec![], vec![]));
-        assert!(server.next().is_none());
+        assert_eq!(contents(&server.next_response().unwrap()), (vec![], vec![]));
+        assert!(server.next_response().is_none());
     }
 }
 
@@ -208,18 +211,18 @@ fn wanted_names_that_do_not_exist_are_told_once_and_sent_when_they_appear() {
         type_url::ENDPOINT,
         &[("a", 1), ("not wanted", 1)],
     );
-    let first = server.next().unwrap();
+    let first = server.next_response().unwrap();
     assert_eq!(contents(&first), (vec!["a".into()], vec!["b".into()]));
     answer(&mut server, &first, None);
     offer(&mut server, type_url::ENDPOINT, &[("a", 1)]);
-    assert!(server.next().is_none());
+    assert!(server.next_response().is_none());
     offer(&mut server, type_url::ENDPOINT, &[("a", 1), ("b", 1)]);
-    let second = server.next().unwrap();
+    let second = server.next_response().unwrap();
     assert_eq!(contents(&second), (vec!["b".into()], vec![]));
     answer(&mut server, &second, None);
     ask(&mut server, type_url::ENDPOINT, &["a"]);
     assert_eq!(
-        contents(&server.next().unwrap()),
+        contents(&server.next_response().unwrap()),
         (vec!["a".into()], vec![]),
         "asked for again, sent again"
     );
@@ -240,7 +243,7 @@ fn a_reconnected_client_gets_the_difference() {
         type_url::CLUSTER,
         &[("same", 1), ("changed", 2), ("new", 1)],
     );
-    let Some(response) = server.next() else {
+    let Some(response) = server.next_response() else {
         panic!()
     };
     assert_eq!(
@@ -262,7 +265,7 @@ fn a_stale_nonce_of_the_state_of_the_world_changes_nothing() {
     };
     server.receive(request(&["a"], "")).unwrap();
     offer(&mut server, type_url::ENDPOINT, &[("a", 1), ("b", 1)]);
-    let first = server.next().unwrap();
+    let first = server.next_response().unwrap();
     let event = server
         .receive(request(&["a", "b"], "no such nonce"))
         .unwrap();
@@ -275,7 +278,7 @@ fn a_stale_nonce_of_the_state_of_the_world_changes_nothing() {
         (event.acknowledged, event.subscription_changed),
         (Acknowledged::Accepted, true)
     );
-    assert_eq!(contents(&server.next().unwrap()).0, ["a", "b"]);
+    assert_eq!(contents(&server.next_response().unwrap()).0, ["a", "b"]);
 }
 
 #[test]
@@ -416,7 +419,7 @@ impl World {
                 }
             }
             Step::Push => {
-                if let Some(response) = self.server.next() {
+                if let Some(response) = self.server.next_response() {
                     self.downward.push_back(response);
                 }
             }

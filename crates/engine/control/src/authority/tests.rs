@@ -127,8 +127,7 @@ async fn what_is_there_but_unusable_ends_the_start_and_names_the_file() {
     fs::write(folder.path().join("ca-key.pem"), "no key").expect("written");
     let error = load_from(&api, folder.path())
         .await
-        .err()
-        .expect("a broken key")
+        .expect_err("a broken key")
         .to_string();
     assert!(
         error.contains("ca-key.pem") && error.contains(&folder.path().display().to_string()),
@@ -139,16 +138,14 @@ async fn what_is_there_but_unusable_ends_the_start_and_names_the_file() {
     fs::create_dir(&plugged).expect("a folder");
     let error = load_from(&api, folder.path())
         .await
-        .err()
-        .expect("a folder without files")
+        .expect_err("a folder without files")
         .to_string();
     assert!(error.contains("cacerts/ca-cert.pem"), "{error}");
 
     api.put(json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "cacerts", "namespace": "istio-system"}, "data": {}}));
     let error = load_from(&api, folder.path())
         .await
-        .err()
-        .expect("a Secret without keys")
+        .expect_err("a Secret without keys")
         .to_string();
     assert!(
         error.contains("Secret istio-system/cacerts has no key `ca-cert.pem`"),

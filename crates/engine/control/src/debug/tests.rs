@@ -196,7 +196,7 @@ async fn a_config_dump_shows_what_a_proxy_is_sent() {
     let endpoints = &section("Endpoints")["dynamicEndpointConfigs"];
     assert_eq!(
         names(endpoints, "/endpointConfig/clusterName"),
-        [cluster.clone()]
+        std::slice::from_ref(&cluster)
     );
     let edsz = page("/debug/edsz?proxyID=web-1.shop").await;
     assert_eq!(names(&edsz["configs"], "/clusterName"), [cluster]);

@@ -136,8 +136,10 @@ fn cluster_json(cluster: &LiveCluster, fixed: &BTreeSet<&str>) -> Value {
             "max_retries": limits.max_retries,
         }]},
     });
-    if !fixed.contains(cluster.config.name.as_str()) {
-        status["added_via_api"] = json!(true);
+    if !fixed.contains(cluster.config.name.as_str())
+        && let Some(fields) = status.as_object_mut()
+    {
+        fields.insert("added_via_api".into(), json!(true));
     }
     if let Discovery::Eds { service_name } = &cluster.config.discovery
         && let Some(fields) = status.as_object_mut()

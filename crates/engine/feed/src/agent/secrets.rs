@@ -155,7 +155,7 @@ async fn answer(
             let version: Arc<str> = current.certificate().leaf().serial.as_str().into();
             server.offer(type_url::SECRET, &version, resources(&current, &version));
         }
-        while let Some(response) = server.next() {
+        while let Some(response) = server.next_response() {
             if responses.send(Ok(response)).await.is_err() {
                 return;
             }

@@ -145,6 +145,11 @@ fn unused_fields(pod: &Value) -> Vec<String> {
     found
 }
 
+/// Whether a value is the one that `json` writes.
+fn is_written(value: &Value, json: &str) -> bool {
+    serde_json::from_str::<Value>(json).is_ok_and(|written| written == *value)
+}
+
 /// The same of a controller's own fields.
 fn unused_by_controller(controller: &Value) -> Vec<String> {
     let kind = object::text(controller, "/kind");
@@ -152,7 +157,7 @@ fn unused_by_controller(controller: &Value) -> Vec<String> {
     let mut found: Vec<String> = fields
         .filter(|(_, field, usual, _)| {
             let value = controller.pointer(&format!("/spec/{field}"));
-            value.is_some_and(|value| !value.is_null() && value.to_string() != *usual)
+            value.is_some_and(|value| !value.is_null() && !is_written(value, usual))
         })
         .map(|(_, field, _, instead)| {
             let field = field.replace('/', ".");

@@ -240,7 +240,7 @@ async fn answer(
                 .collect();
             server.offer(&type_url, &version, set.into());
         }
-        while let Some(response) = server.next() {
+        while let Some(response) = server.next_response() {
             if responses.send(Ok(response)).await.is_err() {
                 return;
             }
