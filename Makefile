@@ -25,7 +25,9 @@ demo-check: ## The demo as a new user runs it: until the product page answers, t
 test: test-tools ## All tests
 	cargo build --locked --workspace --all-targets
 	# One test at a time: a mesh keeps both cores of a small machine busy, and some promises are about seconds.
+	@rm -f target/left-out.txt
 	RUST_TEST_THREADS=1 cargo test --locked --workspace
+	@if [ -s target/left-out.txt ]; then echo "Checks that this machine left out:"; sort -u target/left-out.txt; fi
 
 check: ## Types only, fast
 	cargo check --locked --workspace --all-targets

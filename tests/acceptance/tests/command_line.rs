@@ -451,7 +451,10 @@ fn other_programs(mesh: &Mesh) {
         let script = mesh.tanbark(&["completions", shell]).ok();
         assert!(script.contains("proxy-config"), "{shell}");
         if installed(shell).is_none() {
-            println!("{shell} is not installed: its script is not loaded");
+            testkit::left_out(
+                &format!("{shell} loads its completions"),
+                &format!("{shell} is not installed"),
+            );
             continue;
         }
         let file = mesh
@@ -519,7 +522,10 @@ fn downstream(mut from: UnixStream, mut to: TcpStream) {
 #[test]
 fn kubectl_can_be_pointed_at_the_api() {
     let Some(program) = installed("kubectl") else {
-        println!("kubectl is not installed: left out");
+        testkit::left_out(
+            "kubectl can be pointed at the API",
+            "kubectl is not installed",
+        );
         return;
     };
     let mesh = mesh();

@@ -74,8 +74,12 @@ fn bookinfo_with_our_proxy() {
 
 #[test]
 fn bookinfo_of_a_user_without_rights() {
-    for user in acceptance::users().into_iter().skip(1) {
-        all_versions_appear_on_the_page(Proxy::Tanbark, user);
+    match acceptance::users().as_slice() {
+        [_, without_rights] => all_versions_appear_on_the_page(Proxy::Tanbark, *without_rights),
+        _ => testkit::left_out(
+            "bookinfo of a user without rights",
+            "whoever runs the tests is that user, and only root can be another",
+        ),
     }
 }
 

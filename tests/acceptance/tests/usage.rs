@@ -115,7 +115,10 @@ fn an_empty_folder_starts_a_mesh_that_waits_for_files() {
 #[test]
 fn another_users_mesh_is_named_so() {
     if !acceptance::users().contains(&User::Nobody) {
-        println!("only root can be two users: left out");
+        testkit::left_out(
+            "another user's mesh is named so",
+            "only root can be two users",
+        );
         return;
     }
     // The mesh of whoever runs the tests, asked for by a user without rights.
