@@ -20,7 +20,7 @@ use feed::{
 };
 use proxy::{
     Live, Worker,
-    filters::peer_metadata::Own,
+    peers::Own,
     report::{
         log_files::LogFiles,
         reports::{ExportedSpan, Node, Reports, Shared},

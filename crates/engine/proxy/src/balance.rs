@@ -13,8 +13,8 @@ use proxy_config::{
 use stdx::Rng;
 
 use crate::{
-    publish::{HostState, LiveCluster, LiveEndpoint},
-    upstream::metrics::Count,
+    endpoint::{HostState, LiveEndpoint},
+    upstream::{cluster::LiveCluster, metrics::Count},
 };
 
 mod edf;

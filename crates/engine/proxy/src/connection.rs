@@ -6,16 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use telemetry::record::Record;
 
 use crate::{
     chain::ConnectionFacts,
-    publish::{LiveChain, LiveListener},
+    listener::{LiveChain, LiveListener},
     tls::Secured,
-    worker::Worker,
 };
 
 /// Shared by all requests of the connection.
@@ -40,10 +39,10 @@ impl Connection {
         IDS.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The part of a record that is the same for all requests of the connection.
-    pub fn record(&self, worker: &Worker) -> Record {
+    /// The part of a record that is the same for all requests of the connection; what it tells of began `now`.
+    pub fn record(&self, now: SystemTime) -> Record {
         Record {
-            start: Some(worker.live.clock.wall()),
+            start: Some(now),
             downstream_local: Some(self.facts.destination.into()),
             downstream_remote: Some(self.facts.source.into()),
             downstream_direct_remote: Some(self.facts.direct_source.into()),

@@ -18,23 +18,26 @@ use proxy_config::{
 use telemetry::record::{Protocol, Record};
 
 use crate::{
+    body::RequestSource,
+    config::Config,
     connection::Connection,
+    endpoint::LiveEndpoint,
+    grpc::is_grpc,
     headers::trace::Trace,
-    publish::{Config, LiveCluster, LiveEndpoint, LiveHttp},
-    report,
+    listener::LiveHttp,
     route::{Matched, RouteFacts, split_path},
+    upstream::cluster::LiveCluster,
     worker::Worker,
 };
 
 pub mod attempt;
-pub mod body;
+pub mod finish;
 pub mod forward;
-pub mod grpc;
 pub mod mirror;
+pub mod plan;
 pub mod refusal;
 pub mod reply;
-
-use body::RequestSource;
+pub mod upgrade;
 
 /// The state of one request.
 pub struct Exchange {
@@ -88,7 +91,8 @@ pub struct Exchange {
     pub longest: Option<Instant>,
     pub record: Record,
     pub trace: Trace,
-    reported: bool,
+    /// The reporters have the record.
+    pub(super) reported: bool,
 }
 
 impl Exchange {
@@ -98,12 +102,12 @@ impl Exchange {
         http: Arc<LiveHttp>,
         head: Parts,
         body: RequestSource,
+        record: Record,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Box<Self> {
         let config = worker.live.config();
         let started = worker.live.clock.now();
         let random = worker.live.rng.u64();
-        let record = report::begin(&worker, &connection, &http, &head);
         let is_grpc = is_grpc(&head.headers);
         Box::new(Self {
             worker,
@@ -247,37 +251,9 @@ impl Exchange {
             .filter(|limit| !limit.is_zero())
     }
 
-    /// Hands the finished record to the reporters; once.
-    pub fn report(&mut self) {
-        if !std::mem::replace(&mut self.reported, true) {
-            report::finish(self);
-        }
-    }
-
     pub fn is_reported(&self) -> bool {
         self.reported
     }
-}
-
-impl Drop for Exchange {
-    /// A request that nobody waits for any more: the downstream went away.
-    fn drop(&mut self) {
-        if !self.reported {
-            report::abandoned(self);
-            self.report();
-        }
-    }
-}
-
-/// `application/grpc` with or without a suffix.
-pub fn is_grpc(headers: &http::HeaderMap) -> bool {
-    let value = headers
-        .get(http::header::CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or_default();
-    value
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// hyper's version as the record has it.

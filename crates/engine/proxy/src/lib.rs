@@ -22,9 +22,17 @@
 
 pub mod publish;
 
+pub mod config;
+
+pub mod makers;
+
+pub mod problem;
+
 pub mod serve;
 
 pub mod listen;
+
+pub mod listener;
 
 pub mod inspect;
 
@@ -38,6 +46,10 @@ pub mod codec;
 
 pub mod exchange;
 
+pub mod body;
+
+pub mod grpc;
+
 pub mod headers;
 
 pub mod route;
@@ -46,7 +58,11 @@ pub mod redirect;
 
 pub mod filters;
 
+pub mod peers;
+
 pub mod balance;
+
+pub mod endpoint;
 
 pub mod upstream;
 

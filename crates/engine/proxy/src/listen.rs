@@ -30,10 +30,11 @@ use tokio_util::task::TaskTracker;
 use crate::{
     chain::{ConnectionFacts, match_chain},
     codec,
+    config::Config,
     connection::Connection,
     filters::network::{self, Verdict},
     inspect,
-    publish::{Config, LiveChain, LiveListener, LiveTerminal},
+    listener::{LiveChain, LiveListener, LiveTerminal},
     report::{
         Finished,
         downstream::{ListenerCount, OpenConnection},
@@ -290,7 +291,7 @@ async fn handle(
         .flatten();
     let destination = original.unwrap_or(direct_local);
     let listener = hand_over(&config, listener, direct_local, destination);
-    let _open = OpenConnection::new(&listener);
+    let _open = OpenConnection::new(&listener.metrics);
     let mut facts = ConnectionFacts {
         destination,
         source: direct_source,
@@ -461,7 +462,7 @@ fn refused(
     flags: ResponseFlags,
     explain: impl FnOnce(&mut Record),
 ) {
-    let mut record = connection.record(worker);
+    let mut record = connection.record(worker.live.clock.wall());
     record.kind = Kind::Tcp;
     record.flags = flags;
     explain(&mut record);

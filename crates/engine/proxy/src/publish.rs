@@ -9,11 +9,10 @@
 //! the same: no endpoints answers 503 `UH`, no secret refuses connections; plaintext is never used instead.
 
 use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -29,27 +28,24 @@ use stdx::{Clock, Rng, SystemClock, SystemRng};
 use telemetry::stats::{Options, Store};
 use tokio::sync::watch;
 
-mod cluster;
 mod counts;
-mod listener;
-
-pub(crate) use cluster::MILLION;
-pub use cluster::{HostState, LiveCluster, LiveEndpoint};
-pub use listener::{LiveChain, LiveHttp, LiveListener, LiveTcp, LiveTerminal};
 
 use counts::PublishCounts;
 
 use crate::{
-    filters::{local_rate_limit::Registry, peer_metadata::Own},
+    config::{Config, Map},
+    filters::local_rate_limit::Registry,
+    listener::LiveListener,
+    makers::{Ids, Makers},
+    peers::Own,
+    problem::PublishProblem,
     route::LiveRouteTable,
     tls,
-    upstream::outlier,
+    upstream::{cluster::LiveCluster, outlier},
 };
 
 /// How often ejections are looked at.
 const TEND_INTERVAL: Duration = Duration::from_millis(900);
-
-type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// Resources of one kind that were set (added or replaced) and removed. A name in both is set.
 #[derive(Debug, Clone)]
@@ -102,47 +98,6 @@ impl Update {
     }
 }
 
-/// Something in an update that cannot be used as it stands. The rest of the update is in force.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {name}: {problem}")]
-pub struct PublishProblem {
-    /// `listener`, `cluster` or `secret`.
-    pub kind: &'static str,
-    pub name: Arc<str>,
-    pub problem: String,
-}
-
-/// One version of listeners, route tables and clusters. Immutable but for what the live objects themselves swap.
-#[derive(Default)]
-pub struct Config {
-    /// Grows by one with each published version.
-    pub version: u64,
-    pub listeners: Map<ListenerName, Arc<LiveListener>>,
-    pub routes: Map<RouteTableName, Arc<LiveRouteTable>>,
-    pub clusters: Map<ClusterName, Arc<LiveCluster>>,
-    /// Listeners by the address that original destinations are compared with.
-    pub(crate) by_address: Map<SocketAddr, Arc<LiveListener>>,
-}
-
-impl Config {
-    /// The live cluster of this name.
-    pub fn cluster(&self, name: &str) -> Option<&Arc<LiveCluster>> {
-        self.clusters.get(name)
-    }
-
-    /// The listener for an original destination: of exactly this address, else of this port on any address.
-    pub(crate) fn listener_for(&self, destination: SocketAddr) -> Option<&Arc<LiveListener>> {
-        let any: IpAddr = match destination {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        self.by_address.get(&destination).or_else(|| {
-            self.by_address
-                .get(&SocketAddr::new(any, destination.port()))
-        })
-    }
-}
-
 /// What the workers serve from; shared by all of them.
 pub struct Live {
     config: ArcSwap<Config>,
@@ -159,7 +114,7 @@ pub struct Live {
     mark: Option<u32>,
     /// Token buckets, shared by all workers.
     pub(crate) rate_limits: Registry,
-    pub(crate) ids: Ids,
+    pub(crate) ids: Arc<Ids>,
     counts: PublishCounts,
     /// When [`Live::tend`] last did something.
     tended: Mutex<Option<Instant>>,
@@ -178,16 +133,6 @@ struct Opened {
 #[derive(Default)]
 struct Writer {
     endpoints: Map<Arc<str>, Arc<Endpoints>>,
-}
-
-/// Numbers that are never used twice in a process: pools are keyed by them.
-#[derive(Debug, Default)]
-pub(crate) struct Ids(AtomicU64);
-
-impl Ids {
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 impl Default for Live {
@@ -216,7 +161,7 @@ impl Live {
             own,
             mark: None,
             rate_limits: Registry::default(),
-            ids: Ids::default(),
+            ids: Arc::default(),
             counts,
             tended: Mutex::default(),
             opened: Opened::default(),
@@ -243,6 +188,18 @@ impl Live {
             >= workers;
         self.opened.all.store(all, Ordering::Relaxed);
         all
+    }
+
+    /// What live objects are made with.
+    fn makers(&self) -> Makers<'_> {
+        Makers {
+            clock: &self.clock,
+            rng: &self.rng,
+            stats: &self.stats,
+            tls: &self.tls,
+            ids: &self.ids,
+            mark: self.mark,
+        }
     }
 
     /// With this SO_MARK on upstream connections whose cluster sets none.
@@ -300,7 +257,7 @@ impl Live {
             if let Some(service) = cluster.endpoints_name()
                 && touched.contains(service)
             {
-                cluster.set_endpoints(writer.endpoints.get(service).cloned(), self);
+                cluster.set_endpoints(writer.endpoints.get(service).cloned());
             }
         }
         if listeners.is_empty() && routes.is_empty() && clusters.is_empty() {
@@ -314,6 +271,7 @@ impl Live {
             |live| &live.config,
             |table, _| Arc::new(LiveRouteTable::new(table)),
         );
+        let makers = self.makers();
         let listeners = apply(
             &old.listeners,
             listeners,
@@ -323,7 +281,7 @@ impl Live {
                 Arc::new(LiveListener::new(
                     listener,
                     old.map(|old| &**old),
-                    self,
+                    makers,
                     &mut problems,
                 ))
             },
@@ -361,12 +319,12 @@ impl Live {
             |c| &c.name,
             |live| &live.config,
             |config, _| {
-                let cluster = LiveCluster::new(config, self, problems);
+                let cluster = LiveCluster::new(config, self.makers(), problems);
                 if let Some(endpoints) = cluster
                     .endpoints_name()
                     .and_then(|service| writer.endpoints.get(service))
                 {
-                    cluster.set_endpoints(Some(endpoints.clone()), self);
+                    cluster.set_endpoints(Some(endpoints.clone()));
                 }
                 Arc::new(cluster)
             },

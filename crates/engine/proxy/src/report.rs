@@ -1,20 +1,14 @@
 //! One record of each request and connection, and where it goes.
 //!
-//! [`begin`] starts the record with what is known when a head was read; [`finish`] completes it and hands it to the worker's
-//! [`Reporter`], once for each request or TCP connection, whatever became of it.
+//! A [`Reporter`] takes one [`Finished`] record for each request or TCP connection, whatever became of it. `exchange::finish` and `tcp`
+//! complete the records; [`reports`] makes metrics, access logs and spans of them.
 
-use http::request::Parts;
 use proxy_config::{HttpConnectionManager, access_log::AccessLog};
-use telemetry::record::{Kind, Record, ResponseFlags};
+use telemetry::record::Record;
 
 use crate::{
-    connection::Connection,
-    exchange::{Exchange, grpc, protocol},
-    headers::trace::Trace,
-    publish::{Config, LiveCluster, LiveHttp},
-    route::Matched,
-    upstream::metrics::{Count, Took},
-    worker::Worker,
+    config::Config, connection::Connection, headers::trace::Trace, route::Matched,
+    upstream::cluster::LiveCluster,
 };
 
 pub mod distribution;
@@ -61,120 +55,6 @@ impl Reporter for NoReporter {
     fn report(&self, _: Finished<'_>) {}
 }
 
-/// The record of a request whose head was read.
-pub fn begin(worker: &Worker, connection: &Connection, http: &LiveHttp, head: &Parts) -> Record {
-    let mut record = connection.record(worker);
-    record.kind = Kind::Http;
-    let protocol = protocol(head.version);
-    record.protocol = Some(protocol);
-    let line = head.method.as_str().len()
-        + head
-            .uri
-            .path_and_query()
-            .map_or(0, |path| path.as_str().len())
-        + REQUEST_LINE_BYTES;
-    record.bytes.downstream_header_received = head_bytes(&head.headers, line);
-    http.metrics.began(protocol);
-    record
-}
-
-/// Completes a request's record and reports it.
-pub fn finish(x: &mut Exchange) {
-    let now = x.worker.live.clock.now();
-    let ended = x.body.ended(x.started);
-    let record = &mut x.record;
-    record.timings.total = Some(now.saturating_duration_since(x.started));
-    record.timings.last_downstream_rx =
-        ended.map(|ended| ended.saturating_duration_since(x.started));
-    record.bytes.received += x.body.bytes();
-    record.bytes.downstream_wire_received =
-        record.bytes.downstream_header_received + record.bytes.received;
-    record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
-    count_upstream_bytes(x);
-    let record = &mut x.record;
-    record.is_grpc = x.is_grpc;
-    if x.is_grpc && record.grpc_status.is_none() {
-        // An answer without a status is judged by its HTTP status.
-        record.grpc_status = record
-            .status
-            .and_then(|status| http::StatusCode::from_u16(status).ok())
-            .map(grpc::status_of_http);
-    }
-    record.request_messages = x.body.messages();
-    if let Some(matched) = &x.route {
-        record.route_name = Some(matched.route.name.clone()).filter(|name| !name.is_empty());
-        record.virtual_host = Some(matched.virtual_host.name.clone());
-    }
-    if let Some(cluster) = &x.cluster {
-        record.upstream_cluster = Some(cluster.config.name.shared());
-        record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
-    }
-    record.request_headers = Some(std::mem::take(&mut x.head.headers));
-    let (first, read) = (
-        record.timings.first_upstream_tx,
-        record.timings.last_downstream_rx,
-    );
-    record.timings.last_upstream_tx = first.zip(read).map(|(first, read)| first.max(read));
-    record.dynamic_metadata = metadata::of(&x.metadata);
-    if x.http.needs.metadata {
-        let sources = metadata::Sources {
-            connection: &x.connection,
-            route: x.route.as_ref(),
-            cluster: x.cluster.as_deref(),
-            host: x.host.as_deref(),
-        };
-        metadata::fill(record, &sources);
-    }
-    x.http.metrics.ended(&x.record);
-    if let Some(cluster) = &x.cluster {
-        count_upstream(cluster, &x.record);
-    }
-    x.worker.reporter.report(Finished {
-        record: &x.record,
-        connection: &x.connection,
-        http: Some(&x.http.config),
-        access_logs: &x.http.config.access_logs,
-        config: &x.config,
-        route: x.route.as_ref(),
-        cluster: x.cluster.as_deref(),
-        trace: Some(&x.trace),
-        is_counted: false,
-    });
-}
-
-/// Of a request that was sent on.
-fn count_upstream_bytes(x: &mut Exchange) {
-    if x.record.timings.first_upstream_tx.is_none() {
-        return;
-    }
-    let line = x.head.method.as_str().len() + x.path().len() + REQUEST_LINE_BYTES;
-    let host = x.authority.len() + HOST_BYTES;
-    let head = head_bytes(&x.head.headers, line + host);
-    let bytes = &mut x.record.bytes;
-    bytes.upstream_header_sent = head;
-    bytes.upstream_wire_sent = head + bytes.received;
-    bytes.upstream_wire_received = bytes.upstream_header_received + bytes.upstream_body_received;
-}
-
-/// What the request means for its cluster.
-fn count_upstream(cluster: &LiveCluster, record: &Record) {
-    let metrics = &cluster.metrics;
-    metrics.add(Count::CxTxBytes, record.bytes.upstream_wire_sent);
-    metrics.add(Count::CxRxBytes, record.bytes.upstream_wire_received);
-    let times = &record.timings;
-    if let (Some(_), Some(read), Some(total)) = (
-        times.last_upstream_rx,
-        times.last_downstream_rx,
-        times.total,
-    ) {
-        metrics.took(Took::Request, total.saturating_sub(read));
-    }
-}
-
-/// Method, path and these: ` `, ` HTTP/1.1`, two line ends.
-const REQUEST_LINE_BYTES: usize = 14;
-/// `host: ` and a line end.
-const HOST_BYTES: usize = 8;
 /// `HTTP/1.1 200 OK` and two line ends.
 pub(crate) const STATUS_LINE_BYTES: usize = 19;
 
@@ -185,12 +65,4 @@ pub(crate) fn head_bytes(headers: &http::HeaderMap, line: usize) -> u64 {
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
         .sum();
     (bytes + line) as u64
-}
-
-/// Marks the record of a request whose downstream went away.
-pub fn abandoned(x: &mut Exchange) {
-    x.record
-        .flags
-        .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-    x.record.response_code_details = Some("downstream_remote_disconnect".into());
 }

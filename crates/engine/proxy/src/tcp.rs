@@ -23,18 +23,23 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     balance::{self, Pick, PickFacts},
-    codec::ResetReason,
+    config::Config,
     connection::Connection,
-    filters::{network, peer_metadata},
-    publish::{Config, LiveCluster, LiveEndpoint, LiveTcp},
+    endpoint::LiveEndpoint,
+    filters::network,
+    listener::LiveTcp,
+    peers,
     report::{Finished, metadata, opened::Opened},
     route::draw,
     upstream::{
         breaker::{Guard, Resource},
-        connect::{ConnectOptions, Connected, connect},
+        cluster::LiveCluster,
+        connect::connect,
+        connected::{ConnectOptions, Connected},
         metrics::{Count, Level},
         original_destination, outlier,
         pool::UpstreamConnection,
+        reset::ResetReason,
     },
     worker::Worker,
 };
@@ -76,7 +81,7 @@ pub async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut record = connection.record(&worker);
+    let mut record = connection.record(worker.live.clock.wall());
     record.kind = Kind::Tcp;
     let (config, started) = (worker.live.config(), worker.live.clock.now());
     let mut session = Session {
@@ -194,13 +199,7 @@ impl Session {
     ) -> Option<Arc<LiveEndpoint>> {
         let live = &self.worker.live;
         if let Discovery::OriginalDst { port_override, .. } = &cluster.config.discovery {
-            return original_destination::pick(
-                cluster,
-                &self.connection,
-                None,
-                *port_override,
-                live,
-            );
+            return original_destination::pick(cluster, &self.connection, None, *port_override);
         }
         let hash = self
             .terminal
@@ -256,7 +255,7 @@ impl Session {
         self.record.upstream_host_name =
             Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
         self.host = Some(host.clone());
-        self.record.upstream_peer = peer_metadata::of_endpoint(&host.config.metadata);
+        self.record.upstream_peer = peers::of_endpoint(&host.config.metadata);
         match result {
             Ok(mut connected) => {
                 let times = connected.times;

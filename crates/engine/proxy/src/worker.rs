@@ -6,9 +6,7 @@ use parking_lot::Mutex;
 use proxy_config::{ListenerName, tracing::TracingProvider};
 use tokio::net::TcpListener;
 
-use crate::{
-    filters::peer_metadata::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools,
-};
+use crate::{peers::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools};
 
 /// One worker. Its tasks run on one thread; the locks inside are never contended.
 pub struct Worker {

@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, sync::atomic::Ordering};
 
 use http::StatusCode;
-use proxy::{
-    Live,
-    publish::{LiveCluster, LiveEndpoint},
-};
+use proxy::{Live, endpoint::LiveEndpoint, upstream::cluster::LiveCluster};
 use proxy_config::{
     cluster::Discovery,
     endpoint::{EndpointAddress, Health},

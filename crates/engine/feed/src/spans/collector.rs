@@ -22,8 +22,7 @@ use prost::Message;
 use proxy::{
     Live,
     balance::{Pick, PickFacts, pick},
-    publish::LiveCluster,
-    upstream::connect::{ConnectOptions, connect},
+    upstream::{cluster::LiveCluster, connect::connect, connected::ConnectOptions},
 };
 use proxy_config::{cluster::UpstreamProtocol, tracing::TracingProvider};
 use telemetry::{

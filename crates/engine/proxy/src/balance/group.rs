@@ -16,8 +16,7 @@ use parking_lot::Mutex;
 use proxy_config::cluster::{Balancer, SlowStart};
 use stdx::Rng;
 
-use super::edf::Edf;
-use crate::publish::LiveEndpoint;
+use crate::{balance::edf::Edf, endpoint::LiveEndpoint};
 
 #[derive(Default)]
 pub struct Group {

@@ -11,14 +11,16 @@ use proxy_config::{
 };
 use stdx::Rng;
 
-use super::{
-    edf::Edf,
-    group::Group,
-    load::{Availability, Counts, Loads},
-    maglev::Maglev,
-    ring::Ring,
+use crate::{
+    balance::{
+        edf::Edf,
+        group::Group,
+        load::{Availability, Counts, Loads},
+        maglev::Maglev,
+        ring::Ring,
+    },
+    endpoint::LiveEndpoint,
 };
-use crate::publish::LiveEndpoint;
 
 type Host = Arc<LiveEndpoint>;
 

@@ -7,8 +7,10 @@ use proxy_config::{
     metadata::{Metadata, Value},
 };
 
-use super::level::{Levels, Rules};
-use crate::publish::LiveEndpoint;
+use crate::{
+    balance::level::{Levels, Rules},
+    endpoint::LiveEndpoint,
+};
 
 const NAMESPACE: &str = "envoy.lb";
 

@@ -6,8 +6,10 @@
 use http::StatusCode;
 use telemetry::record::{Kind, Protocol, Record, ResponseFlags};
 
-use super::server::Session;
-use crate::report::{Finished, downstream::HttpCount};
+use crate::{
+    codec::session::Session,
+    report::{Finished, downstream::HttpCount},
+};
 
 /// Notes how the codec ended. What only ends a connection, like a client that goes away, is no refusal.
 pub(super) fn note(error: &hyper::Error, is_http2: bool, session: &Session) {
@@ -40,7 +42,7 @@ fn report(error: &hyper::Error, session: &Session) {
         (StatusCode::BAD_REQUEST, "http1.codec_error")
     };
     let (worker, connection, http) = (&session.worker, &session.connection, &session.http);
-    let mut record: Record = connection.record(worker);
+    let mut record: Record = connection.record(worker.live.clock.wall());
     record.kind = Kind::Http;
     record.protocol = Some(Protocol::Http11);
     record.status = Some(status.as_u16());

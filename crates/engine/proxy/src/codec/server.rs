@@ -24,11 +24,14 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, refused};
 use crate::{
+    body::RequestSource,
+    codec::session::{Ended, Session},
+    codec::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, refused},
     connection::Connection,
-    exchange::{Exchange, body::RequestSource, is_grpc},
-    publish::LiveHttp,
+    exchange::{Exchange, finish},
+    grpc::is_grpc,
+    listener::LiveHttp,
     report::downstream::OpenHttp,
     serve::serve,
     worker::Worker,
@@ -38,33 +41,6 @@ use crate::{
 const MAX_CONCURRENT_STREAMS: u32 = 1024;
 /// hyper refuses smaller buffers for an HTTP/1 head.
 const MIN_HEAD_BYTES: usize = 8192;
-
-/// What all requests of a connection share.
-pub(crate) struct Session {
-    pub(super) worker: Arc<Worker>,
-    pub(super) connection: Arc<Connection>,
-    pub(super) http: Arc<LiveHttp>,
-    /// Requests that began, and those that have ended; both only grow.
-    begun: AtomicU64,
-    ended: AtomicU64,
-    /// Told when the connection has had as many requests as it may.
-    full: Notify,
-    /// Told when a request comes while the chain drains.
-    last: Notify,
-    is_http2: bool,
-}
-
-impl Session {
-    /// Whether a request on this connection is its last: HTTP/1 says so in the answer, HTTP/2 by a frame of its own.
-    fn is_last(&self) -> bool {
-        !self.is_http2 && self.connection.chain.draining().has_started()
-    }
-
-    /// Whether a request or its answer is under way.
-    fn is_busy(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
-    }
-}
 
 /// How long an idle HTTP/1 connection stays open when its chain drains. It has no way to say that it will close, so a request may be on
 /// its way: it is closed with the next response, which says so, or when none came in this time.
@@ -81,7 +57,7 @@ pub async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = http.config.clone();
-    let _open = OpenHttp::new(&http, is_http2, connection.tls.is_some());
+    let _open = OpenHttp::new(&http.metrics, is_http2, connection.tls.is_some());
     let session = Arc::new(Session {
         worker,
         connection,
@@ -138,12 +114,14 @@ async fn one(
     let live = &session.worker.live;
     let limit = session.worker.settings.retry_buffer_bytes;
     let body = RequestSource::new(body, limit, is_grpc(&head.headers), live.clock.clone());
+    let record = finish::begin(&session.connection, &session.http, &head, live.clock.wall());
     let x = Exchange::new(
         session.worker.clone(),
         session.connection.clone(),
         session.http.clone(),
         head,
         body,
+        record,
         upgrade,
     );
     let mut response = serve(x).await;
@@ -155,15 +133,6 @@ async fn one(
     }
     response.body_mut().hold(ended);
     Ok(response)
-}
-
-/// Ends with the last byte of the answer.
-pub(crate) struct Ended(Arc<Session>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Runs the codec to its end; asks it to finish when the chain drains, when nothing happened for the idle time, or when it is too old.

@@ -4,7 +4,7 @@
 //! versions of HTTP: `upgrade` in HTTP/1 is extended CONNECT in HTTP/2 (RFC 8441).
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,23 +16,25 @@ use proxy_config::{
 };
 use telemetry::record::Protocol;
 
-use super::{
-    Exchange,
-    body::{Gate, RequestBody, RequestSource},
-    forward::Plan,
-    reply::{Content, Reply},
-};
 use crate::{
-    codec::ResetReason,
+    body::{Gate, RequestBody, RequestSource},
+    endpoint::LiveEndpoint,
+    exchange::{
+        Exchange,
+        plan::Plan,
+        reply::{Content, Reply},
+    },
     headers::text,
-    publish::{LiveCluster, LiveEndpoint},
     report::{STATUS_LINE_BYTES, head_bytes},
     route::without_port,
     upstream::{
-        breaker::{Guard, Resource},
-        connect::ConnectTimes,
-        metrics::{Count, Level},
-        pool::{AcquireError, HttpVersion, Lease, Pool, PoolKey},
+        cluster::LiveCluster,
+        connected::ConnectTimes,
+        handshake::HttpVersion,
+        in_flight::InFlight,
+        metrics::Count,
+        pool::{AcquireError, Lease, Pool, PoolKey},
+        reset::ResetReason,
     },
 };
 
@@ -447,40 +449,4 @@ fn alpn_override(
         HttpVersion::Negotiated => return None,
     };
     (!offered.is_empty()).then(|| offered.clone())
-}
-
-/// A request that has its connection, until its response has ended. One that still waits for a connection is not under way.
-pub(crate) struct InFlight {
-    cluster: Arc<LiveCluster>,
-    host: Arc<LiveEndpoint>,
-    _place: Guard,
-}
-
-impl InFlight {
-    /// `None` when as many requests are under way as the circuit breaker allows.
-    pub(crate) fn enter(
-        cluster: &Arc<LiveCluster>,
-        host: &Arc<LiveEndpoint>,
-        high_priority: bool,
-    ) -> Option<Self> {
-        let place = cluster.breaker(high_priority).enter(Resource::Requests)?;
-        cluster.metrics.count(Count::RqTotal);
-        cluster.metrics.raise(Level::RqActive);
-        host.state.active_requests.fetch_add(1, Ordering::Relaxed);
-        Some(Self {
-            cluster: cluster.clone(),
-            host: host.clone(),
-            _place: place,
-        })
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.cluster.metrics.lower(Level::RqActive);
-        self.host
-            .state
-            .active_requests
-            .fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -21,38 +21,30 @@ use proxy_config::{
 };
 use telemetry::record::{Attempted, ResponseFlags};
 
-use super::{
-    Exchange,
-    attempt::{Failure, attempt, time_is_up},
-    grpc, mirror,
-    refusal::refusal,
-    reply::{Reply, record_host},
-};
 use crate::{
     balance::{self, Pick, PickFacts, hash},
-    codec::ResetReason,
+    endpoint::LiveEndpoint,
+    exchange::plan::Plan,
+    exchange::{
+        Exchange,
+        attempt::{Failure, attempt, time_is_up},
+        mirror,
+        refusal::refusal,
+        reply::{Reply, record_host},
+    },
+    grpc,
     headers::{self, names::*, upstream},
-    publish::{LiveCluster, LiveEndpoint, MILLION},
     report::downstream::HttpCount,
     upstream::{
         breaker::{Guard, Resource},
+        cluster::{LiveCluster, MILLION},
         dynamic_forward,
         metrics::Count,
         original_destination, outlier,
+        reset::ResetReason,
         retry::{self, Decision},
     },
 };
-
-/// What stays the same over all attempts.
-pub(super) struct Plan {
-    pub(super) cluster: Arc<LiveCluster>,
-    pub(super) rules: Arc<Forward>,
-    pub(super) retry: Option<Arc<RetryPolicy>>,
-    hash: Option<u64>,
-    /// Hosts that were tried.
-    tried: Vec<u64>,
-    retries: u32,
-}
 
 /// Forwards the request by these rules.
 pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Reply> {
@@ -282,24 +274,11 @@ async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
     } = &plan.cluster.config.discovery
     {
         let named = http_header.as_ref().map(|name| x.head.headers.get(name));
-        return original_destination::pick(
-            &plan.cluster,
-            &x.connection,
-            named,
-            *port_override,
-            &x.worker.live,
-        );
+        return original_destination::pick(&plan.cluster, &x.connection, named, *port_override);
     }
     if let Discovery::DynamicForward { refresh } = &plan.cluster.config.discovery {
         let authority = x.authority.to_str().unwrap_or_default();
-        return dynamic_forward::resolve(
-            &plan.cluster,
-            authority,
-            x.scheme,
-            refresh,
-            &x.worker.live,
-        )
-        .await;
+        return dynamic_forward::resolve(&plan.cluster, authority, x.scheme, refresh).await;
     }
     match balance::pick_of(&plan.cluster, &facts, &*x.worker.live.rng) {
         Pick::Host(host) => Some(host),

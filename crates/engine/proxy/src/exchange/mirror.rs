@@ -10,13 +10,13 @@ use proxy_config::{
 };
 use telemetry::record::Protocol;
 
-use super::{Exchange, attempt::InFlight, body::RequestBody};
 use crate::{
     balance::{self, Pick, PickFacts},
+    body::RequestBody,
+    exchange::Exchange,
     headers::text,
-    publish::LiveCluster,
     route::{choose_cluster, without_port},
-    upstream::pool::{HttpVersion, PoolKey},
+    upstream::{cluster::LiveCluster, handshake::HttpVersion, in_flight::InFlight, pool::PoolKey},
     worker::Worker,
 };
 

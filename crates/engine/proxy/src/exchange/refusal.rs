@@ -3,14 +3,14 @@
 use http::{HeaderValue, StatusCode};
 use telemetry::record::ResponseFlags;
 
-use super::{Exchange, attempt::Failure, forward::attempt_count, reply::Reply};
 use crate::{
-    codec::ResetReason,
+    exchange::{Exchange, attempt::Failure, forward::attempt_count, reply::Reply},
     headers::{
         names::{GRPC_STATUS, X_ENVOY_OVERLOADED},
         number, upstream,
     },
     report::downstream::HttpCount,
+    upstream::reset::ResetReason,
 };
 
 /// The proxy's own answer for a failure, in Envoy's words.

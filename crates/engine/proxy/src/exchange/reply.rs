@@ -22,12 +22,18 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use telemetry::record::ResponseFlags;
 use tokio::time::Sleep;
 
-use super::{Exchange, body::BodyError, grpc};
 use crate::{
-    codec::{ResetReason, body_reset_reason, server::Ended, upgrade},
+    body::BodyError,
+    codec::session::Ended,
+    exchange::{Exchange, upgrade},
+    grpc,
     headers::{self, names::*},
     report::{STATUS_LINE_BYTES, downstream::HttpCount, head_bytes},
-    upstream::{metrics::Count, pool::Lease},
+    upstream::{
+        metrics::Count,
+        pool::Lease,
+        reset::{ResetReason, body_reset_reason},
+    },
 };
 
 /// An answer, not yet sent.
@@ -471,10 +477,10 @@ impl Drop for ReplyBody {
 }
 
 /// The host of the record for an endpoint.
-pub fn record_host(x: &mut Exchange, host: &Arc<crate::publish::LiveEndpoint>) {
+pub fn record_host(x: &mut Exchange, host: &Arc<crate::endpoint::LiveEndpoint>) {
     x.record.upstream_host = host.record_address();
     x.record.upstream_host_name =
         Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
     x.host = Some(host.clone());
-    x.record.upstream_peer = crate::filters::peer_metadata::of_endpoint(&host.config.metadata);
+    x.record.upstream_peer = crate::peers::of_endpoint(&host.config.metadata);
 }

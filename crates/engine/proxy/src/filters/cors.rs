@@ -17,8 +17,10 @@ use http::{
 use proxy_config::filter::{PerRouteConfig, cors::CorsPolicy};
 use telemetry::stats::{Counters, Scope, Store};
 
-use super::{Flow, per_route};
-use crate::exchange::{Exchange, reply::Reply};
+use crate::{
+    exchange::{Exchange, reply::Reply},
+    filters::{Flow, per_route},
+};
 
 const REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");

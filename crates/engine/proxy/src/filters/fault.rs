@@ -26,9 +26,9 @@ use telemetry::{
     stats::{Counters, Gauges, Scope, Store},
 };
 
-use super::{Flow, per_route};
 use crate::{
     exchange::{Exchange, reply::Reply},
+    filters::{Flow, per_route},
     headers::{
         names::{GRPC_STATUS, X_ENVOY_DOWNSTREAM_SERVICE_NODE},
         number,

@@ -29,10 +29,10 @@ use telemetry::{
     stats::{Counters, Scope, Store},
 };
 
-use super::{Flow, per_route};
 use crate::{
     connection::Connection,
     exchange::{Exchange, reply::Reply},
+    filters::{Flow, per_route},
     headers::{number, operations},
 };
 

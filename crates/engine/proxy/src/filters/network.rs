@@ -15,11 +15,14 @@ use telemetry::{
     stats::{Counter, Store},
 };
 
-use super::{
-    local_rate_limit::Bucket,
-    rbac::{self, Facts},
+use crate::{
+    connection::Connection,
+    filters::{
+        local_rate_limit::Bucket,
+        rbac::{self, Facts},
+    },
+    worker::Worker,
 };
-use crate::{connection::Connection, publish::Live, worker::Worker};
 
 /// What the filters decided about a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +53,11 @@ impl LiveNetworkFilters {
         Self(Box::default())
     }
 
-    pub fn new(filters: &[NetworkFilter], live: &Live) -> Self {
-        let now = live.clock.now();
+    pub fn new(filters: &[NetworkFilter], stats: &Store, now: Instant) -> Self {
         Self(
             filters
                 .iter()
-                .map(|filter| LiveNetworkFilter::new(filter, &live.stats, now))
+                .map(|filter| LiveNetworkFilter::new(filter, stats, now))
                 .collect(),
         )
     }

@@ -21,10 +21,10 @@ use telemetry::{
     stats::{Counter, Scope, Store},
 };
 
-use super::{Flow, note, per_route};
 use crate::{
     chain::ConnectionFacts,
     exchange::{Exchange, reply::Reply},
+    filters::{Flow, note, per_route},
     route::split_path,
 };
 

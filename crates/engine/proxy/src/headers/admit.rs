@@ -23,9 +23,9 @@ use telemetry::{
     trace::new_request_id,
 };
 
-use super::{client_certificate, framing, has_envoy_headers, names::*, path, remove_all, text};
 use crate::{
     exchange::{Exchange, protocol, reply::Reply},
+    headers::{client_certificate, framing, has_envoy_headers, names::*, path, remove_all, text},
     report::downstream::HttpCount,
     route::without_port,
 };

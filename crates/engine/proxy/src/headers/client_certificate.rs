@@ -3,8 +3,7 @@
 use http::{HeaderMap, HeaderValue};
 use proxy_config::http_connection_manager::{ClientCertDetails, ForwardClientCert};
 
-use super::names::X_FORWARDED_CLIENT_CERT;
-use crate::tls::Secured;
+use crate::{headers::names::X_FORWARDED_CLIENT_CERT, tls::Secured};
 
 /// Keeps, drops, appends or sets the header.
 pub fn apply(

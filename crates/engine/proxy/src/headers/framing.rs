@@ -9,7 +9,7 @@ use http::{
 };
 use proxy_config::HttpConnectionManager;
 
-use super::names::{
+use crate::headers::names::{
     HTTP2_SETTINGS, KEEP_ALIVE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
 };
 

@@ -7,8 +7,7 @@ use proxy_config::header::{AppendMode, HeaderOperation, HeaderOperations, Header
 use smallvec::SmallVec;
 use telemetry::record::Record;
 
-use super::text;
-use crate::{exchange::Exchange, route::Matched};
+use crate::{exchange::Exchange, headers::text, route::Matched};
 
 /// The operations of one direction that apply to a request, in the order of application; levels without any are left out.
 type Levels = SmallVec<[Arc<[HeaderOperation]>; 4]>;

@@ -7,8 +7,10 @@ use http::{
 };
 use proxy_config::{http_connection_manager::ServerHeader, listener::TrafficDirection};
 
-use super::{admit::add_to_list, names::*, remove_all};
-use crate::exchange::Exchange;
+use crate::{
+    exchange::Exchange,
+    headers::{admit::add_to_list, names::*, remove_all},
+};
 
 /// Of one connection, beside `connection` and `upgrade`.
 const OF_THIS_HOP: [HeaderName; 3] = [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING];

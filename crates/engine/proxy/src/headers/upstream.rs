@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::{Uri, uri::PathAndQuery};
 use proxy_config::route::{Forward, HostRewrite, PathMatch, PathRewrite};
 
-use super::{names::*, number, operations, text};
 use crate::{
-    exchange::{Exchange, grpc},
+    exchange::Exchange,
+    grpc,
+    headers::{admit, names::*, number, operations, text},
     route::{split_path, starts_with},
 };
 
@@ -98,7 +99,7 @@ fn set_host(x: &mut Exchange, forward: &Forward, new: http::HeaderValue) {
         x.head.headers.insert(X_ENVOY_ORIGINAL_HOST, old.clone());
     }
     if forward.append_x_forwarded_host && old != x.authority {
-        super::admit::append(
+        admit::append(
             &mut x.head.headers,
             X_FORWARDED_HOST,
             old.to_str().unwrap_or_default(),

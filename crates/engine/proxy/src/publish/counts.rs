@@ -4,7 +4,7 @@ use std::{hash::Hash, sync::Arc};
 
 use telemetry::stats::{Counters, Gauges, Store};
 
-use super::{Config, Map};
+use crate::config::{Config, Map};
 
 const CLUSTERS: &[&str] = &["cluster_added", "cluster_modified", "cluster_removed"];
 const CLUSTER_LEVELS: &[&str] = &["active_clusters"];

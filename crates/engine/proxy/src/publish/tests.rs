@@ -1,5 +1,7 @@
 //! What a publication keeps and what it makes anew.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use proxy_config::{
     cluster::*,
     endpoint::{Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints},

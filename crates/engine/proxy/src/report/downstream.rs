@@ -8,8 +8,7 @@ use telemetry::{
     stats::{Counters, Gauge, Scope, Store},
 };
 
-use super::distribution::Distributions;
-use crate::publish::{LiveHttp, LiveListener};
+use crate::report::distribution::Distributions;
 
 macro_rules! block {
     ($(#[$doc:meta])* $kind:ident $names:ident { $($variant:ident $name:literal,)* }) => {
@@ -119,23 +118,23 @@ pub(crate) fn prefix(listener: &Listener) -> String {
 }
 
 /// A connection of a listener, counted as open until dropped.
-pub struct OpenConnection(Arc<LiveListener>, Instant);
+pub struct OpenConnection(Arc<ListenerMetrics>, Instant);
 
 impl OpenConnection {
-    pub fn new(listener: &Arc<LiveListener>) -> Self {
-        listener.metrics.count(ListenerCount::Connections);
-        listener.metrics.active.inc();
-        Self(listener.clone(), now())
+    pub fn new(metrics: &Arc<ListenerMetrics>) -> Self {
+        metrics.count(ListenerCount::Connections);
+        metrics.active.inc();
+        Self(metrics.clone(), now())
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let metrics = &self.0.metrics;
+        let metrics = &self.0;
         let life = now().saturating_duration_since(self.1);
         metrics.length.record(&metrics.scope, 0, life);
-        self.0.metrics.active.dec();
-        self.0.metrics.count(ListenerCount::Destroyed);
+        metrics.active.dec();
+        metrics.count(ListenerCount::Destroyed);
     }
 }
 
@@ -248,15 +247,14 @@ impl HttpMetrics {
 
 /// A connection of a connection manager, counted as open until dropped.
 pub struct OpenHttp {
-    http: Arc<LiveHttp>,
+    metrics: Arc<HttpMetrics>,
     is_http2: bool,
     is_tls: bool,
     since: Instant,
 }
 
 impl OpenHttp {
-    pub fn new(http: &Arc<LiveHttp>, is_http2: bool, is_tls: bool) -> Self {
-        let metrics = &http.metrics;
+    pub fn new(metrics: &Arc<HttpMetrics>, is_http2: bool, is_tls: bool) -> Self {
         metrics.count(HttpCount::Connections);
         metrics.count(if is_http2 {
             HttpCount::Http2Connections
@@ -269,7 +267,7 @@ impl OpenHttp {
             metrics.tls_connections.inc();
         }
         let open = Self {
-            http: http.clone(),
+            metrics: metrics.clone(),
             is_http2,
             is_tls,
             since: now(),
@@ -280,16 +278,16 @@ impl OpenHttp {
 
     fn by_version(&self) -> &Gauge {
         if self.is_http2 {
-            &self.http.metrics.http2_connections
+            &self.metrics.http2_connections
         } else {
-            &self.http.metrics.http1_connections
+            &self.metrics.http1_connections
         }
     }
 }
 
 impl Drop for OpenHttp {
     fn drop(&mut self) {
-        let metrics = &self.http.metrics;
+        let metrics = &self.metrics;
         metrics.connections.dec();
         self.by_version().dec();
         if self.is_tls {

@@ -22,7 +22,7 @@ use telemetry::{
     record::{Kind, Peer, Record},
 };
 
-use super::{Finished, opened::Opened};
+use crate::report::{Finished, opened::Opened};
 
 /// Edges and plans that a worker remembers; beyond that it starts anew.
 const CACHED_EDGES: usize = 4096;

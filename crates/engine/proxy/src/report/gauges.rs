@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    publish::{Live, LiveCluster},
+    publish::Live,
     upstream::{
         breaker::{Breaker, Resource},
+        cluster::LiveCluster,
         metrics::{BreakerLevel, Level},
     },
 };

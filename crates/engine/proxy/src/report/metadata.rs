@@ -7,9 +7,7 @@ use proxy_config::metadata::{Metadata, Value};
 use telemetry::record::Record;
 
 use crate::{
-    connection::Connection,
-    publish::{LiveCluster, LiveEndpoint},
-    route::Matched,
+    connection::Connection, endpoint::LiveEndpoint, route::Matched, upstream::cluster::LiveCluster,
 };
 
 /// Whose metadata a record may show.
@@ -38,7 +36,7 @@ pub(crate) fn fill(record: &mut Record, sources: &Sources<'_>) {
 }
 
 /// By filter name; `None` when no filter told anything.
-pub(super) fn of(metadata: &Metadata) -> Option<Box<serde_json::Map<String, serde_json::Value>>> {
+pub(crate) fn of(metadata: &Metadata) -> Option<Box<serde_json::Map<String, serde_json::Value>>> {
     if metadata.is_empty() {
         return None;
     }

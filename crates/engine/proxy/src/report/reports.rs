@@ -22,7 +22,7 @@ use telemetry::{
 
 use tokio::sync::mpsc;
 
-use super::{Finished, Reporter, edges::Edges, log_files::LogFiles, opened::Opened};
+use crate::report::{Finished, Reporter, edges::Edges, log_files::LogFiles, opened::Opened};
 
 /// A span on its way to a collector.
 #[derive(Debug)]

@@ -127,7 +127,7 @@ impl Request {
             head,
             metadata: &self.metadata,
             is_connect: self.method == "CONNECT",
-            is_grpc: crate::exchange::is_grpc(&self.headers),
+            is_grpc: crate::grpc::is_grpc(&self.headers),
             certificate: (false, false),
             random: self.random,
         };

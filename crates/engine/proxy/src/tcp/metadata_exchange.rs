@@ -8,7 +8,7 @@ use std::{io, sync::Arc};
 use telemetry::record::Peer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::filters::peer_metadata::{Own, message};
+use crate::peers::{Own, message};
 
 pub const ALPN: &str = "istio-peer-exchange";
 const MAGIC: u32 = 0x3D23_0467;

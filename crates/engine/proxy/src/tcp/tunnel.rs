@@ -8,13 +8,10 @@ use proxy_config::{cluster::UpstreamProtocol, tcp_proxy::Tunnel};
 use telemetry::record::Protocol;
 
 use crate::{
-    exchange::body::RequestBody,
-    publish::{LiveCluster, LiveEndpoint},
+    body::RequestBody,
+    endpoint::LiveEndpoint,
     tls::Stream,
-    upstream::{
-        connect::Connected,
-        pool::{HttpVersion, PoolKey},
-    },
+    upstream::{cluster::LiveCluster, connected::Connected, handshake::HttpVersion, pool::PoolKey},
     worker::Worker,
 };
 

@@ -23,8 +23,10 @@ use proxy_config::{
     },
 };
 
-use super::{LiveTransport, LocalNames};
-use crate::publish::PublishProblem;
+use crate::{
+    problem::PublishProblem,
+    tls::{LiveTransport, LocalNames},
+};
 
 /// Names under which Istio's configuration refers to the workload's own certificate and to the mesh's roots.
 const OWN_CERTIFICATE: &str = "default";

@@ -6,10 +6,10 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use proxy_config::cluster::{DnsFamily, DnsRefresh};
 
-use super::original_destination;
 use crate::{
-    publish::{Live, LiveCluster, LiveEndpoint},
+    endpoint::LiveEndpoint,
     route::without_port,
+    upstream::{cluster::LiveCluster, original_destination},
 };
 
 /// Names that were resolved and until when that holds.
@@ -25,7 +25,6 @@ pub async fn resolve(
     authority: &str,
     scheme: &str,
     refresh: &DnsRefresh,
-    live: &Live,
 ) -> Option<Arc<LiveEndpoint>> {
     let host = without_port(authority);
     let port = authority
@@ -33,7 +32,7 @@ pub async fn resolve(
         .and_then(|rest| rest.strip_prefix(':'))
         .and_then(|port| port.parse().ok());
     let port: u16 = port.unwrap_or(if scheme == "https" { 443 } else { 80 });
-    let now = live.clock.now();
+    let now = cluster.clock.now();
     let key = format!("{}:{port}", host.to_ascii_lowercase());
     let known = cluster.names.0.lock().get(&*key).copied();
     let address = match known {
@@ -50,7 +49,7 @@ pub async fn resolve(
             address
         }
     };
-    Some(original_destination::host(cluster, address, live))
+    Some(original_destination::host(cluster, address))
 }
 
 async fn look_up(host: &str, port: u16, family: DnsFamily) -> Option<SocketAddr> {

@@ -6,8 +6,10 @@ use parking_lot::RwLock;
 use proxy_config::Cluster;
 use telemetry::stats::{Counter, Counters, Gauges, Scope, Store};
 
-use super::connect::{ConnectErrorKind, ConnectTimes};
-use crate::report::distribution::Distributions;
+use crate::{
+    report::distribution::Distributions,
+    upstream::connected::{ConnectErrorKind, ConnectTimes},
+};
 
 /// Names one block of counters or gauges, and an enum whose values are the positions in it.
 macro_rules! block {

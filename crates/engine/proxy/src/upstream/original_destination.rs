@@ -9,7 +9,8 @@ use proxy_config::endpoint::EndpointAddress;
 
 use crate::{
     connection::Connection,
-    publish::{HostState, Live, LiveCluster, LiveEndpoint},
+    endpoint::{HostState, LiveEndpoint},
+    upstream::cluster::LiveCluster,
 };
 
 /// Hosts that a cluster met, so that connections to them are shared. Bounded by [`AdHocHosts::sweep`] and [`MAX_HOSTS`].
@@ -26,7 +27,6 @@ pub fn pick(
     connection: &Connection,
     named: Option<Option<&HeaderValue>>,
     port_override: Option<u16>,
-    live: &Live,
 ) -> Option<Arc<LiveEndpoint>> {
     let from_header = named
         .flatten()
@@ -38,11 +38,11 @@ pub fn pick(
     if let Some(port) = port_override {
         address.set_port(port);
     }
-    Some(host(cluster, address, live))
+    Some(host(cluster, address))
 }
 
 /// The host with this address, made when it is new.
-pub fn host(cluster: &LiveCluster, address: SocketAddr, live: &Live) -> Arc<LiveEndpoint> {
+pub fn host(cluster: &LiveCluster, address: SocketAddr) -> Arc<LiveEndpoint> {
     let mut hosts = cluster.ad_hoc.0.lock();
     if let Some(host) = hosts.get(&address) {
         return host.clone();
@@ -51,7 +51,7 @@ pub fn host(cluster: &LiveCluster, address: SocketAddr, live: &Live) -> Arc<Live
         hosts.retain(|_, host| Arc::strong_count(host) > 1);
     }
     let state = Arc::new(HostState {
-        id: live.ids.next(),
+        id: cluster.ids.next(),
         ..HostState::default()
     });
     let host = Arc::new(cluster.ad_hoc_endpoint(EndpointAddress::Socket(address), state));

@@ -22,15 +22,19 @@ use parking_lot::Mutex;
 use telemetry::record::{Protocol, TlsInfo};
 use tokio::sync::oneshot;
 
-use super::{
-    breaker::{Breaker, Guard, Resource},
-    connect::{ConnectError, ConnectOptions, ConnectTimes, connect},
-    metrics::{Count, Level},
-};
 use crate::{
-    codec::{self, ResetReason},
-    exchange::{attempt::InFlight, body::RequestBody},
-    publish::{LiveCluster, LiveEndpoint},
+    body::RequestBody,
+    endpoint::LiveEndpoint,
+    upstream::{
+        breaker::{Breaker, Guard, Resource},
+        cluster::LiveCluster,
+        connect::connect,
+        connected::{ConnectError, ConnectOptions, ConnectTimes},
+        handshake::{ClientSender, ConnectionFacts, Handshake, HttpVersion, client_handshake},
+        in_flight::InFlight,
+        metrics::{Count, Level},
+        reset::{ResetReason, reset_reason},
+    },
 };
 
 /// How a pool's connections speak; different ones never mix.
@@ -42,14 +46,6 @@ pub struct PoolKey {
     pub high_priority: bool,
     /// Connections with a PROXY protocol header belong to one downstream connection's addresses.
     pub downstream: Option<(SocketAddr, SocketAddr)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HttpVersion {
-    Http1,
-    Http2,
-    /// What ALPN settles; HTTP/1 without.
-    Negotiated,
 }
 
 /// All pools of one worker, by the endpoint's `HostState::id`.
@@ -343,15 +339,14 @@ impl Pool {
         };
         let made = match connect(&self.cluster, &self.endpoint, &options).await {
             Ok(connected) => {
-                codec::client_handshake(connected, self.key.version, &self.cluster.config.http)
-                    .await
+                client_handshake(connected, self.key.version, &self.cluster.config.http).await
             }
             Err(error) => Err(error),
         };
         match made {
             Err(error) => self.failed(error),
             Ok(handshake) => {
-                let codec::Handshake {
+                let Handshake {
                     sender,
                     facts,
                     driver,
@@ -395,19 +390,19 @@ impl Pool {
         }
     }
 
-    fn ready(self: &Arc<Self>, sender: codec::ClientSender, connection: Arc<UpstreamConnection>) {
+    fn ready(self: &Arc<Self>, sender: ClientSender, connection: Arc<UpstreamConnection>) {
         let mut state = self.state.lock();
         state.connecting = state.connecting.saturating_sub(1);
         state.open += 1;
         match sender {
-            codec::ClientSender::Http1(sender) => {
+            ClientSender::Http1(sender) => {
                 self.give_back(&mut state, sender, connection);
                 // Negotiation may have given HTTP/1 where one connection was expected to do for all.
                 if self.key.version == HttpVersion::Negotiated && !state.waiting.is_empty() {
                     self.grow(&mut state);
                 }
             }
-            codec::ClientSender::Http2 { sender, allowed } => {
+            ClientSender::Http2 { sender, allowed } => {
                 state.shared.push(Arc::new(Shared {
                     sender,
                     connection,
@@ -503,8 +498,8 @@ impl UpstreamConnection {
         IDS.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn new(facts: codec::ConnectionFacts, now: Instant) -> Self {
-        let codec::ConnectionFacts {
+    fn new(facts: ConnectionFacts, now: Instant) -> Self {
+        let ConnectionFacts {
             local,
             remote,
             tls,
@@ -554,7 +549,7 @@ impl Lease {
         result.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
             SendError {
-                reset: codec::reset_reason(&error.into_error()),
+                reset: reset_reason(&error.into_error()),
                 unsent,
             }
         })

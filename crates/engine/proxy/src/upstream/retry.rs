@@ -13,7 +13,6 @@ use proxy_config::{
 };
 
 use crate::{
-    codec::ResetReason,
     headers::{
         has_envoy_headers,
         names::{
@@ -21,6 +20,7 @@ use crate::{
             X_ENVOY_RETRY_GRPC_ON, X_ENVOY_RETRY_ON,
         },
     },
+    upstream::reset::ResetReason,
 };
 
 /// Envoy's defaults, for requests that ask for retries where the route has no policy.

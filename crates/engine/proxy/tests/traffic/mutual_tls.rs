@@ -7,7 +7,7 @@ use std::{
 
 use http::StatusCode;
 use identity::{CertificateAuthority, ServiceAccountName, SpiffeId, TrustDomain};
-use proxy::{Live, filters::peer_metadata::Own};
+use proxy::{Live, peers::Own};
 use proxy_config::{
     HttpFilter, SecretName,
     cluster::{Transport, TransportMatch, UpstreamProtocol},

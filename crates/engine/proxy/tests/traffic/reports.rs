@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proxy::{
     Live,
-    filters::peer_metadata::Own,
+    peers::Own,
     publish::Update,
     report::{
         log_files::LogFiles,

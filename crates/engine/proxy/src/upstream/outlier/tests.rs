@@ -13,7 +13,7 @@ use telemetry::stats::{Options, Store};
 use super::*;
 use crate::{
     balance::{self, Pick, PickFacts},
-    filters::peer_metadata::Own,
+    peers::Own,
     publish::{Changes, Live, Update},
 };
 

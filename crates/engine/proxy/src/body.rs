@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use stdx::Clock;
 use tokio::sync::mpsc;
 
-use super::grpc::Messages;
+use crate::grpc::Messages;
 
 /// Any error of a body, as hyper wants it.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;

@@ -15,18 +15,19 @@ use proxy_config::{
 };
 
 use stdx::{Clock, Rng};
-use telemetry::record::Address;
 
-use super::{Live, PublishProblem};
 use crate::{
     balance::Hosts,
+    endpoint::{HostState, LiveEndpoint},
+    makers::{Ids, Makers},
+    problem::PublishProblem,
     tls::LiveTransport,
     upstream::{
         breaker::Breaker,
         dynamic_forward::Names,
+        ejection,
         metrics::{ClusterMetrics, Level},
         original_destination::AdHocHosts,
-        outlier,
     },
 };
 
@@ -39,7 +40,7 @@ pub struct LiveCluster {
     pub config: Arc<Cluster>,
     pub default_breaker: Arc<Breaker>,
     pub high_breaker: Arc<Breaker>,
-    pub outlier: outlier::ClusterState,
+    pub outlier: ejection::ClusterState,
     pub metrics: ClusterMetrics,
     /// Hosts of an original-destination cluster, which are in no list.
     pub ad_hoc: AdHocHosts,
@@ -49,6 +50,7 @@ pub struct LiveCluster {
     pub(crate) mark: Option<u32>,
     /// Of how many requests in a million none is let through (`drop_overloads`).
     drops: AtomicU32,
+    pub(crate) ids: Arc<Ids>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     /// The default transport, then one for each of `transport_matches`.
@@ -58,67 +60,14 @@ pub struct LiveCluster {
     endpoints: Mutex<Option<Arc<Endpoints>>>,
 }
 
-/// One endpoint. Made anew when its configuration changes; its `state` stays with its address.
-pub struct LiveEndpoint {
-    pub config: Endpoint,
-    pub locality: Locality,
-    pub priority: u32,
-    /// How connections to it are made; fixed by its metadata.
-    pub transport: Arc<LiveTransport>,
-    pub state: Arc<HostState>,
-}
-
-/// What is known about one address of one cluster at run time, across all workers.
-#[derive(Debug, Default)]
-pub struct HostState {
-    /// Key of this host in the workers' connection pools; never used twice.
-    pub id: u64,
-    pub active_requests: AtomicU32,
-    pub active_connections: AtomicU32,
-    pub outlier: outlier::HostState,
-    /// When the host was first seen, for slow start. `None`: it came with the first version of the cluster's endpoints.
-    pub added: Option<std::time::Instant>,
-}
-
-impl std::fmt::Debug for LiveEndpoint {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "LiveEndpoint({:?})", self.config.address)
-    }
-}
-
-impl LiveEndpoint {
-    pub fn address(&self) -> &EndpointAddress {
-        &self.config.address
-    }
-
-    /// Its address, as records have it.
-    pub fn record_address(&self) -> Option<Address> {
-        Some(match &self.config.address {
-            EndpointAddress::Socket(address) => Address::Socket(*address),
-            EndpointAddress::Pipe(path) => Address::Pipe(path.clone()),
-        })
-    }
-
-    /// Whether traffic may go there: healthy or degraded by discovery and not ejected.
-    pub fn is_available(&self) -> bool {
-        matches!(self.config.health, Health::Healthy | Health::Degraded)
-            && !self.state.outlier.is_ejected()
-    }
-
-    /// Requests and streams under way, all workers.
-    pub fn active_requests(&self) -> u32 {
-        self.state.active_requests.load(Ordering::Relaxed)
-    }
-}
-
 impl LiveCluster {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: Arc<Cluster>,
-        live: &Live,
+        makers: Makers<'_>,
         problems: &mut Vec<PublishProblem>,
     ) -> Self {
         let mut transport = |transport: &Transport| {
-            let (made, trouble) = live.tls.transport(transport);
+            let (made, trouble) = makers.tls.transport(transport);
             problems.extend(trouble.into_iter().map(|problem| PublishProblem {
                 kind: "cluster",
                 name: config.name.shared(),
@@ -131,24 +80,25 @@ impl LiveCluster {
             .map(&mut transport)
             .collect();
         let cluster = Self {
-            id: live.ids.next(),
+            id: makers.ids.next(),
             default_breaker: Arc::new(Breaker::new(config.circuit_breakers.default)),
             high_breaker: Arc::new(Breaker::new(config.circuit_breakers.high)),
-            outlier: outlier::ClusterState::default(),
-            metrics: ClusterMetrics::new(&live.stats, &config),
+            outlier: ejection::ClusterState::default(),
+            metrics: ClusterMetrics::new(makers.stats, &config),
             ad_hoc: AdHocHosts::default(),
             names: Names::default(),
-            mark: config.bind.mark.or(live.mark),
+            mark: config.bind.mark.or(makers.mark),
             drops: AtomicU32::new(0),
-            clock: live.clock.clone(),
-            rng: live.rng.clone(),
+            ids: makers.ids.clone(),
+            clock: makers.clock.clone(),
+            rng: makers.rng.clone(),
             transports,
             hosts: ArcSwap::default(),
             endpoints: Mutex::default(),
             config,
         };
         if let Discovery::Static(endpoints) = &cluster.config.discovery {
-            cluster.set_endpoints(Some(endpoints.clone()), live);
+            cluster.set_endpoints(Some(endpoints.clone()));
         }
         cluster
     }
@@ -191,7 +141,7 @@ impl LiveCluster {
     }
 
     /// Replaces the endpoints; hosts that stay keep their state.
-    pub(super) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>, live: &Live) {
+    pub(crate) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>) {
         let mut current = self.endpoints.lock();
         let categories = endpoints.iter().flat_map(|e| e.drops.iter());
         self.drops.store(
@@ -200,7 +150,7 @@ impl LiveCluster {
         );
         let first = current.is_none();
         let known = self.hosts.load_full();
-        let now = live.clock.now();
+        let now = self.clock.now();
         let hosts = endpoints
             .iter()
             .flat_map(|e| e.localities.iter())
@@ -209,7 +159,7 @@ impl LiveCluster {
             .map(|(locality, endpoint)| {
                 let state = known.state_of(&endpoint.address).unwrap_or_else(|| {
                     Arc::new(HostState {
-                        id: live.ids.next(),
+                        id: self.ids.next(),
                         added: (!first).then_some(now),
                         ..HostState::default()
                     })

@@ -87,7 +87,7 @@ pub fn decode(bytes: &[u8]) -> Option<Peer> {
         canonical_service: labels.text("service.istio.io/canonical-name"),
         canonical_revision: labels.text("service.istio.io/canonical-revision"),
         cluster: message.text("CLUSTER_ID"),
-        workload_type: super::workload_type(&message.text("OWNER")),
+        workload_type: workload_type(&message.text("OWNER")),
         instance: message.text("NAME"),
         identity: message.text("IDENTITY"),
     })
@@ -168,4 +168,17 @@ pub fn decode_exchange(bytes: &[u8]) -> Option<Peer> {
         }) => decode(&metadata.encode_to_vec()),
         _ => None,
     }
+}
+
+/// `kubernetes://apis/apps/v1/namespaces/default/deployments/reviews` → `deployment`.
+pub(super) fn workload_type(owner: &str) -> Arc<str> {
+    let kind = owner.rsplit('/').nth(1).unwrap_or_default();
+    Arc::from(match kind {
+        "deployments" => "deployment",
+        "jobs" => "job",
+        "cronjobs" => "cronjob",
+        "statefulsets" => "statefulset",
+        "daemonsets" => "daemonset",
+        _ => "pod",
+    })
 }

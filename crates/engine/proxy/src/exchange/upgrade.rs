@@ -6,7 +6,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use telemetry::record::ResponseFlags;
 
-use crate::{exchange::Exchange, report, tcp::copy, upstream::pool::Lease};
+use crate::{exchange::Exchange, exchange::finish::abandoned, tcp::copy, upstream::pool::Lease};
 
 /// Joins the two connections once both codecs let them go. The exchange ends with the tunnel.
 pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
@@ -39,7 +39,7 @@ pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
                             .insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
                         x.record.response_code_details = Some("http2.remote_reset".into());
                     }
-                    _ => report::abandoned(&mut x),
+                    _ => abandoned(&mut x),
                 }
                 x.record.bytes.received += counts.received();
                 x.record.bytes.sent += counts.sent();

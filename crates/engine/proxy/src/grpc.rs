@@ -53,6 +53,17 @@ impl Messages {
     }
 }
 
+/// `application/grpc` with or without a suffix.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    let value = headers
+        .get(http::header::CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes)
+        .unwrap_or_default();
+    value
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
 /// The status in a head or in trailers.
 pub fn status_in(headers: &HeaderMap) -> Option<u32> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.trim().parse().ok()

@@ -18,10 +18,11 @@ use proxy_config::{
 use stdx::{Drain, DrainTrigger, drain};
 use telemetry::access_log::Needs;
 
-use super::{Live, PublishProblem};
 use crate::{
     filters::{LiveFilters, network::LiveNetworkFilters},
     headers::text,
+    makers::Makers,
+    problem::PublishProblem,
     report::downstream::{self, HttpMetrics, ListenerMetrics, TcpMetrics},
     route::LiveRouteTable,
     tls::LiveServerTls,
@@ -34,7 +35,7 @@ pub struct LiveListener {
     /// In the order of the configuration.
     pub chains: Box<[Arc<LiveChain>]>,
     pub default_chain: Option<Arc<LiveChain>>,
-    pub metrics: ListenerMetrics,
+    pub metrics: Arc<ListenerMetrics>,
 }
 
 /// One filter chain. Connections hold the chain that took them; when no listener has it any more, it drains.
@@ -66,7 +67,7 @@ pub struct LiveHttp {
     /// `None`: the routes are found by name in `Config::routes`.
     pub inline_routes: Option<Arc<LiveRouteTable>>,
     pub filters: LiveFilters,
-    pub metrics: HttpMetrics,
+    pub metrics: Arc<HttpMetrics>,
     /// Headers of responses and trailers that logs and the like read, so that no others are kept.
     pub needs: Needs,
     /// The router must not add `x-envoy-…` headers.
@@ -78,10 +79,10 @@ pub struct LiveHttp {
 }
 
 impl LiveListener {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: Arc<Listener>,
         old: Option<&LiveListener>,
-        live: &Live,
+        makers: Makers<'_>,
         problems: &mut Vec<PublishProblem>,
     ) -> Self {
         let prefix = downstream::prefix(&config);
@@ -91,7 +92,7 @@ impl LiveListener {
             {
                 return kept.clone();
             }
-            let (made, trouble) = LiveChain::new(chain.clone(), &prefix, live);
+            let (made, trouble) = LiveChain::new(chain.clone(), &prefix, makers);
             problems.extend(trouble.into_iter().map(|problem| PublishProblem {
                 kind: "listener",
                 name: config.name.shared(),
@@ -102,10 +103,10 @@ impl LiveListener {
         let chains: Box<[_]> = config.chains.iter().map(&mut chain).collect();
         let default_chain = config.default_chain.as_ref().map(&mut chain);
         Self {
-            id: live.ids.next(),
+            id: makers.ids.next(),
             chains,
             default_chain,
-            metrics: ListenerMetrics::new(&live.stats, &config),
+            metrics: Arc::new(ListenerMetrics::new(makers.stats, &config)),
             config,
         }
     }
@@ -139,13 +140,13 @@ impl LiveListener {
 
 impl LiveChain {
     /// `listener`: the prefix of its listener's series.
-    fn new(config: Arc<FilterChain>, listener: &str, live: &Live) -> (Self, Option<String>) {
+    fn new(config: Arc<FilterChain>, listener: &str, makers: Makers<'_>) -> (Self, Option<String>) {
         let terminal = match &config.terminal {
             Terminal::Http(http) => {
-                LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone(), listener, live)))
+                LiveTerminal::Http(Arc::new(LiveHttp::new(http.clone(), listener, makers)))
             }
             Terminal::Tcp(tcp) => LiveTerminal::Tcp(Arc::new(LiveTcp {
-                metrics: TcpMetrics::new(&live.stats, &tcp.proxy.stat_prefix),
+                metrics: TcpMetrics::new(makers.stats, &tcp.proxy.stat_prefix),
                 config: tcp.clone(),
             })),
             Terminal::Close => LiveTerminal::Close,
@@ -153,13 +154,14 @@ impl LiveChain {
         let (tls, problem) = match &config.tls {
             None => (None, None),
             Some(tls) => {
-                let (tls, problem) = live.tls.server(tls);
+                let (tls, problem) = makers.tls.server(tls);
                 (Some(tls), problem)
             }
         };
         let problem = problem.or_else(|| unsupported(&config));
         let (trigger, draining) = drain::channel();
-        let network_filters = LiveNetworkFilters::new(&config.network_filters, live);
+        let network_filters =
+            LiveNetworkFilters::new(&config.network_filters, makers.stats, makers.clock.now());
         (
             Self {
                 config,
@@ -238,12 +240,12 @@ fn unsupported(chain: &FilterChain) -> Option<String> {
 }
 
 impl LiveHttp {
-    fn new(config: Arc<HttpConnectionManager>, listener: &str, live: &Live) -> Self {
+    fn new(config: Arc<HttpConnectionManager>, listener: &str, makers: Makers<'_>) -> Self {
         let inline_routes = match &config.routes {
             RouteSource::Inline(table) => Some(Arc::new(LiveRouteTable::new(table.clone()))),
             RouteSource::Named(_) => None,
         };
-        let filters = LiveFilters::new(&config, &live.stats);
+        let filters = LiveFilters::new(&config, makers.stats);
         let alpn = config.filters.iter().find_map(|filter| match &filter.kind {
             HttpFilterKind::Alpn(alpn) if !filter.disabled => Some(alpn.clone()),
             _ => None,
@@ -251,7 +253,7 @@ impl LiveHttp {
         let router_suppresses =
             config.filters.iter().any(|filter| matches!(&filter.kind, HttpFilterKind::Router(router) if router.suppress_envoy_headers));
         Self {
-            metrics: HttpMetrics::new(&live.stats, &config, listener),
+            metrics: Arc::new(HttpMetrics::new(makers.stats, &config, listener)),
             inline_routes,
             filters,
             needs: needs(&config),

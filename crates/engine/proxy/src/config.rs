@@ -1,0 +1,47 @@
+//! One version of the configuration as the workers serve from it: live listeners, route tables and clusters by name.
+//!
+//! A request loads it once and sees no other. `publish` makes it; nothing in it changes but what the live objects themselves swap.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+use proxy_config::{ClusterName, ListenerName, RouteTableName};
+
+use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
+
+pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// One version of listeners, route tables and clusters. Immutable but for what the live objects themselves swap.
+#[derive(Default)]
+pub struct Config {
+    /// Grows by one with each published version.
+    pub version: u64,
+    pub listeners: Map<ListenerName, Arc<LiveListener>>,
+    pub routes: Map<RouteTableName, Arc<LiveRouteTable>>,
+    pub clusters: Map<ClusterName, Arc<LiveCluster>>,
+    /// Listeners by the address that original destinations are compared with.
+    pub(crate) by_address: Map<SocketAddr, Arc<LiveListener>>,
+}
+
+impl Config {
+    /// The live cluster of this name.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<LiveCluster>> {
+        self.clusters.get(name)
+    }
+
+    /// The listener for an original destination: of exactly this address, else of this port on any address.
+    pub(crate) fn listener_for(&self, destination: SocketAddr) -> Option<&Arc<LiveListener>> {
+        let any: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.by_address.get(&destination).or_else(|| {
+            self.by_address
+                .get(&SocketAddr::new(any, destination.port()))
+        })
+    }
+}
