@@ -156,7 +156,7 @@ pub fn inject(pod: &mut Value, namespace: &Value, with: &Injection) -> Result<()
     if object::annotations(pod).contains_key(STATUS_ANNOTATION) {
         return Ok(());
     }
-    add_labels(pod);
+    add_labels(pod, template);
     let proxy_config = proxy_config(pod, with)?;
     let applications: Vec<Value> = object::list(pod, "/spec/containers").to_vec();
     let is_proxy = |container: &Value| {
@@ -237,7 +237,9 @@ fn annotate(pod: &mut Value, template: Template, name: &str) {
     }
 }
 
-fn add_labels(pod: &mut Value) {
+/// As Istio's templates label pods. Only a sidecar takes mutual TLS for whatever its pod serves: a gateway's servers are
+/// plaintext unless they say otherwise, so its pod does not bear the label that makes clients speak mutual TLS.
+fn add_labels(pod: &mut Value, template: Template) {
     let labels = object::labels(pod);
     let (workload, _) = workload_of(pod);
     let first = |keys: &[&str], otherwise: &str| {
@@ -261,7 +263,7 @@ fn add_labels(pod: &mut Value) {
         ],
         "latest",
     );
-    if !labels.contains_key("security.istio.io/tlsMode") {
+    if template == Template::Sidecar && !labels.contains_key("security.istio.io/tlsMode") {
         object::label(pod, "security.istio.io/tlsMode", "istio");
     }
     object::label(pod, "service.istio.io/canonical-name", &name);
@@ -349,9 +351,6 @@ fn proxy_container(
         (_, Template::Gateway) => "gateway",
     };
     let mut environment = environment(pod, others, with, proxy_config);
-    if template == Template::Gateway {
-        environment.push(json!({"name": "ISTIO_META_UNPRIVILEGED_POD", "value": "true"}));
-    }
     // The mesh's users set variables of the proxy this way.
     for (name, value) in proxy_config
         .get("proxyMetadata")
@@ -558,6 +557,14 @@ mod tests {
             object::list(&pod, "/spec/containers/0/env")
                 .iter()
                 .any(|item| item["name"] == "ISTIO_META_X")
+        );
+        // Clients speak mutual TLS to pods with this label, and a gateway's plain server does not.
+        assert!(!object::labels(&pod).contains_key("security.istio.io/tlsMode"));
+        // Pods may open any port; a gateway that is told otherwise opens none below 1024.
+        assert!(
+            !object::list(&pod, "/spec/containers/0/env")
+                .iter()
+                .any(|item| item["name"] == "ISTIO_META_UNPRIVILEGED_POD")
         );
     }
 }
