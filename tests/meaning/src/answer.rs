@@ -215,6 +215,7 @@ impl Proxy {
                     format!("answers {}", status.as_u16())
                 }
                 RouteAction::NonForwarding => "404 no action".into(),
+                RouteAction::Refused(refused) => format!("503 refused {}", refused.name),
             },
         }
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    ClusterName, Endpoints,
+    ClusterName, Endpoints, Refused,
     http_connection_manager::Http2Options,
     matcher::Percent,
     metadata::{Metadata, Value},
@@ -280,6 +280,8 @@ pub enum Transport {
         version: ProxyProtocolVersion,
         inner: Box<Transport>,
     },
+    /// Could not be read: no connection is made.
+    Refused(Arc<Refused>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

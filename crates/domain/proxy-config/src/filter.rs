@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::tcp_proxy::TcpProxy;
+use crate::{Refused, tcp_proxy::TcpProxy};
 
 pub mod alpn;
 pub mod cors;
@@ -23,6 +23,8 @@ pub enum NetworkFilter {
     LocalRateLimit(Arc<local_rate_limit::NetworkLocalRateLimit>),
     /// Cluster named by the SNI (`outbound_.80_._.host`); east-west gateways.
     SniCluster,
+    /// Could not be read: the connection is closed here.
+    Refused(Arc<Refused>),
 }
 
 /// The terminal TCP filter.
@@ -54,6 +56,8 @@ pub enum HttpFilterKind {
     },
     GrpcWeb,
     Router(RouterOptions),
+    /// Could not be read: a request that comes here is answered 503.
+    Refused(Arc<Refused>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

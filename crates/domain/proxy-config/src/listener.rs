@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    HttpConnectionManager, ListenerName,
+    HttpConnectionManager, ListenerName, Refused,
     access_log::AccessLog,
     filter::{NetworkFilter, TcpTerminal},
     metadata::Metadata,
@@ -108,6 +108,27 @@ pub struct FilterChain {
     pub network_filters: Arc<[NetworkFilter]>,
     pub terminal: Terminal,
     pub metadata: Metadata,
+}
+
+impl Listener {
+    /// This listener with one chain that closes every connection.
+    pub fn refusing(&self, refused: Arc<Refused>) -> Self {
+        let chain = FilterChain {
+            name: refused.name.clone(),
+            matches: ChainMatch::default(),
+            tls: None,
+            transport_socket_connect_timeout: None,
+            network_filters: Arc::from([NetworkFilter::Refused(refused)]),
+            terminal: Terminal::Close,
+            metadata: Metadata::default(),
+        };
+        Self {
+            chains: Arc::from([]),
+            default_chain: Some(Arc::new(chain)),
+            listener_filters: Arc::from([]),
+            ..self.clone()
+        }
+    }
 }
 
 /// The last filter of a chain.

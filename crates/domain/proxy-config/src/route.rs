@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, StatusCode};
 
 use crate::{
-    ClusterName, RouteTableName,
+    ClusterName, Refused, RouteTableName,
     cluster::HashPolicy,
     filter::{PerRouteFilter, cors::CorsPolicy},
     header::HeaderOperations,
@@ -111,6 +111,8 @@ pub enum RouteAction {
     },
     /// For other filters only; answers 404 if it is reached.
     NonForwarding,
+    /// The route could not be read: 503.
+    Refused(Arc<Refused>),
 }
 
 #[derive(Debug, Clone, PartialEq)]

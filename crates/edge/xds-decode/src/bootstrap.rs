@@ -58,10 +58,14 @@ pub(crate) fn bootstrap(
         reject "secrets come by SDS" { secrets }
     });
     let field = "static_resources";
-    let static_clusters =
-        each("clusters", clusters, |c| cluster(cx, c).map(Arc::new)).within(field)?;
-    let static_listeners =
-        each("listeners", listeners, |l| listener(cx, l).map(Arc::new)).within(field)?;
+    let static_clusters = cx.within(field, |cx| {
+        cx.each("clusters", clusters, |cx, c| cluster(cx, c).map(Arc::new))
+    })?;
+    let static_listeners = cx.within(field, |cx| {
+        cx.each("listeners", listeners, |cx, l| {
+            listener(cx, l).map(Arc::new)
+        })
+    })?;
     let Ads {
         cluster: ads_cluster,
         delta: ads_delta,

@@ -57,11 +57,11 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
         ignore "load reports are not sent" { lrs_server, lrs_report_endpoint_metrics }
         ignore "connections are opened on demand; opening ahead only saves time" { preconnect_policy }
         ignore "buffers above the limit stop reading, without a time limit" { per_connection_buffer_high_watermark_timeout }
+        leave "active health checks are not supported" { health_checks }
+        leave "pending requests are served in order" { queuing_policies }
         reject "choose transports by transport_socket_matches" { transport_socket_matcher }
-        reject "active health checks are not supported" { health_checks }
         reject "custom upstreams are not supported" { upstream_config }
         reject "upstream connections are pooled per worker" { connection_pool_per_downstream_connection }
-        reject "pending requests are served in order" { queuing_policies }
     });
     let name = ClusterName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?;
     let (http, error_statuses) = http_options::upstream(
@@ -131,10 +131,8 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
             .within("outlier_detection")?
             .map(Into::into),
         http,
-        transport: transport::transport(cx, transport_socket).within("transport_socket")?,
-        transport_matches: each("transport_socket_matches", transport_socket_matches, |m| {
-            transport::matched(cx, m)
-        })?,
+        transport: transport::socket(cx, transport_socket),
+        transport_matches: transport::matches(cx, transport_socket_matches)?,
         bind: upstream_bind_config
             .map(|b| bind(cx, b))
             .transpose()

@@ -51,7 +51,7 @@ pub(crate) fn endpoints(
     })?;
     Ok(Endpoints {
         cluster: cluster_name.into(),
-        localities: each("endpoints", endpoints, |l| locality_endpoints(cx, l))?,
+        localities: cx.each("endpoints", endpoints, locality_endpoints)?,
         overprovisioning_percent: scalar::count_or(
             overprovisioning_factor,
             OVERPROVISIONING_PERCENT,
@@ -113,26 +113,58 @@ fn locality_endpoints(
         weight,
         members,
     } = locality_head(cx, value)?;
-    let endpoints = each("lb_endpoints", members, |member| {
-        let member = member_of(cx, member)?;
-        let address = address::literal(cx, member.address).within("endpoint.address")?;
-        if matches!(&address, EndpointAddress::Socket(socket) if socket.port() == 0) {
-            return Err(Refusal::at("endpoint.address", "has no port"));
-        }
-        Ok(Endpoint {
-            address,
-            hostname: member.hostname,
-            health: member.health,
-            weight: member.weight,
-            metadata: member.metadata,
-        })
+    let endpoints: Vec<Option<Endpoint>> = cx.each("lb_endpoints", members, |cx, member| {
+        Ok(or_left_out(cx, member, endpoint))
     })?;
+    let endpoints = endpoints.into_iter().flatten().collect();
     Ok(LocalityEndpoints {
         locality,
         priority,
         weight,
         endpoints,
     })
+}
+
+/// A member that cannot be read gets no traffic; the others are used.
+fn or_left_out<M, T>(
+    cx: &mut Cx,
+    member: M,
+    decode: impl FnOnce(&mut Cx, M) -> Result<T, Refusal>,
+) -> Option<T> {
+    decode(cx, member)
+        .map_err(|refusal| cx.leave_out(refusal))
+        .ok()
+}
+
+fn endpoint(cx: &mut Cx, value: pb::endpoint::LbEndpoint) -> Result<Endpoint, Refusal> {
+    let member = member_of(cx, value)?;
+    let address = address::literal(cx, member.address).within("endpoint.address")?;
+    if matches!(&address, EndpointAddress::Socket(socket) if socket.port() == 0) {
+        return Err(Refusal::at("endpoint.address", "has no port"));
+    }
+    Ok(Endpoint {
+        address,
+        hostname: member.hostname,
+        health: member.health,
+        weight: member.weight,
+        metadata: member.metadata,
+    })
+}
+
+fn dns_host(cx: &mut Cx, value: pb::endpoint::LbEndpoint) -> Result<DnsHost, Refusal> {
+    let member = member_of(cx, value)?;
+    match address::address(cx, member.address).within("endpoint.address")? {
+        Address::Host { host, port } => Ok(DnsHost {
+            host: host.into(),
+            port,
+            weight: member.weight,
+            metadata: member.metadata,
+        }),
+        Address::Pipe(_) => Err(Refusal::at(
+            "endpoint.address.pipe",
+            "a DNS cluster needs host names",
+        )),
+    }
 }
 
 /// The endpoints of a DNS cluster, whose hosts are names.
@@ -151,28 +183,17 @@ pub(crate) fn dns_endpoints(
             "named endpoints and policies are not supported in a DNS cluster",
         ));
     }
-    each("endpoints", endpoints, |value| {
+    cx.each("endpoints", endpoints, |cx, value| {
         let LocalityHead {
             locality,
             priority,
             weight,
             members,
         } = locality_head(cx, value)?;
-        let hosts = each("lb_endpoints", members, |member| {
-            let member = member_of(cx, member)?;
-            match address::address(cx, member.address).within("endpoint.address")? {
-                Address::Host { host, port } => Ok(DnsHost {
-                    host: host.into(),
-                    port,
-                    weight: member.weight,
-                    metadata: member.metadata,
-                }),
-                Address::Pipe(_) => Err(Refusal::at(
-                    "endpoint.address.pipe",
-                    "a DNS cluster needs host names",
-                )),
-            }
+        let hosts: Vec<Option<DnsHost>> = cx.each("lb_endpoints", members, |cx, member| {
+            Ok(or_left_out(cx, member, dns_host))
         })?;
+        let hosts = hosts.into_iter().flatten().collect();
         Ok(DnsEndpoints {
             locality,
             priority,

@@ -38,8 +38,42 @@ const IDLE: Duration = Duration::from_secs(3600);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
 const DRAIN: Duration = Duration::from_secs(5);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
+const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// Envoy refuses more.
 const REQUEST_HEADERS_LIMIT_KB: u32 = 8192;
+
+/// A connection manager of which something cannot be read: it answers every request 503, and its access logs tell why.
+pub(crate) fn refusing(
+    cx: &mut Cx,
+    value: pb::hcm::HttpConnectionManager,
+    refusal: Refusal,
+) -> Result<HttpConnectionManager, Refusal> {
+    let refused = cx.refuse(MANAGER, refusal, "its requests are answered 503");
+    let bare = pb::hcm::HttpConnectionManager {
+        stat_prefix: value.stat_prefix,
+        codec_type: value.codec_type,
+        access_log: value.access_log,
+        http_filters: vec![router()],
+        route_specifier: Some(RouteSpecifier::RouteConfig(Default::default())),
+        ..Default::default()
+    };
+    // What is wrong with its access logs was told already.
+    let bare = manager(&mut Cx::with_environment(cx.environment().clone()), bare)?;
+    Ok(HttpConnectionManager {
+        filters: http::refusing(refused),
+        ..bare
+    })
+}
+
+fn router() -> pb::hcm::HttpFilter {
+    pb::hcm::HttpFilter {
+        name: "envoy.filters.http.router".into(),
+        config_type: Some(pb::hcm::http_filter::ConfigType::TypedConfig(
+            wire_envoy::any(&pb::http_filters::router::v3::Router::default()),
+        )),
+        ..Default::default()
+    }
+}
 
 pub(crate) fn manager(
     cx: &mut Cx,
@@ -66,14 +100,14 @@ pub(crate) fn manager(
         ignore "headers are validated by the HTTP library" { typed_header_validation_config }
         ignore "no supported transport reads it" { add_proxy_protocol_connection_state }
         ignore "is a statistic of answers under overload" { append_local_overload }
+        leave "local answers are Envoy's own" { local_reply_config }
+        leave "Proxy-Status is not sent" { proxy_status_config }
         reject "HTTP/3 is not supported" { http3_protocol_options }
         reject "the client's address comes from X-Forwarded-For or PROXY protocol" { original_ip_detection_extensions }
         reject "headers are changed by routes" { early_header_mutation_extensions }
         reject "one rule holds for all clients" { forward_client_cert_matcher }
-        reject "local answers are Envoy's own" { local_reply_config }
         reject "paths are normalized by RFC 3986 only" { path_normalization_options }
         reject "hosts are matched as they are" { strip_trailing_host_dot }
-        reject "Proxy-Status is not sent" { proxy_status_config }
         reject "x-forwarded-proto follows the connection" { forward_proto_config }
     });
     if let Some(scheme) = scheme_header_transformation {
@@ -180,8 +214,8 @@ fn routes(cx: &mut Cx, value: Option<RouteSpecifier>) -> Result<RouteSource, Ref
                 .map(RouteSource::Named)
                 .map_err(|e| Refusal::at("rds.route_config_name", e.to_string()))
         }
-        RouteSpecifier::RouteConfig(config) => route::inline_table(cx, config)
-            .within("route_config")
+        RouteSpecifier::RouteConfig(config) => cx
+            .within("route_config", |cx| route::inline_table(cx, config))
             .map(|t| RouteSource::Inline(Arc::new(t))),
         RouteSpecifier::ScopedRoutes(_) => Err(Refusal::at(
             "scoped_routes",

@@ -1,8 +1,9 @@
 //! The judgement over every field of every message we read, and the support matrix made from it.
 //!
 //! `take!` opens a message without `..`, so a field that a newer protobuf file brings does not compile until someone has
-//! put it under one of three headings: **read** (decides something), **ignored** (harmless; the reason says why), **rejected**
-//! (refused by name when it is set). Each use leaves a static entry, from which [`support_matrix`] is collected by the linker.
+//! put it under one of four headings: **read** (decides something), **ignored** (harmless; the reason says why), **left out**
+//! (refused by name, at no loss of security: the resource is taken without it), **rejected** (refused by name when it is set, and
+//! with it the part of the configuration that it belongs to). Each use leaves a static entry, from which [`support_matrix`] is collected by the linker.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,6 +17,7 @@ pub struct Judged {
     pub(crate) message: fn() -> String,
     pub(crate) read: &'static [&'static str],
     pub(crate) ignored: &'static [(&'static str, &'static str)],
+    pub(crate) left_out: &'static [(&'static str, &'static str)],
     pub(crate) rejected: &'static [(&'static str, &'static str)],
 }
 
@@ -30,7 +32,9 @@ pub enum Judgement {
     Read,
     /// Not looked at; the text says why that is harmless.
     Ignored(&'static str),
-    /// The resource is refused when the field is set.
+    /// Refused when the field is set; the message is taken without it.
+    LeftOut(&'static str),
+    /// The message is refused when the field is set.
     Rejected(&'static str),
 }
 
@@ -51,6 +55,12 @@ pub fn support_matrix() -> BTreeMap<String, BTreeMap<String, Judgement>> {
                 .ignored
                 .iter()
                 .map(|(f, why)| (name(f), Judgement::Ignored(why))),
+        );
+        fields.extend(
+            judged
+                .left_out
+                .iter()
+                .map(|(f, why)| (name(f), Judgement::LeftOut(why))),
         );
         fields.extend(
             judged
@@ -99,12 +109,14 @@ macro_rules! is_set_unless_default {
 }
 is_set_unless_default!(bool i32 i64 u32 u64 f32 f64);
 
-/// Opens a message: `take!(cx, message => Type { read { … } ignore "why" { … } reject "why" { … } })` binds the fields under
-/// `read`, notes those under `ignore` that are set, and refuses the message when one under `reject` is set.
+/// Opens a message: `take!(cx, message => Type { read { … } ignore "why" { … } leave "why" { … } reject "why" { … } })` binds the
+/// fields under `read`, notes those under `ignore` that are set, refuses those under `leave` that are set but not the message, and
+/// refuses the message when one under `reject` is set.
 macro_rules! take {
     ($cx:expr, $value:expr => $type:path {
         $(read { $($read:ident),* $(,)? })?
         $(ignore $why:literal { $($ignored:ident),* $(,)? })*
+        $(leave $loss:literal { $($left:ident),* $(,)? })*
         $(reject $no:literal { $($rejected:ident),* $(,)? })*
     }) => {
         const _: () = {
@@ -113,14 +125,20 @@ macro_rules! take {
                 message: <$type as prost::Name>::full_name,
                 read: &[$($(stringify!($read)),*)?],
                 ignored: &[$($((stringify!($ignored), $why),)*)*],
+                left_out: &[$($((stringify!($left), $loss),)*)*],
                 rejected: &[$($((stringify!($rejected), $no),)*)*],
             };
         };
-        let $type { $($($read,)*)? $($($ignored,)*)* $($($rejected,)*)* } = $value;
+        let $type { $($($read,)*)? $($($ignored,)*)* $($($left,)*)* $($($rejected,)*)* } = $value;
         let _ = &$cx;
         $($(
             if crate::judgement::IsSet::is_set(&$ignored) {
                 $cx.note(<$type as prost::Name>::full_name, stringify!($ignored));
+            }
+        )*)*
+        $($(
+            if crate::judgement::IsSet::is_set(&$left) {
+                $cx.leave_out(crate::reject::Refusal::at(stringify!($left), concat!("not supported: ", $loss)));
             }
         )*)*
         $($(

@@ -1,9 +1,12 @@
 //! Wire → domain: what an xDS server sends, as what the proxy obeys.
 //!
 //! One function a resource type; each opens its protobuf message exhaustively (`take!`), so that every field has a judgement:
-//! read, ignored with a reason, or rejected by name. A bad resource yields a [`Reject`] (the text of its NACK) and touches no
-//! other. Extensions are known by the type of their configuration; an unknown one is refused by name, because a filter that
-//! authorizes must never be skipped; what only reports is left out and noted.
+//! read, ignored with a reason, or rejected by name. Extensions are known by the type of their configuration; an unknown one is
+//! refused by name, because a filter that authorizes must never be skipped; what only reports is left out and noted.
+//!
+//! A refusal costs what the refused part guards, and never security ([`Decoder::take`]): a filter, filter chain, route or transport
+//! that cannot be read is replaced by one that refuses, and the rest of the resource is taken. Each refusal is a [`Reject`] (the
+//! text of the NACK) and touches no other resource.
 //!
 //! Decoding does no IO and keeps no state between resources: files and environment variables as data sources are refused.
 //! The judgements are published: [`support_matrix`], [`left_out`] and `docs/xds-support.md`, which a test holds equal.
@@ -93,6 +96,16 @@ impl Resource {
     }
 }
 
+/// What is left of a resource of which something was refused.
+#[derive(Debug)]
+pub struct Taken {
+    /// To be put into use, with what refuses where something was refused. `None`: nothing of it can be used, and an older version of
+    /// it may be laxer than this one was to be.
+    pub resource: Option<Resource>,
+    /// Empty: all of it is obeyed.
+    pub refused: Vec<Reject>,
+}
+
 /// Decodes resources; collects what it ignored.
 #[derive(Default)]
 pub struct Decoder {
@@ -107,12 +120,22 @@ impl Decoder {
         }
     }
 
-    /// Decodes a resource of any supported type.
+    /// Decodes a resource of any supported type, all of it.
     ///
     /// # Errors
-    /// The resource, its field and the reason; the resource then has no effect, and others are not affected.
+    /// The first part that cannot be obeyed: resource, field and reason.
     pub fn decode(&mut self, resource: &Any) -> Result<Resource, Reject> {
-        let decoded = match resource.type_url.as_str() {
+        let Taken { resource, refused } = self.take(resource);
+        match (resource, refused.into_iter().next()) {
+            (_, Some(reject)) => Err(reject),
+            (Some(resource), None) => Ok(resource),
+            (None, None) => Err(Refusal::new("is empty").into_reject("resource", "")),
+        }
+    }
+
+    /// Decodes a resource of any supported type as far as it can be obeyed.
+    pub fn take(&mut self, resource: &Any) -> Taken {
+        let taken = match resource.type_url.as_str() {
             type_url::CLUSTER => self.one(
                 resource,
                 "cluster",
@@ -159,10 +182,11 @@ impl Decoder {
                 "type_url",
                 format!("{other} is not a supported resource type"),
             )
-            .into_reject("resource", "")),
+            .into_reject("resource", ""))
+            .into(),
         };
         self.cx.drop_descriptors();
-        decoded
+        taken
     }
 
     fn one<M: Message + Name + Default, T>(
@@ -172,13 +196,23 @@ impl Decoder {
         name: impl Fn(&M) -> &str,
         decode: impl FnOnce(&mut Cx, M) -> Result<T, Refusal>,
         wrap: impl FnOnce(T) -> Resource,
-    ) -> Result<Resource, Reject> {
-        let message: M =
-            unpack(resource).map_err(|e| Refusal::new(e.to_string()).into_reject(kind, ""))?;
+    ) -> Taken {
+        let message: M = match unpack(resource) {
+            Ok(message) => message,
+            Err(error) => {
+                return Err(Refusal::new(error.to_string()).into_reject(kind, "")).into();
+            }
+        };
         let name = name(&message).to_owned();
-        decode(&mut self.cx, message)
-            .map(wrap)
-            .map_err(|refusal| refusal.into_reject(kind, &name))
+        let (resource, whole) = match decode(&mut self.cx, message) {
+            Ok(decoded) => (Some(wrap(decoded)), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let refusals = whole.into_iter().chain(self.cx.take_refused());
+        Taken {
+            resource,
+            refused: refusals.map(|r| r.into_reject(kind, &name)).collect(),
+        }
     }
 
     /// Decodes a bootstrap.
@@ -186,10 +220,13 @@ impl Decoder {
     /// # Errors
     /// The field and the reason; nothing of a bootstrap is skipped.
     pub fn bootstrap(&mut self, bootstrap: pb::bootstrap::Bootstrap) -> Result<Bootstrap, Reject> {
-        let decoded = bootstrap::bootstrap(&mut self.cx, bootstrap)
-            .map_err(|refusal| refusal.into_reject("bootstrap", ""));
+        let decoded = bootstrap::bootstrap(&mut self.cx, bootstrap);
         self.cx.drop_descriptors();
-        decoded
+        let part = self.cx.take_refused().into_iter().next();
+        match (decoded, part) {
+            (Ok(decoded), None) => Ok(decoded),
+            (Err(refusal), _) | (Ok(_), Some(refusal)) => Err(refusal.into_reject("bootstrap", "")),
+        }
     }
 
     /// What was set and ignored, or left out, since the start: `(message, field or remark)` and how often.
@@ -198,6 +235,21 @@ impl Decoder {
             .notes()
             .iter()
             .map(|((message, what), count)| (message.as_str(), what.as_str(), *count))
+    }
+}
+
+impl From<Result<Resource, Reject>> for Taken {
+    fn from(result: Result<Resource, Reject>) -> Self {
+        match result {
+            Ok(resource) => Self {
+                resource: Some(resource),
+                refused: Vec::new(),
+            },
+            Err(reject) => Self {
+                resource: None,
+                refused: vec![reject],
+            },
+        }
     }
 }
 

@@ -24,8 +24,38 @@ mod filters;
 /// Envoy's defaults.
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
+/// What it costs when no chain of a listener can be trusted.
+const CLOSES: &str = "its connections are closed";
 
+/// A listener of which nothing but its addresses can be read takes connections and closes them: an older version of it may let pass
+/// what this one was to stop.
 pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Listener, Refusal> {
+    let bare = pb::listener::Listener {
+        name: value.name.clone(),
+        address: value.address.clone(),
+        additional_addresses: value.additional_addresses.clone(),
+        bind_to_port: value.bind_to_port,
+        deprecated_v1: value.deprecated_v1,
+        use_original_dst: value.use_original_dst,
+        transparent: value.transparent,
+        traffic_direction: value.traffic_direction,
+        stat_prefix: value.stat_prefix.clone(),
+        default_filter_chain: Some(pb::listener::FilterChain::default()),
+        ..Default::default()
+    };
+    match whole(cx, value) {
+        Err(refusal) if !bare.name.is_empty() => {
+            let Ok(bare) = whole(&mut Cx::default(), bare) else {
+                return Err(refusal);
+            };
+            let refused = cx.refuse(bare.name.as_str(), refusal, CLOSES);
+            Ok(bare.refusing(refused))
+        }
+        decoded => decoded,
+    }
+}
+
+fn whole(cx: &mut Cx, value: pb::listener::Listener) -> Result<Listener, Refusal> {
     take!(cx, value => pb::listener::Listener {
         read {
             name, address, additional_addresses, stat_prefix, filter_chains, use_original_dst, default_filter_chain,
@@ -48,34 +78,24 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
         reject "internal listeners are not supported" { listener_specifier }
     });
     let name = ListenerName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?;
-    let mut addresses = vec![listen_address(cx, address).within("address")?];
-    addresses.extend(each::<_, _, Vec<_>>(
-        "additional_addresses",
-        additional_addresses,
-        |value| {
-            take!(cx, value => pb::listener::AdditionalAddress {
-                read { address }
-                ignore "the operating system's keepalive holds towards clients" { tcp_keepalive }
-                reject "socket options of listeners are not supported" { socket_options }
-            });
-            listen_address(cx, address).within("address")
-        },
-    )?);
     let deprecated_bind = deprecated_v1
         .and_then(|pb::listener::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
-    let chains: Arc<[_]> = each("filter_chains", filter_chains, |c| {
+    let chains: Arc<[_]> = cx.each("filter_chains", filter_chains, |cx, c| {
         chain::chain(cx, c).map(Arc::new)
     })?;
     let default_chain = default_filter_chain
-        .map(|c| chain::chain(cx, c).map(Arc::new))
-        .transpose()
-        .within("default_filter_chain")?;
+        .map(|c| {
+            cx.within("default_filter_chain", |cx| {
+                chain::chain(cx, c).map(Arc::new)
+            })
+        })
+        .transpose()?;
     if chains.is_empty() && default_chain.is_none() {
         return Err(Refusal::missing("filter_chains"));
     }
     Ok(Listener {
         name,
-        addresses: addresses.into(),
+        addresses: addresses(cx, address, additional_addresses)?,
         bind_to_port: scalar::flag_or(bind_to_port.or(deprecated_bind), true),
         use_original_dst: scalar::flag_or(use_original_dst, false),
         transparent: scalar::flag_or(transparent, false),
@@ -93,11 +113,7 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
         continue_on_listener_filters_timeout,
         chains,
         default_chain,
-        direction: match enumerated!(traffic_direction => Direction, "traffic_direction")? {
-            Direction::Unspecified => TrafficDirection::Unspecified,
-            Direction::Inbound => TrafficDirection::Inbound,
-            Direction::Outbound => TrafficDirection::Outbound,
-        },
+        direction: direction(traffic_direction)?,
         access_logs: access_log::access_logs(cx, "access_log", access_log)?,
         per_connection_buffer_limit_bytes: scalar::count_or(
             per_connection_buffer_limit_bytes,
@@ -107,6 +123,37 @@ pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Lis
         stat_prefix: scalar::text(stat_prefix),
         metadata: metadata::metadata(cx, metadata).within("metadata")?,
     })
+}
+
+fn direction(number: i32) -> Result<TrafficDirection, Refusal> {
+    Ok(
+        match enumerated!(number => Direction, "traffic_direction")? {
+            Direction::Unspecified => TrafficDirection::Unspecified,
+            Direction::Inbound => TrafficDirection::Inbound,
+            Direction::Outbound => TrafficDirection::Outbound,
+        },
+    )
+}
+
+fn addresses(
+    cx: &mut Cx,
+    first: Option<pb::core::Address>,
+    others: Vec<pb::listener::AdditionalAddress>,
+) -> Result<Arc<[ListenAddress]>, Refusal> {
+    let mut addresses = vec![listen_address(cx, first).within("address")?];
+    addresses.extend(each::<_, _, Vec<_>>(
+        "additional_addresses",
+        others,
+        |value| {
+            take!(cx, value => pb::listener::AdditionalAddress {
+                read { address }
+                ignore "the operating system's keepalive holds towards clients" { tcp_keepalive }
+                reject "socket options of listeners are not supported" { socket_options }
+            });
+            listen_address(cx, address).within("address")
+        },
+    )?);
+    Ok(addresses.into())
 }
 
 fn listen_address(cx: &mut Cx, value: Option<pb::core::Address>) -> Result<ListenAddress, Refusal> {

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-/// One resource that cannot be obeyed.
+/// One resource, or a part of one, that cannot be obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {resource}: {field}: {reason}")]
+#[error("{kind} {resource}: {field}: {reason}{}{cost}", if cost.is_empty() { "" } else { "; " })]
 pub struct Reject {
     /// `cluster`, `listener`, …
     pub kind: &'static str,
@@ -17,6 +17,8 @@ pub struct Reject {
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
+    /// What is lost where the rest of the resource is taken; empty: nothing of the resource can be used.
+    pub cost: &'static str,
 }
 
 /// A refusal on its way out; knows its field, not yet its resource.
@@ -25,10 +27,11 @@ pub(crate) struct Refusal {
     /// Innermost step first.
     steps: Vec<Step>,
     reason: String,
+    cost: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Field(&'static str),
     Item(&'static str, usize),
     Key(&'static str, String),
@@ -39,7 +42,32 @@ impl Refusal {
         Self {
             steps: Vec::new(),
             reason: reason.into(),
+            cost: "",
         }
+    }
+
+    /// What is lost by it, when the rest of the resource is taken.
+    pub(crate) fn costing(mut self, cost: &'static str) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    pub(crate) fn push(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    fn path(&self) -> String {
+        let mut field = String::new();
+        for step in self.steps.iter().rev() {
+            if !field.is_empty() {
+                field.push('.');
+            }
+            field.push_str(&step.to_string());
+        }
+        if field.is_empty() {
+            field.push_str("(whole)");
+        }
+        field
     }
 
     pub(crate) fn at(field: &'static str, reason: impl Into<String>) -> Self {
@@ -56,22 +84,19 @@ impl Refusal {
     }
 
     pub(crate) fn into_reject(self, kind: &'static str, resource: &str) -> Reject {
-        let mut field = String::new();
-        for step in self.steps.iter().rev() {
-            if !field.is_empty() {
-                field.push('.');
-            }
-            field.push_str(&step.to_string());
-        }
-        if field.is_empty() {
-            field.push_str("(whole)");
-        }
         Reject {
             kind,
             resource: resource.to_owned(),
-            field,
+            field: self.path(),
+            cost: self.cost,
             reason: self.reason,
         }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path(), self.reason)
     }
 }
 

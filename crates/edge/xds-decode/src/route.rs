@@ -1,10 +1,15 @@
 //! `envoy.config.route.v3.RouteConfiguration` → `RouteTable`.
+//!
+//! What cannot be read answers 503 in its place: a route for what it matches; a route without readable criteria for all that no
+//! route before it takes, as nobody knows what it was to match; a virtual host for its domains; a table for everything.
 
 use std::sync::Arc;
 
 use proxy_config::{
-    RouteTable, RouteTableName,
-    route::{RequireTls, Route, RouteAction, VirtualHost},
+    Refused, RouteTable, RouteTableName,
+    header::HeaderOperations,
+    metadata::Metadata,
+    route::{PathMatch, RequireTls, Route, RouteAction, RouteMatch, VirtualHost},
 };
 use wire_envoy::pb::{
     self,
@@ -47,6 +52,63 @@ pub(crate) fn inline_table(
     cx: &mut Cx,
     value: pb::route::RouteConfiguration,
 ) -> Result<RouteTable, Refusal> {
+    let bare = pb::route::RouteConfiguration {
+        name: value.name.clone(),
+        virtual_hosts: vec![pb::route::VirtualHost {
+            name: value.name.clone(),
+            domains: vec!["*".into()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    whole_table(cx, value).or_else(|refusal| {
+        let Ok(bare) = whole_table(&mut Cx::default(), bare) else {
+            return Err(refusal);
+        };
+        let refused = cx.refuse(bare.name.as_str(), refusal, "its requests are answered 503");
+        let hosts = bare.virtual_hosts.iter();
+        Ok(RouteTable {
+            virtual_hosts: hosts.map(|host| refusing_host(host, &refused)).collect(),
+            ..bare
+        })
+    })
+}
+
+fn refusing_host(host: &VirtualHost, refused: &Arc<Refused>) -> Arc<VirtualHost> {
+    Arc::new(VirtualHost {
+        routes: [refusing_route(every_request(), refused)].into(),
+        ..host.clone()
+    })
+}
+
+fn refusing_route(matches: RouteMatch, refused: &Arc<Refused>) -> Arc<Route> {
+    Arc::new(Route {
+        name: refused.name.clone(),
+        matches,
+        action: RouteAction::Refused(refused.clone()),
+        headers: HeaderOperations::default(),
+        decorator: None,
+        decorator_propagate: true,
+        metadata: Metadata::default(),
+        filters: Arc::from([]),
+        stat_prefix: None,
+    })
+}
+
+fn every_request() -> RouteMatch {
+    RouteMatch {
+        path: PathMatch::Prefix("".into()),
+        case_sensitive: true,
+        headers: Arc::from([]),
+        query: Arc::from([]),
+        runtime_fraction: None,
+        grpc_only: false,
+        metadata: Arc::from([]),
+        tls: None,
+    }
+}
+
+fn whole_table(cx: &mut Cx, value: pb::route::RouteConfiguration) -> Result<RouteTable, Refusal> {
     take!(cx, value => pb::route::RouteConfiguration {
         read {
             name, virtual_hosts, response_headers_to_add, response_headers_to_remove, request_headers_to_add,
@@ -69,8 +131,8 @@ pub(crate) fn inline_table(
     let name = if name.is_empty() { UNNAMED } else { &name };
     let table = RouteTable {
         name: RouteTableName::parse(name).map_err(|e| Refusal::at("name", e.to_string()))?,
-        virtual_hosts: each("virtual_hosts", virtual_hosts, |h| {
-            virtual_host(cx, direct_limit, h).map(Arc::new)
+        virtual_hosts: cx.each("virtual_hosts", virtual_hosts, |cx, h| {
+            virtual_host(cx, direct_limit, h)
         })?,
         headers: header::operations(cx, lists)?,
         ignore_port_in_host: ignore_port_in_host_matching,
@@ -101,6 +163,28 @@ fn virtual_host(
     cx: &mut Cx,
     direct_limit: u32,
     value: pb::route::VirtualHost,
+) -> Result<Arc<VirtualHost>, Refusal> {
+    let bare = pb::route::VirtualHost {
+        name: value.name.clone(),
+        domains: value.domains.clone(),
+        ..Default::default()
+    };
+    whole_host(cx, direct_limit, value)
+        .map(Arc::new)
+        .or_else(|refusal| {
+            let Ok(bare) = whole_host(&mut Cx::default(), direct_limit, bare) else {
+                return Err(refusal);
+            };
+            let cost = "requests for its domains are answered 503";
+            let refused = cx.refuse(&bare.name, refusal, cost);
+            Ok(refusing_host(&bare, &refused))
+        })
+}
+
+fn whole_host(
+    cx: &mut Cx,
+    direct_limit: u32,
+    value: pb::route::VirtualHost,
 ) -> Result<VirtualHost, Refusal> {
     take!(cx, value => pb::route::VirtualHost {
         read {
@@ -111,9 +195,10 @@ fn virtual_host(
         ignore "statistics only" { virtual_clusters }
         ignore "is a header for the upstream only when it retries by timeout" { include_is_timeout_retry_header }
         ignore "bodies for retries are held up to the connection's limit" { per_request_buffer_limit_bytes, request_body_buffer_limit }
+        leave "an attempt that times out is retried, not doubled" { hedge_policy }
         reject "routes are matched in order" { matcher, route_specifiers }
         reject "the rate limit service is not supported" { rate_limits }
-        reject "is not supported" { retry_policy_typed_config, hedge_policy }
+        reject "is not supported" { retry_policy_typed_config }
     });
     if domains.is_empty() {
         return Err(Refusal::missing("domains"));
@@ -127,9 +212,7 @@ fn virtual_host(
     Ok(VirtualHost {
         name: name.into(),
         domains: each("domains", domains, domain)?,
-        routes: each("routes", routes, |r| {
-            route(cx, direct_limit, r).map(Arc::new)
-        })?,
+        routes: cx.each("routes", routes, |cx, r| route(cx, direct_limit, r))?,
         headers: header::operations(cx, lists)?,
         include_request_attempt_count,
         include_attempt_count_in_response,
@@ -166,14 +249,31 @@ fn domain(text: String) -> Result<Arc<str>, Refusal> {
     Ok(text.to_ascii_lowercase().into())
 }
 
-fn route(cx: &mut Cx, direct_limit: u32, value: pb::route::Route) -> Result<Route, Refusal> {
+fn route(cx: &mut Cx, direct_limit: u32, value: pb::route::Route) -> Result<Arc<Route>, Refusal> {
+    let (name, criteria) = (value.name.clone(), value.r#match.clone());
+    Ok(match whole_route(cx, direct_limit, value) {
+        Ok(route) => Arc::new(route),
+        Err(refusal) => {
+            let matches = criteria.and_then(|m| matching::matches(&mut Cx::default(), m).ok());
+            let cost = match &matches {
+                Some(_) => "requests that it matches are answered 503",
+                None => "requests that no route before it takes are answered 503",
+            };
+            let refused = cx.refuse(&name, refusal, cost);
+            refusing_route(matches.unwrap_or_else(every_request), &refused)
+        }
+    })
+}
+
+fn whole_route(cx: &mut Cx, direct_limit: u32, value: pb::route::Route) -> Result<Route, Refusal> {
     take!(cx, value => pb::route::Route {
         read {
             name, r#match, metadata, decorator, typed_per_filter_config, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, stat_prefix, action,
         }
         ignore "bodies for retries are held up to the connection's limit" { per_request_buffer_limit_bytes, request_body_buffer_limit }
-        reject "is not supported" { tracing, route_specifiers }
+        leave "the connection manager's tracing holds for all routes" { tracing }
+        reject "is not supported" { route_specifiers }
     });
     let lists = Lists {
         request_add: request_headers_to_add,

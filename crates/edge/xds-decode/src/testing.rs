@@ -22,7 +22,23 @@ pub(crate) fn decode<M: prost::Message + prost::Name + Default, T>(
     yaml: &str,
     decode: impl FnOnce(&mut Cx, M) -> Result<T, Refusal>,
 ) -> Result<T, Reject> {
-    decode(&mut Cx::default(), message(yaml)).map_err(|refusal| refusal.into_reject("test", ""))
+    let (decoded, refused) = parts(yaml, decode);
+    match refused.into_iter().next() {
+        Some(reject) => Err(reject),
+        None => decoded,
+    }
+}
+
+/// Decodes YAML as far as it can be obeyed, and what of it is refused.
+pub(crate) fn parts<M: prost::Message + prost::Name + Default, T>(
+    yaml: &str,
+    decode: impl FnOnce(&mut Cx, M) -> Result<T, Refusal>,
+) -> (Result<T, Reject>, Vec<Reject>) {
+    let mut cx = Cx::default();
+    let decoded = decode(&mut cx, message(yaml)).map_err(|refusal| refusal.into_reject("test", ""));
+    let refused = cx.take_refused().into_iter();
+    let refused = refused.map(|r| r.into_reject("test", "")).collect();
+    (decoded, refused)
 }
 
 /// The field of the refusal and its reason.

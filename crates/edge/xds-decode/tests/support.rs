@@ -31,6 +31,9 @@ fn page() -> String {
             let _ = match judgement {
                 Judgement::Read => Ok(()),
                 Judgement::Ignored(why) => writeln!(page, "- ignored: `{field}` ({why})"),
+                Judgement::LeftOut(why) => {
+                    writeln!(page, "- left out and named in a NACK: `{field}` ({why})")
+                }
                 Judgement::Rejected(why) => writeln!(page, "- refused: `{field}` ({why})"),
             };
         }
@@ -73,7 +76,7 @@ fn every_resource_type_is_judged() {
         Judgement::Read
     );
     assert!(matches!(
-        matrix["envoy.config.cluster.v3.Cluster"]["health_checks"],
+        matrix["envoy.config.cluster.v3.Cluster"]["transport_socket_matcher"],
         Judgement::Rejected(_)
     ));
     assert!(matrix.len() > 60, "{} messages", matrix.len());

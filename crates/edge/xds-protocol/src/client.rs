@@ -101,7 +101,7 @@ pub struct Received {
     pub body: Option<Any>,
 }
 
-/// A resource that could not be used. The last good one stays.
+/// A resource that could not be used, or not all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     pub name: String,
@@ -120,7 +120,8 @@ struct Topic {
     interest: Interest,
     /// What this stream's server was told; `None` before the first request.
     told: Option<Interest>,
-    /// Names and versions of what was accepted.
+    /// Names and versions of what was sent. What was rejected has no version, so that a new stream's server sends it again, and a
+    /// later answer without it removes it.
     held: BTreeMap<String, String>,
     /// Last accepted version and last answered nonce, for the state of the world.
     version: String,
@@ -452,8 +453,10 @@ impl Topic {
 
     fn settle(&mut self, answered: &Unanswered, rejected: &[Rejection]) {
         for (name, version) in &answered.set {
-            if self.interest.covers(name) && !rejected.iter().any(|r| r.name == *name) {
-                self.held.insert(name.clone(), version.clone());
+            if self.interest.covers(name) {
+                let accepted = !rejected.iter().any(|r| r.name == *name);
+                let version = if accepted { version.as_str() } else { "" };
+                self.held.insert(name.clone(), version.to_owned());
             }
         }
         for name in &answered.removed {

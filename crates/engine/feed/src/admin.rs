@@ -28,7 +28,7 @@ use telemetry::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use wire_envoy::{Descriptors, Names, pb::bootstrap::Bootstrap};
 
-use crate::Status;
+use crate::{Refusal, Status};
 use dump_query::DumpQuery;
 
 mod application;
@@ -200,6 +200,7 @@ impl Admin {
             "/contention" => text(StatusCode::OK, "Mutex contention tracing is not enabled.\n"),
             "/hot_restart_version" => text(StatusCode::OK, "disabled"),
             "/init_dump" => self.init_dump(),
+            "/refusals" => text(StatusCode::OK, refused(&self.status.refusals())),
             "/" | "/help" => text(StatusCode::OK, HELP),
             _ => text(StatusCode::NOT_FOUND, format!("invalid path. {HELP}")),
         }
@@ -249,6 +250,10 @@ impl Admin {
     fn ready(&self) -> Page {
         if self.is_ready() {
             return text(StatusCode::OK, "");
+        }
+        let refusals = self.status.refusals();
+        if !refusals.is_empty() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, refused(&refusals));
         }
         let connection = self.status.connection();
         let reason = match (self.status.last_certificate_error(), connection.last_error) {
@@ -403,6 +408,15 @@ impl Admin {
     }
 }
 
+/// One line for each: since when, what and why.
+fn refused(refusals: &[Refusal]) -> String {
+    let line = |refusal: &Refusal| {
+        let Refusal { why, since } = refusal;
+        format!("refused since {}: {why}\n", rfc3339(*since))
+    };
+    refusals.iter().map(line).collect()
+}
+
 /// As Envoy shows one.
 fn certificate(leaf: &PeerCertificate) -> serde_json::Value {
     let left = leaf
@@ -450,6 +464,7 @@ admin commands are:
   /quitquitquit (POST): exit
   /ready: readiness
   /reset_counters (POST): reset all counters
+  /refusals: what of the control plane's configuration is not obeyed, since when and why
   /runtime: runtime values (there are none)
   /server_info: version, state, uptime
   /stats: statistics (?filter=regex&usedonly&format=json|prometheus)

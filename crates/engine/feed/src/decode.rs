@@ -1,19 +1,36 @@
 //! From a resource on the wire to a change of the warming state; the judgement itself is `xds-decode`'s.
 
 use wire_envoy::{pb::Any, type_url};
-use xds_decode::{Decoder, Resource};
+use xds_decode::{Decoder, Resource, Taken};
 
 use crate::warm::{Change, Kind};
 
-/// The text of an error is what the control plane reads in the NACK.
-pub(crate) fn decode(decoder: &mut Decoder, body: &Any) -> Result<Change, String> {
-    match decoder.decode(body).map_err(|reject| reject.to_string())? {
-        Resource::Cluster(cluster) => Ok(Change::Cluster(cluster.into())),
-        Resource::Endpoints(endpoints) => Ok(Change::Endpoints(endpoints.into())),
-        Resource::Listener(listener) => Ok(Change::Listener(listener.into())),
-        Resource::Routes(table) => Ok(Change::Routes(table.into())),
-        Resource::Secret(secret) => Ok(Change::Secret(secret.into())),
-        Resource::Names(_) => Err("name tables are not asked for".into()),
+/// What one resource changes, and what of it cannot be obeyed.
+pub(crate) struct Decoded {
+    /// `None`: nothing of it can be used.
+    pub change: Option<Change>,
+    /// What the control plane reads in the NACK; `None`: all of it is obeyed.
+    pub refused: Option<String>,
+}
+
+pub(crate) fn decode(decoder: &mut Decoder, body: &Any) -> Decoded {
+    let Taken { resource, refused } = decoder.take(body);
+    let mut refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let change = match resource {
+        None => None,
+        Some(Resource::Cluster(cluster)) => Some(Change::Cluster(cluster.into())),
+        Some(Resource::Endpoints(endpoints)) => Some(Change::Endpoints(endpoints.into())),
+        Some(Resource::Listener(listener)) => Some(Change::Listener(listener.into())),
+        Some(Resource::Routes(table)) => Some(Change::Routes(table.into())),
+        Some(Resource::Secret(secret)) => Some(Change::Secret(secret.into())),
+        Some(Resource::Names(_)) => {
+            refused.push("name tables are not asked for".into());
+            None
+        }
+    };
+    Decoded {
+        change,
+        refused: (!refused.is_empty()).then(|| refused.join("; ")),
     }
 }
 

@@ -9,7 +9,7 @@ use identity::WorkloadIdentity;
 use serde_json::{Map, Value, json};
 use wire_envoy::{Descriptors, JsonError, Names, any, pb::bootstrap::Bootstrap, type_url};
 
-use crate::status::{ResourceState, Status, TypeState};
+use crate::status::{Refusal, ResourceState, Status, TypeState};
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
 
@@ -172,14 +172,20 @@ impl Section {
             let body = descriptors.any_to_json(&resource.body, Names::Snake)?;
             let mut entry = entry(resource);
             entry.insert(self.field.into(), body);
-            if let Some(error) = &resource.error {
-                entry.insert("error_state".into(), json!({ "details": error }));
-            }
-            resources.push(match self.field {
+            let mut dumped = match self.field {
                 "listener" => json!({ "name": name, "active_state": entry }),
                 _ => Value::Object(entry),
-            });
+            };
+            if let Some(refusal) = state.refusals.get(name) {
+                dumped["error_state"] = error_state(refusal);
+            }
+            resources.push(dumped);
         }
+        let whole = state.refusals.iter();
+        let whole = whole.filter(|(name, _)| !state.resources.contains_key(*name));
+        resources.extend(
+            whole.map(|(name, why)| json!({ "name": name, "error_state": error_state(why) })),
+        );
         let mut section = Map::new();
         section.insert("@type".into(), json!(format!("{ADMIN}{}", self.name)));
         if matches!(self.field, "cluster" | "listener") {
@@ -188,6 +194,11 @@ impl Section {
         section.insert(self.list.into(), json!(resources));
         Ok(Value::Object(section))
     }
+}
+
+/// Envoy's `UpdateFailureState`.
+fn error_state(refusal: &Refusal) -> Value {
+    json!({ "details": refusal.why, "last_update_attempt": timestamp(refusal.since) })
 }
 
 /// Names and certificates; keys never.

@@ -44,5 +44,5 @@ pub use environment::{Environment, Role};
 pub use error::FeedError;
 pub use session::Feed;
 pub use settings::Settings;
-pub use status::{ConnectionState, Readiness, ResourceState, Status, TypeState};
+pub use status::{ConnectionState, Readiness, Refusal, ResourceState, Status, TypeState};
 pub use xds_decode::Environment as LogEnvironment;

@@ -23,7 +23,7 @@ use crate::{
     backoff::Backoff,
     bootstrap::Static,
     certificates::CertificateKeeper,
-    decode::{decode, kind_of},
+    decode::{Decoded, decode, kind_of},
     dial::Dialer,
     resolve::{Answer, Resolutions, Resolver},
     settings::Settings,
@@ -313,7 +313,7 @@ impl Feed {
             .collect()
     }
 
-    /// Applies one resource; the last good version stays when it cannot be used.
+    /// Applies one resource as far as it can be obeyed. What of it cannot refuses traffic; no older, laxer version stays in use.
     fn take(
         &mut self,
         type_url: &str,
@@ -326,26 +326,39 @@ impl Feed {
             body,
         } = resource;
         let Some(body) = body else { return Ok(()) };
-        match decode(decoder, &body) {
-            Ok(change) => {
-                self.warming.set(change, self.live.clock.now());
-                let updated = self.live.clock.wall();
+        let (now, wall) = (self.live.clock.now(), self.live.clock.wall());
+        let Decoded { change, refused } = decode(decoder, &body);
+        if let Some(why) = &refused {
+            let cost = if change.is_some() { "in part" } else { "whole" };
+            tracing::warn!(type_url, name, cost, why, "a resource was refused");
+        }
+        match (change, kind_of(type_url)) {
+            (Some(change), _) => {
+                self.warming.set(change, now);
                 let state = ResourceState {
                     version,
-                    updated,
+                    updated: wall,
                     body,
-                    error: None,
                 };
                 self.status.with_type(type_url, |t| {
-                    t.resources.insert(name, state);
+                    t.resources.insert(name.clone(), state);
                 });
-                Ok(())
             }
-            Err(why) => {
-                tracing::warn!(type_url, name, why, "a resource was refused");
-                self.status.with_type(type_url, |t| t.refused(&name, &why));
-                Err(Rejection { name, why })
+            (None, Some(kind)) => {
+                self.warming.refuse(kind, &name, now);
+                if kind != Kind::Endpoints {
+                    self.status.with_type(type_url, |t| {
+                        t.resources.remove(&name);
+                    });
+                }
             }
+            (None, None) => {}
+        }
+        self.status
+            .with_type(type_url, |t| t.judged(&name, refused.as_deref(), wall));
+        match refused {
+            None => Ok(()),
+            Some(why) => Err(Rejection { name, why }),
         }
     }
 
@@ -364,7 +377,14 @@ impl Feed {
         self.publish();
         self.resolutions.follow(&self.warming.wanted().resolved);
         let requests = self.want_named();
-        if self.received.clusters && self.received.listeners && self.warming.waiting() == 0 {
+        // As with Istio's agent: a proxy whose first clusters or listeners are refused is not ready; what is refused later is told
+        // on the admin pages and leaves readiness alone.
+        let refused = || {
+            self.status
+                .has_refusals(&[type_url::CLUSTER, type_url::LISTENER])
+        };
+        let received = self.received.clusters && self.received.listeners;
+        if received && self.warming.waiting() == 0 && !refused() {
             self.status.configuration_is_live();
         }
         self.send(link, requests).await
@@ -389,7 +409,8 @@ impl Feed {
         let mut requests = Vec::new();
         for (type_url, names) in named {
             self.status.with_type(type_url, |t| {
-                t.resources.retain(|name, _| names.contains(name))
+                t.resources.retain(|name, _| names.contains(name));
+                t.refusals.retain(|name, _| names.contains(name));
             });
             let input = ClientInput::Want {
                 type_url: type_url.into(),

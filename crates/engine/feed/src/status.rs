@@ -39,6 +39,17 @@ pub struct TypeState {
     pub last_rejection: Option<String>,
     pub last_updated: Option<SystemTime>,
     pub resources: BTreeMap<String, ResourceState>,
+    /// What cannot be obeyed of the newest versions, by resource.
+    pub refusals: BTreeMap<String, Refusal>,
+}
+
+/// What of a resource is not obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Kind and name of the resource, the field, what is wrong with it and what it costs.
+    pub why: String,
+    /// When it was refused first with these words.
+    pub since: SystemTime,
 }
 
 /// One resource as the control plane sent it.
@@ -47,8 +58,6 @@ pub struct ResourceState {
     pub version: String,
     pub updated: SystemTime,
     pub body: Any,
-    /// Why a newer version than this was refused.
-    pub error: Option<String>,
 }
 
 /// How the connection to the control plane stands.
@@ -91,6 +100,7 @@ impl TypeState {
         self.last_updated = Some(wall);
         for name in removed {
             self.resources.remove(name);
+            self.refusals.remove(name);
         }
         if rejected.is_empty() {
             self.version = version;
@@ -99,11 +109,18 @@ impl TypeState {
         }
     }
 
-    pub(crate) fn refused(&mut self, name: &str, why: &str) {
+    /// A resource's newest version is obeyed whole, or not for this reason.
+    pub(crate) fn judged(&mut self, name: &str, refused: Option<&str>, wall: SystemTime) {
+        let Some(why) = refused else {
+            self.refusals.remove(name);
+            return;
+        };
         self.last_rejection = Some(format!("{name}: {why}"));
-        if let Some(resource) = self.resources.get_mut(name) {
-            resource.error = Some(why.to_owned());
-        }
+        let known = self.refusals.get(name).filter(|known| known.why == why);
+        let since = known.map_or(wall, |known| known.since);
+        let why = why.to_owned();
+        self.refusals
+            .insert(name.to_owned(), Refusal { why, since });
     }
 }
 
@@ -140,6 +157,19 @@ impl Status {
 
     pub fn types(&self) -> BTreeMap<String, TypeState> {
         self.state.lock().types.clone()
+    }
+
+    /// What is refused now, in the order of types and names.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let state = self.state.lock();
+        let types = state.types.values();
+        types.flat_map(|t| t.refusals.values().cloned()).collect()
+    }
+
+    pub(crate) fn has_refusals(&self, types: &[&str]) -> bool {
+        let state = self.state.lock();
+        let mut refused = types.iter().filter_map(|t| state.types.get(*t));
+        refused.any(|t| !t.refusals.is_empty())
     }
 
     pub fn connection(&self) -> ConnectionState {

@@ -17,8 +17,8 @@ use std::{
 
 use proxy::publish::{Changes, Update};
 use proxy_config::{
-    Cluster, ClusterName, Endpoints, Listener, ListenerName, RouteTable, RouteTableName, Secret,
-    SecretName, cluster::Discovery,
+    Cluster, ClusterName, Endpoints, Listener, ListenerName, Refused, RouteTable, RouteTableName,
+    Secret, SecretName, cluster::Discovery,
 };
 
 mod references;
@@ -207,6 +207,37 @@ impl Warming {
                     self.update.secrets.removed.push(name);
                 }
             }
+        }
+    }
+
+    /// The control plane has sent a version of which nothing can be used. The version before may be laxer, so it does not stay: requests
+    /// to the cluster are answered 503, the listener closes its connections, what needs the secret is refused. Endpoints hold no
+    /// policy; the last ones stay.
+    pub fn refuse(&mut self, kind: Kind, name: &str, now: Instant) {
+        self.structural = true;
+        match kind {
+            Kind::Cluster => {
+                if let Some((name, item)) = self.clusters.remove_entry(name)
+                    && item.live.is_some()
+                {
+                    self.update.clusters.removed.push(name);
+                }
+            }
+            Kind::Listener => {
+                if let Some(item) = self.listeners.get_mut(name)
+                    && let Some(known) = item.newest().cloned()
+                {
+                    let refused = Refused {
+                        name: name.into(),
+                        reason: "nothing of its newest version can be read".into(),
+                    };
+                    item.next = Some((known.refusing(refused.into()).into(), now));
+                }
+            }
+            // There is no name that a table in use could have.
+            Kind::Routes => {}
+            Kind::Endpoints if self.endpoints.contains_key(name) => {}
+            Kind::Endpoints | Kind::Secret => self.remove(kind, name, now),
         }
     }
 

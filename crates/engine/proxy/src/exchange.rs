@@ -194,6 +194,7 @@ impl Exchange {
             RouteAction::Forward(forward) => Some(forward),
             RouteAction::Redirect(_)
             | RouteAction::DirectResponse { .. }
+            | RouteAction::Refused(_)
             | RouteAction::NonForwarding => None,
         }
     }

@@ -22,6 +22,7 @@ pub mod local_rate_limit;
 pub mod network;
 pub mod peer_metadata;
 pub mod rbac;
+pub mod refused;
 
 /// What a filter decided about a request.
 #[expect(clippy::large_enum_variant, reason = "passed on at once, never stored")]
@@ -58,6 +59,7 @@ impl LiveFilters {
             | HttpFilterKind::LocalRateLimit(_)
             | HttpFilterKind::GrpcStats { .. }
             | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::Refused(_)
             | HttpFilterKind::Router(_) => LiveFilter::Stateless,
         };
         Self(http.filters.iter().map(live).collect())
@@ -86,6 +88,7 @@ pub async fn on_request(x: &mut Exchange) -> Flow {
             (HttpFilterKind::LocalRateLimit(config), _) => {
                 local_rate_limit::on_request(&filter.name, config, x)
             }
+            (HttpFilterKind::Refused(config), _) => refused::on_request(config, x),
             // Read by the router (ALPN), by the report (statistics) or by the bodies (gRPC).
             (
                 HttpFilterKind::Alpn(_)
@@ -130,6 +133,7 @@ pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
             | HttpFilterKind::IstioStats(_)
             | HttpFilterKind::GrpcStats { .. }
             | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::Refused(_)
             | HttpFilterKind::Router(_) => {}
         }
     }

@@ -156,6 +156,7 @@ async fn answer(x: &mut Exchange) -> Reply {
             }
             reply
         }
+        RouteAction::Refused(refused) => filters::refused::route(refused, x),
         RouteAction::NonForwarding => Reply::failure(
             x,
             StatusCode::SERVICE_UNAVAILABLE,

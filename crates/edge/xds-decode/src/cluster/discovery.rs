@@ -1,8 +1,8 @@
 //! Where a cluster's endpoints come from.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use proxy_config::cluster::{Discovery, DnsFamily, DnsRefresh};
+use proxy_config::cluster::{Discovery, DnsEndpoints, DnsFamily, DnsRefresh};
 use wire_envoy::pb::{
     self,
     cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig},
@@ -57,24 +57,15 @@ pub(super) fn discovery(cx: &mut Cx, parts: Parts<'_>) -> Result<Discovery, Refu
                 ..Default::default()
             };
             let assignment = load_assignment.unwrap_or(none);
-            endpoint::endpoints(cx, assignment)
-                .within("load_assignment")
+            cx.within("load_assignment", |cx| endpoint::endpoints(cx, assignment))
                 .map(|e| Discovery::Static(e.into()))
         }
         DiscoveryType::StrictDns => Ok(Discovery::StrictDns {
-            endpoints: endpoint::dns_endpoints(
-                cx,
-                load_assignment.ok_or_else(|| Refusal::missing("load_assignment"))?,
-            )
-            .within("load_assignment")?,
+            endpoints: named_hosts(cx, load_assignment)?,
             refresh: dns,
         }),
         DiscoveryType::LogicalDns => Ok(Discovery::LogicalDns {
-            endpoints: endpoint::dns_endpoints(
-                cx,
-                load_assignment.ok_or_else(|| Refusal::missing("load_assignment"))?,
-            )
-            .within("load_assignment")?,
+            endpoints: named_hosts(cx, load_assignment)?,
             refresh: dns,
         }),
         DiscoveryType::Eds => {
@@ -125,6 +116,16 @@ fn original_dst(
     })
 }
 
+fn named_hosts(
+    cx: &mut Cx,
+    value: Option<pb::endpoint::ClusterLoadAssignment>,
+) -> Result<Arc<[DnsEndpoints]>, Refusal> {
+    let assignment = value.ok_or_else(|| Refusal::missing("load_assignment"))?;
+    cx.within("load_assignment", |cx| {
+        endpoint::dns_endpoints(cx, assignment)
+    })
+}
+
 fn custom_type(
     cx: &mut Cx,
     custom: pb::cluster::cluster::CustomClusterType,
@@ -140,9 +141,9 @@ fn custom_type(
         return dynamic_forward(cx, message).within("typed_config");
     }
     if extension.is::<clusters::dns::v3::DnsCluster>() {
-        let assignment = load_assignment.ok_or_else(|| Refusal::missing("load_assignment"))?;
         let message = extension.message(cx).within("typed_config")?;
-        return dns_cluster(cx, message, assignment).within("typed_config");
+        let endpoints = named_hosts(cx, load_assignment)?;
+        return dns_cluster(cx, message, endpoints).within("typed_config");
     }
     Err(extension.unknown("as a cluster type").under("typed_config"))
 }
@@ -150,7 +151,7 @@ fn custom_type(
 fn dns_cluster(
     cx: &mut Cx,
     value: clusters::dns::v3::DnsCluster,
-    assignment: pb::endpoint::ClusterLoadAssignment,
+    endpoints: Arc<[DnsEndpoints]>,
 ) -> Result<Discovery, Refusal> {
     use pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as Family;
     take!(cx, value => clusters::dns::v3::DnsCluster {
@@ -171,7 +172,6 @@ fn dns_cluster(
         respect_ttl: respect_dns_ttl,
         family,
     };
-    let endpoints = endpoint::dns_endpoints(cx, assignment)?;
     Ok(if all_addresses_in_single_endpoint {
         Discovery::LogicalDns { endpoints, refresh }
     } else {

@@ -10,7 +10,7 @@ use proxy_config::{
 
 use crate::{
     reject::Reject,
-    testing::{decode, refused},
+    testing::{decode, parts, refused},
 };
 
 fn cluster(yaml: &str) -> Result<Cluster, Reject> {
@@ -246,4 +246,54 @@ fn a_rejected_field_is_named() {
         refused(cluster("{name: a, connect_timeout: -1s}")).0,
         "connect_timeout"
     );
+}
+
+#[test]
+fn an_unreadable_transport_makes_no_connections_and_is_never_plaintext() {
+    let quic = "{name: q, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport}}";
+    let (cluster, refused) = parts(
+        &format!(
+            "{{name: a, transport_socket: {quic}, transport_socket_matches: [{{name: m, match: {{k: v}}, transport_socket: {quic}}}]}}"
+        ),
+        super::cluster,
+    );
+    let cluster = cluster.expect("taken");
+    let fields: Vec<&str> = refused.iter().map(|r| &*r.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "transport_socket.typed_config",
+            "transport_socket_matches[0].transport_socket.typed_config"
+        ]
+    );
+    assert!(matches!(cluster.transport, Transport::Refused(_)));
+    assert!(matches!(
+        cluster.transport_matches[0].transport,
+        Transport::Refused(_)
+    ));
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_read_gets_no_traffic_and_the_others_do() {
+    let address = |port| {
+        format!(
+            "{{endpoint: {{address: {{socket_address: {{address: 10.0.0.1, port_value: {port}}}}}}}}}"
+        )
+    };
+    let (cluster, refused) = parts(
+        &format!(
+            "{{name: a, load_assignment: {{cluster_name: a, endpoints: [{{lb_endpoints: [{}, {}]}}]}}}}",
+            address(0),
+            address(80)
+        ),
+        super::cluster,
+    );
+    assert_eq!(
+        refused[0].field,
+        "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address"
+    );
+    let Discovery::Static(endpoints) = cluster.expect("taken").discovery else {
+        panic!("not static")
+    };
+    assert_eq!(endpoints.localities[0].endpoints.len(), 1);
 }

@@ -23,10 +23,23 @@ use crate::{
     tls,
 };
 
-pub(super) fn transport(
+/// A transport that cannot be read makes no connections.
+pub(super) fn socket(cx: &mut Cx, value: Option<pb::core::TransportSocket>) -> Transport {
+    let name = value.as_ref().map(|socket| socket.name.clone());
+    transport(cx, value).unwrap_or_else(|refusal| {
+        let (name, refusal) = (name.unwrap_or_default(), refusal.under("transport_socket"));
+        Transport::Refused(cx.refuse(&name, refusal, "no connection is made with it"))
+    })
+}
+
+pub(super) fn matches(
     cx: &mut Cx,
-    value: Option<pb::core::TransportSocket>,
-) -> Result<Transport, Refusal> {
+    values: Vec<pb::cluster::cluster::TransportSocketMatch>,
+) -> Result<Arc<[TransportMatch]>, Refusal> {
+    cx.each("transport_socket_matches", values, matched)
+}
+
+fn transport(cx: &mut Cx, value: Option<pb::core::TransportSocket>) -> Result<Transport, Refusal> {
     let Some(pb::core::TransportSocket {
         name: _,
         config_type,
@@ -81,7 +94,7 @@ fn opened(cx: &mut Cx, extension: &Extension) -> Result<Transport, Refusal> {
     Err(extension.unknown("as a transport socket"))
 }
 
-pub(super) fn matched(
+fn matched(
     cx: &mut Cx,
     value: pb::cluster::cluster::TransportSocketMatch,
 ) -> Result<TransportMatch, Refusal> {
@@ -93,6 +106,6 @@ pub(super) fn matched(
     Ok(TransportMatch {
         name: name.into(),
         criteria,
-        transport: transport(cx, transport_socket).within("transport_socket")?,
+        transport: socket(cx, transport_socket),
     })
 }

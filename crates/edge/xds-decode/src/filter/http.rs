@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use proxy_config::{
-    HttpFilter,
+    HttpFilter, Refused,
     filter::{HttpFilterKind, PerRouteConfig, PerRouteFilter, RouterOptions},
 };
 use wire_envoy::pb::{
@@ -29,19 +29,35 @@ use crate::{
     scalar,
 };
 
-/// In order; the last must be the router, and nothing else may be.
+/// What it costs when a filter cannot be read.
+const ANSWERS: &str = "requests that come to it are answered 503";
+
+/// In order; the last must be the router, and nothing else may be. A filter that cannot be read answers the requests that come to it.
 pub(crate) fn http_filters(
     cx: &mut Cx,
     values: Vec<pb::hcm::HttpFilter>,
 ) -> Result<Arc<[HttpFilter]>, Refusal> {
-    let mut filters = Vec::with_capacity(values.len());
-    for (index, value) in values.into_iter().enumerate() {
-        filters.extend(http_filter(cx, value).within_item("http_filters", index)?);
-    }
+    let found: Vec<Option<HttpFilter>> = cx.each("http_filters", values, |cx, value| {
+        let (name, disabled) = (value.name.clone(), value.disabled);
+        Ok(http_filter(cx, value).unwrap_or_else(|refusal| {
+            Some(HttpFilter {
+                kind: HttpFilterKind::Refused(cx.refuse(&name, refusal, ANSWERS)),
+                name: name.into(),
+                disabled,
+            })
+        }))
+    })?;
+    let filters: Vec<HttpFilter> = found.into_iter().flatten().collect();
     let routers = filters
         .iter()
         .filter(|f: &&HttpFilter| matches!(f.kind, HttpFilterKind::Router(_)))
         .count();
+    if let Some(HttpFilterKind::Refused(_)) = filters.last().map(|f| &f.kind)
+        && routers == 0
+    {
+        // It may have been the router; it answers all requests.
+        return Ok(with_router(filters));
+    }
     match filters.last().map(|f| &f.kind) {
         Some(HttpFilterKind::Router(_)) if routers == 1 => Ok(filters.into()),
         _ => Err(Refusal::at(
@@ -49,6 +65,24 @@ pub(crate) fn http_filters(
             "the last filter, and only that, must be the router",
         )),
     }
+}
+
+/// One filter that answers all requests, and the router that Envoy wants behind it.
+pub(crate) fn refusing(refused: Arc<Refused>) -> Arc<[HttpFilter]> {
+    with_router(vec![HttpFilter {
+        name: refused.name.clone(),
+        kind: HttpFilterKind::Refused(refused),
+        disabled: false,
+    }])
+}
+
+fn with_router(mut filters: Vec<HttpFilter>) -> Arc<[HttpFilter]> {
+    filters.push(HttpFilter {
+        name: "envoy.filters.http.router".into(),
+        kind: HttpFilterKind::Router(RouterOptions::default()),
+        disabled: false,
+    });
+    filters.into()
 }
 
 /// `None` for a filter that is left out.

@@ -16,13 +16,12 @@ use wire_envoy::pb::{
 
 use super::{istio_stats, local_rate_limit, peer_metadata, rbac};
 use crate::{
-    context::Cx,
-    extension::Extension,
-    http_connection_manager,
-    judgement::take,
-    reject::{Refusal, Within},
+    context::Cx, extension::Extension, http_connection_manager, judgement::take, reject::Refusal,
     tcp_proxy,
 };
+
+/// What it costs when a filter cannot be read.
+const CLOSES: &str = "connections of its chain are closed";
 
 /// A filter before the last, or one of those that end a chain.
 pub(crate) enum Network {
@@ -31,15 +30,19 @@ pub(crate) enum Network {
     Tcp(Arc<TcpTerminal>),
 }
 
+/// A filter that cannot be read closes the connections that come to it.
 pub(crate) fn network(cx: &mut Cx, value: pb::listener::Filter) -> Result<Network, Refusal> {
-    let pb::listener::Filter {
-        name: _,
-        config_type,
-    } = value;
+    let pb::listener::Filter { name, config_type } = value;
+    Ok(configured(cx, config_type).unwrap_or_else(|refusal| {
+        Network::Before(NetworkFilter::Refused(cx.refuse(&name, refusal, CLOSES)))
+    }))
+}
+
+fn configured(cx: &mut Cx, config_type: Option<ConfigType>) -> Result<Network, Refusal> {
     match config_type {
-        Some(ConfigType::TypedConfig(any)) => Extension::open(&any)
-            .and_then(|e| opened(cx, &e))
-            .within("typed_config"),
+        Some(ConfigType::TypedConfig(any)) => cx.within("typed_config", |cx| {
+            Extension::open(&any).and_then(|e| opened(cx, &e))
+        }),
         Some(ConfigType::ConfigDiscovery(_)) => Err(Refusal::at(
             "config_discovery",
             "filters by reference are not supported",
@@ -52,7 +55,14 @@ fn opened(cx: &mut Cx, extension: &Extension) -> Result<Network, Refusal> {
     let before = |filter| Ok(Network::Before(filter));
     if extension.is::<pb::hcm::HttpConnectionManager>() {
         let message = extension.message(cx)?;
-        http_connection_manager::manager(cx, message).map(|m| Network::Http(Arc::new(m)))
+        let manager = match http_connection_manager::manager(cx, message) {
+            Ok(manager) => manager,
+            Err(refusal) => {
+                let message = extension.message(cx)?;
+                http_connection_manager::refusing(cx, message, refusal)?
+            }
+        };
+        Ok(Network::Http(Arc::new(manager)))
     } else if extension.is::<pb::tcp_proxy::TcpProxy>() {
         let message = extension.message(cx)?;
         tcp_proxy::tcp_proxy(cx, message).map(|proxy| Network::Tcp(Arc::new(TcpTerminal { proxy })))

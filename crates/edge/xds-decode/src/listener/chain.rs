@@ -1,9 +1,13 @@
 //! Filter chains: what they match, their TLS, their filters and the one that ends them.
+//!
+//! A chain whose criteria can be read is always taken, because the connections that it matches must not fall to another chain; what of
+//! it cannot be read refuses them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proxy_config::{
     FilterChain,
+    filter::NetworkFilter,
     listener::{ChainMatch, SourceType, Terminal, TransportProtocol},
     tls::DownstreamTls,
 };
@@ -23,13 +27,61 @@ use crate::{
     scalar, tls,
 };
 
+/// What it costs when a chain cannot be read.
+const CLOSES: &str = "connections that it matches are closed";
+
 pub(super) fn chain(cx: &mut Cx, value: pb::listener::FilterChain) -> Result<FilterChain, Refusal> {
     take!(cx, value => pb::listener::FilterChain {
         read { filter_chain_match, filters, metadata, transport_socket, transport_socket_connect_timeout, name }
         reject "add the proxy_protocol listener filter instead" { use_proxy_proto }
     });
-    let decoded: Vec<Network> = each("filters", filters, |f| filter::network::network(cx, f))?;
-    let mut network_filters = Vec::new();
+    let matches =
+        matches(cx, filter_chain_match.unwrap_or_default()).within("filter_chain_match")?;
+    let inside = inside(
+        cx,
+        transport_socket,
+        filters,
+        transport_socket_connect_timeout,
+    );
+    let Inside {
+        tls,
+        filters,
+        terminal,
+        connect_timeout,
+    } = inside.unwrap_or_else(|refusal| Inside {
+        tls: None,
+        filters: vec![NetworkFilter::Refused(cx.refuse(&name, refusal, CLOSES))],
+        terminal: Terminal::Close,
+        connect_timeout: None,
+    });
+    Ok(FilterChain {
+        name: name.into(),
+        matches,
+        tls,
+        transport_socket_connect_timeout: connect_timeout,
+        network_filters: filters.into(),
+        terminal,
+        metadata: metadata::metadata(cx, metadata).within("metadata")?,
+    })
+}
+
+/// What a chain does with a connection.
+struct Inside {
+    tls: Option<Arc<DownstreamTls>>,
+    filters: Vec<NetworkFilter>,
+    terminal: Terminal,
+    connect_timeout: Option<Duration>,
+}
+
+fn inside(
+    cx: &mut Cx,
+    transport_socket: Option<pb::core::TransportSocket>,
+    filters: Vec<pb::listener::Filter>,
+    connect_timeout: Option<pb::Duration>,
+) -> Result<Inside, Refusal> {
+    let tls = socket(cx, transport_socket).within("transport_socket")?;
+    let decoded: Vec<Network> = cx.each("filters", filters, filter::network::network)?;
+    let mut filters = Vec::new();
     let mut terminal = None;
     for (index, found) in decoded.into_iter().enumerate() {
         match found {
@@ -37,27 +89,21 @@ pub(super) fn chain(cx: &mut Cx, value: pb::listener::FilterChain) -> Result<Fil
                 return Err(Refusal::new("stands after the filter that ends the chain"))
                     .within_item("filters", index);
             }
-            Network::Before(filter) => network_filters.push(filter),
+            Network::Before(filter) => filters.push(filter),
             Network::Http(http) => terminal = Some(Terminal::Http(http)),
             Network::Tcp(tcp) => terminal = Some(Terminal::Tcp(tcp)),
         }
     }
-    if terminal.is_none() && !network_filters.is_empty() {
+    // A filter that could not be read may have been the one that ends the chain.
+    let refuses = |filter: &NetworkFilter| matches!(filter, NetworkFilter::Refused(_));
+    if terminal.is_none() && !filters.is_empty() && !filters.iter().any(refuses) {
         return Err(Refusal::at("filters", "no filter ends the chain"));
     }
-    Ok(FilterChain {
-        name: name.into(),
-        matches: matches(cx, filter_chain_match.unwrap_or_default())
-            .within("filter_chain_match")?,
-        tls: socket(cx, transport_socket).within("transport_socket")?,
-        transport_socket_connect_timeout: scalar::limit(
-            "transport_socket_connect_timeout",
-            transport_socket_connect_timeout,
-            None,
-        )?,
-        network_filters: network_filters.into(),
+    Ok(Inside {
+        tls,
+        filters,
         terminal: terminal.unwrap_or(Terminal::Close),
-        metadata: metadata::metadata(cx, metadata).within("metadata")?,
+        connect_timeout: scalar::limit("transport_socket_connect_timeout", connect_timeout, None)?,
     })
 }
 

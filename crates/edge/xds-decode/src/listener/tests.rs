@@ -2,12 +2,13 @@ use std::time::Duration;
 
 use proxy_config::{
     Listener,
+    filter::{HttpFilterKind, NetworkFilter},
     listener::{ListenerFilterKind, Terminal, TransportProtocol},
 };
 
 use crate::{
     reject::Reject,
-    testing::{decode, refused},
+    testing::{decode, parts, refused},
 };
 
 const ADDRESS: &str = "name: a, address: {socket_address: {address: 0.0.0.0, port_value: 80}}";
@@ -102,4 +103,111 @@ fn listener_filters_can_be_switched_off_by_port() {
     assert_eq!(filter.kind, ListenerFilterKind::TlsInspector);
     let disabled = filter.disabled.as_ref().expect("given");
     assert!(disabled.is_match(81) && !disabled.is_match(80));
+}
+
+const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+const JWT: &str = "{name: envoy.filters.http.jwt_authn, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication}}";
+
+fn http(fields: &str) -> String {
+    format!(
+        "{{name: h, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+         stat_prefix: s, {fields}}}}}"
+    )
+}
+
+/// What is taken of a listener of which something is refused.
+fn taken(fields: &str) -> (Listener, Vec<Reject>) {
+    let (listener, refused) = parts(&format!("{{{ADDRESS}, {fields}}}"), super::listener);
+    (listener.expect("taken"), refused)
+}
+
+#[test]
+fn an_unreadable_http_filter_answers_and_the_rest_of_the_listener_is_new() {
+    let manager = http(&format!(
+        "http_filters: [{JWT}, {ROUTER}], route_config: {{name: r}}"
+    ));
+    let (found, refused) = taken(&format!(
+        "filter_chains: [{{filters: [{manager}]}}, {{filter_chain_match: {{destination_port: 8080}}, filters: [{TCP}]}}]"
+    ));
+    assert_eq!(refused.len(), 1);
+    assert_eq!(
+        refused[0].field,
+        "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config"
+    );
+    assert!(
+        refused[0].reason.contains("JwtAuthentication"),
+        "{refused:?}"
+    );
+    let Terminal::Http(manager) = &found.chains[0].terminal else {
+        panic!("{:?}", found.chains[0].terminal)
+    };
+    let kinds: Vec<bool> = manager
+        .filters
+        .iter()
+        .map(|f| matches!(f.kind, HttpFilterKind::Refused(_)))
+        .collect();
+    assert_eq!(kinds, [true, false]);
+    assert!(matches!(found.chains[1].terminal, Terminal::Tcp(_)));
+}
+
+#[test]
+fn an_unreadable_connection_manager_answers_every_request() {
+    let manager = http(&format!(
+        "http_filters: [{ROUTER}], route_config: {{name: r}}, strip_trailing_host_dot: true"
+    ));
+    let (found, refused) = taken(&format!("filter_chains: [{{filters: [{manager}]}}]"));
+    assert_eq!(
+        refused[0].field,
+        "filter_chains[0].filters[0].typed_config.strip_trailing_host_dot"
+    );
+    let Terminal::Http(manager) = &found.chains[0].terminal else {
+        panic!("{:?}", found.chains[0].terminal)
+    };
+    assert!(matches!(
+        manager.filters[0].kind,
+        HttpFilterKind::Refused(_)
+    ));
+}
+
+#[test]
+fn an_unreadable_network_filter_or_transport_closes_the_chain() {
+    let authz = "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz}}";
+    let quic = "{name: q, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport}}";
+    for chain in [
+        format!("{{filters: [{authz}, {TCP}]}}"),
+        format!("{{filters: [{TCP}], transport_socket: {quic}}}"),
+    ] {
+        let (found, refused) = taken(&format!("filter_chains: [{chain}]"));
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(matches!(
+            found.chains[0].network_filters[0],
+            NetworkFilter::Refused(_)
+        ));
+    }
+}
+
+#[test]
+fn a_listener_whose_chains_cannot_be_told_apart_closes_everything() {
+    let (found, refused) = taken(&format!(
+        "filter_chains: [{{filter_chain_match: {{transport_protocol: quic}}, filters: [{TCP}]}}, {{filters: [{TCP}]}}]"
+    ));
+    assert_eq!(refused[0].cost, "its connections are closed");
+    assert!(found.chains.is_empty());
+    let chain = found.default_chain.as_ref().expect("one for all");
+    assert!(matches!(
+        chain.network_filters[0],
+        NetworkFilter::Refused(_)
+    ));
+}
+
+#[test]
+fn an_unknown_access_log_costs_its_lines_only() {
+    let log = "{name: l, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.wasm.v3.WasmAccessLog}}";
+    let (found, refused) = taken(&format!(
+        "access_log: [{log}], filter_chains: [{{filters: [{TCP}]}}]"
+    ));
+    assert_eq!(refused[0].field, "access_log[0].typed_config");
+    assert_eq!(refused[0].cost, "left out");
+    assert!(found.access_logs.is_empty());
+    assert!(matches!(found.chains[0].terminal, Terminal::Tcp(_)));
 }

@@ -43,8 +43,8 @@ pub(super) fn forward(cx: &mut Cx, value: pb::route::RouteAction) -> Result<Forw
         ignore "an attempt that times out is retried, not doubled" { hedge_policy }
         ignore "there are no rate limits of virtual hosts" { include_vh_rate_limits }
         ignore "redirects are passed to the client" { max_internal_redirects }
+        leave "redirects are passed to the client" { internal_redirect_policy }
         reject "the rate limit service is not supported" { rate_limits }
-        reject "redirects are passed to the client" { internal_redirect_policy }
         reject "is not supported" { path_rewrite_policy, path_rewrite, retry_policy_typed_config }
     });
     if internal_redirect_action != InternalRedirectAction::PassThroughInternalRedirect as i32 {

@@ -7,7 +7,7 @@ use proxy_config::{
 
 use crate::{
     reject::Reject,
-    testing::{decode, refused},
+    testing::{decode, parts, refused},
 };
 
 fn table(yaml: &str) -> Result<RouteTable, Reject> {
@@ -194,4 +194,76 @@ fn direct_answers_are_bounded() {
     )));
     assert_eq!(refusal.0, "virtual_hosts[0].routes[0].direct_response.body");
     assert!(route("{match: {prefix: /}, direct_response: {status: 99}}").is_err());
+}
+
+/// Each route of the only virtual host: what it matches and whether it refuses; and the fields that are refused.
+fn taken(routes: &str) -> (Vec<(String, bool)>, Vec<String>) {
+    let yaml =
+        format!("{{name: t, virtual_hosts: [{{name: h, domains: ['*'], routes: [{routes}]}}]}}");
+    let (table, refused) = parts(&yaml, super::table);
+    let routes = table.expect("taken").virtual_hosts[0].routes.clone();
+    let told = routes.iter().map(|route| {
+        let refuses = matches!(route.action, RouteAction::Refused(_));
+        (format!("{:?}", route.matches.path), refuses)
+    });
+    (
+        told.collect(),
+        refused.into_iter().map(|r| r.field).collect(),
+    )
+}
+
+#[test]
+fn an_unreadable_route_answers_what_it_matches() {
+    let wasm = "typed_per_filter_config: {f: {'@type': type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm}}";
+    let (routes, refused) = taken(&format!(
+        "{{match: {{prefix: /a}}, route: {{cluster: c}}, {wasm}}}, {{match: {{prefix: /}}, route: {{cluster: c}}}}"
+    ));
+    assert_eq!(
+        refused,
+        ["virtual_hosts[0].routes[0].typed_per_filter_config[f]"]
+    );
+    assert_eq!(
+        routes,
+        [
+            ("Prefix(\"/a\")".to_owned(), true),
+            ("Prefix(\"/\")".to_owned(), false)
+        ]
+    );
+}
+
+#[test]
+fn a_route_without_readable_criteria_answers_all_that_is_left() {
+    let (routes, refused) = taken(
+        "{match: {prefix: /a}, route: {cluster: c}}, {match: {safe_regex: {regex: '('}}, route: {cluster: c}}, \
+         {match: {prefix: /}, route: {cluster: c}}",
+    );
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(routes[1], ("Prefix(\"\")".to_owned(), true));
+    assert!(!routes[0].1);
+}
+
+#[test]
+fn an_unreadable_virtual_host_answers_for_its_domains_and_an_unreadable_table_for_all() {
+    let (table, refused) = parts(
+        "{name: t, virtual_hosts: [{name: a, domains: [a], rate_limits: [{}]}, {name: b, domains: [b]}]}",
+        super::table,
+    );
+    let table = table.expect("taken");
+    assert_eq!(refused[0].field, "virtual_hosts[0].rate_limits");
+    assert!(matches!(
+        table.virtual_hosts[0].routes[0].action,
+        RouteAction::Refused(_)
+    ));
+    assert!(table.virtual_hosts[1].routes.is_empty());
+    let (table, refused) = parts(
+        "{name: t, vhost_header: x, virtual_hosts: [{name: b, domains: [b]}]}",
+        super::table,
+    );
+    let table = table.expect("taken");
+    assert_eq!(refused[0].field, "vhost_header");
+    assert_eq!(&*table.virtual_hosts[0].domains[0], "*");
+    assert!(matches!(
+        table.virtual_hosts[0].routes[0].action,
+        RouteAction::Refused(_)
+    ));
 }

@@ -248,6 +248,73 @@ async fn a_bad_resource_is_refused_by_name_and_hurts_no_other() {
     running.end().await;
 }
 
+/// A listener whose only HTTP filter before the router is of a type that no proxy knows.
+fn unreadable_listener(name: &str) -> Any {
+    use wire_envoy::{
+        pb::{hcm, listener},
+        unpack,
+    };
+    let mut readable: listener::Listener = unpack(&listener(name, "80")).unwrap();
+    let Some(listener::filter::ConfigType::TypedConfig(config)) =
+        &mut readable.filter_chains[0].filters[0].config_type
+    else {
+        panic!("no connection manager")
+    };
+    let mut manager: hcm::HttpConnectionManager = unpack(config).unwrap();
+    let unknown = Any {
+        type_url: "type.googleapis.com/a.policy.nobody.Knows".into(),
+        value: Vec::new(),
+    };
+    manager.http_filters.insert(
+        0,
+        hcm::HttpFilter {
+            name: "guard".into(),
+            config_type: Some(hcm::http_filter::ConfigType::TypedConfig(unknown)),
+            ..Default::default()
+        },
+    );
+    *config = any(&manager);
+    any(&readable)
+}
+
+#[tokio::test]
+async fn a_proxy_whose_first_listener_is_refused_is_not_ready_until_it_is_mended() {
+    for flavour in [Flavour::Delta, Flavour::StateOfTheWorld] {
+        let control = ControlPlane::start(0).await;
+        first_configuration(&control);
+        control.set(&[("l", unreadable_listener("l"))]);
+        let running = start(&control, flavour, Duration::from_secs(3600));
+        running
+            .until("the listener is in use, refusing", |r| {
+                r.live.config().listeners.contains_key("l")
+            })
+            .await;
+        assert!(!running.status.is_ready());
+        let told = running.status.refusals();
+        assert!(
+            told[0].why.starts_with("listener l: filter_chains[0]")
+                && told[0].why.contains("a.policy.nobody.Knows"),
+            "{told:?}"
+        );
+        control.set(&[("l", listener("l", "80"))]);
+        running.until("ready", |r| r.status.is_ready()).await;
+        assert_eq!(running.status.refusals(), []);
+        // From now on readiness stays as it is, and the pages tell.
+        control.set(&[("l", unreadable_listener("l"))]);
+        running
+            .until("told again", |r| r.status.refusals().len() == 1)
+            .await;
+        assert!(running.status.is_ready());
+        control.remove(&listener("", "").type_url, "l");
+        running
+            .until("removed", |r| {
+                !r.live.config().listeners.contains_key("l") && r.status.refusals().is_empty()
+            })
+            .await;
+        running.end().await;
+    }
+}
+
 #[tokio::test]
 async fn the_last_configuration_survives_the_control_plane_and_its_return_brings_the_news() {
     let control = ControlPlane::start(0).await;

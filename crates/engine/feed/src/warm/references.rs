@@ -71,6 +71,7 @@ pub(super) fn route_clusters(table: &RouteTable) -> impl Iterator<Item = &Cluste
             },
             RouteAction::Redirect(_)
             | RouteAction::DirectResponse { .. }
+            | RouteAction::Refused(_)
             | RouteAction::NonForwarding => (None, None),
         };
         one.into_iter().chain(weighted.into_iter().flatten())
@@ -85,7 +86,7 @@ pub(super) fn cluster_secrets(cluster: &Cluster) -> impl Iterator<Item = &Secret
 
 fn transport_secrets(transport: &Transport) -> Vec<&SecretName> {
     match transport {
-        Transport::Plaintext => Vec::new(),
+        Transport::Plaintext | Transport::Refused(_) => Vec::new(),
         Transport::Tls(tls) => tls_secrets(&tls.common).collect(),
         Transport::ProxyProtocol { inner, .. } => transport_secrets(inner),
     }

@@ -18,7 +18,9 @@ struct World {
 }
 
 fn decoded(body: &pb::Any) -> Change {
-    crate::decode::decode(&mut xds_decode::Decoder::default(), body).unwrap()
+    let decoded = crate::decode::decode(&mut xds_decode::Decoder::default(), body);
+    assert_eq!(decoded.refused, None);
+    decoded.change.unwrap()
 }
 
 fn ads() -> core::ConfigSource {
@@ -373,4 +375,33 @@ fn an_existing_route_table_is_kept_when_the_server_says_it_is_gone() {
     world.set(http_listener("m", "none"));
     assert!(world.settle().is_empty());
     assert_eq!(world.remove(Kind::Routes, "none").settle(), ["+listener m"]);
+}
+
+#[test]
+fn a_refused_cluster_and_a_refused_secret_do_not_stay() {
+    let mut world = World::running();
+    let now = world.now;
+    world.warming.refuse(Kind::Cluster, "a", now);
+    assert_eq!(world.settle(), ["-cluster a", "-endpoints eds a"]);
+    world
+        .set(eds_cluster("b", Some("kubernetes://x")))
+        .set(endpoints("b", 1))
+        .set(secret("kubernetes://x"))
+        .settle();
+    world.warming.refuse(Kind::Secret, "kubernetes://x", now);
+    assert_eq!(world.settle(), ["-secret kubernetes://x"]);
+}
+
+#[test]
+fn a_refused_listener_closes_its_connections_and_stays_on_its_address() {
+    let mut world = World::running();
+    world.warming.refuse(Kind::Listener, "l", world.now);
+    let update = world.warming.settle(world.now);
+    let listener = &update.listeners.set[0];
+    assert!(listener.chains.is_empty() && !listener.addresses.is_empty());
+    let chain = listener.default_chain.as_ref().unwrap();
+    assert!(matches!(
+        chain.network_filters[0],
+        proxy_config::filter::NetworkFilter::Refused(_)
+    ));
 }

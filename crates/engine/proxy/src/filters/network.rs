@@ -90,7 +90,8 @@ impl LiveNetworkFilter {
             }
             NetworkFilter::MetadataExchange
             | NetworkFilter::IstioStats(_)
-            | NetworkFilter::SniCluster => Self::Stateless,
+            | NetworkFilter::SniCluster
+            | NetworkFilter::Refused(_) => Self::Stateless,
         }
     }
 }
@@ -139,6 +140,12 @@ pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
                         details: "local_ratelimit_close_over_limit".to_owned(),
                     };
                 }
+            }
+            (NetworkFilter::Refused(refused), _) => {
+                return Verdict::Close {
+                    flags: ResponseFlags::NO_FILTER_CONFIG_FOUND,
+                    details: refused.details("filter_config_refused"),
+                };
             }
             (
                 NetworkFilter::MetadataExchange

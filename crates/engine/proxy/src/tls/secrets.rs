@@ -160,6 +160,10 @@ impl Secrets {
     pub(crate) fn transport(&self, transport: &Transport) -> (LiveTransport, Option<String>) {
         match transport {
             Transport::Plaintext => (LiveTransport::Plaintext, None),
+            Transport::Refused(refused) => (
+                LiveTransport::Refuse,
+                Some(format!("no connection is made: {}", refused.reason)),
+            ),
             Transport::Tls(config) => {
                 let slot = Arc::new(ClientSlot {
                     config: config.clone(),

@@ -48,15 +48,16 @@ fn warm(scenario: &Path, proxy: &str) -> bool {
     let kinds = ["lds", "rds", "sds", "eds"]
         .map(|kind| resources(scenario, proxy, kind).unwrap_or_default());
     for body in clusters.iter().chain(kinds.iter().flatten()) {
-        match crate::decode::decode(&mut decoder, body) {
-            Ok(change) => {
+        let decoded = crate::decode::decode(&mut decoder, body);
+        if let Some(why) = decoded.refused {
+            eprintln!("{} {proxy}: {why}", scenario.display());
+        }
+        match decoded.change {
+            Some(change) => {
                 listeners += usize::from(matches!(change, Change::Listener(_)));
                 world.warming.set(change, world.now);
             }
-            Err(why) => {
-                eprintln!("{} {proxy}: {why}", scenario.display());
-                refused += 1;
-            }
+            None => refused += 1,
         }
     }
     // Names are resolved elsewhere, and files are not part of the captures.

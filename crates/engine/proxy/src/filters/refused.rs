@@ -1,0 +1,30 @@
+//! Stands where a filter or a route stood that could not be read: answers 503, so that nothing passes what it was to guard.
+//!
+//! The answer's body and `%RESPONSE_CODE_DETAILS%` name the part; the flag is Envoy's for a filter whose configuration is missing
+//! (`NFCF`). The field and the reason are in the proxy's own log and on its pages, not in answers to clients.
+
+use http::StatusCode;
+use proxy_config::Refused;
+use telemetry::record::ResponseFlags;
+
+use super::Flow;
+use crate::exchange::{Exchange, reply::Reply};
+
+/// An HTTP filter.
+pub fn on_request(refused: &Refused, x: &mut Exchange) -> Flow {
+    Flow::Respond(answer(refused, "filter_config_refused", x))
+}
+
+/// A route.
+pub fn route(refused: &Refused, x: &mut Exchange) -> Reply {
+    answer(refused, "route_config_refused", x)
+}
+
+fn answer(refused: &Refused, kind: &str, x: &mut Exchange) -> Reply {
+    let body = format!("configuration refused by the proxy: {}", refused.name);
+    let (status, flag) = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        ResponseFlags::NO_FILTER_CONFIG_FOUND,
+    );
+    Reply::failure(x, status, body, flag, refused.details(kind))
+}
