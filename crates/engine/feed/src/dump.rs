@@ -172,14 +172,17 @@ impl Section {
             let body = descriptors.any_to_json(&resource.body, Names::Snake)?;
             let mut entry = entry(resource);
             entry.insert(self.field.into(), body);
-            let mut dumped = match self.field {
-                "listener" => json!({ "name": name, "active_state": entry }),
-                _ => Value::Object(entry),
-            };
-            if let Some(refusal) = state.refusals.get(name) {
-                dumped["error_state"] = error_state(refusal);
+            let mut dumped = Map::new();
+            if self.field == "listener" {
+                dumped.insert("name".into(), json!(name));
+                dumped.insert("active_state".into(), json!(entry));
+            } else {
+                dumped = entry;
             }
-            resources.push(dumped);
+            if let Some(refusal) = state.refusals.get(name) {
+                dumped.insert("error_state".into(), error_state(refusal));
+            }
+            resources.push(Value::Object(dumped));
         }
         let whole = state.refusals.iter();
         let whole = whole.filter(|(name, _)| !state.resources.contains_key(*name));
