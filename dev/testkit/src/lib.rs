@@ -12,7 +12,7 @@ mod workload;
 
 pub use left_out::left_out;
 pub use mesh::{Builder, Mesh, Proxy, Run, User};
-pub use programs::{envoy, programs, root, shared};
+pub use programs::{envoy, programs, root};
 pub use traffic::{Answer, Background, Sample, echo_program, installed};
 pub use wait::{eventually, holds_for};
 pub use workload::{Workload, echo, mesh_settings, namespace, service, whole_service};

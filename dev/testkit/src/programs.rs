@@ -24,13 +24,6 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
-/// Data that is not part of the project: `TANBARK_SHARED`, or `shared` beside the checkout. `None`: the test says so and ends.
-pub fn shared() -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("TANBARK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    folder.is_dir().then_some(folder)
-}
-
 /// A folder with the programs of this build, the image map and the samples, readable by everyone.
 pub fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();

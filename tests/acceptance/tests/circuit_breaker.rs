@@ -1,6 +1,6 @@
 //! Circuit breaking by DestinationRule: too many connections are refused at once, and an endpoint that fails is left alone for a while.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use acceptance::{CLIENT, Mesh, Proxy, base};
 use serde_json::Value;
@@ -175,8 +175,5 @@ fn with_our_proxy() {
 
 #[test]
 fn with_envoy() {
-    let shared = testkit::shared().and_then(|folder| {
-        fs::read_to_string(folder.join("samples/platform-circuit-breaker.yaml")).ok()
-    });
-    circuit_breaker(Proxy::Envoy, shared.as_deref().unwrap_or(LIMITS));
+    circuit_breaker(Proxy::Envoy, LIMITS);
 }

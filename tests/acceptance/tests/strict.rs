@@ -1,6 +1,6 @@
 //! STRICT mutual TLS for a namespace: who has no sidecar gets a connection reset, who has one an answer; PERMISSIVE lets both in.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use acceptance::{Mesh, Proxy};
 use testkit::{echo, eventually, holds_for, mesh_settings, namespace};
@@ -93,19 +93,4 @@ fn with_our_proxy() {
 #[test]
 fn with_envoy() {
     strict_refuses_plaintext_and_permissive_takes_it(Proxy::Envoy, STRICT);
-}
-
-#[test]
-fn a_platform_teams_own_file() {
-    let Some(file) = testkit::shared()
-        .map(|folder| folder.join("samples/platform-strict.yaml"))
-        .filter(|file| file.exists())
-    else {
-        eprintln!("no shared samples on this machine");
-        return;
-    };
-    strict_refuses_plaintext_and_permissive_takes_it(
-        Proxy::Tanbark,
-        &fs::read_to_string(file).expect("the sample"),
-    );
 }

@@ -1,26 +1,13 @@
 //! What Istio's control plane and agent really send must be followed: tag rules, log formats, expressions, metric plans.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
 use telemetry::access_log::{Environment, Format};
 use telemetry::cel::Expression;
 use telemetry::istio_metrics::{MetricConfig, Plan};
 use telemetry::stats::TagRules;
 
-fn interop() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared");
-    let shared = std::env::var_os("TANBARK_SHARED").map_or_else(beside, PathBuf::from);
-    let folder = shared.join("interop");
-    if !folder.is_dir() {
-        println!("skipped: {} is not there", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
 }
 
 /// Calls `visit` with every object.
@@ -37,9 +24,8 @@ fn walk(value: &Value, visit: &mut impl FnMut(&serde_json::Map<String, Value>)) 
 
 #[test]
 fn bootstrap_tag_rules_compile() {
-    let Some(folder) = interop() else { return };
     for name in ["bootstrap-sidecar.json", "bootstrap-gateway.json"] {
-        let bootstrap = json(&folder.join(name));
+        let bootstrap = json(captures::general(name).as_bytes());
         let mut rules = TagRules::none();
         let tags = bootstrap["stats_config"]["stats_tags"].as_array().unwrap();
         assert!(tags.len() > 10);
@@ -55,18 +41,14 @@ fn bootstrap_tag_rules_compile() {
 
 #[test]
 fn every_format_expression_and_metric_of_the_captures_is_understood() {
-    let Some(folder) = interop() else { return };
     let environment = Environment::default();
     let (mut formats, mut expressions, mut plans) = (0, 0, 0);
-    for scenario in std::fs::read_dir(&folder)
-        .unwrap()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-    {
-        for file in ["sidecar.lds.json", "gateway.lds.json"].map(|name| scenario.join(name)) {
-            if !file.is_file() {
+    for scenario in captures::scenarios() {
+        for file in ["sidecar.lds.json", "gateway.lds.json"] {
+            let Some(listeners) = scenario.answer(file) else {
                 continue;
-            }
-            walk(&json(&file), &mut |map| {
+            };
+            walk(&json(listeners), &mut |map| {
                 if let Some(format) = map.get("jsonFormat") {
                     Format::json(format, &environment, false).unwrap();
                     formats += 1;

@@ -1,27 +1,12 @@
 //! Everything captured from a real istiod is decoded; what is refused is on a short list, which `UPDATE_EXPECT=1` rewrites.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use prost::Message;
 use wire_envoy::{Descriptors, pb};
 use xds_decode::Decoder;
 
 const TYPES: [&str; 6] = ["cds", "eds", "lds", "rds", "sds", "nds"];
-
-fn shared() -> Option<PathBuf> {
-    let place = std::env::var_os("TANBARK_SHARED")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared"));
-    let found = place.join("interop").is_dir().then_some(place);
-    if found.is_none() {
-        println!("skipped: no shared data (set TANBARK_SHARED)");
-    }
-    found
-}
 
 fn expect(name: &str, found: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -47,20 +32,14 @@ struct Walk {
 }
 
 impl Walk {
-    fn scenario(&mut self, place: &Path) {
-        let scenario = place
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let scenario = scenario.split('-').next().unwrap_or_default().to_owned();
+    fn scenario(&mut self, captured: &captures::Scenario) {
+        let scenario = captured.number();
         for node in ["sidecar", "gateway"] {
             for kind in TYPES {
-                let Ok(bytes) = std::fs::read(place.join(format!("{node}.{kind}.pb"))) else {
+                let Some(bytes) = captured.answer(&format!("{node}.{kind}.pb")) else {
                     continue;
                 };
-                let answer =
-                    pb::discovery::DiscoveryResponse::decode(bytes.as_slice()).expect("an answer");
+                let answer = pb::discovery::DiscoveryResponse::decode(bytes).expect("an answer");
                 let mut decoder = Decoder::default();
                 for resource in &answer.resources {
                     match decoder.decode(resource) {
@@ -80,12 +59,12 @@ impl Walk {
     }
 }
 
-fn walk(shared: &Path) -> Walk {
+fn walk() -> Walk {
     let mut walk = Walk::default();
-    for scenario in std::fs::read_dir(shared.join("interop")).expect("interop") {
-        let place = scenario.expect("entry").path();
-        if place.is_dir() && !place.ends_with("18-grpc-xds") {
-            walk.scenario(&place);
+    for scenario in captures::scenarios() {
+        // A proxyless gRPC client is no proxy.
+        if scenario.name() != "18-grpc-xds" {
+            walk.scenario(scenario);
         }
     }
     walk
@@ -100,8 +79,7 @@ fn lines<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
 
 #[test]
 fn captures_decode_but_for_the_listed_refusals() {
-    let Some(shared) = shared() else { return };
-    let walk = walk(&shared);
+    let walk = walk();
     println!(
         "{} resources decoded, {} refused",
         walk.decoded,
@@ -118,22 +96,20 @@ fn captures_decode_but_for_the_listed_refusals() {
 
 #[test]
 fn plain_scenario_decodes_whole() {
-    let Some(shared) = shared() else { return };
     let mut walk = Walk::default();
-    walk.scenario(&shared.join("interop/01-plain"));
+    walk.scenario(captures::scenario("01-plain"));
     assert!(walk.decoded > 80, "only {} resources decoded", walk.decoded);
     assert_eq!(walk.refused, BTreeSet::new());
 }
 
 #[test]
 fn captured_bootstraps_decode() {
-    let Some(shared) = shared() else { return };
     let descriptors = Descriptors::load().expect("built-in");
     for (name, id) in [
         ("bootstrap-sidecar.json", "sidecar~10.1.0.1~"),
         ("bootstrap-gateway.json", "router~"),
     ] {
-        let text = std::fs::read_to_string(shared.join("interop").join(name)).expect("bootstrap");
+        let text = captures::general(name);
         let message: pb::bootstrap::Bootstrap = descriptors.from_yaml(&text).expect("a bootstrap");
         let bootstrap = Decoder::default().bootstrap(message).expect(name);
         assert!(bootstrap.node.id.starts_with(id), "{}", bootstrap.node.id);

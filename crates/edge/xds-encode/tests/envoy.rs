@@ -1,6 +1,6 @@
 //! A stock Envoy takes every resource that we make for it: each scenario's clusters, listeners and routes in one bootstrap file, which
 //! `envoy --mode validate` reads. Envoy is found by `TANBARK_ENVOY` or in the virtual environment
-//! beside the workspace; without one the test says so and passes.
+//! of the workspace; without one the check is left out by name.
 
 use std::{
     fs,
@@ -16,14 +16,15 @@ use xds_encode::{Client, View, clusters, listeners, packed, routes};
 
 #[path = "shared/scenario.rs"]
 mod scenario;
-use scenario::{client, interop, own_or_shared, scenarios, snapshot};
+use scenario::{client, scenarios, snapshot};
 
 fn envoy() -> Option<PathBuf> {
     let named = std::env::var_os("TANBARK_ENVOY").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.venv/bin/envoy");
     let found = named.or_else(|| beside.exists().then_some(beside));
     if found.is_none() {
-        println!("skipped: no Envoy (`make test-tools` installs one; or set TANBARK_ENVOY)");
+        let why = "no Envoy (`make test-tools` installs one; or set TANBARK_ENVOY)";
+        testkit::left_out("a stock Envoy takes every resource", why);
     }
     found
 }
@@ -105,25 +106,16 @@ fn stock(client: &Client) -> Arc<Client> {
 
 #[test]
 fn stock_envoy_takes_what_is_made_for_it() {
-    let (Some(root), Some(envoy)) = (interop(), envoy()) else {
-        return;
-    };
+    let Some(envoy) = envoy() else { return };
     let descriptors = Descriptors::load().expect("built-in");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut refused = Vec::new();
-    for scenario in scenarios(&root) {
-        let snapshot = snapshot(&root, &scenario);
+    for scenario in scenarios() {
+        let snapshot = snapshot(scenario);
         for who in ["sidecar", "gateway"] {
-            let client = stock(&client(
-                &descriptors,
-                &own_or_shared(&root, &scenario, &format!("node-{who}.json")),
-            ));
+            let client = stock(&client(&descriptors, scenario, who));
             let view = View::new(&snapshot, &client);
-            let name = scenario
-                .file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
+            let name = scenario.name();
             let file = folder.join(format!("{name}-{who}.json"));
             fs::write(&file, bootstrap(&descriptors, &view).to_string()).expect("written");
             let run = Command::new(&envoy)
@@ -145,10 +137,10 @@ fn stock_envoy_takes_what_is_made_for_it() {
 /// A stock Envoy has none of Istio's filters, offers ALPN that its peers understand, and marks its connections.
 #[test]
 fn stock_envoy_is_spared_what_it_does_not_have() {
-    let Some(root) = interop() else { return };
     let descriptors = Descriptors::load().expect("built-in");
-    let snapshot = snapshot(&root, &root.join("13-telemetry"));
-    let client = stock(&client(&descriptors, &root.join("node-sidecar.json")));
+    let scenario = captures::scenario("13-telemetry");
+    let snapshot = snapshot(scenario);
+    let client = stock(&client(&descriptors, scenario, "sidecar"));
     let view = View::new(&snapshot, &client);
     let clusters: Vec<pb::cluster::Cluster> = clusters(&view.cluster_inputs());
     for cluster in &clusters {

@@ -3,8 +3,9 @@
 //! `known_differences.txt` lists what differs and why: patterns for scenario, client, type, resource and field. A difference that is not
 //! listed fails the test, and so does a line that no difference fits any more.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
+use captures::Scenario;
 use mesh_model::Snapshot;
 use serde_json::Value as Json;
 use wire_envoy::{Descriptors, Names};
@@ -14,14 +15,14 @@ use xds_encode::{
 
 #[path = "shared/scenario.rs"]
 mod scenario;
-use scenario::{client, interop, own_or_shared, scenarios, snapshot};
+use scenario::{client, scenarios, snapshot};
 
 const KNOWN: &str = include_str!("known_differences.txt");
 
 type ByName = BTreeMap<String, Json>;
 
-fn captured(file: &Path) -> Option<ByName> {
-    let json: Json = serde_json::from_str(&fs::read_to_string(file).ok()?).expect("JSON");
+fn captured(scenario: &Scenario, file: &str) -> Option<ByName> {
+    let json: Json = serde_json::from_slice(scenario.answer(file)?).expect("JSON");
     let resources = json["resources"].as_array().cloned().unwrap_or_default();
     Some(
         resources
@@ -173,25 +174,17 @@ fn short(value: &Json) -> String {
 
 fn scenario_differences(
     descriptors: &Descriptors,
-    root: &Path,
-    scenario: &Path,
+    scenario: &Scenario,
 ) -> (Vec<Difference>, usize) {
-    let title = scenario
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.split('-').next())
-        .expect("a numbered scenario");
-    let snapshot = snapshot(root, scenario);
+    let title = scenario.number();
+    let snapshot = snapshot(scenario);
     let mut found = Vec::new();
     let mut equal = 0;
     for who in ["sidecar", "gateway"] {
-        let client = client(
-            descriptors,
-            &own_or_shared(root, scenario, &format!("node-{who}.json")),
-        );
+        let client = client(descriptors, scenario, who);
         let view = View::new(&snapshot, &client);
         for kind in ["cds", "eds", "lds", "rds", "sds", "nds"] {
-            let Some(theirs) = captured(&scenario.join(format!("{who}.{kind}.json"))) else {
+            let Some(theirs) = captured(scenario, &format!("{who}.{kind}.json")) else {
                 continue;
             };
             let ours = ours(descriptors, &view, &snapshot, &client, kind, &theirs);
@@ -221,12 +214,11 @@ fn scenario_differences(
 
 #[test]
 fn istiod_would_have_sent_the_same() {
-    let Some(root) = interop() else { return };
     let descriptors = Descriptors::load().expect("built-in");
     let mut found = Vec::new();
     let mut equal = 0;
-    for scenario in scenarios(&root) {
-        let (differences, same) = scenario_differences(&descriptors, &root, &scenario);
+    for scenario in scenarios() {
+        let (differences, same) = scenario_differences(&descriptors, scenario);
         found.extend(differences);
         equal += same;
     }
@@ -266,12 +258,11 @@ fn list<T: AsRef<str>>(lines: &[T]) -> String {
 /// Equal inputs give equal bytes, whatever order the maps of the messages have.
 #[test]
 fn the_same_input_gives_the_same_bytes() {
-    let Some(root) = interop() else { return };
     let descriptors = Descriptors::load().expect("built-in");
-    for number in ["08-authz", "13-telemetry"] {
-        let client = client(&descriptors, &root.join("node-sidecar.json"));
+    for scenario in ["08-authz", "13-telemetry"].map(captures::scenario) {
+        let client = client(&descriptors, scenario, "sidecar");
         let bytes = || {
-            let snapshot = snapshot(&root, &root.join(number));
+            let snapshot = snapshot(scenario);
             let view = View::new(&snapshot, &client);
             let clusters = clusters(&view.cluster_inputs())
                 .iter()

@@ -92,6 +92,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["stdx", "telemetry", "identity", "proxy", "feed"],
     ),
     // development and samples
+    ("captures", &[]),
     ("testkit", &[]),
     ("xtask", &[]),
     (

@@ -40,20 +40,6 @@ fn report(store: &Store, documents: &[(Key, Document)]) -> String {
     out
 }
 
-fn shared() -> Option<PathBuf> {
-    let root = std::env::var_os("TANBARK_SHARED").map(PathBuf::from);
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared");
-    let path = root.unwrap_or_else(beside);
-    if path.is_dir() {
-        return Some(path);
-    }
-    println!(
-        "no shared folder at {}: nothing to compare with",
-        path.display()
-    );
-    None
-}
-
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -71,8 +57,8 @@ fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
 }
 
-fn mesh_of(path: &Path) -> MeshConfig {
-    let documents = manifest::load("mesh.yaml", &read(path)).unwrap();
+fn mesh_of(text: &str) -> MeshConfig {
+    let documents = manifest::load("mesh.yaml", text).unwrap();
     let (mesh, problems) = parse_mesh(&documents[0].object);
     let errors: Vec<_> = problems
         .iter()
@@ -84,29 +70,15 @@ fn mesh_of(path: &Path) -> MeshConfig {
 
 #[test]
 fn what_istio_takes_is_taken() {
-    let Some(shared) = shared() else { return };
-    let interop = shared.join("interop");
-    let base = read(&interop.join("base.yaml"));
+    let base = captures::general("base.yaml");
     let mut all = String::new();
-    let mut folders: Vec<_> = std::fs::read_dir(&interop)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.join("input.yaml").is_file())
-        .collect();
-    folders.sort();
-    assert!(folders.len() >= 18);
-    for folder in folders {
-        let own_mesh = folder.join("mesh.yaml");
-        let usual_mesh = interop.join("mesh.yaml");
-        let mesh = mesh_of(if own_mesh.is_file() {
-            &own_mesh
-        } else {
-            &usual_mesh
-        });
-        let input = read(&folder.join("input.yaml"));
+    assert!(captures::scenarios().len() >= 18);
+    for scenario in captures::scenarios() {
+        let mesh = mesh_of(&scenario.own_or_general("mesh.yaml"));
+        let input = scenario.input();
         let (store, documents, unknown) =
             store_of(mesh, &[("base.yaml", &base), ("input.yaml", &input)]);
-        writeln!(all, "== {}", folder.file_name().unwrap().to_string_lossy()).unwrap();
+        writeln!(all, "== {}", scenario.name()).unwrap();
         all.push_str(&unknown);
         let report = report(&store, &documents);
         report
@@ -116,20 +88,6 @@ fn what_istio_takes_is_taken() {
     }
     assert!(!all.contains(": Error ["), "{all}");
     expect(&cases().join("interop.expect"), &all);
-}
-
-#[test]
-fn the_platform_teams_samples_are_taken() {
-    let Some(shared) = shared() else { return };
-    for name in ["platform-strict.yaml", "platform-circuit-breaker.yaml"] {
-        let text = read(&shared.join("samples").join(name));
-        let (store, documents, unknown) = store_of(default_mesh(), &[(name, &text)]);
-        let report = report(&store, &documents);
-        assert!(
-            !report.contains(": Error [") && unknown.is_empty(),
-            "{report}{unknown}"
-        );
-    }
 }
 
 /// Each file of `tests/cases` holds objects; what is found in them stands in the `.expect` file beside it.

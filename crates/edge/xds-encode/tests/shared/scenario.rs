@@ -1,12 +1,8 @@
-//! Scenarios of the shared interop folder: what a control plane was given there, as a snapshot and clients.
-#![allow(dead_code, reason = "each test file uses a part")]
+//! Scenarios of the captures: what a real istiod was given, as a snapshot and clients.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
+use captures::Scenario;
 use mesh_model::Snapshot;
 use serde_json::Value as Json;
 use wire_envoy::{Descriptors, Unknown, pb};
@@ -15,62 +11,41 @@ use xds_encode::Client;
 /// EnvoyFilter, the Gateway API and proxyless gRPC are not served; what they change would only hide other differences.
 const NOT_SERVED: [&str; 3] = ["15-envoyfilter", "16-gateway-api", "18-grpc-xds"];
 
-/// Folders of the scenarios that we serve, in order.
-pub fn scenarios(root: &Path) -> Vec<PathBuf> {
-    let folders = fs::read_dir(root)
-        .expect("interop")
-        .map(|entry| entry.expect("entry").path());
-    let mut found: Vec<PathBuf> = folders
-        .filter(|path| {
-            path.join("input.yaml").is_file() && !NOT_SERVED.iter().any(|name| path.ends_with(name))
-        })
-        .collect();
-    found.sort();
-    found
+/// The scenarios that we serve, in order.
+pub fn scenarios() -> impl Iterator<Item = &'static Scenario> {
+    captures::scenarios()
+        .iter()
+        .filter(|scenario| !NOT_SERVED.contains(&scenario.name()))
 }
 
-pub fn interop() -> Option<PathBuf> {
-    let shared = std::env::var_os("TANBARK_SHARED")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared"));
-    let place = shared.join("interop");
-    if !place.is_dir() {
-        println!("skipped: no shared data (set TANBARK_SHARED)");
-        return None;
-    }
-    Some(place)
-}
-
-/// A scenario's own file, else the one that all share.
-pub fn own_or_shared(root: &Path, scenario: &Path, name: &str) -> PathBuf {
-    let own = scenario.join(name);
-    if own.is_file() { own } else { root.join(name) }
-}
-
-pub fn documents(file: &Path) -> Vec<Arc<Json>> {
-    let text = fs::read_to_string(file).expect("input");
-    let documents = wire_kube::manifest::load(&file.display().to_string(), &text)
-        .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+fn documents(name: &str, text: &str) -> Vec<Arc<Json>> {
+    let documents = wire_kube::manifest::load(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
     documents
         .into_iter()
         .map(|document| Arc::new(document.object))
         .collect()
 }
 
-pub fn snapshot(root: &Path, scenario: &Path) -> Arc<Snapshot> {
-    let mesh = documents(&own_or_shared(root, scenario, "mesh.yaml"));
+pub fn snapshot(scenario: &Scenario) -> Arc<Snapshot> {
+    let mesh = documents("mesh.yaml", &scenario.own_or_general("mesh.yaml"));
     let (mesh, _) = ingest::parse_mesh(mesh.first().expect("a mesh configuration"));
     let mut store = ingest::Store::new(mesh.expect("a good mesh configuration"));
-    for file in [root.join("base.yaml"), scenario.join("input.yaml")] {
-        for object in documents(&file) {
+    let objects = [
+        ("base.yaml", captures::general("base.yaml")),
+        ("input.yaml", scenario.input()),
+    ];
+    for (name, text) in objects {
+        for object in documents(name, &text) {
             store.apply(object);
         }
     }
     store.build()
 }
 
-pub fn client(descriptors: &Descriptors, file: &Path) -> Arc<Client> {
-    let json: Json = serde_json::from_str(&fs::read_to_string(file).expect("node")).expect("JSON");
+/// Who asked: `sidecar` or `gateway`.
+pub fn client(descriptors: &Descriptors, scenario: &Scenario, who: &str) -> Arc<Client> {
+    let text = scenario.own_or_general(&format!("node-{who}.json"));
+    let json: Json = serde_json::from_str(&text).expect("JSON");
     let node: pb::core::Node = descriptors.from_json(json, Unknown::Deny).expect("a node");
     Arc::new(Client::from_node(&node).expect("a client"))
 }

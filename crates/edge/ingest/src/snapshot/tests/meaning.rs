@@ -369,8 +369,7 @@ fn another_mesh_configuration_reads_everything_anew() {
 
 #[test]
 fn a_certificate_must_match_its_key() {
-    let Some(shared) = shared() else { return };
-    let text = read(&shared.join("interop/10-gateway-tls/input.yaml"));
+    let text = captures::scenario("10-gateway-tls").input();
     let documents = manifest::load("input.yaml", &text).unwrap();
     let secret = |name: &str| {
         documents

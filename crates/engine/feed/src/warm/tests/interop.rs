@@ -1,44 +1,23 @@
 //! What a real istiod sends becomes usable without waiting for anything that was not sent.
 
-use std::path::{Path, PathBuf};
-
+use captures::Scenario;
 use prost::Message;
 use wire_envoy::pb::discovery::DiscoveryResponse;
 
 use super::*;
 
-fn shared() -> Option<PathBuf> {
-    let named = std::env::var_os("TANBARK_SHARED").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared");
-    let folder = named.unwrap_or(beside).join("interop");
-    if !folder.is_dir() {
-        eprintln!(
-            "no captures at {}: set TANBARK_SHARED to run this test",
-            folder.display()
-        );
-        return None;
-    }
-    Some(folder)
-}
-
 #[test]
 fn a_real_control_planes_configuration_warms_completely() {
-    let Some(folder) = shared() else { return };
-    let mut scenarios: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    scenarios.sort();
     let mut warmed = 0;
-    for scenario in scenarios {
+    for scenario in captures::scenarios() {
         for proxy in ["sidecar", "gateway"] {
-            warmed += usize::from(warm(&scenario, proxy));
+            warmed += usize::from(warm(scenario, proxy));
         }
     }
     assert!(warmed > 20, "only {warmed} proxies' captures were found");
 }
 
-fn warm(scenario: &Path, proxy: &str) -> bool {
+fn warm(scenario: &Scenario, proxy: &str) -> bool {
     let Some(clusters) = resources(scenario, proxy, "cds") else {
         return false;
     };
@@ -79,12 +58,12 @@ fn warm(scenario: &Path, proxy: &str) -> bool {
             .count(),
         listeners,
         "{} {proxy}",
-        scenario.display()
+        scenario.name()
     );
     assert!(
         world.warming.waiting() <= refused,
         "{} {proxy}: {} of {} resources wait: {:?}",
-        scenario.display(),
+        scenario.name(),
         world.warming.waiting(),
         published.len(),
         world.warming.wanted().secrets,
@@ -92,11 +71,7 @@ fn warm(scenario: &Path, proxy: &str) -> bool {
     true
 }
 
-fn resources(scenario: &Path, proxy: &str, kind: &str) -> Option<Vec<pb::Any>> {
-    let bytes = std::fs::read(scenario.join(format!("{proxy}.{kind}.pb"))).ok()?;
-    Some(
-        DiscoveryResponse::decode(bytes.as_slice())
-            .unwrap()
-            .resources,
-    )
+fn resources(scenario: &Scenario, proxy: &str, kind: &str) -> Option<Vec<pb::Any>> {
+    let bytes = scenario.answer(&format!("{proxy}.{kind}.pb"))?;
+    Some(DiscoveryResponse::decode(bytes).unwrap().resources)
 }
