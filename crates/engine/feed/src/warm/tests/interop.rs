@@ -29,7 +29,7 @@ fn warm(scenario: &Scenario, proxy: &str) -> bool {
     for body in clusters.iter().chain(kinds.iter().flatten()) {
         let decoded = crate::decode::decode(&mut decoder, body);
         if let Some(why) = decoded.refused {
-            eprintln!("{} {proxy}: {why}", scenario.display());
+            eprintln!("{} {proxy}: {why}", scenario.name());
         }
         match decoded.change {
             Some(change) => {
