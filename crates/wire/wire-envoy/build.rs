@@ -3,6 +3,10 @@
 //! envoy-types ships the descriptor set of its messages without exporting it, and a build script cannot find another
 //! package's files without asking cargo, whose answer depends on what has been downloaded. So the repository holds
 //! a copy, without comments and compressed; `cargo xtask descriptors` renews it, and a test compares it with the package.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo tells a build script by its environment"
+)]
 
 use std::{env, error::Error, fs, io::Read, path::PathBuf};
 

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
-  tidy         check the structure of the repository
+  tidy         check the structure of the repository; --tighten: shorten the lists of what exceeds a limit
+  circles      print the files that need each other, with who needs whom
   descriptors  renew the copy of Envoy's descriptors from the package envoy-types";
 
 fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
-        Some("tidy") => tidy(),
+        Some("tidy") => tidy(std::env::args().nth(2).as_deref()),
+        Some("circles") => circles(),
         Some("descriptors") => descriptors(),
         _ => {
             eprintln!("{USAGE}");
@@ -23,7 +25,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn tidy() -> Result<ExitCode> {
+fn tidy(option: Option<&str>) -> Result<ExitCode> {
+    match option {
+        None => {}
+        Some("--tighten") => xtask::tidy::tighten(&xtask::root())?,
+        Some(other) => anyhow::bail!("tidy: unknown option `{other}`"),
+    }
     let faults = xtask::tidy::check(&xtask::root())?;
     if faults.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -33,6 +40,11 @@ fn tidy() -> Result<ExitCode> {
     }
     eprintln!("{} faults", faults.len());
     Ok(ExitCode::FAILURE)
+}
+
+fn circles() -> Result<ExitCode> {
+    print!("{}", xtask::tidy::describe_circles(&xtask::root())?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn descriptors() -> Result<ExitCode> {

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -87,6 +88,7 @@ fn settings(args: Args) -> Result<Settings> {
     let any = |port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     Ok(Settings {
         api: ApiAddress::UnixSocket(api_socket),
+        clock: Arc::new(stdx::SystemClock),
         ca_directory: folder,
         trust_domain: TrustDomain::parse(&trust_domain).context("TRUST_DOMAIN")?,
         mesh,

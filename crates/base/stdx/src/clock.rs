@@ -3,13 +3,14 @@
 //! A [`Clock`] gives monotonic time for durations and wall time for what people read. Both come from one object so that
 //! a test moves them together. [`VirtualClock`] stands still until it is told to advance.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
 /// Source of monotonic and wall time.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Monotonic time; never goes back.
     fn now(&self) -> Instant;
     /// Wall time, for logs, spans and certificate validity. May jump.
@@ -20,6 +21,7 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+#[expect(clippy::disallowed_methods, reason = "the seam itself")]
 impl Clock for SystemClock {
     fn now(&self) -> Instant {
         Instant::now()
@@ -40,6 +42,10 @@ pub struct VirtualClock {
 
 impl VirtualClock {
     /// A clock that stands at `start`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant can only be had from the machine"
+    )]
     pub fn new(start: SystemTime) -> Self {
         Self {
             origin: Instant::now(),

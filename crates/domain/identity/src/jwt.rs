@@ -11,9 +11,11 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
 
 use crate::{IdentityError, PrivateKey, ServiceAccountName};
+use wire::WireClaims;
+
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -52,34 +54,28 @@ pub struct TokenRequest<'a> {
 }
 
 /// The claims of a projected service-account token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    #[serde(deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     /// Seconds since 1970, as are `iat` and `nbf`.
     pub exp: u64,
     pub iat: u64,
     pub iss: String,
-    #[serde(default)]
     pub jti: String,
-    #[serde(rename = "kubernetes.io")]
     pub kubernetes: KubernetesClaims,
-    #[serde(default)]
     pub nbf: u64,
     pub sub: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubernetesClaims {
     pub namespace: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Named>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Named>,
     pub serviceaccount: Named,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     pub name: String,
     pub uid: String,
@@ -138,7 +134,7 @@ impl TokenSigner {
         let mut header = Header::new(Algorithm::ES256);
         header.typ = None;
         header.kid = Some(self.key_id.clone());
-        jsonwebtoken::encode(&header, &claims, &self.encoding)
+        jsonwebtoken::encode(&header, &WireClaims::from(claims), &self.encoding)
             .map_err(|e| IdentityError::Crypto(e.to_string()))
     }
 
@@ -185,9 +181,9 @@ impl TokenVerifier {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
-            .map_err(|e| IdentityError::Token(e.to_string()))?
-            .claims;
+        let decoded = jsonwebtoken::decode::<WireClaims>(token, &self.decoding, &validation)
+            .map_err(|e| IdentityError::Token(e.to_string()))?;
+        let claims = Claims::from(decoded.claims);
         let now = seconds(now);
         if claims.iss != self.issuer {
             return refuse("has another issuer");
@@ -238,19 +234,6 @@ fn random_id() -> Result<String, IdentityError> {
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| IdentityError::Crypto("no random numbers".into()))?;
     Ok(crate::peer::hex(&bytes))
-}
-
-fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match OneOrMany::deserialize(from)? {
-        OneOrMany::One(one) => vec![one],
-        OneOrMany::Many(many) => many,
-    })
 }
 
 impl fmt::Debug for TokenSigner {

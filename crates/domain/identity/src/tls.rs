@@ -14,6 +14,9 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+// What a handshake needs of rustls beside a configuration.
+pub use rustls::{ServerConfig, server::Acceptor};
+
 pub use client::{ClientConfig, ClientTls, ServerName, client_config};
 pub use server::{ClientAuth, ServerTls, server_config};
 pub(crate) use settings::openssl_name;

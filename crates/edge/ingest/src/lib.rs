@@ -7,6 +7,13 @@
 //!
 //! Invariants: a bad object hurts only itself; nothing that is written can panic this crate; a field that has no effect is
 //! reported by name, which exhaustive destructuring of every struct enforces. It reads no files and knows no Kubernetes API.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests measure and wait in real time"
+    )
+)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,10 @@
 //!
 //! `cargo bench -p control -- [SERVICES [PROXIES [NAMESPACES]]]` prints a line per step. Every service has five pods; every proxy is the sidecar of
 //! another service's pod and asks as Envoy does: clusters, their endpoints, listeners, routes, each acknowledged.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real processes and sockets: measured and waited for in real time"
+)]
 
 use std::{
     sync::Arc,

@@ -21,7 +21,7 @@ use kube::client::{Client, ConfigExt};
 use tokio::net::UnixStream;
 use tower::{BoxError, ServiceBuilder, service_fn};
 
-use crate::ControlError;
+use crate::error::ControlError;
 
 /// Where the objects are.
 #[derive(Debug, Clone)]

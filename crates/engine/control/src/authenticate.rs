@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{Request, Status};
 
-use crate::serve::Peer;
+use crate::peer::Peer;
 
 /// Audience of the tokens that proxies present.
 const AUDIENCE: &str = "istio-ca";

@@ -30,7 +30,7 @@ use kube::{
 use mesh_model::Snapshot;
 use tokio::{sync::watch, time::timeout};
 
-use crate::{ControlError, metrics::AuthorityMetrics};
+use crate::{error::ControlError, metrics::AuthorityMetrics};
 
 const KEY_FILE: &str = "ca-key.pem";
 const PLUGGED_SECRET: &str = "cacerts";
@@ -54,10 +54,11 @@ pub struct Place {
     pub directory: PathBuf,
 }
 
-/// Finds or makes the authority.
+/// Finds the authority, or makes one whose root is valid from `now` on.
 pub async fn load(
     place: &Place,
     trust_domain: &TrustDomain,
+    now: SystemTime,
 ) -> Result<CertificateAuthority, ControlError> {
     if let Some((pem, source)) = plugged(place).await? {
         return parsed(&pem, &source);
@@ -68,7 +69,7 @@ pub async fn load(
         warn_if_readable_by_others(&directory.join(KEY_FILE));
         return parsed(&pem, &directory.display().to_string());
     }
-    let authority = CertificateAuthority::self_signed(trust_domain, SystemTime::now())?;
+    let authority = CertificateAuthority::self_signed(trust_domain, now)?;
     write_files(directory, &authority.to_pem())?;
     tracing::info!(directory = %directory.display(), "made a new self-signed root certificate");
     Ok(authority)

@@ -3,12 +3,10 @@
 //! Of the request only the key and the lifetime count (row SEC-002). No lifetime, or zero, means the mesh's default; one above the authority's
 //! maximum is refused, not cut: who asks for it plans with it. Impersonation (a node proxy asking for its pods) is refused by name.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use identity::IdentityError;
+use stdx::Clock;
 use tonic::{Request, Response, Status};
 use wire_envoy::pb::istio::auth::{
     IstioCertificateRequest, IstioCertificateResponse,
@@ -21,6 +19,7 @@ pub struct CertificateService {
     pub authority: Current,
     pub authenticator: Arc<Authenticator>,
     pub default_ttl: Duration,
+    pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
 }
 
@@ -58,7 +57,7 @@ impl IstioCertificateService for CertificateService {
         let signed = self
             .authority
             .load()
-            .sign(&csr, &caller.id, Some(ttl), SystemTime::now());
+            .sign(&csr, &caller.id, Some(ttl), self.clock.wall());
         let chain = signed.map_err(|error| {
             tracing::warn!(caller = %caller.id, %error, "refused to sign a certificate");
             match error {

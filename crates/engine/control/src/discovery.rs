@@ -4,19 +4,17 @@
 //! decided by `session`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
 //! proved to be of the node's namespace and service account (row CP-007).
 
-use std::{
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use mesh_model::Snapshot;
 use prost::Message as _;
 use serde_json::Value;
-use stdx::Drain;
-use tokio::sync::{mpsc, watch};
+use stdx::{Clock, Drain};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tonic::{Code, Request, Response, Status, Streaming};
 use wire_envoy::{
     pb::{
@@ -36,8 +34,8 @@ use crate::{
     authorize::Authorizer,
     generate::Generator,
     metrics::{Metrics, type_label},
+    peer::Peer,
     proxies::{Membership, Proxies, ProxyStatus},
-    serve::Peer,
     session::Session,
 };
 
@@ -52,6 +50,7 @@ pub struct Discovery {
     pub generator: Arc<Generator>,
     pub proxies: Arc<Proxies>,
     pub metrics: Metrics,
+    pub clock: Arc<dyn Clock>,
     pub drain: Drain,
 }
 
@@ -250,7 +249,7 @@ impl Discovery {
                 .as_ref()
                 .map_or_else(Value::default, structs::to_json),
             address,
-            connected_at: SystemTime::now(),
+            connected_at: self.clock.wall(),
             types: Default::default(),
             watches: Default::default(),
         };

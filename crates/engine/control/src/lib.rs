@@ -7,16 +7,22 @@
 //!
 //! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] and [`authorize`] (who calls, and what it may read),
 //! [`serve`] (ports), [`debug`] (pages).
-//! Nothing here reads the environment or wall-clock configuration; the program hands in [`Settings`].
+//! Nothing here reads the environment or the machine's clock; the program hands in [`Settings`].
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests measure and wait in real time"
+    )
+)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use identity::{IdentityError, TrustDomain};
 use stdx::Drain;
 use tokio::{net::TcpListener, sync::watch as channel, task::JoinSet};
 use tonic::transport::Server;
@@ -33,13 +39,16 @@ mod certificates;
 pub mod change;
 mod debug;
 mod discovery;
+mod error;
 pub mod generate;
 mod memo;
 mod mesh;
 mod metrics;
+mod peer;
 mod proxies;
 mod serve;
 pub mod session;
+mod settings;
 mod status;
 mod watch;
 
@@ -47,79 +56,16 @@ mod watch;
 mod fake_api;
 
 pub use api::ApiAddress;
-
-/// What a control plane needs to know before it can ask.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub api: ApiAddress,
-    /// Where the certificate authority's files are kept.
-    pub ca_directory: PathBuf,
-    pub trust_domain: TrustDomain,
-    /// The mesh configuration where no ConfigMap `istio` says otherwise; `None`: Istio's defaults.
-    pub mesh: Option<mesh_model::MeshConfig>,
-    pub root_namespace: String,
-    pub cluster_domain: String,
-    pub listen: Listen,
-    /// Lifetime of a workload certificate that asks for none; above zero and at most [`identity::MAX_TTL`].
-    pub workload_ttl: Duration,
-}
-
-/// Addresses, Istio's ports by default.
-#[derive(Debug, Clone)]
-pub struct Listen {
-    /// gRPC over TLS, 15012.
-    pub secure: SocketAddr,
-    /// gRPC in plaintext, 15010; loopback only unless asked.
-    pub plaintext: Option<SocketAddr>,
-    /// Metrics and debug pages, 15014.
-    pub monitoring: SocketAddr,
-    /// Readiness, 8080.
-    pub http: SocketAddr,
-}
-
-/// Why a control plane could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    #[error("the API server: {0}")]
-    Api(#[from] kube::Error),
-    #[error("certificate authority: {0}")]
-    Authority(String),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        address: SocketAddr,
-        source: std::io::Error,
-    },
-    #[error("a server ended: {0}")]
-    Server(#[from] tonic::transport::Error),
-    #[error(
-        "the lifetime of workload certificates is {seconds} s: it must be between 1 and {maximum} s"
-    )]
-    WorkloadLifetime { seconds: u64, maximum: u64 },
-    #[error("bug: {0}")]
-    Bug(&'static str),
-}
-
-impl Settings {
-    fn check(&self) -> Result<(), ControlError> {
-        let maximum = identity::MAX_TTL;
-        if self.workload_ttl.is_zero() || self.workload_ttl > maximum {
-            return Err(ControlError::WorkloadLifetime {
-                seconds: self.workload_ttl.as_secs(),
-                maximum: maximum.as_secs(),
-            });
-        }
-        Ok(())
-    }
-}
+pub use error::ControlError;
+pub use settings::{Listen, Settings};
 
 /// Runs until `drain` starts.
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     settings.check()?;
     let client = api::connect(&settings.api)?;
-    let metrics = metrics::Metrics::default();
-    let (place, authority) = authority_of(&settings, &client, &metrics.authority).await?;
+    let metrics = metrics::Metrics::new(settings.clock.clone());
+    let mut tasks = JoinSet::new();
+    let authority = start_authority(&settings, &client, &metrics, &mut tasks).await?;
     let authenticator = Arc::new(authenticate::Authenticator::new(
         client.clone(),
         settings.trust_domain.clone(),
@@ -129,7 +75,6 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let proxies = Arc::new(proxies::Proxies::default());
     let generator = Arc::new(generate::Generator::default());
 
-    let mut tasks = JoinSet::new();
     let changes = watch::start(&client, &mut tasks);
     let reporter = status::Reporter::start(client.clone(), &mut tasks);
     let writer = mesh::Writer {
@@ -148,16 +93,13 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         authority.load().bundle().to_pem(),
         snapshots.clone(),
     ));
-    tasks.spawn(authority::keep_plugged(
-        place,
-        authority.clone(),
-        metrics.authority.clone(),
-    ));
 
+    let own = start_own_certificate(&settings, &authority, &mut tasks)?;
     let certificates = certificates::CertificateService {
-        authority: authority.clone(),
+        authority,
         authenticator: authenticator.clone(),
         default_ttl: settings.workload_ttl,
+        clock: settings.clock.clone(),
         metrics: metrics.clone(),
     };
     let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery {
@@ -167,6 +109,7 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         generator: generator.clone(),
         proxies: proxies.clone(),
         metrics: metrics.clone(),
+        clock: settings.clock.clone(),
         drain: drain.clone(),
     }));
     let pages = debug::Pages {
@@ -176,8 +119,14 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         objects,
         generator,
     };
+    let faces = Faces {
+        own,
+        certificates,
+        discovery,
+        pages,
+    };
     let result = tokio::select! {
-        served = serve_all(&settings, &authority, certificates, discovery, pages, &mut tasks, drain) => served,
+        served = serve_all(&settings.listen, faces, &mut tasks, drain) => served,
         // Without its writer the mesh would stand still and look healthy.
         _ = writing.join_next() => Err(ControlError::Bug("the snapshot writer ended")),
     };
@@ -186,32 +135,62 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     result
 }
 
-/// The certificate authority, and where a newer one would be found.
-async fn authority_of(
+/// The certificate authority; a task looks for a newer one.
+async fn start_authority(
     settings: &Settings,
     client: &kube::Client,
-    metrics: &metrics::AuthorityMetrics,
-) -> Result<(authority::Place, authority::Current), ControlError> {
+    metrics: &metrics::Metrics,
+    tasks: &mut JoinSet<()>,
+) -> Result<authority::Current, ControlError> {
     let place = authority::Place {
         client: client.clone(),
         root_namespace: settings.root_namespace.clone(),
         directory: settings.ca_directory.clone(),
     };
-    let authority = authority::load(&place, &settings.trust_domain).await?;
-    authority::show_ends(&authority, metrics)?;
-    Ok((place, Arc::new(ArcSwap::from_pointee(authority))))
+    let authority = authority::load(&place, &settings.trust_domain, settings.clock.wall()).await?;
+    authority::show_ends(&authority, &metrics.authority)?;
+    let current = Arc::new(ArcSwap::from_pointee(authority));
+    let metrics = metrics.authority.clone();
+    tasks.spawn(authority::keep_plugged(place, current.clone(), metrics));
+    Ok(current)
 }
 
-async fn serve_all(
+/// The certificate of the TLS port; a task renews it.
+fn start_own_certificate(
     settings: &Settings,
     authority: &authority::Current,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<serve::ServerCertificate>, ControlError> {
+    let own = serve::ServerCertificate::issue(
+        authority.clone(),
+        serve::server_names(&settings.root_namespace, &settings.cluster_domain),
+        settings.clock.clone(),
+    )?;
+    tasks.spawn(own.clone().keep_fresh());
+    Ok(own)
+}
+
+/// What the ports show, and the certificate of those with TLS.
+struct Faces {
+    own: Arc<serve::ServerCertificate>,
     certificates: certificates::CertificateService,
     discovery: discovery::DiscoveryService,
     pages: debug::Pages,
+}
+
+async fn serve_all(
+    listen: &Listen,
+    faces: Faces,
     tasks: &mut JoinSet<()>,
     drain: Drain,
 ) -> Result<(), ControlError> {
-    for address in [settings.listen.monitoring, settings.listen.http] {
+    let Faces {
+        own,
+        certificates,
+        discovery,
+        pages,
+    } = faces;
+    for address in [listen.monitoring, listen.http] {
         let listener = bind(address).await?;
         let app = debug::router(pages.clone()).into_make_service_with_connect_info::<SocketAddr>();
         tasks.spawn(async move {
@@ -220,13 +199,8 @@ async fn serve_all(
             }
         });
     }
-    let own = serve::ServerCertificate::issue(
-        authority.clone(),
-        serve::server_names(&settings.root_namespace, &settings.cluster_domain),
-    )?;
-    tasks.spawn(own.clone().keep_fresh());
     let discovery = AggregatedDiscoveryServiceServer::new(discovery);
-    if let Some(address) = settings.listen.plaintext {
+    if let Some(address) = listen.plaintext {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(bind(address).await?);
         let plain = grpc_server()
             .add_service(discovery.clone())
@@ -237,8 +211,8 @@ async fn serve_all(
             }
         });
     }
-    let incoming = serve::accept_tls(bind(settings.listen.secure).await?, own);
-    tracing::info!(address = %settings.listen.secure, "the control plane is listening");
+    let incoming = serve::accept_tls(bind(listen.secure).await?, own);
+    tracing::info!(address = %listen.secure, "the control plane is listening");
     let certificates = IstioCertificateServiceServer::new(certificates);
     grpc_server()
         .add_service(discovery)

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use crate::{
-    Settings,
     generate::Generator,
     metrics::{Build, Event, Metrics},
+    settings::Settings,
     status::{ObjectKey, Reporter},
     watch::Change,
 };
@@ -58,7 +58,7 @@ impl Writer {
         async move {
             let mut synced = false;
             while let Some(change) = self.changes.recv().await {
-                let began = std::time::Instant::now();
+                let began = Instant::now();
                 synced |= self.take(&mut store, change);
                 synced |= self.gather(&mut store).await;
                 if synced {
@@ -83,7 +83,7 @@ impl Writer {
         synced
     }
 
-    fn publish(&mut self, store: &mut Store, began: std::time::Instant) {
+    fn publish(&mut self, store: &mut Store, began: Instant) {
         let gathered = began.elapsed();
         let snapshot = store.build();
         let built = began.elapsed() - gathered;
@@ -104,7 +104,7 @@ impl Writer {
             metrics
                 .cached_generations
                 .set(i64::try_from(kept).unwrap_or(i64::MAX));
-            let published = std::time::Instant::now();
+            let published = Instant::now();
             self.metrics
                 .builds
                 .published(snapshot.version, Build { began, published });

@@ -4,11 +4,7 @@
 //! `pilot_xds_pushes`, not for the `pilot_xds_pushes_total` that OpenMetrics would make of it. Names, labels and bucket bounds are istiod's
 //! (`pilot/pkg/xds/monitoring.go` and its neighbours); what has no counterpart there is called `tanbark_…`.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{fmt, sync::Arc, time::Instant};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text::encode},
@@ -21,6 +17,7 @@ use prometheus_client::{
     },
     registry::{Metric, Registry},
 };
+use stdx::Clock;
 
 mod authority;
 mod builds;
@@ -76,6 +73,7 @@ pub struct Metrics {
     /// When the snapshots that are being served were made.
     pub builds: Builds,
     uptime: Gauge,
+    clock: Arc<dyn Clock>,
     started: Instant,
 }
 
@@ -101,8 +99,8 @@ struct ClusterTypeLabel {
     cluster_type: &'static str,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         let mut registry = Registry::default();
         let version = env!("CARGO_PKG_VERSION");
         let build = add::<Family<BuildLabels, Gauge>>(
@@ -142,18 +140,18 @@ impl Default for Metrics {
             source: SourceMetrics::new(&mut registry),
             streams: StreamMetrics::new(&mut registry),
             builds: Builds::default(),
-            started: Instant::now(),
+            started: clock.now(),
+            clock,
             registry: Arc::new(registry),
         }
     }
-}
 
-impl Metrics {
     /// Prometheus text.
     pub fn text(&self) -> String {
+        let uptime = self.clock.now().saturating_duration_since(self.started);
         self.uptime
-            .set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
-        self.authority.refresh(SystemTime::now());
+            .set(i64::try_from(uptime.as_secs()).unwrap_or(i64::MAX));
+        self.authority.refresh(self.clock.wall());
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);

@@ -16,9 +16,13 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::Stream;
 use identity::{
-    CertificateAuthority, ConnectionInfo, SpiffeId,
-    tls::{ClientAuth, PeerValidation, Presented, Roots, ServerTls, TlsSettings, server_config},
+    CertificateAuthority, ConnectionInfo,
+    tls::{
+        ClientAuth, PeerValidation, Presented, Roots, ServerConfig, ServerTls, TlsSettings,
+        server_config,
+    },
 };
+use stdx::Clock;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -29,7 +33,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
-use crate::{ControlError, authority::Current};
+use crate::{authority::Current, error::ControlError, peer::Peer};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Handshakes under way at a time; more wait in the accept queue.
@@ -39,14 +43,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the own certificate's age is looked at: by the wall clock, as a machine may sleep.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
-
-/// Who is at the other end of a connection, as the handshake proved it.
-#[derive(Debug, Clone, Default)]
-pub struct Peer {
-    pub id: Option<SpiffeId>,
-    /// Where it calls from.
-    pub address: Option<SocketAddr>,
-}
 
 /// A TLS connection that knows its peer.
 pub struct PeerStream {
@@ -102,22 +98,28 @@ pub fn server_names(root_namespace: &str, cluster_domain: &str) -> Vec<String> {
 pub struct ServerCertificate {
     authority: Current,
     names: Vec<String>,
+    clock: Arc<dyn Clock>,
     current: ArcSwap<Issued>,
 }
 
 /// A TLS configuration and when its certificate is at half its life.
 struct Issued {
-    config: Arc<tokio_rustls::rustls::ServerConfig>,
+    config: Arc<ServerConfig>,
     renew_at: SystemTime,
     issuer: Arc<CertificateAuthority>,
 }
 
 impl ServerCertificate {
-    pub fn issue(authority: Current, names: Vec<String>) -> Result<Arc<Self>, ControlError> {
-        let issued = Self::make(authority.load_full(), &names, SystemTime::now())?;
+    pub fn issue(
+        authority: Current,
+        names: Vec<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, ControlError> {
+        let issued = Self::make(authority.load_full(), &names, clock.wall())?;
         Ok(Arc::new(Self {
             authority,
             names,
+            clock,
             current: ArcSwap::from_pointee(issued),
         }))
     }
@@ -157,7 +159,7 @@ impl ServerCertificate {
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RENEWAL_CHECK).await;
-            if let Err(error) = self.renew(SystemTime::now()) {
+            if let Err(error) = self.renew(self.clock.wall()) {
                 tracing::error!(%error, "could not renew the control plane's own certificate; tried again in a minute");
             }
         }

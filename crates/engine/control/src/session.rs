@@ -6,10 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mesh_model::{Selector, Service, Snapshot, object::Text};
+use tokio::time::Instant;
 use wire_envoy::type_url as urls;
 use xds_encode::{Client, OutboundName, View};
 use xds_protocol::{self as xds, Resource};

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -266,12 +266,19 @@ impl Admin {
         text(StatusCode::SERVICE_UNAVAILABLE, reason)
     }
 
+    fn uptime(&self) -> Duration {
+        self.live
+            .clock
+            .now()
+            .saturating_duration_since(self.started)
+    }
+
     fn is_ready(&self) -> bool {
         let ready = self.status.is_ready()
             && self.live.has_opened(self.workers)
             && !self.failing.load(Ordering::Relaxed);
         if ready {
-            self.status.started_within(self.started.elapsed());
+            self.status.started_within(self.uptime());
         }
         ready
     }
@@ -310,7 +317,7 @@ impl Admin {
         self.status
             .scraped(application.as_ref().is_some_and(Result::is_err));
         let mut body = self.proxy_metrics();
-        body.push_str(&self.status.prometheus(SystemTime::now()));
+        body.push_str(&self.status.prometheus(self.live.clock.wall()));
         // Last: what an application writes may be anything.
         body.push_str(&application.map_or_else(String::new, |read| read.unwrap_or_else(|why| why)));
         body
@@ -337,7 +344,7 @@ impl Admin {
             Ok(asked) => asked,
             Err((status, why)) => return text(status, why),
         };
-        let started = self.live.clock.wall() - self.started.elapsed();
+        let started = self.live.clock.wall() - self.uptime();
         let dump = self.status.config_dump(
             &self.bootstrap,
             started,
@@ -359,6 +366,7 @@ impl Admin {
         let Some(leaf) = self.status.certificate() else {
             return json(&serde_json::json!({"certificates": []}));
         };
+        let now = self.live.clock.wall();
         let identity = self.identity.as_ref().and_then(IdentityHandle::load);
         let roots = identity
             .and_then(|identity| CertificateChain::from_pem(&identity.bundle().to_pem()).ok())
@@ -366,16 +374,16 @@ impl Admin {
             .unwrap_or_default();
         let roots = roots.iter().filter_map(|pem| {
             let root = CertificateChain::from_pem(pem).ok()?.leaf().ok()?;
-            Some(certificate(&root))
+            Some(certificate(&root, now))
         });
         let roots: Vec<_> = roots.collect();
         json(
-            &serde_json::json!({"certificates": [{"ca_cert": roots, "cert_chain": [certificate(&leaf)]}]}),
+            &serde_json::json!({"certificates": [{"ca_cert": roots, "cert_chain": [certificate(&leaf, now)]}]}),
         )
     }
 
     fn server_info(&self) -> Page {
-        let uptime = format!("{}s", self.started.elapsed().as_secs());
+        let uptime = format!("{}s", self.uptime().as_secs());
         let node = self.bootstrap.node.clone().unwrap_or_default();
         let node = Descriptors::load()
             .and_then(|descriptors| descriptors.to_json(&node, Names::Snake))
@@ -418,10 +426,10 @@ fn refused(refusals: &[Refusal]) -> String {
 }
 
 /// As Envoy shows one.
-fn certificate(leaf: &PeerCertificate) -> serde_json::Value {
+fn certificate(leaf: &PeerCertificate, now: SystemTime) -> serde_json::Value {
     let left = leaf
         .not_after_time()
-        .duration_since(SystemTime::now())
+        .duration_since(now)
         .unwrap_or_default();
     let named = |key: &str, name: String| serde_json::json!({ key: name });
     let dns = leaf.dns_sans.iter().map(|name| named("dns", name.clone()));

@@ -10,6 +10,13 @@
 //!
 //! Reads no environment and no wall clock of its own: [`environment`] is given the variables, [`Settings`] the rest.
 #![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests measure and wait in real time"
+    )
+)]
+#![cfg_attr(
     not(test),
     deny(
         clippy::unwrap_used,

@@ -17,6 +17,7 @@ use proxy_config::{
     cluster::{Discovery, DnsEndpoints, DnsFamily, DnsHost, DnsRefresh},
     endpoint::{Endpoint, EndpointAddress, Health, LocalityEndpoints},
 };
+use stdx::{Clock as _, SystemClock};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -176,7 +177,7 @@ async fn resolve(
                     resolved |= !chosen.is_empty();
                     endpoints.extend(chosen.into_iter().map(|address| endpoint(host, address)));
                     if let Some(until) = valid_until.filter(|_| refresh.respect_ttl) {
-                        next = next.min(until.saturating_duration_since(Instant::now()));
+                        next = next.min(until.saturating_duration_since(SystemClock.now()));
                     }
                 }
                 Err(error) => {

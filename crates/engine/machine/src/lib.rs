@@ -9,6 +9,13 @@
 //!
 //! The program that links this crate must reach [`init::main`] and [`container::exec_main`] by hidden subcommands
 //! (`machine-init`, `container-exec`) before it starts threads.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests measure and wait in real time"
+    )
+)]
 
 pub mod api;
 pub mod broker;

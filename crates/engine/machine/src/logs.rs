@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use crate::object;
+
 /// Bytes of one file.
 const MAX_FILE_BYTES: u64 = 10 << 20;
 /// Longer lines are cut into parts, as the CRI's are.
@@ -70,7 +72,7 @@ impl LogFile {
 
     /// Writes one line, or a part of one.
     pub fn line(&self, stream: &str, tag: char, text: &[u8]) {
-        let mut line = format!("{} {stream} {tag} ", jiff::Timestamp::now()).into_bytes();
+        let mut line = format!("{} {stream} {tag} ", object::timestamp()).into_bytes();
         line.extend_from_slice(text);
         line.push(b'\n');
         let mut open = self.open.lock();

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use stdx::{Clock as _, SystemClock};
 
 /// A text at a JSON pointer; empty when absent.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -160,11 +161,15 @@ pub fn controlled_by(object: &Value, owner: &Value) -> bool {
     controller(object).is_some_and(|reference| text(reference, "/uid") == uid(owner))
 }
 
-/// A point in time as Kubernetes writes it: UTC, whole seconds.
+/// The present as Kubernetes writes it: UTC, whole seconds.
 pub fn now() -> String {
-    jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string()
+    timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The present. A mesh of real processes has the machine's clock and no other.
+pub fn timestamp() -> jiff::Timestamp {
+    // The years of both types are the same but for what no clock shows.
+    jiff::Timestamp::try_from(SystemClock.wall()).unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// A number of the form that Kubernetes takes for shares: `3` or `"25%"` of a whole; up or down to a whole number.

@@ -3,6 +3,10 @@
 //! This program is its own inner process and container (`machine-init`, `container-exec`), so it has no test harness: its
 //! `main` runs the tests below in order; words on the command line choose those whose names contain one. Where user
 //! namespaces are refused nothing can be tested, which is printed. With root's rights the tests run as root, else as the user.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real processes and sockets: measured and waited for in real time"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

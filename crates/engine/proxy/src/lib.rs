@@ -7,7 +7,13 @@
 //! functions of configuration, facts, clock and random numbers; nothing that comes from the network or from configuration panics;
 //! plaintext is never a fallback. No protobuf, no xDS, no Kubernetes in here: `feed` and the programs bring those.
 //! Deliberately not here: fetching configuration and certificates (`feed`), command line and environment (`bin/tanbark-proxy`).
-
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests measure and wait in real time"
+    )
+)]
 #![cfg_attr(
     not(test),
     deny(

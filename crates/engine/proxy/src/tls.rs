@@ -15,7 +15,10 @@ use std::{
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use identity::{ConnectionInfo, PeerCertificate, tls::ClientConfig};
+use identity::{
+    ConnectionInfo, PeerCertificate,
+    tls::{Acceptor, ClientConfig, ServerName},
+};
 use proxy_config::cluster::ProxyProtocolVersion;
 use stdx::Clock;
 use telemetry::record::TlsInfo;
@@ -23,10 +26,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::{
-    LazyConfigAcceptor, TlsConnector,
-    rustls::{pki_types::ServerName, server::Acceptor},
-};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 mod secrets;
 

@@ -7,6 +7,13 @@
 //!
 //! Structs here say what was written and nothing about what it means: no defaults are filled in, no rule is checked.
 //! That is `ingest`'s work, which destructures every struct exhaustively.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests measure and wait in real time"
+    )
+)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

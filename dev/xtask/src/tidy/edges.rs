@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::Fault;
+use super::fault::Fault;
 
 /// Crate → the crates of this workspace that it may use. Test-only dependencies are free.
 const EDGES: &[(&str, &[&str])] = &[
@@ -114,9 +114,57 @@ const EDGES: &[(&str, &[&str])] = &[
     ("echo", &[]),
 ];
 
+/// Packages from outside, and the crates that may not use them outside of tests: the folder, or the only crate that may.
+const OUTSIDERS: &[(&[&str], Users, &str)] = &[
+    (
+        &[
+            "rustls",
+            "rustls-webpki",
+            "rustls-native-certs",
+            "rcgen",
+            "x509-parser",
+            "jsonwebtoken",
+        ],
+        Users::Only("identity"),
+        "only `identity` makes and reads what proves an identity",
+    ),
+    (
+        &[
+            "tokio",
+            "tokio-util",
+            "hyper",
+            "tonic",
+            "axum",
+            "kube",
+            "k8s-openapi",
+            "prost",
+            "prost-types",
+        ],
+        Users::NotBelow("crates/domain/"),
+        "domain types know no wire and no runtime",
+    ),
+    (
+        &["kube", "k8s-openapi", "tonic"],
+        Users::Not("proxy"),
+        "the data path knows neither Kubernetes nor xDS",
+    ),
+    (
+        &["clap", "anyhow", "tracing-subscriber"],
+        Users::NotBelow("crates/"),
+        "libraries have their own errors and take their settings from a program",
+    ),
+];
+
+enum Users {
+    Only(&'static str),
+    Not(&'static str),
+    NotBelow(&'static str),
+}
+
 pub fn check(root: &Path) -> Result<Vec<Fault>> {
-    let actual = workspace_edges(root)?;
-    let mut faults = Vec::new();
+    let packages = packages(root)?;
+    let actual = workspace_edges(&packages);
+    let mut faults = outsiders(&packages);
     for (name, used) in &actual {
         let place = "dev/xtask/src/tidy/edges.rs".to_owned();
         let Some((_, allowed)) = EDGES.iter().find(|(listed, _)| listed == name) else {
@@ -148,7 +196,45 @@ pub fn check(root: &Path) -> Result<Vec<Fault>> {
     Ok(faults)
 }
 
-fn workspace_edges(root: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
+fn outsiders(packages: &[Package]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for package in packages.iter().filter(|package| package.is_ours()) {
+        for (outsiders, users, reason) in OUTSIDERS {
+            let may = match users {
+                Users::Only(name) => package.name == *name,
+                Users::Not(name) => package.name != *name,
+                Users::NotBelow(folder) => !package.folder.starts_with(folder),
+            };
+            let used = package
+                .uses
+                .iter()
+                .filter(|name| outsiders.contains(&name.as_str()));
+            faults.extend(used.filter(|_| !may).map(|name| Fault {
+                place: format!("{}Cargo.toml", package.folder),
+                what: format!("`{name}` is not for `{}`: {reason}", package.name),
+            }));
+        }
+    }
+    faults
+}
+
+/// A package of the workspace.
+struct Package {
+    name: String,
+    /// From the workspace's folder, with a slash at the end.
+    folder: String,
+    /// All packages that it uses outside of tests.
+    uses: BTreeSet<String>,
+}
+
+impl Package {
+    /// Samples are strangers' applications.
+    fn is_ours(&self) -> bool {
+        !self.folder.starts_with("samples/")
+    }
+}
+
+fn packages(root: &Path) -> Result<Vec<Package>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([
@@ -171,21 +257,34 @@ fn workspace_edges(root: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let packages = metadata["packages"]
         .as_array()
         .context("cargo metadata has no packages")?;
-    let names: BTreeSet<&str> = packages
+    packages
         .iter()
-        .filter_map(|package| package["name"].as_str())
-        .collect();
-    let edges_of = |package: &Value| -> BTreeSet<String> {
-        let dependencies = package["dependencies"].as_array().into_iter().flatten();
-        let normal = dependencies.filter(|dependency| dependency["kind"].as_str() != Some("dev"));
-        normal
+        .map(|package| package_of(root, package))
+        .collect()
+}
+
+fn package_of(root: &Path, package: &Value) -> Result<Package> {
+    let manifest = package["manifest_path"].as_str().map(Path::new);
+    let folder = manifest
+        .and_then(|path| path.strip_prefix(root).ok()?.parent())
+        .context("a package outside of the workspace")?;
+    let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    let normal = dependencies.filter(|dependency| dependency["kind"].as_str() != Some("dev"));
+    Ok(Package {
+        name: package["name"].as_str().unwrap_or_default().to_owned(),
+        folder: format!("{}/", folder.display()),
+        uses: normal
             .filter_map(|dependency| dependency["name"].as_str())
-            .filter(|name| names.contains(name))
             .map(str::to_owned)
-            .collect()
-    };
-    Ok(packages
-        .iter()
-        .filter_map(|package| Some((package["name"].as_str()?.to_owned(), edges_of(package))))
-        .collect())
+            .collect(),
+    })
+}
+
+fn workspace_edges(packages: &[Package]) -> BTreeMap<String, BTreeSet<String>> {
+    let names: BTreeSet<&String> = packages.iter().map(|package| &package.name).collect();
+    let edges = packages.iter().map(|package| {
+        let uses = package.uses.iter().filter(|name| names.contains(name));
+        (package.name.clone(), uses.cloned().collect())
+    });
+    edges.collect()
 }

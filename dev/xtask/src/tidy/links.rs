@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::Fault;
+use super::fault::Fault;
 
 pub fn check(root: &Path) -> Result<Vec<Fault>> {
     let mut pages = Vec::new();

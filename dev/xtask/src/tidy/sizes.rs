@@ -1,66 +1,65 @@
-//! Lengths of files (800 lines of production code) and functions (70 lines), with today's offenders in `ratchets.json`.
+//! Lengths of files (800 lines of production code), of functions (70 lines) and of comment lines (100 columns).
 
-use std::{collections::BTreeMap, path::Path};
-
-use anyhow::{Context as _, Result};
-
-use super::{Fault, Source};
+use super::{
+    ratchet::{Excess, Excesses},
+    source::Source,
+};
 
 const MAX_FILE_LINES: usize = 800;
 const MAX_FUNCTION_LINES: usize = 70;
-const RATCHETS: &str = "dev/xtask/ratchets.json";
+/// As wide as rustfmt's code, so that two files fit beside each other.
+const MAX_COMMENT_COLUMNS: usize = 100;
 
-pub fn check(root: &Path, sources: &[Source]) -> Result<Vec<Fault>> {
-    let text = std::fs::read_to_string(root.join(RATCHETS)).with_context(|| RATCHETS)?;
-    let allowed: BTreeMap<String, usize> = serde_json::from_str(&text).with_context(|| RATCHETS)?;
-    let measured: BTreeMap<String, (usize, usize)> = sources
-        .iter()
-        .filter(|source| !source.is_test())
-        .flat_map(measure)
-        .collect();
-    let mut faults = Vec::new();
-    for (place, (lines, limit)) in &measured {
-        match allowed.get(place) {
-            None => faults.push(Fault {
-                place: place.clone(),
-                what: format!("{lines} lines; the limit is {limit}"),
-            }),
-            Some(before) if lines > before => faults.push(Fault {
-                place: place.clone(),
-                what: format!("{lines} lines; it had {before} and may only shrink"),
-            }),
-            Some(before) if lines < before => faults.push(Fault {
-                place: RATCHETS.into(),
-                what: format!("`{place}` has {lines} lines now: lower its entry from {before}"),
-            }),
-            Some(_) => {}
+pub fn measure(sources: &[Source]) -> Excesses {
+    let mut found = Excesses::new();
+    for source in sources.iter().filter(|source| !source.is_test()) {
+        found.extend(long_parts(source));
+    }
+    for source in sources {
+        let wide = wide_comments(&source.text);
+        if wide > 0 {
+            let place = format!("{}: wide comments", source.package());
+            let entry = found.entry(place).or_insert(Excess {
+                amount: 0,
+                limit: 0,
+                unit: "comment lines wider than 100 columns",
+            });
+            entry.amount += wide;
         }
     }
-    for place in allowed
-        .keys()
-        .filter(|place| !measured.contains_key(*place))
-    {
-        faults.push(Fault {
-            place: RATCHETS.into(),
-            what: format!("`{place}` is within the limits now: remove its entry"),
-        });
-    }
-    Ok(faults)
+    found
 }
 
-/// The places of one file that exceed a limit: `path` or `path#function` → (lines, limit).
-fn measure(source: &Source) -> Vec<(String, (usize, usize))> {
-    let mut found = Vec::new();
+fn wide_comments(text: &str) -> usize {
+    let comments = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("//"));
+    comments
+        // A link or a command cannot be broken.
+        .filter(|line| line.chars().count() > MAX_COMMENT_COLUMNS && !line.contains("://"))
+        .count()
+}
+
+/// The places of one file that exceed a limit: `path` or `path#function`.
+fn long_parts(source: &Source) -> Excesses {
+    let mut found = Excesses::new();
     let lines: Vec<(usize, &str)> = source.production().collect();
     if lines.len() > MAX_FILE_LINES {
-        found.push((source.path.clone(), (lines.len(), MAX_FILE_LINES)));
+        let excess = Excess {
+            amount: lines.len(),
+            limit: MAX_FILE_LINES,
+            unit: "lines",
+        };
+        found.insert(source.path.clone(), excess);
     }
     for (name, length) in functions(&lines) {
         if length > MAX_FUNCTION_LINES {
-            found.push((
-                format!("{}#{name}", source.path),
-                (length, MAX_FUNCTION_LINES),
-            ));
+            let excess = Excess {
+                amount: length,
+                limit: MAX_FUNCTION_LINES,
+                unit: "lines",
+            };
+            found.insert(format!("{}#{name}", source.path), excess);
         }
     }
     found
@@ -86,7 +85,7 @@ fn functions(lines: &[(usize, &str)]) -> Vec<(String, usize)> {
     found
 }
 
-fn function_name(line: &str) -> Option<&str> {
+pub(super) fn function_name(line: &str) -> Option<&str> {
     let mut rest = line.trim_start();
     for prefix in [
         "pub(crate) ",
@@ -108,15 +107,23 @@ fn function_name(line: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn source(text: String) -> Source {
+        Source {
+            path: "crates/base/a/src/a.rs".into(),
+            text,
+        }
+    }
+
     #[test]
     fn a_long_function_is_found_with_its_length() {
         let body = "    let x = 1;\n".repeat(75);
         let text = format!("fn short() {{\n}}\n\npub async fn long(\n    a: u8,\n) {{\n{body}}}\n");
-        let found = measure(&Source {
-            path: "a.rs".into(),
-            text,
-        });
-        assert_eq!(found, [("a.rs#long".to_owned(), (79, MAX_FUNCTION_LINES))]);
+        let found = measure(&[source(text)]);
+        let found: Vec<_> = found
+            .iter()
+            .map(|(place, e)| (&**place, e.amount))
+            .collect();
+        assert_eq!(found, [("crates/base/a/src/a.rs#long", 79)]);
     }
 
     #[test]
@@ -125,12 +132,18 @@ mod tests {
             "fn f() {{}}\n#[cfg(test)]\nmod tests {{\n{}}}\n",
             "    // line\n".repeat(900)
         );
-        assert_eq!(
-            measure(&Source {
-                path: "a.rs".into(),
-                text
-            }),
-            []
-        );
+        assert!(measure(&[source(text)]).is_empty());
+    }
+
+    #[test]
+    fn wide_comments_are_counted_by_package_and_code_is_not() {
+        let wide = "x".repeat(100);
+        let text = format!("// {wide}\n/// short\nlet a = \"{wide}\";\n// https://{wide}\n");
+        let found = measure(&[source(text)]);
+        let found: Vec<_> = found
+            .iter()
+            .map(|(place, e)| (&**place, e.amount))
+            .collect();
+        assert_eq!(found, [("crates/base/a: wide comments", 1)]);
     }
 }

@@ -15,7 +15,7 @@ fn place(api: &FakeApi, folder: &Path) -> Place {
 }
 
 async fn load_from(api: &FakeApi, folder: &Path) -> Result<CertificateAuthority, ControlError> {
-    load(&place(api, folder), &domain()).await
+    load(&place(api, folder), &domain(), SystemTime::now()).await
 }
 
 /// Puts the Secret `cacerts`.
@@ -191,7 +191,9 @@ async fn a_new_plugged_authority_of_the_same_root_takes_over_and_another_root_is
         .to_pem();
     plug(&api, &intermediate(&root, "first"));
     let place = place(&api, folder.path());
-    let authority = load(&place, &domain()).await.expect("the first authority");
+    let authority = load(&place, &domain(), SystemTime::now())
+        .await
+        .expect("the first authority");
     let current: Current = Arc::new(ArcSwap::from_pointee(authority));
     let signing = || current.load().to_pem().ca_cert;
     let first = signing();

@@ -1,4 +1,4 @@
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use identity::{
@@ -8,7 +8,7 @@ use tonic::Code;
 use wire_envoy::pb::{Struct, Value, ValueKind};
 
 use super::*;
-use crate::{fake_api::FakeApi, serve::Peer};
+use crate::{fake_api::FakeApi, peer::Peer};
 
 const HOUR: i64 = 3600;
 const OWN: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -30,7 +30,8 @@ fn world(default_ttl: Duration) -> World {
             authority,
             authenticator,
             default_ttl,
-            metrics: Metrics::default(),
+            clock: Arc::new(stdx::SystemClock),
+            metrics: Metrics::new(Arc::new(stdx::SystemClock)),
         },
         _api: api,
     }

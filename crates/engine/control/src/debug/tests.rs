@@ -66,7 +66,7 @@ async fn get_from(
     let (_objects, objects) = watch::channel(Arc::from([Arc::new(json!({"kind": "Sidecar"}))]));
     let app = router(Pages {
         proxies: proxies.clone(),
-        metrics: Metrics::default(),
+        metrics: Metrics::new(Arc::new(stdx::SystemClock)),
         snapshots,
         objects,
         generator: Arc::default(),
@@ -142,7 +142,7 @@ async fn syncz_has_istiods_columns_and_the_last_rejection() {
 
 #[tokio::test]
 async fn metrics_have_istiods_bare_names() {
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(Arc::new(stdx::SystemClock));
     metrics.authority.csr_count.inc();
     metrics
         .streams

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use identity::{ServiceAccountName, SpiffeId, TrustDomain};
 use serde_json::json;
@@ -36,7 +36,8 @@ fn world() -> World {
         snapshots,
         generator: Arc::default(),
         proxies: Arc::default(),
-        metrics: Metrics::default(),
+        metrics: Metrics::new(Arc::new(stdx::SystemClock)),
+        clock: Arc::new(stdx::SystemClock),
         drain,
     });
     World {

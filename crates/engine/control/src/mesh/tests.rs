@@ -23,6 +23,7 @@ fn settings() -> Settings {
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     Settings {
         api: ApiAddress::UnixSocket(PathBuf::new()),
+        clock: Arc::new(stdx::SystemClock),
         ca_directory: PathBuf::new(),
         trust_domain: TrustDomain::parse("cluster.local").expect("a trust domain"),
         root_namespace: "istio-system".into(),
@@ -49,7 +50,7 @@ fn world() -> World {
         publish,
         objects: watch::channel(Arc::from([])).0,
         generator: Arc::default(),
-        metrics: Metrics::default(),
+        metrics: Metrics::new(Arc::new(stdx::SystemClock)),
         reporter,
         changed: BTreeSet::new(),
     };

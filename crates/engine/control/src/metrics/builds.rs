@@ -1,8 +1,9 @@
 //! When the last snapshots were begun and published, so that a stream can say how long a change took to reach its proxy.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// A proxy that is slower than this many snapshots gets the newest one anyway.
 const KEPT: usize = 64;

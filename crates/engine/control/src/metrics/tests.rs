@@ -1,4 +1,7 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use ingest::{Problem, Severity, Store, code};
 use serde_json::json;
@@ -25,7 +28,7 @@ fn assert_lines(metrics: &Metrics, wanted: &[&str]) {
 
 #[test]
 fn what_people_alert_on_is_there_before_anything_happened() {
-    let found = lines(&Metrics::default());
+    let found = lines(&Metrics::new(Arc::new(stdx::SystemClock)));
     for name in [
         "pilot_proxy_convergence_time_bucket",
         "pilot_xds_send_time_count",
@@ -51,7 +54,7 @@ fn what_people_alert_on_is_there_before_anything_happened() {
 
 #[test]
 fn streams_are_counted_under_istiods_labels() {
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(Arc::new(stdx::SystemClock));
     let connected = metrics.streams.connected("1.31.0");
     metrics.streams.rejected(urls::LISTENER, "web-1.shop", 13);
     assert_lines(
@@ -68,7 +71,7 @@ fn streams_are_counted_under_istiods_labels() {
 
 #[test]
 fn an_authority_shows_when_it_ends() {
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(Arc::new(stdx::SystemClock));
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     metrics
         .authority
@@ -86,7 +89,7 @@ fn an_authority_shows_when_it_ends() {
 
 #[test]
 fn objects_are_counted_by_what_becomes_of_them() {
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(Arc::new(stdx::SystemClock));
     let source = &metrics.source;
     source.event(Kind::VirtualService, Event::Add);
     source.event(Kind::Service, Event::Delete);
@@ -135,7 +138,7 @@ fn a_snapshot_shows_its_services_and_their_conflicts() {
     ] {
         store.apply(Arc::new(object));
     }
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(Arc::new(stdx::SystemClock));
     let short = Duration::from_millis(1);
     metrics.source.published(&store.build(), short, short, 0);
     assert_lines(

@@ -1,4 +1,5 @@
 use identity::TrustDomain;
+use stdx::VirtualClock;
 
 use super::*;
 
@@ -9,7 +10,8 @@ fn the_own_certificate_is_renewed_at_half_its_life() {
     let root = CertificateAuthority::self_signed(&domain, now).expect("a root");
     let authority = Arc::new(ArcSwap::from_pointee(root));
     let names = server_names("istio-system", "cluster.local");
-    let own = ServerCertificate::issue(authority.clone(), names).expect("a certificate");
+    let own = ServerCertificate::issue(authority.clone(), names, Arc::new(VirtualClock::new(now)))
+        .expect("a certificate");
     let first = own.current.load().config.clone();
     assert!(
         !own.renew(now + SERVER_CERTIFICATE_TTL / 4)

@@ -46,7 +46,7 @@ impl Admin {
         let stats = &self.live.stats;
         let set = |name: &str, value: u64| stats.gauge(name).set(value);
         let config = self.live.config();
-        set("server.uptime", self.started.elapsed().as_secs());
+        set("server.uptime", self.uptime().as_secs());
         set("server.live", u64::from(self.is_ready()));
         // Envoy's LIVE, DRAINING and PRE_INITIALIZING.
         let state = match (self.failing.load(Ordering::Relaxed), self.status.is_ready()) {

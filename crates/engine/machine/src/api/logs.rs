@@ -81,7 +81,7 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
         timestamps: on("timestamps"),
         since: seconds
             .and_then(|seconds| {
-                jiff::Timestamp::now()
+                object::timestamp()
                     .checked_sub(jiff::SignedDuration::from_secs(seconds))
                     .ok()
             })

@@ -1,11 +1,12 @@
 //! TokenReview, SubjectAccessReview and the token part of service accounts.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::StatusCode;
 use identity::jwt::{Claims, TokenRequest};
 use identity::{IdentityError, ServiceAccountName};
 use serde_json::{Value, json};
+use stdx::{Clock as _, SystemClock};
 
 use super::route::Target;
 use super::{Answer, json as respond};
@@ -26,7 +27,7 @@ pub fn token_review(context: &Context, review: &Value) -> Answer {
     let checked = context
         .tokens
         .verifier
-        .verify(token, &wanted, SystemTime::now())
+        .verify(token, &wanted, SystemClock.wall())
         .map_err(|error| error.to_string())
         .and_then(|claims| still_there(context, claims));
     let status = match checked {
@@ -166,9 +167,9 @@ pub fn token_request(context: &Context, target: &Target, request: &Value) -> Ans
     let token = context
         .tokens
         .signer
-        .sign(&token_request, SystemTime::now())
+        .sign(&token_request, SystemClock.wall())
         .map_err(refused)?;
-    let expires = jiff::Timestamp::now()
+    let expires = object::timestamp()
         .checked_add(ttl)
         .unwrap_or(jiff::Timestamp::MAX);
     let status = json!({"token": token, "expirationTimestamp": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::route::query;
+use crate::object;
 use crate::store::kinds::Kind;
 use crate::table::{Carried, table};
 
@@ -37,13 +38,7 @@ impl Shape {
         match self {
             Self::Objects => plain,
             Self::Table(carried) => {
-                let mut table = table(
-                    kind.group,
-                    kind.kind,
-                    objects,
-                    carried,
-                    jiff::Timestamp::now(),
-                );
+                let mut table = table(kind.group, kind.kind, objects, carried, object::timestamp());
                 table["metadata"] = json!({"resourceVersion": version});
                 table
             }

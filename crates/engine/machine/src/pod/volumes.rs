@@ -9,11 +9,12 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use identity::jwt::{TokenRequest, TokenSigner};
 use identity::{IdentityError, ServiceAccountName};
 use serde_json::Value;
+use stdx::{Clock as _, SystemClock};
 
 use super::environment::{Environment, Missing, data_of, expand, pod_field, resource_of};
 use super::trust::Trust;
@@ -226,7 +227,7 @@ impl Volumes<'_> {
         };
         Ok(self
             .signer
-            .sign(&request, SystemTime::now())
+            .sign(&request, SystemClock.wall())
             .map_err(refused)?)
     }
 

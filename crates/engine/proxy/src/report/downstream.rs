@@ -1,12 +1,13 @@
 //! What is counted about listeners (`listener.<address>.…`) and connection managers (`http.<prefix>.…`), under Envoy's names.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use proxy_config::{HttpConnectionManager, Listener, listener::ListenAddress};
 use telemetry::{
     record::{Protocol, Record, ResponseFlags},
     stats::{Counters, Gauge, Scope, Store},
 };
+use tokio::time::Instant;
 
 use crate::report::distribution::Distributions;
 
@@ -350,7 +351,7 @@ impl TcpMetrics {
     }
 }
 
-/// Lives of connections are measured from accept to end, outside of what a virtual clock drives.
+/// Lives of connections are measured from accept to end, with the clock of the timers.
 fn now() -> Instant {
     Instant::now()
 }

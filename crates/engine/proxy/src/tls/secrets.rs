@@ -32,7 +32,7 @@ use crate::{
 const OWN_CERTIFICATE: &str = "default";
 const MESH_ROOTS: &str = "ROOTCA";
 
-type ServerConfig = Arc<tokio_rustls::rustls::ServerConfig>;
+type ServerConfig = Arc<identity::tls::ServerConfig>;
 
 /// All secrets of a proxy, and the contexts to make anew when one changes.
 #[derive(Default)]
