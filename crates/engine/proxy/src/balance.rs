@@ -12,10 +12,7 @@ use proxy_config::{
 };
 use stdx::Rng;
 
-use crate::{
-    endpoint::{HostState, LiveEndpoint},
-    upstream::{cluster::LiveCluster, metrics::Count},
-};
+use crate::endpoint::{HostState, LiveEndpoint};
 
 mod edf;
 mod group;
@@ -111,26 +108,10 @@ impl Hosts {
 
 /// How a host was found, for statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Circumstances {
-    panics: bool,
-    subset: bool,
-    fallback: bool,
-}
-
-/// Chooses a host of a live cluster, and counts what was special about it.
-pub fn pick_of(cluster: &LiveCluster, facts: &PickFacts<'_>, rng: &dyn Rng) -> Pick {
-    let hosts = cluster.hosts();
-    let (pick, circumstances) = choose(&cluster.config.balancer, &hosts, facts, rng);
-    let counts = [
-        (circumstances.panics, Count::LbHealthyPanic),
-        (circumstances.subset, Count::LbSubsetsSelected),
-        (circumstances.fallback, Count::LbSubsetsFallback),
-    ];
-    counts
-        .into_iter()
-        .filter(|(holds, _)| *holds)
-        .for_each(|(_, count)| cluster.metrics.count(count));
-    pick
+pub(crate) struct Circumstances {
+    pub panics: bool,
+    pub subset: bool,
+    pub fallback: bool,
 }
 
 /// Chooses a host.
@@ -138,7 +119,8 @@ pub fn pick(cluster: &Cluster, hosts: &Hosts, facts: &PickFacts<'_>, rng: &dyn R
     choose(&cluster.balancer, hosts, facts, rng).0
 }
 
-fn choose(
+/// As [`pick`], and what was special about it.
+pub(crate) fn choose(
     balancer: &Balancer,
     hosts: &Hosts,
     facts: &PickFacts<'_>,

@@ -1,35 +1,39 @@
 //! The HTTP filters of a connection manager, in order on the way in and in reverse on the way back.
 //!
-//! A filter is a file with `on_request(config, &mut Exchange) -> Flow` and, where it has something to do there, `on_response`. Filters see the
-//! route already (per-route configuration overrides theirs); the router itself is `exchange::forward`. A filter that answers is not an error.
-//! What a filter keeps between requests is its `State`, made with the connection manager and shared by all workers ([`LiveFilters`]).
-//! To add one: a variant in `proxy_config::filter::HttpFilterKind`, a file here, and the matches below.
+//! A filter is a file with `on_request(…, &mut Request) -> Flow` and, where it has something to do there, `on_response`. It sees the
+//! [`Request`] and what it is run with ([`Run`]), and has no handle on anything else. The route is chosen already, and its per-route
+//! configuration overrides the filter's; the router itself is `exchange::forward`. A filter that answers is not an error. What a filter keeps
+//! between requests is its `State`, made with the connection manager and shared by all workers ([`LiveFilters`]). To add one: a variant
+//! in `proxy_config::filter::HttpFilterKind`, a file here, and the matches below.
 
 use std::sync::Arc;
 
+use http::response::Parts;
 use proxy_config::{
     HttpConnectionManager,
-    filter::{HttpFilter, HttpFilterKind, PerRouteConfig, PerRouteFilter},
-    metadata::{Metadata, Value},
+    filter::{HttpFilter, HttpFilterKind, PerRouteConfig},
 };
+use stdx::{Clock, Rng};
 use telemetry::stats::Store;
 
-use crate::exchange::{Exchange, reply::Reply};
+use crate::{
+    filters::{
+        flow::{Flow, Run, per_route},
+        local_rate_limit::Registry,
+    },
+    local_reply::LocalReply,
+    peers::{Own, PeerCache},
+    request::Request,
+};
 
 pub mod cors;
 pub mod fault;
+pub mod flow;
 pub mod local_rate_limit;
 pub mod network;
 pub mod peer_metadata;
 pub mod rbac;
 pub mod refused;
-
-/// What a filter decided about a request.
-#[expect(clippy::large_enum_variant, reason = "passed on at once, never stored")]
-pub enum Flow {
-    Continue,
-    Respond(Reply),
-}
 
 /// The states of a connection manager's filters, in the order of its configuration.
 pub struct LiveFilters(Box<[LiveFilter]>);
@@ -66,29 +70,47 @@ impl LiveFilters {
     }
 }
 
+/// The filters of a connection manager and what they may use.
+pub struct Chain<'a> {
+    pub filters: &'a [HttpFilter],
+    pub live: &'a LiveFilters,
+    pub rate_limits: &'a Registry,
+    /// This proxy, as it tells its peers.
+    pub own: &'a Own,
+    pub peers: &'a PeerCache,
+    pub clock: &'a dyn Clock,
+    pub rng: &'a dyn Rng,
+}
+
 /// Runs the filters until one answers.
-pub async fn on_request(x: &mut Exchange) -> Flow {
-    let http = x.http.clone();
-    for (filter, state) in http.config.filters.iter().zip(&http.filters.0) {
-        x.filters_entered += 1;
-        if is_disabled(x, filter) {
+pub async fn on_request(chain: &Chain<'_>, request: &mut Request) -> Flow {
+    for (filter, state) in chain.filters.iter().zip(&chain.live.0) {
+        request.filters_entered += 1;
+        if is_disabled(request, filter) {
             continue;
         }
+        let run = Run {
+            name: &filter.name,
+            now: chain.clock.now(),
+            rng: chain.rng,
+        };
         let flow = match (&filter.kind, state) {
-            (HttpFilterKind::PeerMetadata(config), _) => peer_metadata::on_request(config, x),
+            (HttpFilterKind::PeerMetadata(config), _) => {
+                peer_metadata::on_request(config, chain.own, chain.peers, request)
+            }
             (HttpFilterKind::Rbac(config), LiveFilter::Rbac(state)) => {
-                rbac::on_request(&filter.name, config, state, x)
+                rbac::on_request(run, config, state, request)
             }
             (HttpFilterKind::Fault(config), LiveFilter::Fault(state)) => {
-                fault::on_request(&filter.name, config, state, x).await
+                fault::on_request(run, config, state, request).await
             }
             (HttpFilterKind::Cors, LiveFilter::Cors(state)) => {
-                cors::on_request(&filter.name, state, x)
+                cors::on_request(run, state, request)
             }
             (HttpFilterKind::LocalRateLimit(config), _) => {
-                local_rate_limit::on_request(&filter.name, config, x)
+                local_rate_limit::on_request(run, config, chain.rate_limits, request)
             }
-            (HttpFilterKind::Refused(config), _) => refused::on_request(config, x),
+            (HttpFilterKind::Refused(config), _) => refused::on_request(config, request),
             // Read by the router (ALPN), by the report (statistics) or by the bodies (gRPC).
             (
                 HttpFilterKind::Alpn(_)
@@ -100,8 +122,8 @@ pub async fn on_request(x: &mut Exchange) -> Flow {
             ) => Flow::Continue,
             // The states were made from this very list; if one were not, the request must not slip past a filter.
             (HttpFilterKind::Rbac(_) | HttpFilterKind::Fault(_) | HttpFilterKind::Cors, _) => {
-                Flow::Respond(Reply::local(
-                    x,
+                Flow::Respond(LocalReply::new(
+                    request,
                     http::StatusCode::INTERNAL_SERVER_ERROR,
                     "",
                     "filter_without_state",
@@ -116,17 +138,21 @@ pub async fn on_request(x: &mut Exchange) -> Flow {
 }
 
 /// Runs the filters that saw the request, last first.
-pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
-    let filters = x.http.config.filters.clone();
-    let entered = filters.get(..x.filters_entered).unwrap_or_default();
+pub fn on_response(chain: &Chain<'_>, request: &mut Request, head: &mut Parts) {
+    let entered = chain
+        .filters
+        .get(..request.filters_entered)
+        .unwrap_or_default();
     for filter in entered.iter().rev() {
-        if is_disabled(x, filter) {
+        if is_disabled(request, filter) {
             continue;
         }
         match &filter.kind {
-            HttpFilterKind::PeerMetadata(config) => peer_metadata::on_response(config, x, reply),
-            HttpFilterKind::Cors => cors::on_response(x, reply),
-            HttpFilterKind::LocalRateLimit(_) => local_rate_limit::on_response(x, reply),
+            HttpFilterKind::PeerMetadata(config) => {
+                peer_metadata::on_response(config, chain.own, chain.peers, (request, head))
+            }
+            HttpFilterKind::Cors => cors::on_response(request, head),
+            HttpFilterKind::LocalRateLimit(_) => local_rate_limit::on_response(request, head),
             HttpFilterKind::Rbac(_)
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Alpn(_)
@@ -139,40 +165,8 @@ pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
     }
 }
 
-/// Adds fields to a filter's dynamic metadata.
-fn note(
-    metadata: &mut Metadata,
-    filter: &str,
-    fields: impl IntoIterator<Item = (Arc<str>, Value)>,
-) {
-    let all = Arc::make_mut(&mut metadata.0);
-    match all.get_mut(filter) {
-        Some(Value::Struct(known)) => Arc::make_mut(known).extend(fields),
-        _ => drop(all.insert(
-            Arc::from(filter),
-            Value::Struct(Arc::new(fields.into_iter().collect())),
-        )),
-    }
-}
-
-/// What the route says about a filter: the most specific of weighted cluster, route, virtual host and table.
-pub fn per_route<'x>(x: &'x Exchange, name: &str) -> Option<&'x PerRouteConfig> {
-    let matched = x.route.as_ref()?;
-    let of = |filters: &'x Arc<[PerRouteFilter]>| {
-        filters
-            .iter()
-            .find(|filter| *filter.name == *name)
-            .map(|filter| &filter.config)
-    };
-    x.weighted_cluster()
-        .and_then(|weighted| of(&weighted.filters))
-        .or_else(|| of(&matched.route.filters))
-        .or_else(|| of(&matched.virtual_host.filters))
-        .or_else(|| of(&matched.table.filters))
-}
-
-fn is_disabled(x: &Exchange, filter: &HttpFilter) -> bool {
-    match per_route(x, &filter.name) {
+fn is_disabled(request: &Request, filter: &HttpFilter) -> bool {
+    match per_route(request, &filter.name) {
         Some(PerRouteConfig::Disabled) => true,
         Some(_) => false,
         None => filter.disabled,

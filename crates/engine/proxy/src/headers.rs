@@ -18,7 +18,7 @@ pub mod upstream;
 
 /// Names that `http` does not have.
 pub mod names {
-    use super::HeaderName;
+    use http::HeaderName;
 
     macro_rules! names {
         ($($constant:ident $name:literal;)*) => { $(pub const $constant: HeaderName = HeaderName::from_static($name);)* };

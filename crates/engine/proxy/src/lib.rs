@@ -42,9 +42,15 @@ pub mod tls;
 
 pub mod connection;
 
+pub mod downstream;
+
 pub mod codec;
 
 pub mod exchange;
+
+pub mod request;
+
+pub mod local_reply;
 
 pub mod body;
 

@@ -32,6 +32,7 @@ use crate::{
     codec,
     config::Config,
     connection::Connection,
+    downstream::Downstream,
     filters::network::{self, Verdict},
     inspect,
     listener::{LiveChain, LiveListener, LiveTerminal},
@@ -307,22 +308,33 @@ async fn handle(
     }
     let matched =
         match_chain(&listener.config.chains, &facts).and_then(|at| listener.chains.get(at));
-    let mut connection = Connection {
+    let Some(chain) = matched.or(listener.default_chain.as_ref()).cloned() else {
+        return no_chain(&worker, listener, facts, direct_local, &config);
+    };
+    let mut downstream = Downstream {
         id: Connection::next_id(),
-        chain: match matched.or(listener.default_chain.as_ref()) {
-            Some(chain) => chain.clone(),
-            None => return no_chain(&worker, listener, facts, direct_local, &config),
-        },
-        listener,
+        direction: listener.config.direction,
         destination_restored: original.is_some() || inspected.destination_restored,
         facts,
         direct_local,
         tls: None,
         accepted: worker.live.clock.now(),
     };
-    let stream = secure(stream, &mut connection, &*worker.live.clock).await?;
-    let connection = Arc::new(connection);
-    match network::on_connection(&connection, &worker) {
+    let (stream, tls) = secure(stream, &listener, &chain, &*worker.live.clock).await?;
+    downstream.tls = tls;
+    let connection = Arc::new(Connection {
+        downstream: Arc::new(downstream),
+        listener,
+        chain,
+    });
+    let judged = network::Judged {
+        filters: &connection.chain.config.network_filters,
+        live: &connection.chain.network_filters,
+        downstream: &connection.downstream,
+        clock: &*worker.live.clock,
+        rng: &*worker.live.rng,
+    };
+    match network::on_connection(&judged) {
         Verdict::Continue => terminal(stream, connection, worker).await,
         Verdict::Close { flags, details } => {
             refused(&worker, &connection, &config, flags, |record| {
@@ -363,25 +375,24 @@ fn hand_over(
 /// The handshake, where the chain has one.
 async fn secure(
     stream: TcpStream,
-    connection: &mut Connection,
+    listener: &LiveListener,
+    chain: &LiveChain,
     clock: &dyn Clock,
-) -> io::Result<Stream> {
-    let chain = connection.chain.clone();
+) -> io::Result<(Stream, Option<Secured>)> {
     let Some(context) = &chain.tls else {
-        return Ok(Stream::Tcp(stream));
+        return Ok((Stream::Tcp(stream), None));
     };
     let limit = chain.config.transport_socket_connect_timeout;
     let accepted: io::Result<(Stream, Secured)> =
         inspect::within(limit, tls::accept(context, stream, clock)).await;
-    let metrics = &connection.listener.metrics;
+    let metrics = &listener.metrics;
     metrics.count(if accepted.is_ok() {
         ListenerCount::Handshakes
     } else {
         ListenerCount::HandshakeErrors
     });
     let (stream, secured) = accepted?;
-    connection.tls = Some(secured);
-    Ok(stream)
+    Ok((stream, Some(secured)))
 }
 
 async fn terminal(
@@ -411,6 +422,7 @@ async fn terminal(
 /// Whether it speaks HTTP/2, by the codec that is asked for, else by ALPN; `None`: only the first bytes tell.
 fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> Option<bool> {
     let alpn = connection
+        .downstream
         .tls
         .as_ref()
         .and_then(|tls| tls.info.alpn.as_deref());
@@ -432,15 +444,19 @@ fn no_chain(
     direct_local: SocketAddr,
     config: &Config,
 ) -> io::Result<()> {
-    let connection = Connection {
+    let downstream = Downstream {
         id: Connection::next_id(),
-        chain: LiveChain::none(),
-        listener,
+        direction: listener.config.direction,
         destination_restored: false,
         facts,
         direct_local,
         tls: None,
         accepted: worker.live.clock.now(),
+    };
+    let connection = Connection {
+        downstream: Arc::new(downstream),
+        chain: LiveChain::none(),
+        listener,
     };
     connection.listener.metrics.count(ListenerCount::NoChain);
     refused(

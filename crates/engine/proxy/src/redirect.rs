@@ -2,10 +2,7 @@
 
 use proxy_config::route::{PathMatch, Redirect, RedirectPath, RedirectScheme, RouteMatch};
 
-use crate::{
-    exchange::Exchange,
-    route::{split_path, starts_with, without_port},
-};
+use crate::route::{split_path, starts_with, without_port};
 
 /// What of a request a redirect keeps.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +14,11 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub fn of(x: &'a Exchange) -> Self {
+    pub fn of(request: &'a crate::request::Request) -> Self {
         Self {
-            scheme: x.scheme,
-            authority: x.authority.to_str().unwrap_or_default(),
-            path: x.path(),
+            scheme: request.scheme,
+            authority: request.authority.to_str().unwrap_or_default(),
+            path: request.path(),
         }
     }
 }

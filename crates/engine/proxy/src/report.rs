@@ -7,7 +7,7 @@ use proxy_config::{HttpConnectionManager, access_log::AccessLog};
 use telemetry::record::Record;
 
 use crate::{
-    config::Config, connection::Connection, headers::trace::Trace, route::Matched,
+    config::Config, connection::Connection, request::Trace, route::Matched,
     upstream::cluster::LiveCluster,
 };
 

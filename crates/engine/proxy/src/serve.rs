@@ -23,19 +23,25 @@ use crate::{
         refusal::late_status,
         reply::{Reply, ReplyBody},
     },
-    filters::{self, Flow},
+    filters::{self, flow::Flow},
     headers::{admit::admit, operations, text, trace},
+    listener::LiveHttp,
     redirect,
     route::{choose_cluster, match_route},
+    worker::Worker,
 };
 
 /// Serves one request.
 pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
-    let mut reply = match admit(&mut x) {
-        Err(refusal) => refusal,
+    let mut reply = match admit(&mut x.request, &x.worker.live.rng) {
+        Err(refusal) => refusal.into(),
         Ok(()) => {
             choose_route(&mut x);
-            trace::begin(&mut x);
+            trace::begin(
+                &mut x.request,
+                x.worker.settings.default_tracer.as_ref(),
+                &x.worker.live.rng,
+            );
             let (overdue, idle) = (overdue(&x), idle(&x));
             tokio::select! {
                 biased;
@@ -48,8 +54,13 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
             }
         }
     };
-    filters::on_response(&mut x, &mut reply);
-    trace::on_response(&mut x, &reply);
+    let (http, worker) = (x.http.clone(), x.worker.clone());
+    filters::on_response(
+        &filter_chain(&http, &worker),
+        &mut x.request,
+        &mut reply.head,
+    );
+    trace::on_response(&mut x.request, &reply.head);
     reply.into_response(x)
 }
 
@@ -60,21 +71,37 @@ pub fn choose_route(x: &mut Exchange) {
         RouteSource::Inline(_) => x.http.inline_routes.as_ref(),
         RouteSource::Named(name) => config.routes.get(name),
     };
-    x.route = table.and_then(|table| match_route(table, &x.route_facts()));
-    let Some(forward) = x.forward_rules().cloned() else {
+    x.request.route = table.and_then(|table| match_route(table, &x.request.route_facts()));
+    let Some(forward) = x.request.forward_rules().cloned() else {
         return;
     };
-    if let Some((name, weighted)) = choose_cluster(&forward.target, &x.head.headers, x.random) {
-        x.weighted = weighted;
-        x.cluster = config.clusters.get(&name).cloned();
+    if let Some((name, weighted)) =
+        choose_cluster(&forward.target, &x.request.head.headers, x.request.random)
+    {
+        x.request.weighted = weighted;
+        x.set_cluster(config.clusters.get(&name).cloned());
     }
 }
 
 /// What the filters answer, or else the route.
 async fn respond(x: &mut Exchange) -> Reply {
-    match filters::on_request(x).await {
-        Flow::Respond(reply) => reply, // not an error
+    let (http, worker) = (x.http.clone(), x.worker.clone());
+    match filters::on_request(&filter_chain(&http, &worker), &mut x.request).await {
+        Flow::Respond(reply) => reply.into(), // not an error
         Flow::Continue => answer(x).await,
+    }
+}
+
+/// The filters of the connection manager and what they may use.
+fn filter_chain<'a>(http: &'a LiveHttp, worker: &'a Worker) -> filters::Chain<'a> {
+    filters::Chain {
+        filters: &http.config.filters,
+        live: &http.filters,
+        rate_limits: &worker.live.rate_limits,
+        own: &worker.live.own,
+        peers: &worker.peers,
+        clock: &*worker.live.clock,
+        rng: &*worker.live.rng,
     }
 }
 
@@ -83,8 +110,8 @@ fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
     let limit = x.http.config.timeouts.request;
     // The timer is set only for a request that has not come whole.
     let waits = limit
-        .filter(|limit| !limit.is_zero() && !x.body.is_empty())
-        .map(|limit| (x.started + limit, x.body.clone()));
+        .filter(|limit| !limit.is_zero() && !x.request.body.is_empty())
+        .map(|limit| (x.request.started + limit, x.request.body.clone()));
     async move {
         let Some((end, body)) = waits else {
             return std::future::pending().await;
@@ -99,7 +126,10 @@ fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
 
 /// Resolves when neither side sent anything for the stream's idle time before the response began; afterwards its body looks to that.
 fn idle(x: &Exchange) -> impl Future<Output = ()> + use<> {
-    let waits = x.stream_idle_timeout().map(|limit| (limit, x.body.clone()));
+    let waits = x
+        .request
+        .stream_idle_timeout()
+        .map(|limit| (limit, x.request.body.clone()));
     async move {
         let Some((limit, body)) = waits else {
             return std::future::pending().await;
@@ -117,7 +147,7 @@ fn idle(x: &Exchange) -> impl Future<Output = ()> + use<> {
 
 /// What the route answers.
 async fn answer(x: &mut Exchange) -> Reply {
-    let Some(matched) = x.route.clone() else {
+    let Some(matched) = x.request.route.clone() else {
         return Reply::failure(
             x,
             StatusCode::NOT_FOUND,
@@ -128,7 +158,8 @@ async fn answer(x: &mut Exchange) -> Reply {
     };
     if let Some(location) = required_https(x, matched.virtual_host.require_tls) {
         // No route of the virtual host has any part in it.
-        (x.route, x.cluster) = (None, None);
+        x.request.route = None;
+        x.set_cluster(None);
         let mut reply = Reply::local(x, StatusCode::MOVED_PERMANENTLY, "", "direct_response");
         reply.head.headers.insert(LOCATION, location);
         return reply;
@@ -138,25 +169,28 @@ async fn answer(x: &mut Exchange) -> Reply {
             .await
             .unwrap_or_else(|refusal| refusal),
         RouteAction::Redirect(rules) => {
-            let location =
-                redirect::location(rules, &matched.route.matches, &redirect::Request::of(x));
+            let location = redirect::location(
+                rules,
+                &matched.route.matches,
+                &redirect::Request::of(&x.request),
+            );
             let mut reply = Reply::local(x, rules.status, "", "direct_response");
             reply.head.headers.insert(LOCATION, text(&location));
             note_new_path(x, rules, &matched.route.matches);
-            operations::on_response(x, &mut reply.head);
+            operations::on_response(&mut x.request, &mut reply.head);
             reply
         }
         RouteAction::DirectResponse { status, body } => {
             let mut reply = Reply::local(x, *status, body.clone(), "direct_response");
             let form = reply.head.headers.get(CONTENT_TYPE).cloned();
-            operations::on_response(x, &mut reply.head);
-            if let Some(form) = form.filter(|_| x.is_grpc) {
+            operations::on_response(&mut x.request, &mut reply.head);
+            if let Some(form) = form.filter(|_| x.request.is_grpc) {
                 // What a gRPC client gets is gRPC.
                 reply.head.headers.insert(CONTENT_TYPE, form);
             }
             reply
         }
-        RouteAction::Refused(refused) => filters::refused::route(refused, x),
+        RouteAction::Refused(refused) => filters::refused::route(refused, &mut x.request).into(),
         RouteAction::NonForwarding => Reply::failure(
             x,
             StatusCode::SERVICE_UNAVAILABLE,
@@ -170,9 +204,9 @@ async fn answer(x: &mut Exchange) -> Reply {
 /// A redirect that rewrites the path is logged with both paths.
 fn note_new_path(x: &mut Exchange, rules: &Redirect, matches: &RouteMatch) {
     if matches!(rules.path, RedirectPath::Prefix(_) | RedirectPath::Regex(_)) {
-        let new = redirect::path(rules, matches, x.path());
-        x.record.original_path = x.head.uri.path_and_query().cloned();
-        x.record.path = new.parse().ok().or_else(|| x.record.path.take());
+        let new = redirect::path(rules, matches, x.request.path());
+        x.request.record.original_path = x.request.head.uri.path_and_query().cloned();
+        x.request.record.path = new.parse().ok().or_else(|| x.request.record.path.take());
     }
 }
 
@@ -180,12 +214,12 @@ fn note_new_path(x: &mut Exchange, rules: &Redirect, matches: &RouteMatch) {
 fn required_https(x: &Exchange, rule: RequireTls) -> Option<HeaderValue> {
     match rule {
         RequireTls::No => None,
-        RequireTls::All | RequireTls::ExternalOnly if x.is_https => None,
-        RequireTls::ExternalOnly if x.is_internal => None,
+        RequireTls::All | RequireTls::ExternalOnly if x.request.is_https => None,
+        RequireTls::ExternalOnly if x.request.is_internal => None,
         RequireTls::All | RequireTls::ExternalOnly => Some(text(&format!(
             "https://{}{}",
-            x.authority.to_str().unwrap_or_default(),
-            x.path()
+            x.request.authority.to_str().unwrap_or_default(),
+            x.request.path()
         ))),
     }
 }

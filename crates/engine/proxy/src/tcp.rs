@@ -115,6 +115,7 @@ impl Session {
             .any(|filter| matches!(filter, NetworkFilter::MetadataExchange));
         let negotiated = self
             .connection
+            .downstream
             .tls
             .as_ref()
             .is_some_and(|tls| tls.info.alpn.as_deref() == Some(metadata_exchange::ALPN));
@@ -174,7 +175,10 @@ impl Session {
 
     fn choose_cluster(&mut self) -> Option<(ClusterName, Option<Metadata>)> {
         let proxy = &self.terminal.config.proxy;
-        if let Some(name) = network::sni_cluster(&self.connection) {
+        if let Some(name) = network::sni_cluster(
+            &self.connection.chain.config.network_filters,
+            &self.connection.downstream,
+        ) {
             return Some((name, proxy.metadata_match.clone()));
         }
         let chosen = weighted(&proxy.clusters, self.worker.live.rng.u64());
@@ -199,7 +203,12 @@ impl Session {
     ) -> Option<Arc<LiveEndpoint>> {
         let live = &self.worker.live;
         if let Discovery::OriginalDst { port_override, .. } = &cluster.config.discovery {
-            return original_destination::pick(cluster, &self.connection, None, *port_override);
+            return original_destination::pick(
+                cluster,
+                &self.connection.downstream,
+                None,
+                *port_override,
+            );
         }
         let hash = self
             .terminal
@@ -207,14 +216,14 @@ impl Session {
             .proxy
             .hash_policy
             .as_ref()
-            .and_then(|policy| balance::hash::of_connection(policy, &self.connection));
+            .and_then(|policy| balance::hash::of_connection(policy, &self.connection.downstream));
         let facts = PickFacts {
             hash,
             metadata_match,
             tried,
             selection_attempts: 5,
         };
-        match balance::pick_of(cluster, &facts, &*live.rng) {
+        match cluster.pick(&facts, &*live.rng) {
             Pick::Host(host) => Some(host),
             Pick::NoHealthyHost => None,
         }
@@ -229,7 +238,7 @@ impl Session {
         metrics.count(Count::CxTotal);
         metrics.count(Count::RqPendingTotal);
         self.record.timings.upstream_connect_start = Some(self.elapsed());
-        let facts = &self.connection.facts;
+        let facts = &self.connection.downstream.facts;
         let options = ConnectOptions {
             downstream: Some((facts.source, facts.destination)),
             ..ConnectOptions::default()

@@ -7,30 +7,30 @@ use proxy_config::cluster::{Balancer, HashPolicy, HashSource};
 use telemetry::record::Address;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::{connection::Connection, exchange::Exchange, route::split_path};
+use crate::{downstream::Downstream, request::Request, route::split_path};
 
 /// Cookies that were made up for a request, to be set with its response.
 #[derive(Clone, Default)]
 struct NewCookies(Vec<HeaderValue>);
 
 /// The hash of a request; `None` when no policy applies, and any host will do, or the cluster does not hash. May make up cookies.
-pub fn of(policies: &[HashPolicy], x: &mut Exchange) -> Option<u64> {
+pub fn of(policies: &[HashPolicy], request: &mut Request) -> Option<u64> {
     let is_hashed = |balancer: &Balancer| {
         matches!(
             balancer,
             Balancer::RingHash { .. } | Balancer::Maglev { .. }
         )
     };
-    if !x
+    if !request
         .cluster
         .as_ref()
-        .is_some_and(|cluster| is_hashed(&cluster.config.balancer))
+        .is_some_and(|cluster| is_hashed(&cluster.balancer))
     {
         return None;
     }
     let mut hash: Option<u64> = None;
     for policy in policies {
-        if let Some(next) = of_source(&policy.source, x) {
+        if let Some(next) = of_source(&policy.source, request) {
             hash = Some(combined(hash, next));
         }
         if policy.terminal && hash.is_some() {
@@ -45,34 +45,36 @@ fn combined(hash: Option<u64>, next: u64) -> u64 {
     hash.map_or(next, |hash| hash.rotate_left(1) ^ next)
 }
 
-fn of_source(source: &HashSource, x: &mut Exchange) -> Option<u64> {
+fn of_source(source: &HashSource, request: &mut Request) -> Option<u64> {
     match source {
-        HashSource::Header(name) => header(&x.head.headers, name),
+        HashSource::Header(name) => header(&request.head.headers, name),
         HashSource::Cookie {
             name,
             ttl,
             path,
             attributes,
         } => {
-            if let Some(value) = cookie(&x.head.headers, name).filter(|value| !value.is_empty()) {
+            if let Some(value) =
+                cookie(&request.head.headers, name).filter(|value| !value.is_empty())
+            {
                 return Some(xxh64(value.as_bytes(), 0));
             }
-            let value = made_up(&x.connection);
+            let value = made_up(&request.downstream);
             let header = set_cookie(name, &value, (*ttl)?, path, attributes)?;
             let hash = xxh64(value.as_bytes(), 0);
-            match x.head.extensions.get_mut::<NewCookies>() {
+            match request.head.extensions.get_mut::<NewCookies>() {
                 Some(cookies) => cookies.0.push(header),
-                None => drop(x.head.extensions.insert(NewCookies(vec![header]))),
+                None => drop(request.head.extensions.insert(NewCookies(vec![header]))),
             }
             Some(hash)
         }
         // The client as the connection manager sees it, after X-Forwarded-For.
-        HashSource::SourceIp => match &x.record.downstream_remote {
+        HashSource::SourceIp => match &request.record.downstream_remote {
             Some(Address::Socket(address)) => Some(of_ip(address.ip())),
-            _ => Some(of_ip(x.connection.facts.source.ip())),
+            _ => Some(of_ip(request.downstream.facts.source.ip())),
         },
         HashSource::QueryParameter(name) => {
-            let (_, query) = split_path(x.path());
+            let (_, query) = split_path(request.path());
             let pairs = query
                 .split('&')
                 .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -90,7 +92,7 @@ fn of_ip(ip: std::net::IpAddr) -> u64 {
 }
 
 /// The same for all requests of a connection, so that those that run at once get the same cookie.
-fn made_up(connection: &Connection) -> String {
+fn made_up(connection: &Downstream) -> String {
     let ends = format!(
         "{}{}",
         connection.facts.source, connection.facts.destination
@@ -125,8 +127,8 @@ fn set_cookie(
 }
 
 /// Tells the client the cookies that were made up for its request.
-pub fn set_cookies(x: &Exchange, response: &mut HeaderMap) {
-    for cookie in x
+pub fn set_cookies(request: &Request, response: &mut HeaderMap) {
+    for cookie in request
         .head
         .extensions
         .get::<NewCookies>()
@@ -167,7 +169,7 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// The hash of a TCP connection.
-pub fn of_connection(policy: &HashPolicy, connection: &Connection) -> Option<u64> {
+pub fn of_connection(policy: &HashPolicy, connection: &Downstream) -> Option<u64> {
     match &policy.source {
         HashSource::SourceIp => Some(of_ip(connection.facts.source.ip())),
         HashSource::Header(_)

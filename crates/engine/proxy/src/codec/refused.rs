@@ -20,7 +20,6 @@ pub(super) fn note(error: &hyper::Error, is_http2: bool, session: &Session) {
         // Of the connection, not of one of its streams: there is no request to tell of.
         metrics.count(HttpCount::ProtocolErrors);
     } else if error.is_parse() {
-        metrics.count(HttpCount::ProtocolErrors);
         report(error, session);
     }
 }

@@ -26,13 +26,16 @@ use tokio::{
 
 use crate::{
     body::RequestSource,
-    codec::session::{Ended, Session},
-    codec::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, refused},
+    codec::{
+        CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, refused,
+        session::{Ended, Session},
+    },
     connection::Connection,
     exchange::{Exchange, finish},
     grpc::is_grpc,
     listener::LiveHttp,
     report::downstream::OpenHttp,
+    request::{self, Received},
     serve::serve,
     worker::Worker,
 };
@@ -57,7 +60,7 @@ pub async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = http.config.clone();
-    let _open = OpenHttp::new(&http.metrics, is_http2, connection.tls.is_some());
+    let _open = OpenHttp::new(&http.metrics, is_http2, connection.downstream.tls.is_some());
     let session = Arc::new(Session {
         worker,
         connection,
@@ -115,14 +118,24 @@ async fn one(
     let limit = session.worker.settings.retry_buffer_bytes;
     let body = RequestSource::new(body, limit, is_grpc(&head.headers), live.clock.clone());
     let record = finish::begin(&session.connection, &session.http, &head, live.clock.wall());
+    let received = Received {
+        head,
+        body,
+        upgrade,
+    };
+    let mut request = request::Request::new(
+        received,
+        session.connection.downstream.clone(),
+        session.http.config.clone(),
+        (live.clock.now(), live.rng.u64()),
+    );
+    request.suppresses_envoy_headers = session.http.suppresses_envoy_headers;
+    request.record = record;
     let x = Exchange::new(
+        request,
         session.worker.clone(),
         session.connection.clone(),
         session.http.clone(),
-        head,
-        body,
-        record,
-        upgrade,
     );
     let mut response = serve(x).await;
     // The drain may have begun since: this is the last moment to tell.

@@ -66,9 +66,13 @@ pub(super) async fn attempt(
     host: &Arc<LiveEndpoint>,
 ) -> Result<Reply, Failure> {
     let metrics = &plan.cluster.metrics;
-    let per_try = x.per_try_timeout;
-    let (body, started, limit) = (x.body.clone(), x.worker.live.clock.now(), x.timeout);
-    let (begun, longest) = (x.routed, x.longest);
+    let per_try = x.request.per_try_timeout;
+    let (body, started, limit) = (
+        x.request.body.clone(),
+        x.worker.live.clock.now(),
+        x.request.timeout,
+    );
+    let (begun, longest) = (x.request.routed, x.request.longest);
     let of_cluster = plan.cluster.config.http.max_stream_duration;
     let upstream_longest = of_cluster.map(|limit| started + limit);
     tokio::select! {
@@ -126,8 +130,8 @@ async fn converse(
         let asked = x.elapsed();
         let (mut lease, in_flight) = borrow(x, plan, host, &pool).await?;
         record_connection(x, &lease);
-        x.record.timings.upstream_pool = Some(x.elapsed().saturating_sub(asked));
-        let request = request(x, &lease, x.body.attempt(gate.clone()));
+        x.request.record.timings.upstream_pool = Some(x.elapsed().saturating_sub(asked));
+        let request = request(x, &lease, x.request.body.attempt(gate.clone()));
         let sent = lease.send(watch_continue(request, gate.as_ref()));
         let result = match &gate {
             None => sent.await,
@@ -141,15 +145,17 @@ async fn converse(
                 });
             }
             Ok(response) => {
-                x.record.timings.first_upstream_rx = Some(x.elapsed());
-                x.record.bytes.upstream_header_received =
+                x.request.record.timings.first_upstream_rx = Some(x.elapsed());
+                x.request.record.bytes.upstream_header_received =
                     head_bytes(response.headers(), STATUS_LINE_BYTES);
                 lease.hold(in_flight);
                 return Ok(received(x, response, lease));
             }
-            Err(_) if x.body.has_failed() => return Err(Failure::Downstream),
+            Err(_) if x.request.body.has_failed() => return Err(Failure::Downstream),
             // It was closing (or the peer says goodbye) before anything was written: no attempt was made.
-            Err(error) if error.unsent.is_some() && x.body.is_replayable() => lease.retire(),
+            Err(error) if error.unsent.is_some() && x.request.body.is_replayable() => {
+                lease.retire()
+            }
             Err(error) => {
                 let metrics = &plan.cluster.metrics;
                 match error.reset {
@@ -175,7 +181,8 @@ fn is_ambiguous(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease
     );
     let both = headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH);
-    let unasked = response.status() == StatusCode::SWITCHING_PROTOCOLS && x.upgrade.is_none();
+    let unasked =
+        response.status() == StatusCode::SWITCHING_PROTOCOLS && x.request.upgrade.is_none();
     is_http1 && (both || unasked)
 }
 
@@ -197,13 +204,13 @@ async fn borrow(
         Ok(lease) => lease,
         Err(AcquireError::Overflow) => {
             // Nobody was asked.
-            x.record.upstream_host = None;
-            x.record.upstream_host_name = None;
+            x.request.record.upstream_host = None;
+            x.request.record.upstream_host_name = None;
             x.host = None;
             return Err(overflow());
         }
         Err(AcquireError::Connect(error)) => {
-            x.record.upstream_transport_failure_reason =
+            x.request.record.upstream_transport_failure_reason =
                 Some(error.reason.clone()).filter(|reason| !reason.is_empty());
             return Err(Failure::Reset {
                 reason: error.into(),
@@ -227,12 +234,12 @@ async fn borrow(
 /// The answer; one that switches protocols takes its connection along, in the words of the downstream's HTTP version.
 fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) -> Reply {
     let status = response.status();
-    let wanted = x.upgrade.is_some();
+    let wanted = x.request.upgrade.is_some();
     let switches = match lease.connection.protocol {
         Protocol::Http2 | Protocol::Http3 => wanted && status.is_success(),
         Protocol::Http10 | Protocol::Http11 => {
             status == StatusCode::SWITCHING_PROTOCOLS
-                || (x.head.method == Method::CONNECT
+                || (x.request.head.method == Method::CONNECT
                     && !is_extended_connect(x)
                     && status.is_success())
         }
@@ -242,7 +249,7 @@ fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) 
     }
     let upstream = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
-    match (&x.upgrade_kind, x.protocol()) {
+    match (&x.request.upgrade_kind, x.request.protocol()) {
         (Some(_), Protocol::Http2 | Protocol::Http3) => {
             head.status = StatusCode::OK;
             head.headers.remove(header::CONNECTION);
@@ -263,7 +270,11 @@ fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) 
 }
 
 fn is_extended_connect(x: &Exchange) -> bool {
-    x.head.extensions.get::<hyper::ext::Protocol>().is_some()
+    x.request
+        .head
+        .extensions
+        .get::<hyper::ext::Protocol>()
+        .is_some()
 }
 
 /// Lets the body pass when the upstream asks for it, answers, or says nothing for a while.
@@ -282,16 +293,17 @@ async fn with_patience<T>(sent: impl Future<Output = T>, gate: &Gate) -> T {
 
 fn gate(x: &mut Exchange) -> Option<Gate> {
     let expects = x
+        .request
         .head
         .headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if !expects || x.body.is_empty() {
+    if !expects || x.request.body.is_empty() {
         return None;
     }
     if !x.http.config.proxy_100_continue {
         // We answer for the upstream: hyper does when the body is first read.
-        x.head.headers.remove(header::EXPECT);
+        x.request.head.headers.remove(header::EXPECT);
         return None;
     }
     Some(Gate::default())
@@ -314,11 +326,11 @@ fn watch_continue(
 /// The head for this connection's HTTP version.
 fn request(x: &Exchange, lease: &Lease, body: RequestBody) -> http::Request<RequestBody> {
     let mut request = http::Request::new(body);
-    *request.method_mut() = x.head.method.clone();
-    *request.headers_mut() = x.head.headers.clone();
+    *request.method_mut() = x.request.head.method.clone();
+    *request.headers_mut() = x.request.head.headers.clone();
     if x.http.config.preserve_header_case {
         // Among them how the client wrote its headers' names.
-        *request.extensions_mut() = x.head.extensions.clone();
+        *request.extensions_mut() = x.request.head.extensions.clone();
     }
     if lease.connection.protocol == Protocol::Http2 {
         http2_request(x, &mut request);
@@ -329,15 +341,18 @@ fn request(x: &Exchange, lease: &Lease, body: RequestBody) -> http::Request<Requ
 }
 
 fn http1_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
-    *request.uri_mut() = x.head.uri.clone();
+    *request.uri_mut() = x.request.head.uri.clone();
     let headers = request.headers_mut();
-    headers.insert(header::HOST, x.authority.clone());
-    if x.body.is_empty() && may_have_body(&x.head.method) && x.upgrade_kind.is_none() {
+    headers.insert(header::HOST, x.request.authority.clone());
+    if x.request.body.is_empty()
+        && may_have_body(&x.request.head.method)
+        && x.request.upgrade_kind.is_none()
+    {
         headers
             .entry(header::CONTENT_LENGTH)
             .or_insert_with(|| HeaderValue::from_static("0"));
     }
-    if let (Some(kind), true) = (&x.upgrade_kind, is_extended_connect(x)) {
+    if let (Some(kind), true) = (&x.request.upgrade_kind, is_extended_connect(x)) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, text(kind));
         *request.method_mut() = Method::GET;
@@ -357,24 +372,27 @@ fn may_have_body(method: &Method) -> bool {
 }
 
 fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
-    let plain_connect = x.head.method == Method::CONNECT && !is_extended_connect(x);
+    let plain_connect = x.request.head.method == Method::CONNECT && !is_extended_connect(x);
     let mut parts = http::uri::Parts::default();
     parts.authority = x
+        .request
         .authority
         .to_str()
         .ok()
         .and_then(|authority| authority.parse().ok());
     if !plain_connect {
-        parts.scheme = Some(if x.scheme == "https" {
+        parts.scheme = Some(if x.request.scheme == "https" {
             Scheme::HTTPS
         } else {
             Scheme::HTTP
         });
-        parts.path_and_query = x.head.uri.path_and_query().cloned();
+        parts.path_and_query = x.request.head.uri.path_and_query().cloned();
     }
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| x.head.uri.clone());
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| x.request.head.uri.clone());
     *request.version_mut() = http::Version::HTTP_2;
-    let Some(kind) = &x.upgrade_kind else { return };
+    let Some(kind) = &x.request.upgrade_kind else {
+        return;
+    };
     request.headers_mut().remove(header::CONNECTION);
     request.headers_mut().remove(header::UPGRADE);
     request
@@ -385,23 +403,23 @@ fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
 
 fn record_connection(x: &mut Exchange, lease: &Lease) {
     let connection = &lease.connection;
-    x.record.upstream_connection_id = connection.id;
-    x.record.upstream_local = connection.local.map(Into::into);
-    x.record.upstream_remote = connection.remote.map(Into::into);
-    x.record.upstream_tls = connection.tls.clone();
-    x.record.upstream_protocol = Some(connection.protocol);
-    x.record.upstream_transport_failure_reason = None;
+    x.request.record.upstream_connection_id = connection.id;
+    x.request.record.upstream_local = connection.local.map(Into::into);
+    x.request.record.upstream_remote = connection.remote.map(Into::into);
+    x.request.record.upstream_tls = connection.tls.clone();
+    x.request.record.upstream_protocol = Some(connection.protocol);
+    x.request.record.upstream_transport_failure_reason = None;
     let ConnectTimes {
         began,
         connected,
         secured,
     } = connection.times;
-    let timings = &mut x.record.timings;
-    timings.upstream_connect_start = began.checked_duration_since(x.started);
-    timings.upstream_connect_complete = connected.checked_duration_since(x.started);
+    let timings = &mut x.request.record.timings;
+    timings.upstream_connect_start = began.checked_duration_since(x.request.started);
+    timings.upstream_connect_complete = connected.checked_duration_since(x.request.started);
     timings.upstream_connect = Some(connected.saturating_duration_since(began));
     timings.upstream_handshake = secured.map(|done| done.saturating_duration_since(connected));
-    x.record.timings.first_upstream_tx = Some(x.elapsed());
+    x.request.record.timings.first_upstream_tx = Some(x.elapsed());
 }
 
 fn pool_key(x: &Exchange, plan: &Plan, host: &LiveEndpoint) -> PoolKey {
@@ -409,7 +427,9 @@ fn pool_key(x: &Exchange, plan: &Plan, host: &LiveEndpoint) -> PoolKey {
     let version = match config.http.protocol {
         UpstreamProtocol::Http1 => HttpVersion::Http1,
         UpstreamProtocol::Http2 => HttpVersion::Http2,
-        UpstreamProtocol::Downstream if x.protocol() == Protocol::Http2 => HttpVersion::Http2,
+        UpstreamProtocol::Downstream if x.request.protocol() == Protocol::Http2 => {
+            HttpVersion::Http2
+        }
         UpstreamProtocol::Downstream => HttpVersion::Http1,
         UpstreamProtocol::Alpn => HttpVersion::Negotiated,
     };
@@ -418,11 +438,16 @@ fn pool_key(x: &Exchange, plan: &Plan, host: &LiveEndpoint) -> PoolKey {
     PoolKey {
         version,
         alpn: tls.and_then(|_| alpn_override(x, &plan.cluster, version)),
-        server_name: auto_sni
-            .then(|| Arc::from(without_port(x.authority.to_str().unwrap_or_default()))),
+        server_name: auto_sni.then(|| {
+            Arc::from(without_port(
+                x.request.authority.to_str().unwrap_or_default(),
+            ))
+        }),
         high_priority: plan.rules.high_priority,
-        downstream: matches!(config.transport, Transport::ProxyProtocol { .. })
-            .then_some((x.connection.facts.source, x.connection.facts.destination)),
+        downstream: matches!(config.transport, Transport::ProxyProtocol { .. }).then_some((
+            x.connection.downstream.facts.source,
+            x.connection.downstream.facts.destination,
+        )),
     }
 }
 
@@ -443,7 +468,7 @@ fn alpn_override(
     }
     let alpn = x.http.alpn.as_ref()?;
     let offered = match version {
-        HttpVersion::Http1 if x.protocol() == Protocol::Http10 => &alpn.http10,
+        HttpVersion::Http1 if x.request.protocol() == Protocol::Http10 => &alpn.http10,
         HttpVersion::Http1 => &alpn.http11,
         HttpVersion::Http2 => &alpn.http2,
         HttpVersion::Negotiated => return None,

@@ -10,10 +10,11 @@ use telemetry::record::{Kind, Record, ResponseFlags};
 
 use crate::{
     connection::Connection,
-    exchange::{Exchange, protocol},
+    exchange::Exchange,
     grpc,
     listener::LiveHttp,
     report::{Finished, head_bytes, metadata},
+    request::protocol,
     upstream::{
         cluster::LiveCluster,
         metrics::{Count, Took},
@@ -59,27 +60,27 @@ impl Drop for Exchange {
 /// Completes a request's record and reports it.
 fn finish(x: &mut Exchange) {
     let now = x.worker.live.clock.now();
-    let ended = x.body.ended(x.started);
-    let record = &mut x.record;
-    record.timings.total = Some(now.saturating_duration_since(x.started));
+    let ended = x.request.body.ended(x.request.started);
+    let record = &mut x.request.record;
+    record.timings.total = Some(now.saturating_duration_since(x.request.started));
     record.timings.last_downstream_rx =
-        ended.map(|ended| ended.saturating_duration_since(x.started));
-    record.bytes.received += x.body.bytes();
+        ended.map(|ended| ended.saturating_duration_since(x.request.started));
+    record.bytes.received += x.request.body.bytes();
     record.bytes.downstream_wire_received =
         record.bytes.downstream_header_received + record.bytes.received;
     record.bytes.downstream_wire_sent = record.bytes.downstream_header_sent + record.bytes.sent;
     count_upstream_bytes(x);
-    let record = &mut x.record;
-    record.is_grpc = x.is_grpc;
-    if x.is_grpc && record.grpc_status.is_none() {
+    let record = &mut x.request.record;
+    record.is_grpc = x.request.is_grpc;
+    if x.request.is_grpc && record.grpc_status.is_none() {
         // An answer without a status is judged by its HTTP status.
         record.grpc_status = record
             .status
             .and_then(|status| http::StatusCode::from_u16(status).ok())
             .map(grpc::status_of_http);
     }
-    record.request_messages = x.body.messages();
-    if let Some(matched) = &x.route {
+    record.request_messages = x.request.body.messages();
+    if let Some(matched) = &x.request.route {
         record.route_name = Some(matched.route.name.clone()).filter(|name| !name.is_empty());
         record.virtual_host = Some(matched.virtual_host.name.clone());
     }
@@ -87,48 +88,48 @@ fn finish(x: &mut Exchange) {
         record.upstream_cluster = Some(cluster.config.name.shared());
         record.upstream_cluster_observed = cluster.config.alt_stat_name.clone();
     }
-    record.request_headers = Some(std::mem::take(&mut x.head.headers));
+    record.request_headers = Some(std::mem::take(&mut x.request.head.headers));
     let (first, read) = (
         record.timings.first_upstream_tx,
         record.timings.last_downstream_rx,
     );
     record.timings.last_upstream_tx = first.zip(read).map(|(first, read)| first.max(read));
-    record.dynamic_metadata = metadata::of(&x.metadata);
+    record.dynamic_metadata = metadata::of(&x.request.metadata);
     if x.http.needs.metadata {
         let sources = metadata::Sources {
             connection: &x.connection,
-            route: x.route.as_ref(),
+            route: x.request.route.as_ref(),
             cluster: x.cluster.as_deref(),
             host: x.host.as_deref(),
         };
         metadata::fill(record, &sources);
     }
-    x.http.metrics.ended(&x.record);
+    x.http.metrics.ended(&x.request.record);
     if let Some(cluster) = &x.cluster {
-        count_upstream(cluster, &x.record);
+        count_upstream(cluster, &x.request.record);
     }
     x.worker.reporter.report(Finished {
-        record: &x.record,
+        record: &x.request.record,
         connection: &x.connection,
         http: Some(&x.http.config),
         access_logs: &x.http.config.access_logs,
         config: &x.config,
-        route: x.route.as_ref(),
+        route: x.request.route.as_ref(),
         cluster: x.cluster.as_deref(),
-        trace: Some(&x.trace),
+        trace: Some(&x.request.trace),
         is_counted: false,
     });
 }
 
 /// Of a request that was sent on.
 fn count_upstream_bytes(x: &mut Exchange) {
-    if x.record.timings.first_upstream_tx.is_none() {
+    if x.request.record.timings.first_upstream_tx.is_none() {
         return;
     }
-    let line = x.head.method.as_str().len() + x.path().len() + REQUEST_LINE_BYTES;
-    let host = x.authority.len() + HOST_BYTES;
-    let head = head_bytes(&x.head.headers, line + host);
-    let bytes = &mut x.record.bytes;
+    let line = x.request.head.method.as_str().len() + x.request.path().len() + REQUEST_LINE_BYTES;
+    let host = x.request.authority.len() + HOST_BYTES;
+    let head = head_bytes(&x.request.head.headers, line + host);
+    let bytes = &mut x.request.record.bytes;
     bytes.upstream_header_sent = head;
     bytes.upstream_wire_sent = head + bytes.received;
     bytes.upstream_wire_received = bytes.upstream_header_received + bytes.upstream_body_received;
@@ -155,8 +156,9 @@ const REQUEST_LINE_BYTES: usize = 14;
 const HOST_BYTES: usize = 8;
 /// Marks the record of a request whose downstream went away.
 pub fn abandoned(x: &mut Exchange) {
-    x.record
+    x.request
+        .record
         .flags
         .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-    x.record.response_code_details = Some("downstream_remote_disconnect".into());
+    x.request.record.response_code_details = Some("downstream_remote_disconnect".into());
 }

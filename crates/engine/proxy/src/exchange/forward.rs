@@ -22,13 +22,13 @@ use proxy_config::{
 use telemetry::record::{Attempted, ResponseFlags};
 
 use crate::{
-    balance::{self, Pick, PickFacts, hash},
+    balance::{Pick, PickFacts, hash},
     endpoint::LiveEndpoint,
-    exchange::plan::Plan,
     exchange::{
         Exchange,
         attempt::{Failure, attempt, time_is_up},
         mirror,
+        plan::Plan,
         refusal::refusal,
         reply::{Reply, record_host},
     },
@@ -59,24 +59,24 @@ pub async fn forward(x: &mut Exchange, rules: &Arc<Forward>) -> Result<Reply, Re
     };
     drop_overload(x, &cluster)?;
     check_upgrade(x)?;
-    x.routed = x.worker.live.clock.now();
+    x.request.routed = x.worker.live.clock.now();
     let asked = asked(x);
-    x.timeout = timeout(x, rules, asked.timeout);
-    x.longest = longest(x, rules);
+    x.request.timeout = timeout(x, rules, asked.timeout);
+    x.request.longest = longest(x, rules);
     let policy = route_policy(x, rules);
-    x.per_try_timeout = per_try_timeout(x, policy.as_deref(), asked.per_try_timeout);
-    upstream::prepare(x, rules);
+    x.request.per_try_timeout = per_try_timeout(x, policy.as_deref(), asked.per_try_timeout);
+    upstream::prepare(&mut x.request, rules);
     let mut plan = plan(x, rules, policy, cluster);
-    upstream::expected_timeout(x, 1);
+    upstream::expected_timeout(&mut x.request, 1, Duration::ZERO);
     mirror::start(x, rules);
     if plan.retry.is_some() {
-        x.body.keep();
+        x.request.body.keep();
     }
     let reply = attempts(x, &mut plan).await;
-    x.body.stop_keeping();
+    x.request.body.stop_keeping();
     let gave_up = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_OVERFLOW;
     let succeeded = reply.as_ref().is_ok_and(|reply| !reply.is_local());
-    if plan.retries > 0 && succeeded && !x.record.flags.intersects(gave_up) {
+    if plan.retries > 0 && succeeded && !x.request.record.flags.intersects(gave_up) {
         plan.cluster.metrics.count(Count::RqRetrySuccess);
     }
     reply
@@ -87,7 +87,7 @@ fn route_policy(x: &Exchange, rules: &Forward) -> Option<Arc<RetryPolicy>> {
     rules
         .retry
         .clone()
-        .or_else(|| x.route.as_ref()?.virtual_host.retry.clone())
+        .or_else(|| x.request.route.as_ref()?.virtual_host.retry.clone())
 }
 
 fn plan(
@@ -96,10 +96,10 @@ fn plan(
     policy: Option<Arc<RetryPolicy>>,
     cluster: Arc<LiveCluster>,
 ) -> Plan {
-    let retry = retry::asked_for(policy, &mut x.head.headers)
-        .filter(|policy| retry::applies(policy, &x.view()));
+    let retry = retry::asked_for(policy, &mut x.request.head.headers)
+        .filter(|policy| retry::applies(policy, &x.request.view()));
     Plan {
-        hash: hash::of(&rules.hash_policies, x),
+        hash: hash::of(&rules.hash_policies, &mut x.request),
         cluster,
         rules: rules.clone(),
         retry,
@@ -114,15 +114,16 @@ async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
     loop {
         let found = pick(x, plan).await;
         remember_attempt(x);
-        x.record.attempts += 1;
+        x.request.record.attempts += 1;
         let Some(host) = found else {
             return Err(no_host(x, plan));
         };
         plan.tried.push(host.state.id);
-        let attempts = x.record.attempts;
+        let attempts = x.request.record.attempts;
         record_host(x, &host);
-        upstream::auto_host(x, &plan.rules, &host.config.hostname);
-        upstream::attempt(x, attempts);
+        upstream::auto_host(&mut x.request, &plan.rules, &host.config.hostname);
+        let elapsed = x.elapsed();
+        upstream::attempt(&mut x.request, attempts, elapsed);
         let result = attempt(x, plan, &host).await;
         drop(retrying.take());
         observe(x, &plan.cluster, &host, &result);
@@ -139,7 +140,7 @@ async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
 
 /// The attempt before this one, if there was one, is no longer the last.
 fn remember_attempt(x: &mut Exchange) {
-    let record = &mut x.record;
+    let record = &mut x.request.record;
     if record.attempts > 0 {
         record.earlier_attempts.push(Attempted {
             host: record.upstream_host.take(),
@@ -185,20 +186,24 @@ fn after(x: &mut Exchange, plan: &mut Plan, result: &Result<Reply, Failure>) -> 
     match retry::decide(policy, attempt, plan.retries) {
         Decision::No => Next::Answer,
         Decision::LimitExceeded => {
-            x.record
+            x.request
+                .record
                 .flags
                 .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             metrics.count(Count::RqRetryLimitExceeded);
             Next::Answer
         }
-        Decision::Retry if !x.body.is_replayable() => Next::Answer,
+        Decision::Retry if !x.request.body.is_replayable() => Next::Answer,
         Decision::Retry => match plan
             .cluster
             .breaker(plan.rules.high_priority)
             .enter(Resource::Retries)
         {
             None => {
-                x.record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                x.request
+                    .record
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 metrics.count(Count::RqRetryOverflow);
                 Next::Answer
             }
@@ -223,7 +228,7 @@ async fn wait_before_retry(x: &mut Exchange, plan: &Plan) -> Result<(), Reply> {
     }
     tokio::select! {
         () = tokio::time::sleep(pause) => Ok(()),
-        () = time_is_up(&x.body, x.routed, x.timeout) => Err(refusal(x, Failure::RouteTimeout)),
+        () = time_is_up(&x.request.body, x.request.routed, x.request.timeout) => Err(refusal(x, Failure::RouteTimeout)),
     }
 }
 
@@ -262,6 +267,7 @@ async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
     let facts = PickFacts {
         hash: plan.hash,
         metadata_match: x
+            .request
             .weighted_cluster()
             .and_then(|w| w.metadata_match.as_ref())
             .or(plan.rules.metadata_match.as_ref()),
@@ -273,14 +279,21 @@ async fn pick(x: &Exchange, plan: &Plan) -> Option<Arc<LiveEndpoint>> {
         port_override,
     } = &plan.cluster.config.discovery
     {
-        let named = http_header.as_ref().map(|name| x.head.headers.get(name));
-        return original_destination::pick(&plan.cluster, &x.connection, named, *port_override);
+        let named = http_header
+            .as_ref()
+            .map(|name| x.request.head.headers.get(name));
+        return original_destination::pick(
+            &plan.cluster,
+            &x.request.downstream,
+            named,
+            *port_override,
+        );
     }
     if let Discovery::DynamicForward { refresh } = &plan.cluster.config.discovery {
-        let authority = x.authority.to_str().unwrap_or_default();
-        return dynamic_forward::resolve(&plan.cluster, authority, x.scheme, refresh).await;
+        let authority = x.request.authority.to_str().unwrap_or_default();
+        return dynamic_forward::resolve(&plan.cluster, authority, x.request.scheme, refresh).await;
     }
-    match balance::pick_of(&plan.cluster, &facts, &*x.worker.live.rng) {
+    match plan.cluster.pick(&facts, &*x.worker.live.rng) {
         Pick::Host(host) => Some(host),
         Pick::NoHealthyHost => None,
     }
@@ -295,12 +308,15 @@ struct Asked {
 
 /// Reads and removes them.
 fn asked(x: &mut Exchange) -> Asked {
-    if !headers::has_envoy_headers(&x.head.headers) {
+    if !headers::has_envoy_headers(&x.request.head.headers) {
         return Asked::default();
     }
     let alternative = X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE;
-    x.is_timeout_empty = x.head.headers.remove(alternative).is_some();
-    x.head.headers.remove(X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT);
+    x.request.is_timeout_empty = x.request.head.headers.remove(alternative).is_some();
+    x.request
+        .head
+        .headers
+        .remove(X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT);
     Asked {
         timeout: milliseconds(x, X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS),
         per_try_timeout: milliseconds(x, X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS),
@@ -317,7 +333,7 @@ fn timeout(x: &Exchange, rules: &Forward, asked: Option<Duration>) -> Option<Dur
 
 /// The header's number; the header goes.
 fn milliseconds(x: &mut Exchange, name: HeaderName) -> Option<Duration> {
-    let value = x.head.headers.remove(name)?;
+    let value = x.request.head.headers.remove(name)?;
     value.to_str().ok()?.parse().ok().map(Duration::from_millis)
 }
 
@@ -329,14 +345,14 @@ fn per_try_timeout(
 ) -> Option<Duration> {
     asked
         .or(policy.and_then(|policy| policy.per_try_timeout))
-        .filter(|limit| !limit.is_zero() && x.timeout.is_none_or(|whole| *limit < whole))
+        .filter(|limit| !limit.is_zero() && x.request.timeout.is_none_or(|whole| *limit < whole))
 }
 
 fn route_timeout(x: &Exchange, rules: &Forward) -> Option<Duration> {
-    let Some(call) = rules.grpc_timeout.filter(|_| x.is_grpc) else {
+    let Some(call) = rules.grpc_timeout.filter(|_| x.request.is_grpc) else {
         return rules.timeout;
     };
-    let limit = match grpc::timeout_in(&x.head.headers) {
+    let limit = match grpc::timeout_in(&x.request.head.headers) {
         Some(asked) => grpc::capped(asked, call.max, call.offset),
         None => call.max,
     };
@@ -376,25 +392,30 @@ fn drop_overload(x: &mut Exchange, cluster: &LiveCluster) -> Result<(), Reply> {
 /// Notes what the request wants to become, if that is allowed.
 fn check_upgrade(x: &mut Exchange) -> Result<(), Reply> {
     let protocol = x
+        .request
         .head
         .extensions
         .get::<hyper::ext::Protocol>()
         .map(|protocol| Arc::from(protocol.as_str()));
     let header = x
+        .request
         .head
         .headers
         .get(header::UPGRADE)
         .and_then(|kind| kind.to_str().ok())
         .map(Arc::from);
-    let kind: Arc<str> = match (protocol.or(header), x.head.method == Method::CONNECT) {
-        (Some(kind), _) if x.upgrade.is_some() => {
-            x.upgrade_kind = Some(kind);
-            x.upgrade_kind.clone().unwrap_or_default()
+    let kind: Arc<str> = match (
+        protocol.or(header),
+        x.request.head.method == Method::CONNECT,
+    ) {
+        (Some(kind), _) if x.request.upgrade.is_some() => {
+            x.request.upgrade_kind = Some(kind);
+            x.request.upgrade_kind.clone().unwrap_or_default()
         }
         (_, true) => Arc::from("CONNECT"),
         _ => return Ok(()),
     };
-    if x.allows_upgrade(&kind) {
+    if x.request.allows_upgrade(&kind) {
         x.http.metrics.count(HttpCount::Upgrades);
         Ok(())
     } else {
@@ -407,7 +428,7 @@ fn check_upgrade(x: &mut Exchange) -> Result<(), Reply> {
 fn longest(x: &Exchange, rules: &Forward) -> Option<Instant> {
     let duration = &rules.max_stream_duration;
     let asked = duration.grpc_timeout_header_max.and_then(|max| {
-        let asked = grpc::timeout_in(&x.head.headers)?;
+        let asked = grpc::timeout_in(&x.request.head.headers)?;
         Some(grpc::capped(
             asked,
             max,
@@ -418,7 +439,7 @@ fn longest(x: &Exchange, rules: &Forward) -> Option<Instant> {
         .or(duration.max)
         .or(x.http.config.timeouts.max_stream_duration)
         .filter(|limit| !limit.is_zero())
-        .map(|limit| x.started + limit)
+        .map(|limit| x.request.started + limit)
 }
 
 /// What the result teaches about the host.
@@ -430,7 +451,7 @@ fn observe(
 ) {
     let outcome = match result {
         Ok(reply) => outlier::Outcome::Status(outlier::status_of(
-            x.is_grpc,
+            x.request.is_grpc,
             reply.head.status,
             &reply.head.headers,
         )),
@@ -460,13 +481,13 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
     if let Some(cluster) = &x.cluster {
         cluster.metrics.answered(reply.head.status.as_u16());
     }
-    x.record.response_code_details = Some("via_upstream".into());
-    headers::operations::on_response(x, &mut reply.head);
+    x.request.record.response_code_details = Some("via_upstream".into());
+    headers::operations::on_response(&mut x.request, &mut reply.head);
     // Of an answer that came before the request's end, or that opens a tunnel, it would mean nothing.
-    let is_whole = x.upgrade.is_none() && x.body.ended(x.started).is_some();
+    let is_whole = x.request.upgrade.is_none() && x.request.body.ended(x.request.started).is_some();
     if is_whole
-        && !upstream::suppresses_envoy_headers(x)
-        && let Some(time) = x.record.timings.upstream_service_time()
+        && !x.request.suppresses_envoy_headers
+        && let Some(time) = x.request.record.timings.upstream_service_time()
     {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         reply
@@ -474,19 +495,7 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
             .headers
             .insert(X_ENVOY_UPSTREAM_SERVICE_TIME, headers::number(milliseconds));
     }
-    hash::set_cookies(x, &mut reply.head.headers);
-    attempt_count(x, &mut reply);
+    hash::set_cookies(&x.request, &mut reply.head.headers);
+    headers::response::attempt_count(&x.request, &mut reply.head);
     reply
-}
-
-pub(super) fn attempt_count(x: &Exchange, reply: &mut Reply) {
-    if x.route
-        .as_ref()
-        .is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response)
-    {
-        reply.head.headers.insert(
-            X_ENVOY_ATTEMPT_COUNT,
-            headers::number(x.record.attempts.into()),
-        );
-    }
 }

@@ -11,7 +11,7 @@ use proxy_config::{
 use telemetry::record::Protocol;
 
 use crate::{
-    balance::{self, Pick, PickFacts},
+    balance::{Pick, PickFacts},
     body::RequestBody,
     exchange::Exchange,
     headers::text,
@@ -34,7 +34,9 @@ struct Shadow {
 
 /// Starts the mirrors that the most specific of route, virtual host and table names, each for its share of requests.
 pub fn start(x: &Exchange, rules: &Forward) {
-    let Some(matched) = &x.route else { return };
+    let Some(matched) = &x.request.route else {
+        return;
+    };
     let levels = [
         &rules.mirrors,
         &matched.virtual_host.mirrors,
@@ -43,7 +45,7 @@ pub fn start(x: &Exchange, rules: &Forward) {
     let Some(policies) = levels.into_iter().find(|policies| !policies.is_empty()) else {
         return;
     };
-    if x.upgrade.is_some() {
+    if x.request.upgrade.is_some() {
         return;
     }
     for policy in policies
@@ -57,23 +59,25 @@ pub fn start(x: &Exchange, rules: &Forward) {
 }
 
 fn shadow(x: &Exchange, policy: &MirrorPolicy) -> Option<Shadow> {
-    let (name, _) = choose_cluster(&policy.target, &x.head.headers, x.random)?;
+    let (name, _) = choose_cluster(&policy.target, &x.request.head.headers, x.request.random)?;
     let cluster = x.config.cluster(name.as_str())?.clone();
     let authority = if policy.disable_shadow_host_suffix {
-        x.authority.clone()
+        x.request.authority.clone()
     } else {
-        with_suffix(&x.authority)
+        with_suffix(&x.request.authority)
     };
     let version = match cluster.config.http.protocol {
         UpstreamProtocol::Http2 => HttpVersion::Http2,
-        UpstreamProtocol::Downstream if x.protocol() == Protocol::Http2 => HttpVersion::Http2,
+        UpstreamProtocol::Downstream if x.request.protocol() == Protocol::Http2 => {
+            HttpVersion::Http2
+        }
         UpstreamProtocol::Alpn => HttpVersion::Negotiated,
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => HttpVersion::Http1,
     };
-    let mut request = http::Request::new(x.body.copy(MAX_LAG_FRAMES));
-    *request.method_mut() = x.head.method.clone();
-    *request.headers_mut() = x.head.headers.clone();
-    *request.uri_mut() = x.head.uri.clone();
+    let mut request = http::Request::new(x.request.body.copy(MAX_LAG_FRAMES));
+    *request.method_mut() = x.request.head.method.clone();
+    *request.headers_mut() = x.request.head.headers.clone();
+    *request.uri_mut() = x.request.head.uri.clone();
     Some(Shadow {
         worker: x.worker.clone(),
         cluster,
@@ -102,7 +106,7 @@ async fn send(shadow: Shadow) {
         authority,
         version,
     } = shadow;
-    let pick = balance::pick_of(&cluster, &PickFacts::default(), &*worker.live.rng);
+    let pick = cluster.pick(&PickFacts::default(), &*worker.live.rng);
     let Pick::Host(host) = pick else { return };
     let key = PoolKey {
         version,

@@ -4,10 +4,11 @@ use http::{HeaderValue, StatusCode};
 use telemetry::record::ResponseFlags;
 
 use crate::{
-    exchange::{Exchange, attempt::Failure, forward::attempt_count, reply::Reply},
+    exchange::{Exchange, attempt::Failure, reply::Reply},
     headers::{
+        self,
         names::{GRPC_STATUS, X_ENVOY_OVERLOADED},
-        number, upstream,
+        number,
     },
     report::downstream::HttpCount,
     upstream::reset::ResetReason,
@@ -20,7 +21,7 @@ pub(super) fn refusal(x: &mut Exchange, failure: Failure) -> Reply {
     let (status, body, flag, details) = match failure {
         Failure::Reset { reason, .. } => return reset(x, &reason),
         Failure::TooLong => return too_long(x),
-        Failure::RouteTimeout | Failure::PerTryTimeout if x.is_timeout_empty => {
+        Failure::RouteTimeout | Failure::PerTryTimeout if x.request.is_timeout_empty => {
             (StatusCode::NO_CONTENT, "", TIMEOUT, "response_timeout")
         }
         Failure::RouteTimeout => (
@@ -59,7 +60,7 @@ fn too_long(x: &mut Exchange) -> Reply {
     let status = late_status(x);
     let details = "max_duration_timeout";
     let mut reply = Reply::local(x, status, "downstream duration timeout", details);
-    if x.is_grpc {
+    if x.request.is_grpc {
         reply
             .head
             .headers
@@ -71,7 +72,7 @@ fn too_long(x: &mut Exchange) -> Reply {
 
 /// Whose fault a silence is: the upstream's, once the request was read whole.
 pub(crate) fn late_status(x: &Exchange) -> StatusCode {
-    match x.body.ended(x.started) {
+    match x.request.body.ended(x.request.started) {
         Some(_) => StatusCode::GATEWAY_TIMEOUT,
         None => StatusCode::REQUEST_TIMEOUT,
     }
@@ -81,6 +82,7 @@ pub(crate) fn late_status(x: &Exchange) -> StatusCode {
 fn count(x: &Exchange, status: StatusCode) {
     // Nobody hears what is said to a client that went away.
     let is_heard = !x
+        .request
         .record
         .flags
         .contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -90,13 +92,13 @@ fn count(x: &Exchange, status: StatusCode) {
 }
 
 fn counted(x: &Exchange, mut reply: Reply) -> Reply {
-    attempt_count(x, &mut reply);
+    headers::response::attempt_count(&x.request, &mut reply.head);
     reply
 }
 
 fn reset(x: &mut Exchange, reason: &ResetReason) -> Reply {
     let why = reason.transport_failure();
-    let retried = if x.record.attempts > 1 {
+    let retried = if x.request.record.attempts > 1 {
         "retried and the latest "
     } else {
         ""
@@ -112,13 +114,13 @@ fn reset(x: &mut Exchange, reason: &ResetReason) -> Reply {
         reason.as_str()
     )
     .replace(' ', "_");
-    x.record.upstream_transport_failure_reason = why.cloned();
+    x.request.record.upstream_transport_failure_reason = why.cloned();
     let status = match reason {
         ResetReason::ProtocolError => StatusCode::BAD_GATEWAY,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut reply = Reply::failure(x, status, body, reason.flag(), details);
-    if *reason == ResetReason::Overflow && !upstream::suppresses_envoy_headers(x) {
+    if *reason == ResetReason::Overflow && !x.request.suppresses_envoy_headers {
         reply
             .head
             .headers

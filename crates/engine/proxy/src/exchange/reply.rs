@@ -1,10 +1,10 @@
 //! What answers a request, whoever made it, and its body on the way to the downstream.
 //!
-//! A [`Reply`] is a head and its [`Content`]. [`Reply::local`] makes the answers of the proxy itself, in Envoy's form (for gRPC: status 200
-//! with `grpc-status`). [`Reply::into_response`] ties the exchange to the body: when the body ends, the request is reported as complete; when
+//! A [`Reply`] is a head and its [`Content`]; answers of the proxy itself are made of a [`LocalReply`]. [`Reply::into_response`] ties the exchange to the body: when the body ends, the request is reported as complete; when
 //! it is dropped before, as abandoned; when the upstream breaks off, as reset.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,11 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-    response::Parts,
-};
+use http::{Response, StatusCode, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use telemetry::record::ResponseFlags;
@@ -27,7 +23,8 @@ use crate::{
     codec::session::Ended,
     exchange::{Exchange, upgrade},
     grpc,
-    headers::{self, names::*},
+    headers::{self},
+    local_reply::LocalReply,
     report::{STATUS_LINE_BYTES, downstream::HttpCount, head_bytes},
     upstream::{
         metrics::Count,
@@ -58,49 +55,14 @@ pub enum Content {
 }
 
 impl Reply {
-    /// An answer of the proxy itself; notes `details` in the record. Flags are the caller's.
+    /// An answer of the proxy itself, as [`LocalReply::new`].
     pub fn local(
         x: &mut Exchange,
         status: StatusCode,
         body: impl Into<Bytes>,
-        details: impl Into<std::borrow::Cow<'static, str>>,
+        details: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let body: Bytes = body.into();
-        x.record.response_code_details = Some(details.into());
-        x.record.local_reply_body =
-            (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into());
-        let (mut head, ()) = Response::new(()).into_parts();
-        if x.is_grpc {
-            head.headers
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            head.headers.insert(
-                GRPC_STATUS,
-                headers::number(grpc::status_of_http(status).into()),
-            );
-            if !body.is_empty() {
-                head.headers
-                    .insert(GRPC_MESSAGE, headers::text(&grpc::encode_message(&body)));
-            }
-            return Self {
-                head,
-                content: Content::Empty,
-            };
-        }
-        head.status = status;
-        if body.is_empty() {
-            return Self {
-                head,
-                content: Content::Empty,
-            };
-        }
-        head.headers
-            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        head.headers
-            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        Self {
-            head,
-            content: Content::Full(body),
-        }
+        LocalReply::new(&mut x.request, status, body, details).into()
     }
 
     /// As [`Reply::local`], with a flag.
@@ -109,10 +71,9 @@ impl Reply {
         status: StatusCode,
         body: impl Into<Bytes>,
         flag: ResponseFlags,
-        details: impl Into<std::borrow::Cow<'static, str>>,
+        details: impl Into<Cow<'static, str>>,
     ) -> Self {
-        x.record.flags.insert(flag);
-        Self::local(x, status, body, details)
+        LocalReply::failure(&mut x.request, status, body, flag, details).into()
     }
 
     /// The upstream's answer.
@@ -132,7 +93,7 @@ impl Reply {
     /// The response as the codec takes it. The exchange ends with its body.
     pub fn into_response(self, mut x: Box<Exchange>) -> Response<ReplyBody> {
         let Self { mut head, content } = self;
-        headers::response::finish(&x, &mut head);
+        headers::response::finish(&x.request, &x.http.server_name, &mut head);
         // hyper takes the version from the connection, and the phrase from the status.
         head.version = http::Version::HTTP_11;
         head.extensions.remove::<hyper::ext::ReasonPhrase>();
@@ -141,18 +102,16 @@ impl Reply {
             head.extensions.insert(unknown);
         }
         // A client that went away gets no answer.
-        let gone = x
-            .record
-            .flags
-            .contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-        x.record.status = Some(head.status.as_u16()).filter(|_| !gone);
-        x.record.grpc_status = x
-            .record
-            .grpc_status
-            .or_else(|| grpc::status_in(&head.headers));
-        x.record.response_headers = x.http.needs.keep_response(&head.headers);
-        x.record.bytes.downstream_header_sent = head_bytes(&head.headers, STATUS_LINE_BYTES);
-        x.record.timings.first_downstream_tx = Some(x.elapsed());
+        let elapsed = x.elapsed();
+        let record = &mut x.request.record;
+        let flags = record.flags;
+        let gone = flags.contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        record.status = Some(head.status.as_u16()).filter(|_| !gone);
+        let told = record.grpc_status;
+        record.grpc_status = told.or_else(|| grpc::status_in(&head.headers));
+        record.response_headers = x.http.needs.keep_response(&head.headers);
+        record.bytes.downstream_header_sent = head_bytes(&head.headers, STATUS_LINE_BYTES);
+        record.timings.first_downstream_tx = Some(elapsed);
         let mut body = ReplyBody {
             x: None,
             content: Passing::Empty,
@@ -163,7 +122,7 @@ impl Reply {
         };
         match content {
             Content::Empty => {}
-            Content::Full(_) if is_bodiless(&x.head.method, head.status) => {}
+            Content::Full(_) if is_bodiless(&x.request.head.method, head.status) => {}
             Content::Full(bytes) => {
                 body.content = Passing::Full(Some(bytes));
                 body.complete = false;
@@ -179,14 +138,19 @@ impl Reply {
                     lease: Some(lease),
                 };
                 if body.complete {
-                    x.record.timings.last_upstream_rx = Some(x.elapsed());
+                    x.request.record.timings.last_upstream_rx = Some(x.elapsed());
                     body.release(&x);
                 }
             }
             Content::Tunnel { upstream, lease } => {
-                if x.head.extensions.get::<hyper::ext::Protocol>().is_some() {
+                if x.request
+                    .head
+                    .extensions
+                    .get::<hyper::ext::Protocol>()
+                    .is_some()
+                {
                     // Told in the words of HTTP/1, as everywhere in Envoy but on the wire.
-                    x.record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                    x.request.record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
                 }
                 upgrade::tunnel(x, upstream, lease);
                 return Response::from_parts(head, body);
@@ -194,6 +158,17 @@ impl Reply {
         }
         body.x = Some(x);
         Response::from_parts(head, body)
+    }
+}
+
+impl From<LocalReply> for Reply {
+    fn from(LocalReply { head, body }: LocalReply) -> Self {
+        let content = if body.is_empty() {
+            Content::Empty
+        } else {
+            Content::Full(body)
+        };
+        Self { head, content }
     }
 }
 
@@ -250,17 +225,18 @@ enum TimeOver {
 
 impl Timer {
     fn new(x: &Exchange) -> Option<Box<Self>> {
-        let idle = x.stream_idle_timeout();
-        if x.timeout.is_none() && idle.is_none() && x.longest.is_none() {
+        let idle = x.request.stream_idle_timeout();
+        if x.request.timeout.is_none() && idle.is_none() && x.request.longest.is_none() {
             return None;
         }
         Some(Box::new(Self {
-            route: x.timeout.map(|limit| (limit, None)),
+            route: x.request.timeout.map(|limit| (limit, None)),
             idle: idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
             longest: x
+                .request
                 .longest
                 .map(|instant| Box::pin(tokio::time::sleep_until(instant.into()))),
-            seen_bytes: x.body.bytes(),
+            seen_bytes: x.request.body.bytes(),
         }))
     }
 
@@ -274,11 +250,12 @@ impl Timer {
             return Poll::Ready(TimeOver::Longest);
         }
         if let Some((limit, sleep)) = &mut self.route {
-            if sleep.is_none() && x.body.poll_complete(cx).is_ready() {
+            if sleep.is_none() && x.request.body.poll_complete(cx).is_ready() {
                 let ended = x
+                    .request
                     .body
-                    .ended(x.started)
-                    .map_or(x.routed, |ended| ended.max(x.routed));
+                    .ended(x.request.started)
+                    .map_or(x.request.routed, |ended| ended.max(x.request.routed));
                 *sleep = Some(Box::pin(tokio::time::sleep_until((ended + *limit).into())));
             }
             if sleep
@@ -293,7 +270,7 @@ impl Timer {
         };
         while sleep.as_mut().poll(cx).is_ready() {
             // Bytes that go up keep a stream from being idle, too.
-            let bytes = x.body.bytes();
+            let bytes = x.request.body.bytes();
             if bytes == std::mem::replace(&mut self.seen_bytes, bytes) {
                 return Poll::Ready(TimeOver::Idle);
             }
@@ -320,25 +297,25 @@ impl ReplyBody {
         let Passing::Upstream { lease, .. } = &mut self.content else {
             return;
         };
-        let is_sent = x.body.ended(x.started).is_some();
+        let is_sent = x.request.body.ended(x.request.started).is_some();
         match lease.take() {
             Some(lease) if is_sent => lease.release(),
-            _ => x.body.abandon(),
+            _ => x.request.body.abandon(),
         }
     }
 
     fn end(&mut self) {
         self.complete = true;
         if let Some(mut x) = self.x.take() {
-            x.record.timings.last_upstream_rx = Some(x.elapsed());
+            x.request.record.timings.last_upstream_rx = Some(x.elapsed());
             self.release(&x);
             self.report(x);
         }
     }
 
     fn report(&self, mut x: Box<Exchange>) {
-        x.record.response_messages = self.messages.count();
-        x.record.timings.last_downstream_tx = Some(x.elapsed());
+        x.request.record.response_messages = self.messages.count();
+        x.request.record.timings.last_downstream_tx = Some(x.elapsed());
         x.report();
     }
 
@@ -346,8 +323,8 @@ impl ReplyBody {
     fn fail(&mut self, flag: ResponseFlags, details: String) -> BodyError {
         let message = details.clone();
         if let Some(mut x) = self.x.take() {
-            x.record.flags.insert(flag);
-            x.record.response_code_details = Some(details.into());
+            x.request.record.flags.insert(flag);
+            x.request.record.response_code_details = Some(details.into());
             self.report(x);
         }
         self.content = Passing::Empty;
@@ -358,16 +335,21 @@ impl ReplyBody {
         let Some(x) = &mut self.x else { return };
         if let Some(data) = frame.data_ref() {
             let began = x.elapsed();
-            x.record.timings.first_upstream_body_rx.get_or_insert(began);
-            x.record.bytes.sent += data.len() as u64;
-            x.record.bytes.upstream_body_received += data.len() as u64;
-            if x.is_grpc {
+            x.request
+                .record
+                .timings
+                .first_upstream_body_rx
+                .get_or_insert(began);
+            x.request.record.bytes.sent += data.len() as u64;
+            x.request.record.bytes.upstream_body_received += data.len() as u64;
+            if x.request.is_grpc {
                 self.messages.feed(data);
             }
         }
         if let Some(trailers) = frame.trailers_ref() {
-            x.record.grpc_status = grpc::status_in(trailers).or(x.record.grpc_status);
-            x.record.response_trailers = x.http.needs.keep_trailers(trailers);
+            x.request.record.grpc_status =
+                grpc::status_in(trailers).or(x.request.record.grpc_status);
+            x.request.record.response_trailers = x.http.needs.keep_trailers(trailers);
         }
         if let Some(timer) = &mut self.timer {
             timer.active();
@@ -410,7 +392,7 @@ impl Body for ReplyBody {
             Passing::Full(bytes) => {
                 let bytes = bytes.take();
                 if let (Some(bytes), Some(x)) = (&bytes, &mut this.x) {
-                    x.record.bytes.sent += bytes.len() as u64;
+                    x.request.record.bytes.sent += bytes.len() as u64;
                 }
                 this.complete = true;
                 return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
@@ -478,9 +460,9 @@ impl Drop for ReplyBody {
 
 /// The host of the record for an endpoint.
 pub fn record_host(x: &mut Exchange, host: &Arc<crate::endpoint::LiveEndpoint>) {
-    x.record.upstream_host = host.record_address();
-    x.record.upstream_host_name =
+    x.request.record.upstream_host = host.record_address();
+    x.request.record.upstream_host_name =
         Some(host.config.hostname.clone()).filter(|name| !name.is_empty());
     x.host = Some(host.clone());
-    x.record.upstream_peer = crate::peers::of_endpoint(&host.config.metadata);
+    x.request.record.upstream_peer = crate::peers::of_endpoint(&host.config.metadata);
 }

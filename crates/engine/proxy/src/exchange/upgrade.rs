@@ -6,11 +6,15 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use telemetry::record::ResponseFlags;
 
-use crate::{exchange::Exchange, exchange::finish::abandoned, tcp::copy, upstream::pool::Lease};
+use crate::{
+    exchange::{Exchange, finish::abandoned},
+    tcp::copy,
+    upstream::pool::Lease,
+};
 
 /// Joins the two connections once both codecs let them go. The exchange ends with the tunnel.
 pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
-    let Some(downstream) = x.upgrade.take() else {
+    let Some(downstream) = x.request.upgrade.take() else {
         return;
     };
     tokio::spawn(async move {
@@ -19,7 +23,7 @@ pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
             Ok((downstream, upstream)) => {
                 let limits = copy::Limits {
                     buffer_bytes: x.worker.settings.tcp_buffer_bytes,
-                    idle: x.stream_idle_timeout(),
+                    idle: x.request.stream_idle_timeout(),
                     longest: None,
                 };
                 let counts = Arc::new(copy::Counts::default());
@@ -33,18 +37,22 @@ pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
                 // When the upstream has said all, the answer is complete.
                 match end {
                     copy::End::Complete(copy::Peer::Upstream) => {}
-                    copy::End::DownstreamFailed if x.head.version == http::Version::HTTP_2 => {
-                        x.record
+                    copy::End::DownstreamFailed
+                        if x.request.head.version == http::Version::HTTP_2 =>
+                    {
+                        x.request
+                            .record
                             .flags
                             .insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
-                        x.record.response_code_details = Some("http2.remote_reset".into());
+                        x.request.record.response_code_details = Some("http2.remote_reset".into());
                     }
                     _ => abandoned(&mut x),
                 }
-                x.record.bytes.received += counts.received();
-                x.record.bytes.sent += counts.sent();
+                x.request.record.bytes.received += counts.received();
+                x.request.record.bytes.sent += counts.sent();
             }
             Err(_) => x
+                .request
                 .record
                 .flags
                 .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),

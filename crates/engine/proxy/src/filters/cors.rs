@@ -13,13 +13,15 @@ use http::{
         ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
         ORIGIN,
     },
+    response::Parts,
 };
 use proxy_config::filter::{PerRouteConfig, cors::CorsPolicy};
 use telemetry::stats::{Counters, Scope, Store};
 
 use crate::{
-    exchange::{Exchange, reply::Reply},
-    filters::{Flow, per_route},
+    filters::flow::{Flow, Run, per_route},
+    local_reply::LocalReply,
+    request::Request,
 };
 
 const REQUEST_PRIVATE_NETWORK: HeaderName =
@@ -54,11 +56,11 @@ impl State {
     }
 }
 
-pub fn on_request(name: &str, state: &State, x: &mut Exchange) -> Flow {
-    let Some(policy) = policy(name, x) else {
+pub fn on_request(run: Run<'_>, state: &State, request: &mut Request) -> Flow {
+    let Some(policy) = policy(run.name, request) else {
         return Flow::Continue;
     };
-    let random = x.worker.live.rng.u64();
+    let random = run.rng.u64();
     let is_enabled = policy.enabled.selects(random);
     if !is_enabled
         && !policy
@@ -67,7 +69,7 @@ pub fn on_request(name: &str, state: &State, x: &mut Exchange) -> Flow {
     {
         return Flow::Continue;
     }
-    let Some(origin) = x
+    let Some(origin) = request
         .head
         .headers
         .get(ORIGIN)
@@ -82,26 +84,26 @@ pub fn on_request(name: &str, state: &State, x: &mut Exchange) -> Flow {
         return Flow::Continue;
     }
     let answer = (is_allowed || !policy.forward_not_matching_preflights)
-        && is_preflight(&x.head.method, &x.head.headers);
-    let headers = answer.then(|| preflight(&policy, &x.head.headers));
+        && is_preflight(&request.head.method, &request.head.headers);
+    let headers = answer.then(|| preflight(&policy, &request.head.headers));
     if is_allowed {
-        x.head.extensions.insert(Granted { origin, policy });
+        request.head.extensions.insert(Granted { origin, policy });
     }
     match headers {
         None => Flow::Continue,
         Some(headers) => {
-            let mut reply = Reply::local(x, StatusCode::OK, "", "cors_response");
+            let mut reply = LocalReply::new(request, StatusCode::OK, "", "cors_response");
             reply.head.headers.extend(headers);
             Flow::Respond(reply)
         }
     }
 }
 
-pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
-    let Some(Granted { origin, policy }) = x.head.extensions.get::<Granted>() else {
+pub fn on_response(request: &Request, head: &mut Parts) {
+    let Some(Granted { origin, policy }) = request.head.extensions.get::<Granted>() else {
         return;
     };
-    let headers = &mut reply.head.headers;
+    let headers = &mut head.headers;
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     if policy.allow_credentials {
         headers.insert(
@@ -115,13 +117,15 @@ pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
 }
 
 /// A policy given as the filter's own configuration hides those that are fields of route and virtual host.
-fn policy(name: &str, x: &Exchange) -> Option<Arc<CorsPolicy>> {
-    if let Some(PerRouteConfig::Cors(policy)) = per_route(x, name) {
+fn policy(name: &str, request: &Request) -> Option<Arc<CorsPolicy>> {
+    if let Some(PerRouteConfig::Cors(policy)) = per_route(request, name) {
         return Some(policy.clone());
     }
-    let of_route = x.forward_rules().and_then(|rules| rules.cors.as_ref());
+    let of_route = request
+        .forward_rules()
+        .and_then(|rules| rules.cors.as_ref());
     of_route
-        .or_else(|| x.route.as_ref()?.virtual_host.cors.as_ref())
+        .or_else(|| request.route.as_ref()?.virtual_host.cors.as_ref())
         .cloned()
 }
 

@@ -27,12 +27,13 @@ use telemetry::{
 };
 
 use crate::{
-    exchange::{Exchange, reply::Reply},
-    filters::{Flow, per_route},
+    filters::flow::{Flow, Run, per_route},
     headers::{
         names::{GRPC_STATUS, X_ENVOY_DOWNSTREAM_SERVICE_NODE},
         number,
     },
+    local_reply::LocalReply,
+    request::Request,
 };
 
 const ABORT_STATUS: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request");
@@ -108,68 +109,73 @@ impl Drop for Active {
     }
 }
 
-pub async fn on_request(name: &str, config: &Fault, state: &Arc<State>, x: &mut Exchange) -> Flow {
-    let of_route = match per_route(x, name) {
+pub async fn on_request(
+    run: Run<'_>,
+    config: &Fault,
+    state: &Arc<State>,
+    request: &mut Request,
+) -> Flow {
+    let of_route = match per_route(request, run.name) {
         Some(PerRouteConfig::Fault(config)) => Some(config.clone()),
         _ => None,
     };
     let config = of_route.as_deref().unwrap_or(config);
-    if !applies(config, x) {
+    if !applies(config, request) {
         return Flow::Continue;
     }
-    let rng = &x.worker.live.rng;
-    let drawn = draw(config, &x.head.headers, rng.u64(), rng.u64());
+    let drawn = draw(config, &request.head.headers, run.rng.u64(), run.rng.u64());
     let mut entered = false;
     if let Some(delay) = drawn.delay
-        && enter(config, state, x)
+        && enter(config, state, request)
     {
         entered = true;
         state.counters.inc(DELAYS);
-        x.record.flags.insert(ResponseFlags::DELAY_INJECTED);
+        request.record.flags.insert(ResponseFlags::DELAY_INJECTED);
         tokio::time::sleep(delay).await;
     }
     match drawn.abort {
-        Some(answer) if entered || enter(config, state, x) => {
+        Some(answer) if entered || enter(config, state, request) => {
             state.counters.inc(ABORTS);
-            Flow::Respond(abort(x, answer))
+            Flow::Respond(abort(request, answer))
         }
         _ => Flow::Continue,
     }
 }
 
 /// The place is held until the exchange ends.
-fn enter(config: &Fault, state: &Arc<State>, x: &mut Exchange) -> bool {
+fn enter(config: &Fault, state: &Arc<State>, request: &mut Request) -> bool {
     let place = state.enter(config.max_active_faults);
     place
-        .map(|place| x.head.extensions.insert(Arc::new(place)))
+        .map(|place| request.head.extensions.insert(Arc::new(place)))
         .is_some()
 }
 
-fn abort(x: &mut Exchange, answer: Answer) -> Reply {
+fn abort(request: &mut Request, answer: Answer) -> LocalReply {
     let (status, grpc) = match answer {
         Answer::Http(status) => (status, None),
         Answer::Grpc(code) => (StatusCode::OK, Some(code)),
     };
-    let mut reply = Reply::failure(
-        x,
+    let mut reply = LocalReply::failure(
+        request,
         status,
         "fault filter abort",
         ResponseFlags::FAULT_INJECTED,
         "fault_filter_abort",
     );
-    if let Some(code) = grpc.filter(|_| x.is_grpc) {
+    if let Some(code) = grpc.filter(|_| request.is_grpc) {
         reply.head.headers.insert(GRPC_STATUS, number(code.into()));
     }
     reply
 }
 
-fn applies(config: &Fault, x: &Exchange) -> bool {
-    let cluster = x
+fn applies(config: &Fault, request: &Request) -> bool {
+    let cluster = request
         .cluster
         .as_ref()
-        .map(|cluster| cluster.config.name.as_str());
+        .map(|cluster| cluster.name.as_str());
     let node = || {
-        x.head
+        request
+            .head
             .headers
             .get(X_ENVOY_DOWNSTREAM_SERVICE_NODE)
             .and_then(|node| node.to_str().ok())
@@ -188,7 +194,7 @@ fn applies(config: &Fault, x: &Exchange) -> bool {
         && config
             .headers
             .iter()
-            .all(|header| header.is_match(&x.view()))
+            .all(|header| header.is_match(&request.view()))
 }
 
 /// Draws for one request, with a random number for each fault.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use http::HeaderName;
+use http::{HeaderName, response::Parts};
 use parking_lot::{Mutex, RwLock};
 use proxy_config::{
     filter::{
@@ -30,10 +30,11 @@ use telemetry::{
 };
 
 use crate::{
-    connection::Connection,
-    exchange::{Exchange, reply::Reply},
-    filters::{Flow, per_route},
+    downstream::Downstream,
+    filters::flow::{Flow, Run, per_route},
     headers::{number, operations},
+    local_reply::LocalReply,
+    request::Request,
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -47,11 +48,13 @@ const RATE_LIMITED: usize = 2;
 const ENFORCED: usize = 3;
 
 type Entry = (Arc<str>, Arc<str>);
-type ByConnection = HashMap<u64, (Weak<Connection>, Arc<Buckets>), RandomState>;
+type ByConnection = HashMap<u64, (Weak<Downstream>, Arc<Buckets>), RandomState>;
 
 /// Limiters by the identity of their configuration.
-#[derive(Default)]
-pub struct Registry(RwLock<HashMap<usize, Arc<Limiter>, RandomState>>);
+pub struct Registry {
+    limiters: RwLock<HashMap<usize, Arc<Limiter>, RandomState>>,
+    stats: Store,
+}
 
 /// The buckets and counters of one configuration.
 pub struct Limiter {
@@ -204,7 +207,7 @@ impl Limiter {
         }
     }
 
-    fn buckets(&self, connection: &Arc<Connection>, now: Instant) -> Option<Arc<Buckets>> {
+    fn buckets(&self, connection: &Arc<Downstream>, now: Instant) -> Option<Arc<Buckets>> {
         if !self.config.per_connection {
             return self.buckets.clone();
         }
@@ -222,43 +225,49 @@ impl Limiter {
 }
 
 impl Registry {
+    pub fn new(stats: Store) -> Self {
+        Self {
+            limiters: RwLock::default(),
+            stats,
+        }
+    }
+
     /// The limiter of a configuration, made when it is new.
-    pub fn limiter(
-        &self,
-        config: &Arc<LocalRateLimit>,
-        stats: &Store,
-        now: Instant,
-    ) -> Arc<Limiter> {
+    pub fn limiter(&self, config: &Arc<LocalRateLimit>, now: Instant) -> Arc<Limiter> {
         // The limiter holds the configuration, so its address belongs to no other as long as the entry is there.
         let key = Arc::as_ptr(config) as usize;
-        if let Some(limiter) = self.0.read().get(&key) {
+        if let Some(limiter) = self.limiters.read().get(&key) {
             return limiter.clone();
         }
-        let mut limiters = self.0.write();
+        let mut limiters = self.limiters.write();
         limiters.retain(|_, limiter| Arc::strong_count(&limiter.config) > 1);
         limiters
             .entry(key)
-            .or_insert_with(|| Arc::new(Limiter::new(config, stats, now)))
+            .or_insert_with(|| Arc::new(Limiter::new(config, &self.stats, now)))
             .clone()
     }
 }
 
-pub fn on_request(name: &str, config: &Arc<LocalRateLimit>, x: &mut Exchange) -> Flow {
-    let config = match per_route(x, name) {
+pub fn on_request(
+    run: Run<'_>,
+    config: &Arc<LocalRateLimit>,
+    limits: &Registry,
+    request: &mut Request,
+) -> Flow {
+    let config = match per_route(request, run.name) {
         Some(PerRouteConfig::LocalRateLimit(config)) => config.clone(),
         _ => config.clone(),
     };
-    let live = x.worker.live.clone();
-    if config.bucket.is_none() || !config.enabled.selects(live.rng.u64()) {
+    if config.bucket.is_none() || !config.enabled.selects(run.rng.u64()) {
         return Flow::Continue;
     }
-    let now = live.clock.now();
-    let limiter = live.rate_limits.limiter(&config, &live.stats, now);
-    let Some(buckets) = limiter.buckets(&x.connection, now) else {
+    let now = run.now;
+    let limiter = limits.limiter(&config, now);
+    let Some(buckets) = limiter.buckets(&request.downstream, now) else {
         return Flow::Continue;
     };
     limiter.counters.inc(ENABLED);
-    let remote = x
+    let remote = request
         .record
         .downstream_remote
         .as_ref()
@@ -266,41 +275,45 @@ pub fn on_request(name: &str, config: &Arc<LocalRateLimit>, x: &mut Exchange) ->
             telemetry::record::Address::Socket(address) => address.ip().to_canonical().to_string(),
             other => other.to_string(),
         });
-    let request = descriptors(&config, &x.view(), remote.as_deref());
-    let (allowed, standing) = buckets.take(&config, &request, now);
+    let asked = descriptors(&config, &request.view(), remote.as_deref());
+    let (allowed, standing) = buckets.take(&config, &asked, now);
     if config.x_ratelimit_headers {
-        x.head.extensions.insert(standing);
+        request.head.extensions.insert(standing);
     }
     if allowed {
         limiter.counters.inc(OK);
         return Flow::Continue;
     }
     limiter.counters.inc(RATE_LIMITED);
-    if !config.enforced.selects(live.rng.u64()) {
+    if !config.enforced.selects(run.rng.u64()) {
         return Flow::Continue;
     }
     limiter.counters.inc(ENFORCED);
-    let mut reply = Reply::failure(
-        x,
+    let mut reply = LocalReply::failure(
+        request,
         config.status,
         "local_rate_limited",
         ResponseFlags::RATE_LIMITED,
         "local_rate_limited",
     );
-    operations::apply(&config.response_headers, &mut reply.head.headers, &x.record);
+    operations::apply(
+        &config.response_headers,
+        &mut reply.head.headers,
+        &request.record,
+    );
     Flow::Respond(reply)
 }
 
-pub fn on_response(x: &mut Exchange, reply: &mut Reply) {
+pub fn on_response(request: &Request, head: &mut Parts) {
     let Some(Standing {
         limit,
         remaining,
         reset_seconds,
-    }) = x.head.extensions.get::<Standing>()
+    }) = request.head.extensions.get::<Standing>()
     else {
         return;
     };
-    let headers = &mut reply.head.headers;
+    let headers = &mut head.headers;
     headers.insert(LIMIT, number(*limit));
     headers.insert(REMAINING, number(*remaining));
     headers.insert(RESET, number(*reset_seconds));

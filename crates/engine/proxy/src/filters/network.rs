@@ -10,18 +10,18 @@ use proxy_config::{
     filter::{NetworkFilter, local_rate_limit::NetworkLocalRateLimit},
     metadata::Metadata,
 };
+use stdx::{Clock, Rng};
 use telemetry::{
     record::ResponseFlags,
     stats::{Counter, Store},
 };
 
 use crate::{
-    connection::Connection,
+    downstream::Downstream,
     filters::{
         local_rate_limit::Bucket,
         rbac::{self, Facts},
     },
-    worker::Worker,
 };
 
 /// What the filters decided about a connection.
@@ -96,25 +96,28 @@ impl LiveNetworkFilter {
     }
 }
 
+/// What the filters of a chain may look at and use.
+pub struct Judged<'a> {
+    pub filters: &'a [NetworkFilter],
+    pub live: &'a LiveNetworkFilters,
+    pub downstream: &'a Downstream,
+    pub clock: &'a dyn Clock,
+    pub rng: &'a dyn Rng,
+}
+
 /// Asks the filters in order; the first refusal counts.
-pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
-    let chain = &connection.chain;
-    let live = &worker.live;
+pub fn on_connection(judged: &Judged<'_>) -> Verdict {
+    let downstream = judged.downstream;
     let mut metadata = Metadata::default();
-    for (filter, state) in chain
-        .config
-        .network_filters
-        .iter()
-        .zip(&chain.network_filters.0)
-    {
+    for (filter, state) in judged.filters.iter().zip(&judged.live.0) {
         match (filter, state) {
             (NetworkFilter::Rbac(config), LiveNetworkFilter::Rbac(state)) => {
                 let told = metadata.clone();
-                let tls = connection.tls.as_ref().map(|tls| &*tls.info);
-                let remote = connection.facts.source.ip();
+                let tls = downstream.tls.as_ref().map(|tls| &*tls.info);
+                let remote = downstream.facts.source.ip();
                 let facts = Facts {
                     head: None,
-                    connection: &connection.facts,
+                    connection: &downstream.facts,
                     remote,
                     tls,
                     metadata: &told,
@@ -133,7 +136,7 @@ pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
                     rate_limited,
                 },
             ) => {
-                if config.enabled.selects(live.rng.u64()) && !bucket.take(live.clock.now()) {
+                if config.enabled.selects(judged.rng.u64()) && !bucket.take(judged.clock.now()) {
                     rate_limited.inc();
                     return Verdict::Close {
                         flags: ResponseFlags::NONE,
@@ -166,12 +169,9 @@ pub fn on_connection(connection: &Connection, worker: &Worker) -> Verdict {
 }
 
 /// The cluster that the SNI names, on chains that route so (`outbound_.80_._.host`).
-pub fn sni_cluster(connection: &Connection) -> Option<ClusterName> {
-    let by_sni = connection
-        .chain
-        .config
-        .network_filters
+pub fn sni_cluster(filters: &[NetworkFilter], downstream: &Downstream) -> Option<ClusterName> {
+    let by_sni = filters
         .iter()
         .any(|filter| matches!(filter, NetworkFilter::SniCluster));
-    ClusterName::parse(connection.facts.server_name.as_deref().filter(|_| by_sni)?).ok()
+    ClusterName::parse(downstream.facts.server_name.as_deref().filter(|_| by_sni)?).ok()
 }

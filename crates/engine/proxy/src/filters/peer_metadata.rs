@@ -4,38 +4,50 @@
 //! the request and, if the client told its own, answers with ours. The headers never reach an application. How they are read and written
 //! is in [`crate::peers`].
 
+use http::response::Parts;
 use proxy_config::{filter::peer_metadata::PeerMetadata, metadata::Value};
 
 use crate::{
-    exchange::{Exchange, reply::Reply},
-    filters::Flow,
-    peers::{take, tell},
+    filters::flow::Flow,
+    peers::{Own, PeerCache, take, tell},
+    request::Request,
 };
 
-pub fn on_request(config: &PeerMetadata, x: &mut Exchange) -> Flow {
+pub fn on_request(
+    config: &PeerMetadata,
+    own: &Own,
+    peers: &PeerCache,
+    request: &mut Request,
+) -> Flow {
     if config.discover_downstream {
-        let told = take(&mut x.head.headers, &x.worker.peers);
-        x.record.downstream_peer = told.or(x.record.downstream_peer.take());
+        let told = take(&mut request.head.headers, peers);
+        request.record.downstream_peer = told.or(request.record.downstream_peer.take());
     }
-    if config.propagate_upstream && !(config.skip_external_clusters && is_external(x)) {
-        tell(&mut x.head.headers, &x.worker.live.own);
+    if config.propagate_upstream && !(config.skip_external_clusters && is_external(request)) {
+        tell(&mut request.head.headers, own);
     }
     Flow::Continue
 }
 
-pub fn on_response(config: &PeerMetadata, x: &mut Exchange, reply: &mut Reply) {
+pub fn on_response(
+    config: &PeerMetadata,
+    own: &Own,
+    peers: &PeerCache,
+    (request, head): (&mut Request, &mut Parts),
+) {
     if config.discover_upstream {
-        let told = take(&mut reply.head.headers, &x.worker.peers);
-        x.record.upstream_peer = told.or(x.record.upstream_peer.take());
+        let told = take(&mut head.headers, peers);
+        request.record.upstream_peer = told.or(request.record.upstream_peer.take());
     }
-    if config.propagate_downstream && x.record.downstream_peer.is_some() {
-        tell(&mut reply.head.headers, &x.worker.live.own);
+    if config.propagate_downstream && request.record.downstream_peer.is_some() {
+        tell(&mut head.headers, own);
     }
 }
 
 /// Istio marks clusters outside the mesh by `istio.external: true`.
-fn is_external(x: &Exchange) -> bool {
-    x.cluster.as_ref().is_some_and(|c| {
-        c.config.metadata.lookup("istio", &["external"]) == Some(&Value::Bool(true))
-    })
+fn is_external(request: &Request) -> bool {
+    request
+        .cluster
+        .as_ref()
+        .is_some_and(|c| c.metadata.lookup("istio", &["external"]) == Some(&Value::Bool(true)))
 }

@@ -23,8 +23,9 @@ use telemetry::{
 
 use crate::{
     chain::ConnectionFacts,
-    exchange::{Exchange, reply::Reply},
-    filters::{Flow, note, per_route},
+    filters::flow::{Flow, Run, note, per_route},
+    local_reply::LocalReply,
+    request::Request,
     route::split_path,
 };
 
@@ -197,8 +198,8 @@ impl Notes {
 }
 
 /// The HTTP filter.
-pub fn on_request(name: &str, config: &Rbac, state: &State, x: &mut Exchange) -> Flow {
-    let of_route = match per_route(x, name) {
+pub fn on_request(run: Run<'_>, config: &Rbac, state: &State, request: &mut Request) -> Flow {
+    let of_route = match per_route(request, run.name) {
         Some(PerRouteConfig::Rbac(None)) => return Flow::Continue,
         Some(PerRouteConfig::Rbac(Some(config))) => Some(config.clone()),
         _ => None,
@@ -208,12 +209,12 @@ pub fn on_request(name: &str, config: &Rbac, state: &State, x: &mut Exchange) ->
         tell_enforced: true,
         ..Notes::default()
     };
-    let verdict = state.judge(config, &facts(x), &mut notes);
-    notes.write(HTTP_NAMESPACE, &mut x.metadata);
+    let verdict = state.judge(config, &facts(request), &mut notes);
+    notes.write(HTTP_NAMESPACE, &mut request.metadata);
     match verdict {
         Ok(()) => Flow::Continue,
-        Err(policy) => Flow::Respond(Reply::local(
-            x,
+        Err(policy) => Flow::Respond(LocalReply::new(
+            request,
             StatusCode::FORBIDDEN,
             "RBAC: access denied",
             details(policy.as_deref()),
@@ -221,19 +222,19 @@ pub fn on_request(name: &str, config: &Rbac, state: &State, x: &mut Exchange) ->
     }
 }
 
-fn facts(x: &Exchange) -> Facts<'_> {
-    let connection = &x.connection.facts;
-    let remote = match &x.record.downstream_remote {
+fn facts(request: &Request) -> Facts<'_> {
+    let connection = &request.downstream.facts;
+    let remote = match &request.record.downstream_remote {
         Some(Address::Socket(address)) => address.ip(),
         _ => connection.source.ip(),
     };
-    let tls = x.connection.tls.as_ref().map(|tls| &*tls.info);
+    let tls = request.downstream.tls.as_ref().map(|tls| &*tls.info);
     Facts {
-        head: Some(x.view()),
+        head: Some(request.view()),
         connection,
         remote,
         tls,
-        metadata: &x.metadata,
+        metadata: &request.metadata,
     }
 }
 

@@ -7,24 +7,23 @@ use http::StatusCode;
 use proxy_config::Refused;
 use telemetry::record::ResponseFlags;
 
-use super::Flow;
-use crate::exchange::{Exchange, reply::Reply};
+use crate::{filters::flow::Flow, local_reply::LocalReply, request::Request};
 
 /// An HTTP filter.
-pub fn on_request(refused: &Refused, x: &mut Exchange) -> Flow {
-    Flow::Respond(answer(refused, "filter_config_refused", x))
+pub fn on_request(refused: &Refused, request: &mut Request) -> Flow {
+    Flow::Respond(answer(refused, "filter_config_refused", request))
 }
 
 /// A route.
-pub fn route(refused: &Refused, x: &mut Exchange) -> Reply {
-    answer(refused, "route_config_refused", x)
+pub fn route(refused: &Refused, request: &mut Request) -> LocalReply {
+    answer(refused, "route_config_refused", request)
 }
 
-fn answer(refused: &Refused, kind: &str, x: &mut Exchange) -> Reply {
+fn answer(refused: &Refused, kind: &str, request: &mut Request) -> LocalReply {
     let body = format!("configuration refused by the proxy: {}", refused.name);
     let (status, flag) = (
         StatusCode::SERVICE_UNAVAILABLE,
         ResponseFlags::NO_FILTER_CONFIG_FOUND,
     );
-    Reply::failure(x, status, body, flag, refused.details(kind))
+    LocalReply::failure(request, status, body, flag, refused.details(kind))
 }

@@ -8,6 +8,7 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use http::{
@@ -18,15 +19,16 @@ use http::{
 use proxy_config::http_connection_manager::{
     EscapedSlashes, HttpConnectionManager, StripPort, UnderscoresAction,
 };
+use stdx::Rng;
 use telemetry::{
     record::{Protocol, ResponseFlags},
     trace::new_request_id,
 };
 
 use crate::{
-    exchange::{Exchange, protocol, reply::Reply},
     headers::{client_certificate, framing, has_envoy_headers, names::*, path, remove_all, text},
-    report::downstream::HttpCount,
+    local_reply::LocalReply,
+    request::{Request, protocol},
     route::without_port,
 };
 
@@ -66,40 +68,44 @@ const NOT_AT_THE_EDGE: [HeaderName; 6] = [
 ];
 
 /// Prepares the head, or refuses the request.
-pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
-    let http = x.http.config.clone();
-    x.record.protocol = Some(protocol(x.head.version));
-    if let Some((status, details)) = framing::fault(&x.head, &http) {
-        return Err(codec_refusal(x, status, details));
+pub fn admit(request: &mut Request, rng: &Arc<dyn Rng>) -> Result<(), LocalReply> {
+    let http = request.http.clone();
+    request.record.protocol = Some(protocol(request.head.version));
+    if let Some((status, details)) = framing::fault(&request.head, &http) {
+        return Err(codec_refusal(request, status, details));
     }
-    let is_extended = x.head.extensions.get::<hyper::ext::Protocol>().is_some();
+    let is_extended = request
+        .head
+        .extensions
+        .get::<hyper::ext::Protocol>()
+        .is_some();
     // An extended CONNECT is told in the words of HTTP/1: a GET that asks for an upgrade.
-    x.record.method = Some(if is_extended {
+    request.record.method = Some(if is_extended {
         Method::GET
     } else {
-        x.head.method.clone()
+        request.head.method.clone()
     });
-    check_underscores(x, http.headers_with_underscores)?;
-    strip_hop_by_hop(x)?;
-    take_authority(x)?;
-    note_path(x);
-    normalize_path(x, &http)?;
-    strip_port(x, http.strip_port);
-    if x.head.version >= Version::HTTP_2 {
-        join(&mut x.head.headers, COOKIE, b"; ");
+    check_underscores(request, http.headers_with_underscores)?;
+    strip_hop_by_hop(request)?;
+    take_authority(request)?;
+    note_path(request);
+    normalize_path(request, &http)?;
+    strip_port(request, http.strip_port);
+    if request.head.version >= Version::HTTP_2 {
+        join(&mut request.head.headers, COOKIE, b"; ");
     }
-    join(&mut x.head.headers, X_FORWARDED_FOR, b",");
-    forwarded(x, &http);
-    if !x.is_internal {
-        strip_untrusted(&mut x.head.headers, http.use_remote_address);
+    join(&mut request.head.headers, X_FORWARDED_FOR, b",");
+    forwarded(request, &http);
+    if !request.is_internal {
+        strip_untrusted(&mut request.head.headers, http.use_remote_address);
     }
-    request_id(x, &http);
+    request_id(request, &http, rng);
     if let Some(via) = &http.via {
-        add_to_list(&mut x.head.headers, VIA, via);
+        add_to_list(&mut request.head.headers, VIA, via);
     }
     client_certificate::apply(
-        &mut x.head.headers,
-        x.connection.tls.as_ref(),
+        &mut request.head.headers,
+        request.downstream.tls.as_ref(),
         http.forward_client_cert,
         http.client_cert_details,
     );
@@ -107,19 +113,18 @@ pub fn admit(x: &mut Exchange) -> Result<(), Reply> {
 }
 
 /// An answer in place of one that Envoy's codec would give: the head counts as not read.
-fn codec_refusal(x: &mut Exchange, status: StatusCode, details: &'static str) -> Reply {
-    x.closes = true;
-    x.http.metrics.count(HttpCount::ProtocolErrors);
-    x.record.protocol = Some(Protocol::Http11);
+fn codec_refusal(request: &mut Request, status: StatusCode, details: &'static str) -> LocalReply {
+    request.closes = true;
+    request.record.protocol = Some(Protocol::Http11);
     let body = status.canonical_reason().unwrap_or_default();
     let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
-    Reply::failure(x, status, body, flag, details)
+    LocalReply::failure(request, status, body, flag, details)
 }
 
-/// As [`Reply::local`] without a body; what else comes on the connection is not read.
-fn refusal(x: &mut Exchange, status: StatusCode, details: &'static str) -> Reply {
-    x.closes = true;
-    Reply::local(x, status, "", details)
+/// As [`LocalReply::local`] without a body; what else comes on the connection is not read.
+fn refusal(request: &mut Request, status: StatusCode, details: &'static str) -> LocalReply {
+    request.closes = true;
+    LocalReply::new(request, status, "", details)
 }
 
 fn strip_untrusted(headers: &mut HeaderMap, at_the_edge: bool) {
@@ -137,43 +142,52 @@ fn strip_untrusted(headers: &mut HeaderMap, at_the_edge: bool) {
 }
 
 /// `:authority`, the authority of an absolute URI, or `host`, in this order; `host` leaves the map.
-fn take_authority(x: &mut Exchange) -> Result<(), Reply> {
-    let host = take_host(&mut x.head.headers);
-    if x.head.version >= Version::HTTP_2 {
-        x.scheme_told = match x.head.uri.scheme_str() {
+fn take_authority(request: &mut Request) -> Result<(), LocalReply> {
+    let host = take_host(&mut request.head.headers);
+    if request.head.version >= Version::HTTP_2 {
+        request.scheme_told = match request.head.uri.scheme_str() {
             Some("https") => Some("https"),
             Some("http") => Some("http"),
             _ => None,
         };
     }
-    let from_uri = x
+    let from_uri = request
         .head
         .uri
         .authority()
         .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let Some(authority) = from_uri.or(host) else {
-        note_path(x);
-        return Err(refusal(x, StatusCode::BAD_REQUEST, "missing_host_header"));
+        note_path(request);
+        return Err(refusal(
+            request,
+            StatusCode::BAD_REQUEST,
+            "missing_host_header",
+        ));
     };
     if !framing::is_authority(authority.as_bytes()) {
-        x.record.method = None;
+        request.record.method = None;
         return Err(codec_refusal(
-            x,
+            request,
             StatusCode::BAD_REQUEST,
             "http.invalid_authority",
         ));
     }
-    x.authority = authority;
-    x.record.authority = Some(x.authority.clone());
-    if x.head.method != Method::CONNECT || x.head.extensions.get::<hyper::ext::Protocol>().is_some()
+    request.authority = authority;
+    request.record.authority = Some(request.authority.clone());
+    if request.head.method != Method::CONNECT
+        || request
+            .head
+            .extensions
+            .get::<hyper::ext::Protocol>()
+            .is_some()
     {
-        let path = x
+        let path = request
             .head
             .uri
             .path_and_query()
             .cloned()
             .unwrap_or_else(|| PathAndQuery::from_static("/"));
-        x.head.uri = Uri::from(path);
+        request.head.uri = Uri::from(path);
     }
     Ok(())
 }
@@ -197,13 +211,13 @@ fn take_host(headers: &mut HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The record shows the path as it is now.
-fn note_path(x: &mut Exchange) {
-    x.record.path = x.head.uri.path_and_query().cloned();
+fn note_path(request: &mut Request) {
+    request.record.path = request.head.uri.path_and_query().cloned();
 }
 
-fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), Reply> {
+fn check_underscores(request: &mut Request, action: UnderscoresAction) -> Result<(), LocalReply> {
     if action == UnderscoresAction::Allow
-        || !x
+        || !request
             .head
             .headers
             .keys()
@@ -212,14 +226,14 @@ fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), 
         return Ok(());
     }
     if action == UnderscoresAction::Reject {
-        x.record.method = None;
-        let details = match x.head.version {
+        request.record.method = None;
+        let details = match request.head.version {
             Version::HTTP_2 => "http2.unexpected_underscore",
             _ => "http1.unexpected_underscore",
         };
-        return Err(codec_refusal(x, StatusCode::BAD_REQUEST, details));
+        return Err(codec_refusal(request, StatusCode::BAD_REQUEST, details));
     }
-    let with_underscore: Vec<HeaderName> = x
+    let with_underscore: Vec<HeaderName> = request
         .head
         .headers
         .keys()
@@ -227,35 +241,35 @@ fn check_underscores(x: &mut Exchange, action: UnderscoresAction) -> Result<(), 
         .cloned()
         .collect();
     for name in with_underscore {
-        x.head.headers.remove(name);
+        request.head.headers.remove(name);
     }
     Ok(())
 }
 
-fn strip_hop_by_hop(x: &mut Exchange) -> Result<(), Reply> {
-    let headers = &mut x.head.headers;
+fn strip_hop_by_hop(request: &mut Request) -> Result<(), LocalReply> {
+    let headers = &mut request.head.headers;
     let wants = headers.get(CONNECTION).is_some_and(|c| {
         c.to_str()
             .is_ok_and(|c| c.to_ascii_lowercase().contains("upgrade"))
     });
-    x.keeps_alive = headers
+    request.keeps_alive = headers
         .get(CONNECTION)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
     // Envoy does not upgrade to HTTP/2, which RFC 9113 §3.1 withdrew: the request goes on as it is.
     let is_h2c = headers
         .get(UPGRADE)
         .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(b"h2c"));
-    let upgrades = x.upgrade.is_some() && wants && !is_h2c && headers.contains_key(UPGRADE);
+    let upgrades = request.upgrade.is_some() && wants && !is_h2c && headers.contains_key(UPGRADE);
     if !upgrades {
         if !framing::remove_nominated(headers) {
-            x.record.method = None;
+            request.record.method = None;
             let details = "http1.connection_header_rejected";
-            return Err(codec_refusal(x, StatusCode::BAD_REQUEST, details));
+            return Err(codec_refusal(request, StatusCode::BAD_REQUEST, details));
         }
         headers.remove(CONNECTION);
         headers.remove(UPGRADE);
-        if x.head.method != Method::CONNECT {
-            x.upgrade = None;
+        if request.head.method != Method::CONNECT {
+            request.upgrade = None;
         }
     }
     remove_all(headers, &OF_THIS_HOP);
@@ -273,20 +287,20 @@ fn strip_hop_by_hop(x: &mut Exchange) -> Result<(), Reply> {
     Ok(())
 }
 
-fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), Reply> {
-    let is_connect = x.head.method == Method::CONNECT;
-    if !is_connect && !x.path().starts_with('/') {
-        return Err(Reply::local(
-            x,
+fn normalize_path(request: &mut Request, http: &HttpConnectionManager) -> Result<(), LocalReply> {
+    let is_connect = request.head.method == Method::CONNECT;
+    if !is_connect && !request.path().starts_with('/') {
+        return Err(LocalReply::new(
+            request,
             StatusCode::NOT_FOUND,
             "",
             "absolute_path_rejected",
         ));
     }
-    if x.path().is_empty() {
+    if request.path().is_empty() {
         return Ok(());
     }
-    let normalized = match path::normalize(x.path(), &http.path_normalization) {
+    let normalized = match path::normalize(request.path(), &http.path_normalization) {
         path::Normalized::Path(Cow::Borrowed(_)) => return Ok(()),
         path::Normalized::Path(Cow::Owned(clean)) => path::Normalized::Path(Cow::Owned(clean)),
         path::Normalized::Reject => path::Normalized::Reject,
@@ -295,12 +309,12 @@ fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), 
     match normalized {
         path::Normalized::Path(clean) => match clean.parse::<PathAndQuery>() {
             Ok(path) => {
-                x.head.uri = Uri::from(path);
-                note_path(x);
+                request.head.uri = Uri::from(path);
+                note_path(request);
                 Ok(())
             }
             Err(_) => Err(refusal(
-                x,
+                request,
                 StatusCode::BAD_REQUEST,
                 "path_normalization_failed",
             )),
@@ -308,18 +322,18 @@ fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), 
         path::Normalized::Reject => {
             if http.path_normalization.escaped_slashes == EscapedSlashes::Reject {
                 // The log shows what was found.
-                x.record.path = path::unescape_slashes(x.path()).parse().ok();
+                request.record.path = path::unescape_slashes(request.path()).parse().ok();
             }
             Err(refusal(
-                x,
+                request,
                 StatusCode::BAD_REQUEST,
                 "path_normalization_failed",
             ))
         }
         path::Normalized::Redirect(to) => {
-            x.record.path = to.parse().ok();
-            let mut reply = Reply::local(
-                x,
+            request.record.path = to.parse().ok();
+            let mut reply = LocalReply::new(
+                request,
                 StatusCode::TEMPORARY_REDIRECT,
                 "",
                 "path_normalization_failed",
@@ -330,11 +344,11 @@ fn normalize_path(x: &mut Exchange, http: &HttpConnectionManager) -> Result<(), 
     }
 }
 
-fn strip_port(x: &mut Exchange, rule: StripPort) {
+fn strip_port(request: &mut Request, rule: StripPort) {
     if rule == StripPort::No {
         return;
     }
-    let authority = x.authority.to_str().unwrap_or_default();
+    let authority = request.authority.to_str().unwrap_or_default();
     let host = without_port(authority);
     let port = authority
         .get(host.len()..)
@@ -343,20 +357,20 @@ fn strip_port(x: &mut Exchange, rule: StripPort) {
     let strip = match rule {
         StripPort::No => false,
         StripPort::Any => port.is_some(),
-        StripPort::Matching => port == Some(x.connection.facts.destination.port()),
+        StripPort::Matching => port == Some(request.downstream.facts.destination.port()),
     };
     if strip {
-        x.authority = text(host);
+        request.authority = text(host);
     }
 }
 
 /// Who the client is and how it came: `x-forwarded-*`, and the record's remote address.
-fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
-    let is_tls = x.connection.tls.is_some();
+fn forwarded(request: &mut Request, http: &HttpConnectionManager) {
+    let is_tls = request.downstream.tls.is_some();
     let scheme = if is_tls { "https" } else { "http" };
-    let peer = x.connection.facts.source;
+    let peer = request.downstream.facts.source;
     let hops = usize::try_from(http.xff_trusted_hops).unwrap_or(usize::MAX);
-    let headers = &mut x.head.headers;
+    let headers = &mut request.head.headers;
     // An address that others wrote down before the last one could be anybody's.
     let is_single = match (http.use_remote_address, hops) {
         (true, _) => !headers.contains_key(X_FORWARDED_FOR),
@@ -381,12 +395,12 @@ fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
     } else {
         forwarded_address(headers, hops).unwrap_or(peer)
     };
-    x.is_internal = is_single
+    request.is_internal = is_single
         && http
             .internal_networks
             .iter()
             .any(|net| net.contains(&remote.ip()));
-    if x.is_internal {
+    if request.is_internal {
         headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
     } else if http.use_remote_address {
         headers.insert(X_ENVOY_EXTERNAL_ADDRESS, text(&remote.ip().to_string()));
@@ -395,7 +409,7 @@ fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
         .entry(X_FORWARDED_PROTO)
         .or_insert_with(|| HeaderValue::from_static(scheme));
     if http.append_x_forwarded_port {
-        let port = x.connection.facts.destination.port();
+        let port = request.downstream.facts.destination.port();
         headers
             .entry(X_FORWARDED_PORT)
             .or_insert_with(|| HeaderValue::from(port));
@@ -403,13 +417,13 @@ fn forwarded(x: &mut Exchange, http: &HttpConnectionManager) {
     let forwarded_https = headers
         .get(X_FORWARDED_PROTO)
         .is_some_and(|proto| proto == "https");
-    x.is_https = forwarded_https;
+    request.is_https = forwarded_https;
     // HTTP/2 says it itself.
-    x.scheme = x
+    request.scheme = request
         .scheme_told
         .unwrap_or(if forwarded_https { "https" } else { "http" });
-    x.record.scheme = Some(x.scheme);
-    x.record.downstream_remote = Some(remote.into());
+    request.record.scheme = Some(request.scheme);
+    request.record.downstream_remote = Some(remote.into());
 }
 
 /// The address that is `skip` from the end of `x-forwarded-for`; its port is unknown, hence 0.
@@ -459,20 +473,20 @@ pub fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     headers.insert(name, joined);
 }
 
-fn request_id(x: &mut Exchange, http: &HttpConnectionManager) {
+fn request_id(request: &mut Request, http: &HttpConnectionManager, rng: &Arc<dyn Rng>) {
     let rules = http.request_id;
     if !rules.generate {
-        x.record.request_id = x.head.headers.get(X_REQUEST_ID).cloned();
+        request.record.request_id = request.head.headers.get(X_REQUEST_ID).cloned();
         return;
     }
-    let keep = !http.use_remote_address || x.is_internal || rules.preserve_external;
-    let kept = x
+    let keep = !http.use_remote_address || request.is_internal || rules.preserve_external;
+    let kept = request
         .head
         .headers
         .get(X_REQUEST_ID)
         .filter(|id| keep && !id.is_empty())
         .cloned();
-    let id = kept.unwrap_or_else(|| text(&new_request_id(&x.worker.live.rng)));
-    x.head.headers.insert(X_REQUEST_ID, id.clone());
-    x.record.request_id = Some(id);
+    let id = kept.unwrap_or_else(|| text(&new_request_id(rng)));
+    request.head.headers.insert(X_REQUEST_ID, id.clone());
+    request.record.request_id = Some(id);
 }

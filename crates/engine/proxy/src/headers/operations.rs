@@ -7,63 +7,64 @@ use proxy_config::header::{AppendMode, HeaderOperation, HeaderOperations, Header
 use smallvec::SmallVec;
 use telemetry::record::Record;
 
-use crate::{exchange::Exchange, headers::text, route::Matched};
+use crate::{headers::text, request::Request, route::Matched};
 
 /// The operations of one direction that apply to a request, in the order of application; levels without any are left out.
 type Levels = SmallVec<[Arc<[HeaderOperation]>; 4]>;
 
 /// Applies the request's operations.
-pub fn on_request(x: &mut Exchange) {
-    let levels = levels(x, |operations| &operations.request);
+pub fn on_request(request: &mut Request) {
+    let levels = levels(request, |operations| &operations.request);
     if levels.iter().any(|level| has_formats(level)) {
-        note(x);
+        note(request);
     }
     for level in &levels {
-        if let Some(host) = apply(level, &mut x.head.headers, &x.record) {
-            x.authority = host;
+        if let Some(host) = apply(level, &mut request.head.headers, &request.record) {
+            request.authority = host;
         }
     }
 }
 
 /// Applies the response's operations.
-pub fn on_response(x: &mut Exchange, head: &mut Parts) {
+pub fn on_response(request: &mut Request, head: &mut Parts) {
     let headers = &mut head.headers;
-    let levels = levels(x, |operations| &operations.response);
+    let levels = levels(request, |operations| &operations.response);
     if levels.iter().any(|level| has_formats(level)) {
-        note(x);
-        x.record.status = Some(head.status.as_u16());
-        x.record.response_headers = Some(headers.clone());
+        note(request);
+        request.record.status = Some(head.status.as_u16());
+        request.record.response_headers = Some(headers.clone());
     }
     for level in &levels {
-        apply(level, headers, &x.record);
+        apply(level, headers, &request.record);
     }
 }
 
 /// Formats read from the record, which is otherwise filled when the request ends.
-fn note(x: &mut Exchange) {
-    x.record.request_headers = Some(x.head.headers.clone());
-    if let Some(matched) = &x.route {
-        x.record.route_name = Some(matched.route.name.clone()).filter(|name| !name.is_empty());
+fn note(request: &mut Request) {
+    request.record.request_headers = Some(request.head.headers.clone());
+    if let Some(matched) = &request.route {
+        request.record.route_name =
+            Some(matched.route.name.clone()).filter(|name| !name.is_empty());
     }
-    if let Some(cluster) = &x.cluster {
-        x.record.upstream_cluster = Some(cluster.config.name.shared());
+    if let Some(cluster) = &request.cluster {
+        request.record.upstream_cluster = Some(cluster.name.shared());
     }
 }
 
 /// The most specific level first; last, where the table says so: the last one wins.
 fn levels(
-    x: &Exchange,
+    request: &Request,
     direction: impl Fn(&HeaderOperations) -> &Arc<[HeaderOperation]>,
 ) -> Levels {
     let Some(Matched {
         table,
         virtual_host,
         route,
-    }) = &x.route
+    }) = &request.route
     else {
         return Levels::new();
     };
-    let weighted = x
+    let weighted = request
         .weighted_cluster()
         .map(|weighted| direction(&weighted.headers));
     let general = [&route.headers, &virtual_host.headers, &table.headers].map(direction);

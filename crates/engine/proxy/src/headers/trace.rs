@@ -7,87 +7,69 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, response::Parts};
 use proxy_config::{
     listener::TrafficDirection,
     tracing::{Tracing, TracingProvider},
 };
+use stdx::Rng;
 use telemetry::trace::{
     Reason, RequestIdPolicy, Sampling, SamplingInput, SpanContext, Style, extract, inject,
 };
 
 use crate::{
-    exchange::{Exchange, reply::Reply},
     headers::names::{X_ENVOY_DECORATOR_OPERATION, X_ENVOY_FORCE_TRACE, X_REQUEST_ID},
+    request::Request,
 };
 
 const X_CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
 
-/// What the end of the request needs to know for its spans. The span's own identity is `Record::trace`.
-#[derive(Debug, Clone, Default)]
-pub struct Trace {
-    /// `None`: no collector, so no span.
-    pub provider: Option<Arc<TracingProvider>>,
-    /// From the route's decorator or from the sidecar on the other side.
-    pub operation: Option<Arc<str>>,
-    /// The request brought the operation, so the answer need not tell it.
-    pub was_told: bool,
-    /// The span of the call to the upstream, where it is one of its own (gateways).
-    pub upstream: Option<SpanContext>,
-}
-
 /// Decides, reads, writes. Once for each request, whatever becomes of it.
-pub fn begin(x: &mut Exchange) {
-    let Some(tracing) = x.http.config.tracing.clone() else {
+pub fn begin(request: &mut Request, default: Option<&Arc<TracingProvider>>, rng: &Arc<dyn Rng>) {
+    let Some(tracing) = request.http.tracing.clone() else {
         return;
     };
-    let reason = decide(x, &tracing);
-    x.record.traced = reason.is_traced() && !x.record.health_check;
-    let is_egress = x.connection.listener.config.direction == TrafficDirection::Outbound;
-    pass_operation(x, is_egress);
-    let Some(provider) = tracing
-        .provider
-        .clone()
-        .or_else(|| x.worker.settings.default_tracer.clone())
-    else {
+    let reason = decide(request, &tracing, rng);
+    request.record.traced = reason.is_traced() && !request.record.health_check;
+    let is_egress = request.downstream.direction == TrafficDirection::Outbound;
+    pass_operation(request, is_egress);
+    let Some(provider) = tracing.provider.clone().or_else(|| default.cloned()) else {
         return;
     };
     let style = style(&provider);
-    let incoming = extract(style, &x.head.headers);
-    let rng = &x.worker.live.rng;
+    let incoming = extract(style, &request.head.headers);
     let mut own = match &incoming.parent {
         None => SpanContext::root(rng, has_wide_ids(&provider), false),
         Some(parent) if !is_egress && shares_spans(&provider) => parent.clone(),
         Some(parent) => parent.child(rng),
     };
-    own.sampled = incoming.sampled.unwrap_or(x.record.traced);
+    own.sampled = incoming.sampled.unwrap_or(request.record.traced);
     let upstream = tracing.spawn_upstream_span.then(|| own.child(rng));
     inject(
         style,
         upstream.as_ref().unwrap_or(&own),
-        &mut x.head.headers,
+        &mut request.head.headers,
     );
-    x.record.trace = Some(own);
-    x.trace.upstream = upstream;
-    x.trace.provider = Some(provider);
+    request.record.trace = Some(own);
+    request.trace.upstream = upstream;
+    request.trace.provider = Some(provider);
 }
 
 /// The other side's sidecar may know better what the operation is called.
-pub fn on_response(x: &mut Exchange, reply: &Reply) {
-    if x.connection.listener.config.direction == TrafficDirection::Outbound
-        && let Some(told) = reply
-            .head
+pub fn on_response(request: &mut Request, head: &Parts) {
+    if request.downstream.direction == TrafficDirection::Outbound
+        && let Some(told) = head
             .headers
             .get(X_ENVOY_DECORATOR_OPERATION)
             .and_then(|value| value.to_str().ok())
-        && x.http.config.tracing.is_some()
+        && request.http.tracing.is_some()
     {
-        x.trace.operation = Some(told.into());
+        request.trace.operation = Some(told.into());
     }
 }
 
-fn decide(x: &mut Exchange, tracing: &Tracing) -> Reason {
-    let ids = x.http.config.request_id;
+fn decide(request: &mut Request, tracing: &Tracing, rng: &Arc<dyn Rng>) -> Reason {
+    let ids = request.http.request_id;
     let policy = RequestIdPolicy {
         pack_trace_reason: ids.pack_trace_reason,
         use_for_sampling: ids.use_for_sampling,
@@ -97,7 +79,7 @@ fn decide(x: &mut Exchange, tracing: &Tracing) -> Reason {
         random: tracing.random_sampling,
         overall: tracing.overall_sampling,
     };
-    let headers = &x.head.headers;
+    let headers = &request.head.headers;
     let input = SamplingInput {
         request_id: headers
             .get(X_REQUEST_ID)
@@ -106,34 +88,37 @@ fn decide(x: &mut Exchange, tracing: &Tracing) -> Reason {
         client_trace_id: headers.contains_key(X_CLIENT_TRACE_ID),
         force_trace: headers.contains_key(X_ENVOY_FORCE_TRACE),
     };
-    let (reason, marked) = sampling.decide(policy, input, &x.worker.live.rng);
+    let (reason, marked) = sampling.decide(policy, input, rng);
     if let Some(id) = marked.and_then(|id| HeaderValue::try_from(id).ok()) {
-        x.head.headers.insert(X_REQUEST_ID, id.clone());
-        x.record.request_id = Some(id);
+        request.head.headers.insert(X_REQUEST_ID, id.clone());
+        request.record.request_id = Some(id);
     }
     reason
 }
 
 /// The route's name for the operation goes with the request; what came with it is used here and goes no further.
-fn pass_operation(x: &mut Exchange, is_egress: bool) {
-    let route = x.route.as_ref().map(|matched| &matched.route);
+fn pass_operation(request: &mut Request, is_egress: bool) {
+    let route = request.route.as_ref().map(|matched| &matched.route);
     let decorator = route
         .and_then(|route| route.decorator.clone())
         .filter(|operation| !operation.is_empty());
     let propagates = route.is_some_and(|route| route.decorator_propagate);
-    x.trace.operation = decorator.clone();
+    request.trace.operation = decorator.clone();
     if is_egress {
         if let Some(value) = decorator
             .filter(|_| propagates)
             .and_then(|operation| HeaderValue::from_str(&operation).ok())
         {
-            x.head.headers.insert(X_ENVOY_DECORATOR_OPERATION, value);
+            request
+                .head
+                .headers
+                .insert(X_ENVOY_DECORATOR_OPERATION, value);
         }
-    } else if let Some(told) = x.head.headers.remove(X_ENVOY_DECORATOR_OPERATION)
+    } else if let Some(told) = request.head.headers.remove(X_ENVOY_DECORATOR_OPERATION)
         && let Some(told) = told.to_str().ok().filter(|told| !told.is_empty())
     {
-        x.trace.operation = Some(told.into());
-        x.trace.was_told = true;
+        request.trace.operation = Some(told.into());
+        request.trace.was_told = true;
     }
 }
 

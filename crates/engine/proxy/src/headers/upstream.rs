@@ -6,110 +6,116 @@ use http::{Uri, uri::PathAndQuery};
 use proxy_config::route::{Forward, HostRewrite, PathMatch, PathRewrite};
 
 use crate::{
-    exchange::Exchange,
     grpc,
     headers::{admit, names::*, number, operations, text},
+    request::Request,
     route::{split_path, starts_with},
 };
 
 /// Rewrites the head for the route; once, before the first attempt.
-pub fn prepare(x: &mut Exchange, forward: &Forward) {
-    operations::on_request(x);
-    rewrite_host(x, forward);
-    rewrite_path(x, forward);
-    x.record.path = x.head.uri.path_and_query().cloned();
-    x.record.authority = Some(x.authority.clone());
+pub fn prepare(request: &mut Request, forward: &Forward) {
+    operations::on_request(request);
+    rewrite_host(request, forward);
+    rewrite_path(request, forward);
+    request.record.path = request.head.uri.path_and_query().cloned();
+    request.record.authority = Some(request.authority.clone());
 }
 
 /// What this attempt (counted from 1) tells the upstream.
-pub fn attempt(x: &mut Exchange, attempt: u32) {
-    if x.route
+pub fn attempt(request: &mut Request, attempt: u32, elapsed: Duration) {
+    if request
+        .route
         .as_ref()
         .is_some_and(|matched| matched.virtual_host.include_request_attempt_count)
     {
-        x.head
+        request
+            .head
             .headers
             .insert(X_ENVOY_ATTEMPT_COUNT, number(attempt.into()));
     }
     if attempt > 1 {
-        expected_timeout(x, attempt);
+        expected_timeout(request, attempt, elapsed);
     }
 }
 
 /// How long this attempt may take: the time for one try, and of the whole time what is left.
-pub fn expected_timeout(x: &mut Exchange, attempt: u32) {
-    let left = x.timeout.map(|timeout| match attempt {
+pub fn expected_timeout(request: &mut Request, attempt: u32, elapsed: Duration) {
+    let left = request.timeout.map(|timeout| match attempt {
         0 | 1 => timeout,
         // 0 would be no limit.
         _ => timeout
-            .saturating_sub(x.elapsed())
+            .saturating_sub(elapsed)
             .max(Duration::from_millis(1)),
     });
-    let Some(expected) = x.per_try_timeout.into_iter().chain(left).min() else {
+    let Some(expected) = request.per_try_timeout.into_iter().chain(left).min() else {
         return;
     };
-    if x.is_grpc
-        && x.forward_rules()
+    if request.is_grpc
+        && request
+            .forward_rules()
             .is_some_and(|rules| rules.grpc_timeout.is_some())
     {
         let value = text(&grpc::encode_timeout(expected));
-        x.head.headers.insert(GRPC_TIMEOUT, value);
+        request.head.headers.insert(GRPC_TIMEOUT, value);
     }
     let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-    if !suppresses_envoy_headers(x) {
-        x.head
+    if !request.suppresses_envoy_headers {
+        request
+            .head
             .headers
             .insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, number(milliseconds));
     }
 }
 
-/// Whether the router must not add `x-envoy-…` headers.
-pub fn suppresses_envoy_headers(x: &Exchange) -> bool {
-    x.http.suppresses_envoy_headers
-}
-
-fn rewrite_host(x: &mut Exchange, forward: &Forward) {
-    let literal = x
+fn rewrite_host(request: &mut Request, forward: &Forward) {
+    let literal = request
         .weighted_cluster()
         .and_then(|weighted| weighted.host_rewrite.clone());
     let new = match (&literal, &forward.host_rewrite) {
         (Some(host), _) | (None, HostRewrite::Literal(host)) => Some(text(host)),
         // The endpoint is not chosen yet; `auto_host` does this.
         (None, HostRewrite::None | HostRewrite::Auto) => None,
-        (None, HostRewrite::Header(name)) => x.head.headers.get(name).cloned(),
-        (None, HostRewrite::PathRegex(rewrite)) => Some(text(&rewrite.apply(x.path_only()))),
+        (None, HostRewrite::Header(name)) => request.head.headers.get(name).cloned(),
+        (None, HostRewrite::PathRegex(rewrite)) => Some(text(&rewrite.apply(request.path_only()))),
     };
     if let Some(new) = new {
-        set_host(x, forward, new);
+        set_host(request, forward, new);
     }
 }
 
 /// `HostRewrite::Auto`: the host name of the endpoint that was chosen.
-pub fn auto_host(x: &mut Exchange, forward: &Forward, hostname: &str) {
-    if forward.host_rewrite == HostRewrite::Auto && !hostname.is_empty() && x.authority != hostname
+pub fn auto_host(request: &mut Request, forward: &Forward, hostname: &str) {
+    if forward.host_rewrite == HostRewrite::Auto
+        && !hostname.is_empty()
+        && request.authority != hostname
     {
-        set_host(x, forward, text(hostname));
+        set_host(request, forward, text(hostname));
     }
 }
 
-fn set_host(x: &mut Exchange, forward: &Forward, new: http::HeaderValue) {
-    let old = std::mem::replace(&mut x.authority, new);
-    x.record.authority = Some(x.authority.clone());
-    if !suppresses_envoy_headers(x) {
-        x.head.headers.insert(X_ENVOY_ORIGINAL_HOST, old.clone());
+fn set_host(request: &mut Request, forward: &Forward, new: http::HeaderValue) {
+    let old = std::mem::replace(&mut request.authority, new);
+    request.record.authority = Some(request.authority.clone());
+    if !request.suppresses_envoy_headers {
+        request
+            .head
+            .headers
+            .insert(X_ENVOY_ORIGINAL_HOST, old.clone());
     }
-    if forward.append_x_forwarded_host && old != x.authority {
+    if forward.append_x_forwarded_host && old != request.authority {
         admit::append(
-            &mut x.head.headers,
+            &mut request.head.headers,
             X_FORWARDED_HOST,
             old.to_str().unwrap_or_default(),
         );
     }
 }
 
-fn rewrite_path(x: &mut Exchange, forward: &Forward) {
-    let Some(matched) = &x.route else { return };
-    let path_and_query = x.path();
+fn rewrite_path(request: &mut Request, forward: &Forward) {
+    let Some(matched) = &request.route else {
+        return;
+    };
+    let path_and_query = request.path();
     let (path, _) = split_path(path_and_query);
     let rest = path_and_query.get(path.len()..).unwrap_or_default();
     let folds = !matched.route.matches.case_sensitive;
@@ -134,10 +140,10 @@ fn rewrite_path(x: &mut Exchange, forward: &Forward) {
     // A rewrite that gives no path (a regular expression may) leaves the path alone, as a request without one cannot be sent.
     if let Ok(parsed) = new.parse::<PathAndQuery>() {
         let original = text(path_and_query);
-        x.record.original_path = x.head.uri.path_and_query().cloned();
-        if !suppresses_envoy_headers(x) {
-            x.head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+        request.record.original_path = request.head.uri.path_and_query().cloned();
+        if !request.suppresses_envoy_headers {
+            request.head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
         }
-        x.head.uri = Uri::from(parsed);
+        request.head.uri = Uri::from(parsed);
     }
 }

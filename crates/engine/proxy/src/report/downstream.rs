@@ -200,6 +200,10 @@ impl HttpMetrics {
                 HttpCount::Resets,
             ),
             (ResponseFlags::STREAM_IDLE_TIMEOUT, HttpCount::IdleTimeouts),
+            (
+                ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+                HttpCount::ProtocolErrors,
+            ),
         ];
         for (flag, what) in flags {
             if record.flags.contains(flag) {

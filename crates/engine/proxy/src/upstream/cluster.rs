@@ -1,8 +1,11 @@
 //! A cluster at run time: its configuration, its hosts, and what is counted and limited across all workers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -13,21 +16,20 @@ use proxy_config::{
     endpoint::{Endpoint, EndpointAddress, Health, Locality},
     metadata::Metadata,
 };
-
 use stdx::{Clock, Rng};
 
 use crate::{
-    balance::Hosts,
+    balance::{self, Circumstances, Hosts, Pick, PickFacts},
     endpoint::{HostState, LiveEndpoint},
     makers::{Ids, Makers},
     problem::PublishProblem,
     tls::LiveTransport,
     upstream::{
+        ad_hoc::AdHocHosts,
         breaker::Breaker,
-        dynamic_forward::Names,
         ejection,
-        metrics::{ClusterMetrics, Level},
-        original_destination::AdHocHosts,
+        metrics::{ClusterMetrics, Count, Level},
+        names::Names,
     },
 };
 
@@ -121,6 +123,26 @@ impl LiveCluster {
         self.hosts.load_full()
     }
 
+    /// Chooses a host, and counts what was special about the choice.
+    pub fn pick(&self, facts: &PickFacts<'_>, rng: &dyn Rng) -> Pick {
+        let (pick, circumstances) =
+            balance::choose(&self.config.balancer, &self.hosts(), facts, rng);
+        let Circumstances {
+            panics,
+            subset,
+            fallback,
+        } = circumstances;
+        let counts = [
+            (panics, Count::LbHealthyPanic),
+            (subset, Count::LbSubsetsSelected),
+            (fallback, Count::LbSubsetsFallback),
+        ];
+        for (_, count) in counts.into_iter().filter(|(holds, _)| *holds) {
+            self.metrics.count(count);
+        }
+        pick
+    }
+
     pub fn breaker(&self, high_priority: bool) -> &Arc<Breaker> {
         if high_priority {
             &self.high_breaker
@@ -199,15 +221,11 @@ impl LiveCluster {
         ));
     }
 
-    /// An endpoint that is not in any list: the original destination of a connection, a name resolved for one request.
-    pub(crate) fn ad_hoc_endpoint(
-        &self,
-        address: EndpointAddress,
-        state: Arc<HostState>,
-    ) -> LiveEndpoint {
-        LiveEndpoint {
+    /// The host with this address, which is in no list: the original destination of a connection, a name resolved for one request.
+    pub(crate) fn ad_hoc_host(&self, address: SocketAddr) -> Arc<LiveEndpoint> {
+        self.ad_hoc.host(address, || LiveEndpoint {
             config: Endpoint {
-                address,
+                address: EndpointAddress::Socket(address),
                 hostname: Arc::from(""),
                 health: Health::Healthy,
                 weight: 1,
@@ -216,8 +234,11 @@ impl LiveCluster {
             locality: Locality::default(),
             priority: 0,
             transport: self.transport_for(&Metadata::default()),
-            state,
-        }
+            state: Arc::new(HostState {
+                id: self.ids.next(),
+                ..HostState::default()
+            }),
+        })
     }
 
     /// `transport_socket_matches`: the first whose criteria are all found in the endpoint's metadata, else the default.

@@ -1,23 +1,10 @@
 //! Hosts of dynamic forward clusters: whatever the request's authority resolves to.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
 
-use foldhash::fast::RandomState;
-use parking_lot::Mutex;
 use proxy_config::cluster::{DnsFamily, DnsRefresh};
 
-use crate::{
-    endpoint::LiveEndpoint,
-    route::without_port,
-    upstream::{cluster::LiveCluster, original_destination},
-};
-
-/// Names that were resolved and until when that holds.
-#[derive(Default)]
-pub struct Names(Mutex<HashMap<Box<str>, (SocketAddr, Instant), RandomState>>);
-
-/// More names than this are resolved again each time: names come from requests, so their number must be bounded.
-const MAX_NAMES: usize = 4096;
+use crate::{endpoint::LiveEndpoint, route::without_port, upstream::cluster::LiveCluster};
 
 /// The host for an authority; `None`: it does not resolve.
 pub async fn resolve(
@@ -34,22 +21,18 @@ pub async fn resolve(
     let port: u16 = port.unwrap_or(if scheme == "https" { 443 } else { 80 });
     let now = cluster.clock.now();
     let key = format!("{}:{port}", host.to_ascii_lowercase());
-    let known = cluster.names.0.lock().get(&*key).copied();
+    let known = cluster.names.get(&key);
     let address = match known {
         Some((address, until)) if until > now => address,
         _ => {
             let address = look_up(host.trim_matches(['[', ']']), port, refresh.family).await?;
-            let mut names = cluster.names.0.lock();
-            if names.len() >= MAX_NAMES {
-                names.retain(|_, (_, until)| *until > now);
-            }
-            if names.len() < MAX_NAMES {
-                names.insert(key.into(), (address, now + refresh.rate));
-            }
+            cluster
+                .names
+                .insert(key.into(), address, (now, now + refresh.rate));
             address
         }
     };
-    Some(original_destination::host(cluster, address))
+    Some(cluster.ad_hoc_host(address))
 }
 
 async fn look_up(host: &str, port: u16, family: DnsFamily) -> Option<SocketAddr> {

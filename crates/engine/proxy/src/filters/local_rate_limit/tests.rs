@@ -201,25 +201,22 @@ fn actions_yield_entries_or_no_descriptor() {
 
 #[test]
 fn a_limiter_belongs_to_one_configuration_and_goes_with_it() {
-    let (registry, stats, now) = (
-        Registry::default(),
-        Store::new(Options::default()),
-        Instant::now(),
-    );
+    let registry = Registry::new(Store::new(Options::default()));
+    let now = Instant::now();
     let first = Arc::new(config(rules(1, 1, 1), vec![], vec![]));
     let equal = Arc::new((*first).clone());
-    let limiter = registry.limiter(&first, &stats, now);
+    let limiter = registry.limiter(&first, now);
     assert!(Arc::ptr_eq(
         &limiter,
-        &registry.limiter(&first.clone(), &stats, now)
+        &registry.limiter(&first.clone(), now)
     ));
     assert!(
-        !Arc::ptr_eq(&limiter, &registry.limiter(&equal, &stats, now)),
+        !Arc::ptr_eq(&limiter, &registry.limiter(&equal, now)),
         "another filter with equal limits has its own tokens"
     );
-    assert_eq!(registry.0.read().len(), 2);
+    assert_eq!(registry.limiters.read().len(), 2);
     drop((first, limiter));
     let third = Arc::new(config(rules(2, 1, 1), vec![], vec![]));
-    registry.limiter(&third, &stats, now);
-    assert_eq!(registry.0.read().len(), 2);
+    registry.limiter(&third, now);
+    assert_eq!(registry.limiters.read().len(), 2);
 }

@@ -12,7 +12,7 @@ use telemetry::stats::{Options, Store};
 
 use super::*;
 use crate::{
-    balance::{self, Pick, PickFacts},
+    balance::{Pick, PickFacts},
     peers::Own,
     publish::{Changes, Live, Update},
 };
@@ -125,7 +125,7 @@ impl Bench {
 
     fn picks(&self) -> Vec<usize> {
         let all = self.cluster.hosts().all.clone();
-        let pick = || balance::pick_of(&self.cluster, &PickFacts::default(), &*self.live.rng);
+        let pick = || self.cluster.pick(&PickFacts::default(), &*self.live.rng);
         let mut seen: Vec<usize> = (0..20)
             .filter_map(|_| match pick() {
                 Pick::Host(host) => all.iter().position(|other| other.state.id == host.state.id),
