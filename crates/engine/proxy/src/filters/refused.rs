@@ -7,8 +7,7 @@ use http::StatusCode;
 use proxy_config::Refused;
 use telemetry::record::ResponseFlags;
 
-use super::flow::Flow;
-use crate::{local_reply::LocalReply, request::Request};
+use crate::{filters::flow::Flow, local_reply::LocalReply, request::Request};
 
 /// An HTTP filter.
 pub fn on_request(refused: &Refused, request: &mut Request) -> Flow {
@@ -22,11 +21,9 @@ pub fn route(refused: &Refused, request: &mut Request) -> LocalReply {
 
 fn answer(refused: &Refused, kind: &str, request: &mut Request) -> LocalReply {
     let body = format!("configuration refused by the proxy: {}", refused.name);
-    LocalReply::failure(
-        request,
+    let (status, flag) = (
         StatusCode::SERVICE_UNAVAILABLE,
-        body,
         ResponseFlags::NO_FILTER_CONFIG_FOUND,
-        refused.details(kind),
-    )
+    );
+    LocalReply::failure(request, status, body, flag, refused.details(kind))
 }
