@@ -1,10 +1,12 @@
 //! The HTTP filters of a connection manager, in order on the way in and in reverse on the way back.
 //!
-//! A filter is a file with `on_request(…, &mut Request) -> Flow` and, where it has something to do there, `on_response`. It sees the
-//! [`Request`] and what it is run with ([`Run`]), and has no handle on anything else. The route is chosen already, and its per-route
-//! configuration overrides the filter's; the router itself is `exchange::forward`. A filter that answers is not an error. What a filter keeps
-//! between requests is its `State`, made with the connection manager and shared by all workers ([`LiveFilters`]). To add one: a variant
-//! in `proxy_config::filter::HttpFilterKind`, a file here, and the matches below.
+//! A filter is a file with `on_request(…, &mut Request) -> Flow` and, where it has something to do
+//! there, `on_response`. It sees the [`Request`] and what it is run with ([`Run`]), and has no
+//! handle on anything else. The route is chosen already, and its per-route configuration overrides
+//! the filter's; the router itself is `exchange::forward`. A filter that answers is not an error.
+//! What a filter keeps between requests is its `State`, made with the connection manager and shared
+//! by all workers ([`LiveFilters`]). To add one: a variant in
+//! `proxy_config::filter::HttpFilterKind`, a file here, and the matches below.
 
 use std::sync::Arc;
 
@@ -120,7 +122,8 @@ pub async fn on_request(chain: &Chain<'_>, request: &mut Request) -> Flow {
                 | HttpFilterKind::Router(_),
                 _,
             ) => Flow::Continue,
-            // The states were made from this very list; if one were not, the request must not slip past a filter.
+            // The states were made from this very list; if one were not, the request must not slip
+            // past a filter.
             (HttpFilterKind::Rbac(_) | HttpFilterKind::Fault(_) | HttpFilterKind::Cors, _) => {
                 Flow::Respond(LocalReply::new(
                     request,

@@ -1,8 +1,10 @@
-//! One request as values: its head, what is known about it, and what was decided and told about it so far.
+//! One request as values: its head, what is known about it, and what was decided and told about it
+//! so far.
 //!
-//! Filters and header code see a [`Request`] and nothing else, so what they do depends only on it, on their configuration, and on the clock
-//! and random numbers that they are given. It has no handles: no worker, no live cluster, no connection to write to. `exchange::Exchange`
-//! carries it together with those, from the codec to the report.
+//! Filters and header code see a [`Request`] and nothing else, so what they do depends only on it,
+//! on their configuration, and on the clock and random numbers that they are given. It has no
+//! handles: no worker, no live cluster, no connection to write to. `exchange::Exchange` carries it
+//! together with those, from the codec to the report.
 
 use std::{
     sync::Arc,
@@ -38,9 +40,11 @@ pub struct Request {
     /// The router must not add `x-envoy-…` headers.
     pub suppresses_envoy_headers: bool,
     pub started: Instant,
-    /// When the filters let it pass: limits of the route count from here, or from the end of the request if that is later.
+    /// When the filters let it pass: limits of the route count from here, or from the end of the
+    /// request if that is later.
     pub routed: Instant,
-    /// The request's head as it will go upstream: filters and header operations change it in place. Host is in `authority`.
+    /// The request's head as it will go upstream: filters and header operations change it in place.
+    /// Host is in `authority`.
     pub head: Parts,
     pub authority: HeaderValue,
     pub scheme: &'static str,
@@ -60,7 +64,8 @@ pub struct Request {
     pub weighted: Option<usize>,
     /// What filters told about the request, by filter name.
     pub metadata: Metadata,
-    /// Position of the next filter to see the response, counted from the end of those that saw the request.
+    /// Position of the next filter to see the response, counted from the end of those that saw the
+    /// request.
     pub filters_entered: usize,
     pub is_grpc: bool,
     /// One random number for all decisions of the route (fractions, weights), so that they agree.
@@ -69,7 +74,8 @@ pub struct Request {
     pub is_internal: bool,
     /// HTTP/1.0 asked for that.
     pub keeps_alive: bool,
-    /// The connection ends with the answer, as what follows the request's head is not to be trusted.
+    /// The connection ends with the answer, as what follows the request's head is not to be
+    /// trusted.
     pub closes: bool,
     /// `grpc-timeout`, `x-envoy-…` and the route's timeout, once known.
     pub timeout: Option<Duration>,
@@ -83,7 +89,8 @@ pub struct Request {
     pub trace: Trace,
 }
 
-/// What the end of the request needs to know for its spans. The span's own identity is `Record::trace`.
+/// What the end of the request needs to know for its spans. The span's own identity is
+/// `Record::trace`.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     /// `None`: no collector, so no span.

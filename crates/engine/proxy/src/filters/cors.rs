@@ -1,7 +1,8 @@
-//! Cross-origin resource sharing: preflight requests are answered here, and responses tell browsers which origins may read them.
+//! Cross-origin resource sharing: preflight requests are answered here, and responses tell browsers
+//! which origins may read them.
 //!
-//! The policy is on the route or its virtual host; a request without an `origin` passes untouched. Follows Envoy's CORS filter and the Fetch
-//! standard's CORS protocol.
+//! The policy is on the route or its virtual host; a request without an `origin` passes untouched.
+//! Follows Envoy's CORS filter and the Fetch standard's CORS protocol.
 
 use std::sync::Arc;
 
@@ -116,7 +117,8 @@ pub fn on_response(request: &Request, head: &mut Parts) {
     }
 }
 
-/// A policy given as the filter's own configuration hides those that are fields of route and virtual host.
+/// A policy given as the filter's own configuration hides those that are fields of route and
+/// virtual host.
 fn policy(name: &str, request: &Request) -> Option<Arc<CorsPolicy>> {
     if let Some(PerRouteConfig::Cors(policy)) = per_route(request, name) {
         return Some(policy.clone());

@@ -1,9 +1,10 @@
 //! Fault injection: requests that are held back or refused on purpose.
 //!
-//! What happens to a request is drawn by [`Fault`]'s shares, delay and abort independently of each other, by the pure [`draw`]; the filter
-//! then waits and answers. A delayed request ends when its client leaves, as everything of a request does: its task is dropped.
-//! Follows `envoy.extensions.filters.http.fault.v3`; the limit of response rates is not carried
-//! out, which the decoder reports.
+//! What happens to a request is drawn by [`Fault`]'s shares, delay and abort independently of each
+//! other, by the pure [`draw`]; the filter then waits and answers. A delayed request ends when its
+//! client leaves, as everything of a request does: its task is dropped. Follows
+//! `envoy.extensions.filters.http.fault.v3`; the limit of response rates is not carried out, which
+//! the decoder reports.
 
 use std::{
     sync::{
@@ -248,7 +249,8 @@ fn draw_abort(Abort { kind, fraction }: Abort, headers: &HeaderMap, random: u64)
     fraction.selects(random).then_some(answer)
 }
 
-/// A client may ask for a smaller share than configured, in the configured denominator, never for a larger one.
+/// A client may ask for a smaller share than configured, in the configured denominator, never for a
+/// larger one.
 fn share(headers: &HeaderMap, name: &HeaderName, configured: Fraction) -> Fraction {
     match integer(headers, name) {
         Some(numerator) => configured.at_most(u32::try_from(numerator).unwrap_or(u32::MAX)),

@@ -1,4 +1,5 @@
-//! What filters share: what they are run with, what they decide, what the route says about them, what they tell others.
+//! What filters share: what they are run with, what they decide, what the route says about them,
+//! what they tell others.
 
 use std::{sync::Arc, time::Instant};
 
@@ -25,7 +26,8 @@ pub enum Flow {
     Respond(LocalReply),
 }
 
-/// What the route says about a filter: the most specific of weighted cluster, route, virtual host and table.
+/// What the route says about a filter: the most specific of weighted cluster, route, virtual host
+/// and table.
 pub fn per_route<'x>(request: &'x Request, name: &str) -> Option<&'x PerRouteConfig> {
     let matched = request.route.as_ref()?;
     let of = |filters: &'x Arc<[PerRouteFilter]>| {

@@ -1,9 +1,11 @@
 //! Local rate limits: token buckets of this proxy, shared by all workers.
 //!
-//! A bucket fills continuously at `tokens_per_fill / fill_interval`, as Envoy's atomic token bucket does, and is one atomic number: the time
-//! since which it has been filling. A [`Limiter`] has the buckets of one configuration; [`Registry`] finds it by the configuration's
-//! identity, so that it is the same for all workers, tables and versions that share the configuration, and ends with it. With
-//! `per_connection` each downstream connection has buckets of its own. Follows `envoy.extensions.filters.http.local_ratelimit.v3`.
+//! A bucket fills continuously at `tokens_per_fill / fill_interval`, as Envoy's atomic token bucket
+//! does, and is one atomic number: the time since which it has been filling. A [`Limiter`] has the
+//! buckets of one configuration; [`Registry`] finds it by the configuration's identity, so that it
+//! is the same for all workers, tables and versions that share the configuration, and ends with it.
+//! With `per_connection` each downstream connection has buckets of its own. Follows
+//! `envoy.extensions.filters.http.local_ratelimit.v3`.
 
 use std::{
     collections::HashMap,
@@ -163,7 +165,8 @@ impl Buckets {
         })
     }
 
-    /// Takes a token of each bucket that applies; the strictest first, so that a request that it refuses costs the others nothing.
+    /// Takes a token of each bucket that applies; the strictest first, so that a request that it
+    /// refuses costs the others nothing.
     fn take(
         &self,
         config: &LocalRateLimit,
@@ -234,7 +237,8 @@ impl Registry {
 
     /// The limiter of a configuration, made when it is new.
     pub fn limiter(&self, config: &Arc<LocalRateLimit>, now: Instant) -> Arc<Limiter> {
-        // The limiter holds the configuration, so its address belongs to no other as long as the entry is there.
+        // The limiter holds the configuration, so its address belongs to no other as long as the
+        // entry is there.
         let key = Arc::as_ptr(config) as usize;
         if let Some(limiter) = self.limiters.read().get(&key) {
             return limiter.clone();

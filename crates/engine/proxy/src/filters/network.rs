@@ -1,7 +1,9 @@
-//! The network filters of a filter chain, judged once for each connection: after its handshake, before its first byte goes anywhere.
+//! The network filters of a filter chain, judged once for each connection: after its handshake,
+//! before its first byte goes anywhere.
 //!
-//! [`on_connection`] is for the chain's terminal, whatever it is: a refusal closes the connection. Filters that only observe (statistics,
-//! metadata exchange) or choose (SNI cluster) act where they are read: in the report and in the TCP proxy.
+//! [`on_connection`] is for the chain's terminal, whatever it is: a refusal closes the connection.
+//! Filters that only observe (statistics, metadata exchange) or choose (SNI cluster) act where they
+//! are read: in the report and in the TCP proxy.
 
 use std::time::Instant;
 
@@ -35,7 +37,8 @@ pub enum Verdict {
     },
 }
 
-/// What the network filters of a chain keep across connections and workers, in the order of the configuration.
+/// What the network filters of a chain keep across connections and workers, in the order of the
+/// configuration.
 pub struct LiveNetworkFilters(Box<[LiveNetworkFilter]>);
 
 enum LiveNetworkFilter {
@@ -156,7 +159,8 @@ pub fn on_connection(judged: &Judged<'_>) -> Verdict {
                 | NetworkFilter::SniCluster,
                 _,
             ) => {}
-            // The states were made from this very list; if one were not, the connection must not slip past a filter.
+            // The states were made from this very list; if one were not, the connection must not
+            // slip past a filter.
             (NetworkFilter::Rbac(_) | NetworkFilter::LocalRateLimit(_), _) => {
                 return Verdict::Close {
                     flags: ResponseFlags::NONE,

@@ -1,8 +1,10 @@
-//! Istio's peer metadata over HTTP: who the two sides of a request are, told by `x-envoy-peer-metadata` and `x-envoy-peer-metadata-id`.
+//! Istio's peer metadata over HTTP: who the two sides of a request are, told by
+//! `x-envoy-peer-metadata` and `x-envoy-peer-metadata-id`.
 //!
-//! Towards the upstream a sidecar adds its own and takes the upstream's from the response; towards the downstream it takes the client's from
-//! the request and, if the client told its own, answers with ours. The headers never reach an application. How they are read and written
-//! is in [`crate::peers`].
+//! Towards the upstream a sidecar adds its own and takes the upstream's from the response; towards
+//! the downstream it takes the client's from the request and, if the client told its own, answers
+//! with ours. The headers never reach an application. How they are read and written is in
+//! [`crate::peers`].
 
 use http::response::Parts;
 use proxy_config::{filter::peer_metadata::PeerMetadata, metadata::Value};

@@ -1,9 +1,11 @@
 //! Authorization: which requests and connections may pass, by Envoy's role-based access control.
 //!
-//! [`decide`] is a pure function of rules and facts; the HTTP filter below and `network` share it. A matcher that cannot be evaluated here
-//! (unsupported, or about HTTP on a plain connection) has the value "unknown" through all `and`, `or` and `not`: an ALLOW policy matches
-//! only what certainly matches, a DENY policy all that possibly does. Shadow rules are counted and told by dynamic metadata, from which
-//! Istio's dry run is read, and never decide. Follows `envoy.extensions.filters.http.rbac.v3`.
+//! [`decide`] is a pure function of rules and facts; the HTTP filter below and `network` share it.
+//! A matcher that cannot be evaluated here (unsupported, or about HTTP on a plain connection) has
+//! the value "unknown" through all `and`, `or` and `not`: an ALLOW policy matches only what
+//! certainly matches, a DENY policy all that possibly does. Shadow rules are counted and told by
+//! dynamic metadata, from which Istio's dry run is read, and never decide. Follows
+//! `envoy.extensions.filters.http.rbac.v3`.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -99,7 +101,8 @@ impl State {
         }
     }
 
-    /// Evaluates both rule sets, counts, and notes what they say. `Err`: refused, with the name of the policy.
+    /// Evaluates both rule sets, counts, and notes what they say. `Err`: refused, with the name of
+    /// the policy.
     fn judge(
         &self,
         config: &Rbac,
@@ -163,7 +166,8 @@ impl Keys {
 #[derive(Default)]
 struct Notes {
     fields: Vec<(Arc<str>, Value)>,
-    /// The HTTP filter tells of refusals, too (what passes says nothing, as every request would pay for it).
+    /// The HTTP filter tells of refusals, too (what passes says nothing, as every request would pay
+    /// for it).
     tell_enforced: bool,
     /// `envoy.common: access_log_hint`, from LOG rules.
     log_hint: Option<bool>,

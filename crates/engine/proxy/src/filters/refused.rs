@@ -1,7 +1,9 @@
-//! Stands where a filter or a route stood that could not be read: answers 503, so that nothing passes what it was to guard.
+//! Stands where a filter or a route stood that could not be read: answers 503, so that nothing
+//! passes what it was to guard.
 //!
-//! The answer's body and `%RESPONSE_CODE_DETAILS%` name the part; the flag is Envoy's for a filter whose configuration is missing
-//! (`NFCF`). The field and the reason are in the proxy's own log and on its pages, not in answers to clients.
+//! The answer's body and `%RESPONSE_CODE_DETAILS%` name the part; the flag is Envoy's for a filter
+//! whose configuration is missing (`NFCF`). The field and the reason are in the proxy's own log and
+//! on its pages, not in answers to clients.
 
 use http::StatusCode;
 use proxy_config::Refused;
