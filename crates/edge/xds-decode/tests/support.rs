@@ -1,5 +1,10 @@
 //! `docs/xds-support.md` is what the decoder says about itself; `UPDATE_EXPECT=1` rewrites it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "UPDATE_EXPECT in the environment rewrites the expected file"
+)]
+
 use std::{fmt::Write, path::Path};
 
 use xds_decode::{Judgement, left_out, support_matrix};
