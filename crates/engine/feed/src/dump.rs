@@ -173,13 +173,16 @@ impl Section {
             let mut entry = entry(resource);
             entry.insert(self.field.into(), body);
             let mut dumped = match self.field {
-                "listener" => json!({ "name": name, "active_state": entry }),
-                _ => Value::Object(entry),
+                "listener" => Map::from_iter([
+                    ("name".to_owned(), json!(name)),
+                    ("active_state".to_owned(), Value::Object(entry)),
+                ]),
+                _ => entry,
             };
             if let Some(refusal) = state.refusals.get(name) {
-                dumped["error_state"] = error_state(refusal);
+                dumped.insert("error_state".into(), error_state(refusal));
             }
-            resources.push(dumped);
+            resources.push(Value::Object(dumped));
         }
         let whole = state.refusals.iter();
         let whole = whole.filter(|(name, _)| !state.resources.contains_key(*name));

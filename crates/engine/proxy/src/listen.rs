@@ -42,6 +42,7 @@ use crate::{
     tcp,
     tls::{self, Secured, Stream},
     upstream::connect::original_destination,
+    waiting,
     worker::Worker,
 };
 
@@ -320,6 +321,10 @@ async fn handle(
         tls: None,
         accepted: worker.live.clock.now(),
     };
+    if let Some(context) = &connection.chain.tls {
+        let limit = connection.chain.config.transport_socket_connect_timeout;
+        waiting::for_secrets(&worker.live, context, limit).await;
+    }
     let stream = secure(stream, &mut connection, &*worker.live.clock).await?;
     let connection = Arc::new(connection);
     match network::on_connection(&connection, &worker) {
