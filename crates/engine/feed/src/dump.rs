@@ -172,13 +172,13 @@ impl Section {
             let body = descriptors.any_to_json(&resource.body, Names::Snake)?;
             let mut entry = entry(resource);
             entry.insert(self.field.into(), body);
-            let mut dumped = Map::new();
-            if self.field == "listener" {
-                dumped.insert("name".into(), json!(name));
-                dumped.insert("active_state".into(), json!(entry));
-            } else {
-                dumped = entry;
-            }
+            let mut dumped = match self.field {
+                "listener" => Map::from_iter([
+                    ("name".to_owned(), json!(name)),
+                    ("active_state".to_owned(), Value::Object(entry)),
+                ]),
+                _ => entry,
+            };
             if let Some(refusal) = state.refusals.get(name) {
                 dumped.insert("error_state".into(), error_state(refusal));
             }
