@@ -1,7 +1,8 @@
 //! The single writer: the one task that knows every object and publishes snapshots.
 //!
-//! It takes all changes that wait, a few milliseconds' worth more, and builds one snapshot from them; while it builds, later changes queue.
-//! So one change is served at once and a thousand make a few snapshots, without a fixed window. Readers get each snapshot whole.
+//! It takes all changes that wait, a few milliseconds' worth more, and builds one snapshot from
+//! them; while it builds, later changes queue. So one change is served at once and a thousand make
+//! a few snapshots, without a fixed window. Readers get each snapshot whole.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -141,7 +142,7 @@ impl Writer {
                 match applied.key {
                     Some(key) => {
                         let event = if known { Event::Update } else { Event::Add };
-                        let version = object["apiVersion"].as_str().unwrap_or_default();
+                        let version = api_version_of(&object);
                         let metrics = &self.metrics.source;
                         metrics.event(key.kind, event);
                         metrics.validated(key.kind, &key.name, version, &applied.problems);
@@ -173,6 +174,13 @@ impl Writer {
         }
         false
     }
+}
+
+fn api_version_of(object: &Value) -> &str {
+    object
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn object_key(key: &Key) -> ObjectKey {

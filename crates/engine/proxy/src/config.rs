@@ -3,7 +3,7 @@
 //! A request loads it once and sees no other. `publish` makes it; nothing in it changes but what the live objects themselves swap.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -11,9 +11,7 @@ use std::{
 use foldhash::fast::RandomState;
 use proxy_config::{ClusterName, ListenerName, RouteTableName};
 
-use crate::{
-    listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster, waiting::Waiting,
-};
+use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -29,6 +27,17 @@ pub struct Config {
     pub waiting: Arc<Waiting>,
     /// Listeners by the address that original destinations are compared with.
     pub(crate) by_address: Map<SocketAddr, Arc<LiveListener>>,
+}
+
+/// Names that are waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Clusters in use without their first endpoints or without a secret.
+    pub clusters: HashSet<ClusterName>,
+    /// Route tables that listeners in use name.
+    pub routes: HashSet<Arc<str>>,
+    /// Secrets that listeners in use name.
+    pub secrets: HashSet<Arc<str>>,
 }
 
 impl Config {

@@ -34,6 +34,7 @@ mod counts;
 use counts::PublishCounts;
 
 use crate::{
+    config::Waiting,
     config::{Config, Map},
     filters::local_rate_limit::Registry,
     listener::LiveListener,
@@ -43,7 +44,6 @@ use crate::{
     route::LiveRouteTable,
     tls,
     upstream::{cluster::LiveCluster, outlier},
-    waiting::Waiting,
 };
 
 /// How often ejections are looked at.

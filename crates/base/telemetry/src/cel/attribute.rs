@@ -1,12 +1,13 @@
-//! Attributes: what expressions can read of a record (Envoy's attribute documentation, Istio's peers).
+//! Attributes: what expressions can read of a record (Envoy's attribute documentation, Istio's
+//! peers).
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::{Map, json};
 
-use super::{Undefined, Value};
-use crate::access_log::Needs;
+use super::value::{Undefined, Value};
+use crate::needs::Needs;
 use crate::record::{Address, Kind, Peer, Record, TlsInfo};
 
 macro_rules! attributes {

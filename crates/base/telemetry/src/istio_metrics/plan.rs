@@ -1,7 +1,8 @@
-//! What one filter's configuration changes: metrics dropped, labels removed, replaced or added by expressions.
+//! What one filter's configuration changes: metrics dropped, labels removed, replaced or added by
+//! expressions.
 //!
-//! The Telemetry API reaches the proxy as `stats.PluginConfig.metrics`; [`Plan::parse`] takes that as data. An expression
-//! that fails for a request gives the value `unknown`, as in Istio.
+//! The Telemetry API reaches the proxy as `stats.PluginConfig.metrics`; [`Plan::parse`] takes that
+//! as data. An expression that fails for a request gives the value `unknown`, as in Istio.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,8 +110,8 @@ impl Plan {
     }
 
     /// The header names that its expressions read.
-    pub fn needs(&self) -> crate::access_log::Needs {
-        let mut needs = crate::access_log::Needs::default();
+    pub fn needs(&self) -> crate::needs::Needs {
+        let mut needs = crate::needs::Needs::default();
         self.expressions
             .iter()
             .for_each(|expression| expression.add_needs(&mut needs));
