@@ -1,85 +1,33 @@
-//! Access logs: Envoy's format language, Istio's default formats, and log filters.
+//! Access logs: Envoy's format language and log filters.
 //!
 //! A [`Format`] is parsed once from configuration; [`Format::write`] appends one line for a [`Record`] to a buffer that the
 //! caller reuses. Grammar and meaning of the operators follow Envoy's access log documentation: `%OPERATOR(arguments):N%`,
 //! `%%` for a percent sign, `-` for what is absent in text and `null` in JSON. An unknown operator is an error that names it.
 //! [`Needs`] tells the proxy which headers to keep in the record, so that without a log nothing is copied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
+pub use crate::environment::Environment;
+pub use crate::needs::Needs;
+pub use crate::time_format::iso_time;
 pub use filter::{Comparison, Filter};
-pub use time_format::iso_time;
 
 use crate::Error;
 use crate::record::Record;
-use operator::{Field, Operator};
+use field::Field;
+use operator::{Part, add_needs};
 
 pub(crate) use operator::metadata;
 
+mod field;
 mod filter;
 mod operator;
 mod template;
-mod time_format;
-
-/// Istio's default text format (`pilot/pkg/model/telemetry_logging.go`).
-pub const ISTIO_TEXT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
-%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
-\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
-%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
-\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% \
-%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
-
-/// Istio's default JSON format, key and value.
-pub const ISTIO_JSON: [(&str, &str); 24] = [
-    ("start_time", "%START_TIME%"),
-    ("route_name", "%ROUTE_NAME%"),
-    ("method", "%REQ(:METHOD)%"),
-    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
-    ("protocol", "%PROTOCOL%"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    (
-        "connection_termination_details",
-        "%CONNECTION_TERMINATION_DETAILS%",
-    ),
-    ("bytes_received", "%BYTES_RECEIVED%"),
-    ("bytes_sent", "%BYTES_SENT%"),
-    ("duration", "%DURATION%"),
-    (
-        "upstream_service_time",
-        "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
-    ),
-    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
-    ("user_agent", "%REQ(USER-AGENT)%"),
-    ("request_id", "%REQ(X-REQUEST-ID)%"),
-    ("authority", "%REQ(:AUTHORITY)%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
-    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    (
-        "upstream_transport_failure_reason",
-        "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-    ),
-];
 
 /// Deepest nesting of a JSON format.
 const MAX_DEPTH: usize = 16;
-
-/// What the process knows and formats may print; read by the program, not here.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    /// `%HOSTNAME%`.
-    pub hostname: String,
-    /// `%ENVIRONMENT(NAME)%`.
-    pub variables: HashMap<String, String>,
-}
 
 /// A parsed log format.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,34 +42,12 @@ enum Shape {
     Json(Node),
 }
 
-/// A piece of a template.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Part {
-    Literal(String),
-    Operator {
-        operator: Operator,
-        longest: Option<usize>,
-    },
-}
-
 #[derive(Debug, Clone, PartialEq)]
 enum Node {
     Object(BTreeMap<String, Node>),
     List(Vec<Node>),
     Template(Vec<Part>),
     Constant(Value),
-}
-
-/// Headers and metadata that configuration reads, so that the record need not hold more.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub request: Vec<HeaderName>,
-    pub response: Vec<HeaderName>,
-    pub trailers: Vec<HeaderName>,
-    /// Something reads header maps as a whole.
-    pub all_headers: bool,
-    /// Something reads metadata of route, cluster, host or listener.
-    pub metadata: bool,
 }
 
 impl Format {
@@ -149,27 +75,6 @@ impl Format {
             shape: Shape::Json(Node::parse(value, environment, 0)?),
             omit_empty,
         })
-    }
-
-    /// Istio's default text.
-    ///
-    /// # Errors
-    /// Never; the constant is covered by a test.
-    pub fn istio_text() -> Result<Self, Error> {
-        Self::parse(ISTIO_TEXT, &Environment::default(), false)
-    }
-
-    /// Istio's default JSON.
-    ///
-    /// # Errors
-    /// Never; the constant is covered by a test.
-    pub fn istio_json() -> Result<Self, Error> {
-        let map = ISTIO_JSON.map(|(key, value)| (key.to_string(), Value::from(value)));
-        Self::json(
-            &Value::Object(map.into_iter().collect()),
-            &Environment::default(),
-            false,
-        )
     }
 
     /// Appends the line for `record`.
@@ -221,93 +126,6 @@ pub fn expand(text: &str, record: &Record, environment: &Environment) -> Result<
     let mut out = String::new();
     write_text(&template::parse(text, environment)?, record, "", &mut out);
     Ok(out)
-}
-
-impl Needs {
-    /// Joins two.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in [
-            (&mut self.request, &other.request),
-            (&mut self.response, &other.response),
-            (&mut self.trailers, &other.trailers),
-        ] {
-            theirs.iter().for_each(|name| add_name(mine, name.clone()));
-        }
-        self.all_headers |= other.all_headers;
-        self.metadata |= other.metadata;
-    }
-
-    /// The wanted part of a request's headers; `None` when nothing is wanted.
-    pub fn keep_request(&self, headers: &HeaderMap) -> Option<HeaderMap> {
-        self.keep(&self.request, headers)
-    }
-
-    /// The wanted part of a response's headers.
-    pub fn keep_response(&self, headers: &HeaderMap) -> Option<HeaderMap> {
-        self.keep(&self.response, headers)
-    }
-
-    /// The wanted part of the trailers.
-    pub fn keep_trailers(&self, headers: &HeaderMap) -> Option<HeaderMap> {
-        self.keep(&self.trailers, headers)
-    }
-
-    fn keep(&self, names: &[HeaderName], headers: &HeaderMap) -> Option<HeaderMap> {
-        if self.all_headers {
-            return Some(headers.clone());
-        }
-        if names.is_empty() {
-            return None;
-        }
-        let mut kept = HeaderMap::with_capacity(names.len());
-        for name in names {
-            for value in headers.get_all(name) {
-                kept.append(name.clone(), value.clone());
-            }
-        }
-        Some(kept)
-    }
-
-    /// Adds a request header; `None`: all headers.
-    pub fn add_request(&mut self, name: Option<&str>) {
-        add_header(&mut self.request, &mut self.all_headers, name);
-    }
-
-    /// Adds a response header; `None`: all headers.
-    pub fn add_response(&mut self, name: Option<&str>) {
-        add_header(&mut self.response, &mut self.all_headers, name);
-    }
-
-    /// Adds a trailer; `None`: all headers.
-    pub fn add_trailer(&mut self, name: Option<&str>) {
-        add_header(&mut self.trailers, &mut self.all_headers, name);
-    }
-}
-
-fn add_header(names: &mut Vec<HeaderName>, all: &mut bool, name: Option<&str>) {
-    match name {
-        None => *all = true,
-        // Pseudo-headers are no header names: the record has them as fields.
-        Some(name) => {
-            if let Ok(name) = HeaderName::try_from(name) {
-                add_name(names, name);
-            }
-        }
-    }
-}
-
-fn add_name(names: &mut Vec<HeaderName>, name: HeaderName) {
-    if !names.contains(&name) {
-        names.push(name);
-    }
-}
-
-fn add_needs(parts: &[Part], needs: &mut Needs) {
-    for part in parts {
-        if let Part::Operator { operator, .. } = part {
-            operator.add_needs(needs);
-        }
-    }
 }
 
 fn write_text(parts: &[Part], record: &Record, absent: &str, out: &mut String) {

@@ -10,14 +10,27 @@
 //! - [`access_log`]: Envoy's log format language and log filters.
 //! - [`cel`]: the part of CEL that Istio's filters and tags use.
 //! - [`trace`]: trace context, sampling, request ids and spans.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 pub mod access_log;
 pub mod cel;
+mod environment;
 pub mod istio_metrics;
+mod needs;
 pub mod record;
 pub mod stats;
+mod time_format;
 pub mod trace;
 
 mod error;
 
 pub use error::Error;
+pub use needs::Needs;

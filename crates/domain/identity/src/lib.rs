@@ -11,6 +11,15 @@
 //! It does no IO (but for [`TrustBundle::system`]) and reads no clock itself; rustls checks validity against the system clock.
 //! Follows: SPIFFE-ID and X509-SVID standards, RFC 5280, RFC 7519, Envoy's `transport_sockets.tls.v3`.
 #![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+#![cfg_attr(
     test,
     allow(
         clippy::disallowed_methods,

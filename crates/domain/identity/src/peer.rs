@@ -192,11 +192,10 @@ fn serial(raw: &[u8]) -> String {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [b >> 4, b & 15])
-        .map(|n| char::from(DIGITS[usize::from(n)]))
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    // Four bits are a digit.
+    halves
+        .filter_map(|half| char::from_digit(u32::from(half), 16))
         .collect()
 }
 

@@ -163,7 +163,7 @@ async fn plugged_secret(
         text(names).ok_or_else(|| {
             ControlError::Authority(format!(
                 "Secret {namespace}/{PLUGGED_SECRET} has no key `{}`",
-                names[0]
+                names.join("` or `")
             ))
         })
     };

@@ -141,7 +141,7 @@ impl Writer {
                 match applied.key {
                     Some(key) => {
                         let event = if known { Event::Update } else { Event::Add };
-                        let version = object["apiVersion"].as_str().unwrap_or_default();
+                        let version = api_version_of(&object);
                         let metrics = &self.metrics.source;
                         metrics.event(key.kind, event);
                         metrics.validated(key.kind, &key.name, version, &applied.problems);
@@ -173,6 +173,13 @@ impl Writer {
         }
         false
     }
+}
+
+fn api_version_of(object: &Value) -> &str {
+    object
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn object_key(key: &Key) -> ObjectKey {

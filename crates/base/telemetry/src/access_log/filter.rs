@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::Needs;
 use crate::cel::Expression;
+use crate::needs::Needs;
 use crate::record::{Record, ResponseFlags};
 use crate::stats::StringMatch;
 

@@ -3,77 +3,35 @@
 //! Operators without arguments are a table of name and function; the others are variants with parsed arguments.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::time_format::TimeFormat;
-use super::{Environment, Needs, Part};
+use super::field::{Field, cut, without_spaces};
 use crate::Error;
 use crate::cel::Expression;
-use crate::record::{Address, Record};
+use crate::environment::Environment;
+use crate::needs::Needs;
+use crate::record::Record;
+use crate::time_format::TimeFormat;
 
+mod address;
 mod duration;
 mod grpc;
 mod plain;
 
-use duration::{Point, Unit, common_duration};
-use grpc::{GrpcStatusStyle, grpc_status};
+use address::host_or_network;
+use duration::{Point, Unit};
+use grpc::GrpcStatusStyle;
 
-/// One operator's value for one record.
+/// A piece of a template.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Field<'a> {
-    Absent,
-    Text(Cow<'a, str>),
-    Number(u64),
-    Json(Value),
-}
-
-impl<'a> Field<'a> {
-    fn text(text: Option<impl Into<Cow<'a, str>>>) -> Self {
-        text.map_or(Self::Absent, |text| Self::Text(text.into()))
-    }
-
-    fn display(value: Option<impl std::fmt::Display>) -> Self {
-        value.map_or(Self::Absent, |value| {
-            Self::Text(Cow::Owned(value.to_string()))
-        })
-    }
-
-    fn json(value: Option<&Value>) -> Self {
-        match value {
-            None | Some(Value::Null) => Self::Absent,
-            Some(Value::String(text)) => Self::Text(Cow::Owned(text.clone())),
-            Some(other) => Self::Json(other.clone()),
-        }
-    }
-
-    /// Appends the text, at most `longest` characters.
-    pub(super) fn write_text(self, longest: Option<usize>, out: &mut String) {
-        match self {
-            Self::Absent => {}
-            Self::Text(text) => out.push_str(cut(&text, longest)),
-            Self::Number(number) => out.push_str(cut(&number.to_string(), longest)),
-            Self::Json(value) => out.push_str(cut(&value.to_string(), longest)),
-        }
-    }
-
-    pub(super) fn into_json(self, longest: Option<usize>) -> Value {
-        match self {
-            Self::Absent => Value::Null,
-            Self::Text(text) => Value::String(cut(&text, longest).to_string()),
-            Self::Number(number) => number.into(),
-            Self::Json(value) => value,
-        }
-    }
-}
-
-fn cut(text: &str, longest: Option<usize>) -> &str {
-    match longest.and_then(|longest| text.char_indices().nth(longest)) {
-        Some((end, _)) => text.get(..end).unwrap_or(text),
-        None => text,
-    }
+pub(crate) enum Part {
+    Literal(String),
+    Operator {
+        operator: Operator,
+        longest: Option<usize>,
+    },
 }
 
 /// Where a header operator looks.
@@ -267,8 +225,13 @@ impl Operator {
             "QUERY_PARAM" => Ok(Self::QueryParameter(need("a name")?.to_string())),
             "QUERY_PARAMS" => query_parameters(arguments.unwrap_or_default()),
             "PATH" => path(arguments.unwrap_or_default()),
-            "COMMON_DURATION" => common_duration(need("START:END:PRECISION")?),
-            "GRPC_STATUS" => grpc_status(arguments.unwrap_or("CAMEL_STRING")),
+            "COMMON_DURATION" => {
+                let (from, to, unit) = duration::parse(need("START:END:PRECISION")?)?;
+                Ok(Self::Duration { from, to, unit })
+            }
+            "GRPC_STATUS" => {
+                GrpcStatusStyle::parse(arguments.unwrap_or_default()).map(Self::GrpcStatus)
+            }
             "REQUESTED_SERVER_NAME" => server_name(arguments.unwrap_or_default()),
             "RESPONSE_CODE_DETAILS" => Ok(Self::Details {
                 keep_spaces: arguments == Some("ALLOW_WHITESPACES"),
@@ -393,7 +356,7 @@ impl Operator {
             } => {}
             Self::Metadata { .. } => needs.metadata = true,
             Self::Cel { expression, .. } => expression.add_needs(needs),
-            Self::Coalesce(parts) => super::add_needs(parts, needs),
+            Self::Coalesce(parts) => add_needs(parts, needs),
             Self::ServerName { sni, .. } => {
                 if *sni != Preference::SniOnly {
                     needs.add_request(Some("x-envoy-original-host"));
@@ -411,6 +374,15 @@ impl Operator {
             | Self::Duration { .. }
             | Self::GrpcStatus(_)
             | Self::FilterState { .. } => {}
+        }
+    }
+}
+
+/// What the operators among `parts` read.
+pub(super) fn add_needs(parts: &[Part], needs: &mut Needs) {
+    for part in parts {
+        if let Part::Operator { operator, .. } = part {
+            operator.add_needs(needs);
         }
     }
 }
@@ -575,36 +547,6 @@ fn filter_state(arguments: &str) -> Result<Operator, Error> {
     }
 }
 
-/// The host part of an address.
-fn host(address: &Address) -> Option<String> {
-    match address {
-        Address::Socket(socket) => Some(socket.ip().to_string()),
-        Address::Pipe(path) => Some(path.to_string()),
-        Address::Internal(_) => None,
-    }
-}
-
-fn host_or_network(address: &Address, prefix: Option<u8>) -> Option<String> {
-    let (Address::Socket(socket), Some(prefix)) = (address, prefix) else {
-        return host(address);
-    };
-    let network = |bits: u32, all: u128| -> Option<u128> {
-        let kept = u32::from(prefix);
-        if kept > bits {
-            return None;
-        }
-        Some(all & !(u128::MAX.checked_shr(128 - (bits - kept)).unwrap_or(0)))
-    };
-    let text = match socket.ip() {
-        IpAddr::V4(ip) => {
-            let bits = network(32, u128::from(ip.to_bits()))?;
-            IpAddr::from(Ipv4Addr::from_bits(u32::try_from(bits).ok()?)).to_string()
-        }
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(network(128, ip.to_bits())?).to_string(),
-    };
-    Some(format!("{text}/{prefix}"))
-}
-
 /// `%…_ADDRESS_WITHOUT_PORT(PREFIX_LENGTH)%`.
 fn without_port(name: &str, arguments: Option<&str>) -> Result<Operator, Error> {
     let bad = |text: &str| {
@@ -747,22 +689,6 @@ fn first_of<'a>(parts: &'a [Part], record: &'a Record) -> Field<'a> {
         }
     }
     Field::Absent
-}
-
-/// Spaces would break the columns of a text log.
-fn without_spaces(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_whitespace) {
-        Cow::Owned(text.replace(char::is_whitespace, "_"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-fn port(address: &Address) -> Option<u64> {
-    match address {
-        Address::Socket(socket) => Some(u64::from(socket.port())),
-        Address::Pipe(_) | Address::Internal(_) => None,
-    }
 }
 
 /// When the record ended: the log is written then.

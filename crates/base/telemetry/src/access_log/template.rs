@@ -1,8 +1,8 @@
 //! Template text to parts: `%OPERATOR%`, `%OPERATOR(arguments)%`, `%OPERATOR(arguments):LENGTH%`, `%%`.
 
-use super::operator::Operator;
-use super::{Environment, Part};
+use super::operator::{Operator, Part};
 use crate::Error;
+use crate::environment::Environment;
 
 /// Longest template, bytes.
 const MAX_LENGTH: usize = 64 * 1024;

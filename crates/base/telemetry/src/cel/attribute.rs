@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use serde_json::{Map, json};
 
-use super::{Undefined, Value};
-use crate::access_log::Needs;
+use super::value::{Undefined, Value};
+use crate::needs::Needs;
 use crate::record::{Address, Kind, Peer, Record, TlsInfo};
 
 macro_rules! attributes {

@@ -3,8 +3,14 @@
 use regex::Regex;
 
 use super::attribute::Attribute;
-use super::{Comparison, Conversion, MAX_DEPTH, MAX_LENGTH, Node, TextTest, Value};
+use super::node::{Comparison, Node, TextTest};
+use super::value::{Conversion, Value};
 use crate::Error;
+
+/// Deepest nesting of an expression.
+const MAX_DEPTH: usize = 64;
+/// Longest text of an expression, bytes.
+const MAX_LENGTH: usize = 16 * 1024;
 
 pub(super) fn parse(text: &str) -> Result<Node, Error> {
     let mut parser = Parser {

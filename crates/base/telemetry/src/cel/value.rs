@@ -3,7 +3,10 @@
 use std::cmp::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::{Conversion, Undefined};
+/// Why an expression has no value for a record, for example a header that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Undefined(pub(crate) String);
 
 /// A CEL value. Unsigned integers are integers here: no attribute exceeds the signed range.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +77,7 @@ impl Value {
             Self::Text(text) => text.clone(),
             Self::List(_) | Self::Map(_) => self.to_json().to_string(),
             Self::Duration(duration) => format!("{}s", duration.as_secs_f64()),
-            Self::Timestamp(time) => crate::access_log::iso_time(*time),
+            Self::Timestamp(time) => crate::time_format::iso_time(*time),
         }
     }
 
@@ -165,21 +168,33 @@ pub(super) fn arithmetic(operator: char, left: Value, right: Value) -> Result<Va
     }
 }
 
-pub(super) fn convert(conversion: Conversion, value: Value) -> Result<Value, Undefined> {
-    let unfit = |value: &Value| Undefined(format!("no conversion of {}", value.type_name()));
-    match (conversion, value) {
-        (Conversion::Size, Value::Text(text)) => Ok(Value::Int(text.chars().count() as i64)),
-        (Conversion::Size, Value::List(items)) => Ok(Value::Int(items.len() as i64)),
-        (Conversion::Size, Value::Map(map)) => Ok(Value::Int(map.len() as i64)),
-        (Conversion::Text, value) => Ok(Value::Text(value.to_text())),
-        (Conversion::Int, Value::Int(number)) => Ok(Value::Int(number)),
-        (Conversion::Int, Value::Double(number)) => Ok(Value::Int(number as i64)),
-        (Conversion::Int, Value::Text(text)) => text
-            .parse()
-            .map(Value::Int)
-            .map_err(|_| Undefined(format!("`{text}` is no integer"))),
-        (Conversion::Lower, Value::Text(text)) => Ok(Value::Text(text.to_ascii_lowercase())),
-        (Conversion::Upper, Value::Text(text)) => Ok(Value::Text(text.to_ascii_uppercase())),
-        (_, value) => Err(unfit(&value)),
+/// A function of one value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Conversion {
+    Size,
+    Text,
+    Int,
+    Lower,
+    Upper,
+}
+
+impl Conversion {
+    pub(super) fn apply(self, value: Value) -> Result<Value, Undefined> {
+        let unfit = |value: &Value| Undefined(format!("no conversion of {}", value.type_name()));
+        match (self, value) {
+            (Conversion::Size, Value::Text(text)) => Ok(Value::Int(text.chars().count() as i64)),
+            (Conversion::Size, Value::List(items)) => Ok(Value::Int(items.len() as i64)),
+            (Conversion::Size, Value::Map(map)) => Ok(Value::Int(map.len() as i64)),
+            (Conversion::Text, value) => Ok(Value::Text(value.to_text())),
+            (Conversion::Int, Value::Int(number)) => Ok(Value::Int(number)),
+            (Conversion::Int, Value::Double(number)) => Ok(Value::Int(number as i64)),
+            (Conversion::Int, Value::Text(text)) => text
+                .parse()
+                .map(Value::Int)
+                .map_err(|_| Undefined(format!("`{text}` is no integer"))),
+            (Conversion::Lower, Value::Text(text)) => Ok(Value::Text(text.to_ascii_lowercase())),
+            (Conversion::Upper, Value::Text(text)) => Ok(Value::Text(text.to_ascii_uppercase())),
+            (_, value) => Err(unfit(&value)),
+        }
     }
 }

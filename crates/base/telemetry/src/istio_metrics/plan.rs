@@ -109,8 +109,8 @@ impl Plan {
     }
 
     /// The header names that its expressions read.
-    pub fn needs(&self) -> crate::access_log::Needs {
-        let mut needs = crate::access_log::Needs::default();
+    pub fn needs(&self) -> crate::needs::Needs {
+        let mut needs = crate::needs::Needs::default();
         self.expressions
             .iter()
             .for_each(|expression| expression.add_needs(&mut needs));

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::SpanContext;
-use crate::access_log::Needs;
+use crate::needs::Needs;
 use crate::record::{Address, Record};
 
 /// Which side of the exchange the span describes.

@@ -23,7 +23,7 @@ use proxy_config::{
     tracing::{CustomTag, CustomTagValue, Tracing, TracingProvider},
 };
 use telemetry::{
-    access_log::{Environment, Filter, Format, ISTIO_TEXT},
+    access_log::{Environment, Filter, Format},
     istio_metrics::{self, IstioMetrics},
     record::ResponseFlags,
     trace::SpanKind,
@@ -430,6 +430,12 @@ async fn lines(path: &std::path::Path) -> Vec<String> {
         .collect()
 }
 
+/// The parts of a request's line that a test looks at.
+const REQUESTS: &str = "\"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% \
+%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% \
+\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %REQUESTED_SERVER_NAME% \
+%ROUTE_NAME%\n";
+
 #[tokio::test]
 async fn requests_connections_and_refused_connections_are_logged() {
     let folder = tempfile::tempdir().unwrap();
@@ -443,7 +449,7 @@ async fn requests_connections_and_refused_connections_are_logged() {
         "inline",
         vec![host(&["*"], vec![to("b")])],
     ))));
-    manager.access_logs = log(&requests, None, ISTIO_TEXT);
+    manager.access_logs = log(&requests, None, REQUESTS);
     let Terminal::Tcp(plain) = tcp("b") else {
         panic!()
     };

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Operator;
 use crate::Error;
 use crate::record::{Kind, Record};
 
@@ -105,7 +104,8 @@ impl Unit {
     }
 }
 
-pub(super) fn common_duration(arguments: &str) -> Result<Operator, Error> {
+/// `START:END:PRECISION`.
+pub(super) fn parse(arguments: &str) -> Result<(Point, Point, Unit), Error> {
     let parts: Vec<&str> = arguments.split(':').collect();
     let [from, to, unit] = parts.as_slice() else {
         return Err(Error::Format(format!(
@@ -122,9 +122,5 @@ pub(super) fn common_duration(arguments: &str) -> Result<Operator, Error> {
             )));
         }
     };
-    Ok(Operator::Duration {
-        from: Point::parse(from)?,
-        to: Point::parse(to)?,
-        unit,
-    })
+    Ok((Point::parse(from)?, Point::parse(to)?, unit))
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Field, Operator};
 use crate::Error;
+use crate::access_log::field::Field;
 
 /// How `%GRPC_STATUS()%` writes it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,17 +11,6 @@ pub(crate) enum GrpcStatusStyle {
     Camel,
     Snake,
     Number,
-}
-
-pub(super) fn grpc_status(style: &str) -> Result<Operator, Error> {
-    match style {
-        "" | "CAMEL_STRING" => Ok(Operator::GrpcStatus(GrpcStatusStyle::Camel)),
-        "SNAKE_STRING" => Ok(Operator::GrpcStatus(GrpcStatusStyle::Snake)),
-        "NUMBER" => Ok(Operator::GrpcStatus(GrpcStatusStyle::Number)),
-        _ => Err(Error::Format(format!(
-            "`%GRPC_STATUS%`: `{style}` is not CAMEL_STRING, SNAKE_STRING or NUMBER"
-        ))),
-    }
 }
 
 /// gRPC status names by number.
@@ -46,6 +35,18 @@ const GRPC_STATUS: [(&str, &str); 17] = [
 ];
 
 impl GrpcStatusStyle {
+    /// No style is the first one.
+    pub(super) fn parse(style: &str) -> Result<Self, Error> {
+        match style {
+            "" | "CAMEL_STRING" => Ok(Self::Camel),
+            "SNAKE_STRING" => Ok(Self::Snake),
+            "NUMBER" => Ok(Self::Number),
+            _ => Err(Error::Format(format!(
+                "`%GRPC_STATUS%`: `{style}` is not CAMEL_STRING, SNAKE_STRING or NUMBER"
+            ))),
+        }
+    }
+
     pub(super) fn field<'a>(self, status: Option<u32>) -> Field<'a> {
         let Some(status) = status else {
             return Field::Absent;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use foldhash::quality::RandomState;
 
-use super::{Field, host, port, without_spaces};
+use super::address::{host, port};
+use crate::access_log::field::{Field, without_spaces};
 use crate::record::{Address, Attempted, Kind, Record, TlsInfo};
 
 type Read = fn(&Record) -> Field<'_>;

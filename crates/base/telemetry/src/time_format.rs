@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::Environment;
 use crate::Error;
+use crate::environment::Environment;
 
 /// A parsed time format.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,12 +41,12 @@ pub fn iso_time(time: SystemTime) -> String {
 
 impl TimeFormat {
     /// In UTC.
-    pub(super) fn parse(text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         Self::parse_in(text, TimeZone::UTC)
     }
 
     /// In the zone that the variable `TZ` names: an IANA name or a POSIX rule; UTC where it names none.
-    pub(super) fn parse_local(text: &str, environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn parse_local(text: &str, environment: &Environment) -> Result<Self, Error> {
         let named = environment.variables.get("TZ");
         let zone = named
             .map(|name| name.trim_start_matches(':'))
@@ -88,7 +88,7 @@ impl TimeFormat {
         }
     }
 
-    pub(super) fn format(&self, time: SystemTime) -> Option<String> {
+    pub(crate) fn format(&self, time: SystemTime) -> Option<String> {
         self.try_format(Timestamp::try_from(time).ok()?).ok()
     }
 
