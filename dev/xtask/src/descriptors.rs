@@ -1,7 +1,9 @@
-//! The repository's copy of the descriptors of Envoy's messages, and whether it is that of the package in use.
+//! The repository's copy of the descriptors of Envoy's messages, and whether it is that of the
+//! package in use.
 //!
-//! envoy-types ships a descriptor set without exporting it. `wire-envoy` needs it while it is built, and a build script
-//! must not depend on which packages have been downloaded, so it reads the copy. Comments in it (four fifths) are left out.
+//! envoy-types ships a descriptor set without exporting it. `wire-envoy` needs it while it is
+//! built, and a build script must not depend on which packages have been downloaded, so it reads
+//! the copy. Comments in it (four fifths) are left out.
 
 use std::{
     fs,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 pub mod descriptors;
 pub mod tidy;
+pub mod wrap;
 
 /// The workspace's folder.
 pub fn root() -> PathBuf {

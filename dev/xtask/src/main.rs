@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 const USAGE: &str = "usage: cargo xtask COMMAND
   tidy         check the structure of the repository; --tighten: shorten the lists of what exceeds a limit
+  wrap PLACE   break comments at 100 columns in the Rust files at or below PLACE
   circles      print the files that need each other, with who needs whom
   descriptors  renew the copy of Envoy's descriptors from the package envoy-types";
 
 fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
         Some("tidy") => tidy(std::env::args().nth(2).as_deref()),
+        Some("wrap") => wrap(std::env::args().nth(2).as_deref()),
         Some("circles") => circles(),
         Some("descriptors") => descriptors(),
         _ => {
@@ -40,6 +42,14 @@ fn tidy(option: Option<&str>) -> Result<ExitCode> {
     }
     eprintln!("{} faults", faults.len());
     Ok(ExitCode::FAILURE)
+}
+
+fn wrap(place: Option<&str>) -> Result<ExitCode> {
+    let place = place.context("wrap: which file or folder?")?;
+    for file in xtask::wrap::wrap(&xtask::root(), place.trim_end_matches('/'))? {
+        println!("{file}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn circles() -> Result<ExitCode> {

@@ -1,8 +1,10 @@
-//! Structure that the compiler does not check: which crate may use which, files that need each other in a circle, tasks
-//! without an owner, how long files, functions and comments may be, words that do not belong.
+//! Structure that the compiler does not check: which crate may use which, files that need each
+//! other in a circle, tasks without an owner, how long files, functions and comments may be, words
+//! that do not belong.
 //!
-//! The limits are ratchets: lists of the places that exceed them today, which can only get shorter ([`ratchet`],
-//! [`circles`]). Clippy has the rest of the rules (`clippy.toml`), cargo-deny those for packages (`deny.toml`).
+//! The limits are ratchets: lists of the places that exceed them today, which can only get shorter
+//! ([`ratchet`], [`circles`]). Clippy has the rest of the rules (`clippy.toml`), cargo-deny those
+//! for packages (`deny.toml`).
 
 use std::path::Path;
 
@@ -20,7 +22,8 @@ mod tasks;
 mod words;
 
 pub use fault::Fault;
-use source::{Source, sources};
+use source::Source;
+pub(crate) use source::sources;
 
 /// Every fault of the workspace at `root`, sorted.
 pub fn check(root: &Path) -> Result<Vec<Fault>> {

@@ -1,7 +1,8 @@
 //! Time as an argument.
 //!
-//! A [`Clock`] gives monotonic time for durations and wall time for what people read. Both come from one object so that
-//! a test moves them together. [`VirtualClock`] stands still until it is told to advance.
+//! A [`Clock`] gives monotonic time for durations and wall time for what people read. Both come
+//! from one object so that a test moves them together. [`VirtualClock`] stands still until it is
+//! told to advance.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock for tests: both times start at a given wall time and move only by [`VirtualClock::advance`]. Clones share it.
+/// A clock for tests: both times start at a given wall time and move only by
+/// [`VirtualClock::advance`]. Clones share it.
 #[derive(Debug, Clone)]
 pub struct VirtualClock {
     origin: Instant,

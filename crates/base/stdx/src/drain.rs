@@ -1,6 +1,7 @@
 //! The signal to finish: take no new work, end what is under way.
 //!
-//! [`channel`] gives a [`DrainTrigger`] for the owner and a [`Drain`] to clone into tasks. Works without a runtime:
+//! [`channel`] gives a [`DrainTrigger`] for the owner and a [`Drain`] to clone into tasks. Works
+//! without a runtime:
 //! `Drain` is a future for any executor and can also be asked. Dropping the trigger starts the drain too, so a task
 //! cannot outlive an owner that went away.
 
@@ -109,7 +110,8 @@ impl Future for Drain {
         }
         let shared = self.shared.clone();
         let mut wakers = shared.wakers.lock();
-        // The trigger takes the list under this lock after it has set the flag, so a start in between is seen here.
+        // The trigger takes the list under this lock after it has set the flag, so a start in
+        // between is seen here.
         if self.has_started() {
             return Poll::Ready(());
         }

@@ -1,7 +1,8 @@
 //! Names that are stored once.
 //!
-//! A [`Name`] is a shared string; a [`NameTable`] gives equal texts the same storage and holds a bounded number of them.
-//! A full table still answers, with a name of its own, so nothing fails: only the sharing is lost, and counted.
+//! A [`Name`] is a shared string; a [`NameTable`] gives equal texts the same storage and holds a
+//! bounded number of them. A full table still answers, with a name of its own, so nothing fails:
+//! only the sharing is lost, and counted.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -103,7 +104,8 @@ impl NameTable {
         if state.names.len() < self.limit {
             state.names.insert(name.clone());
         } else {
-            // Names that nobody holds any more make room; one sweep per overflow keeps the bound without a list of ages.
+            // Names that nobody holds any more make room; one sweep per overflow keeps the bound
+            // without a list of ages.
             state.names.retain(|name| Arc::strong_count(&name.0) > 1);
             if state.names.len() < self.limit {
                 state.names.insert(name.clone());

@@ -1,20 +1,23 @@
 //! Randomness as an argument.
 //!
-//! Load balancing, sampling, fault injection and identifiers draw from an [`Rng`] that the caller passes in, so a test
-//! or a simulation with a seed repeats exactly. Not for secrets: keys and nonces come from the cryptography library.
+//! Load balancing, sampling, fault injection and identifiers draw from an [`Rng`] that the caller
+//! passes in, so a test or a simulation with a seed repeats exactly. Not for secrets: keys and
+//! nonces come from the cryptography library.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Source of uniformly distributed random bits. Takes `&self`, so that one generator can be shared by the tasks of a worker.
+/// Source of uniformly distributed random bits. Takes `&self`, so that one generator can be shared
+/// by the tasks of a worker.
 pub trait Rng: Send + Sync + 'static {
     /// 64 uniform bits.
     fn u64(&self) -> u64;
 
     /// A uniform number in `0..bound`; 0 when `bound` is 0.
     fn below(&self, bound: u64) -> u64 {
-        // The high half of the 128-bit product is uniform to within 2^-64 × bound, which no caller here can see.
+        // The high half of the 128-bit product is uniform to within 2^-64 × bound, which no caller
+        // here can see.
         ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
     }
 

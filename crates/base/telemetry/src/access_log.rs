@@ -1,9 +1,11 @@
 //! Access logs: Envoy's format language and log filters.
 //!
-//! A [`Format`] is parsed once from configuration; [`Format::write`] appends one line for a [`Record`] to a buffer that the
-//! caller reuses. Grammar and meaning of the operators follow Envoy's access log documentation: `%OPERATOR(arguments):N%`,
+//! A [`Format`] is parsed once from configuration; [`Format::write`] appends one line for a
+//! [`Record`] to a buffer that the caller reuses. Grammar and meaning of the operators follow
+//! Envoy's access log documentation: `%OPERATOR(arguments):N%`,
 //! `%%` for a percent sign, `-` for what is absent in text and `null` in JSON. An unknown operator is an error that names it.
-//! [`Needs`] tells the proxy which headers to keep in the record, so that without a log nothing is copied.
+//! [`Needs`] tells the proxy which headers to keep in the record, so that without a log nothing is
+//! copied.
 
 use std::collections::BTreeMap;
 
@@ -62,8 +64,9 @@ impl Format {
         })
     }
 
-    /// A JSON format (protobuf `Struct` as JSON): strings are templates, other leaves are printed as they are. A string of
-    /// one operator keeps the operator's type. Keys are printed sorted, as Envoy does, and each line ends with a line feed.
+    /// A JSON format (protobuf `Struct` as JSON): strings are templates, other leaves are printed
+    /// as they are. A string of one operator keeps the operator's type. Keys are printed sorted, as
+    /// Envoy does, and each line ends with a line feed.
     ///
     /// # Errors
     /// As [`Format::parse`]; or not an object, or nested deeper than 16.
@@ -93,7 +96,8 @@ impl Format {
         }
     }
 
-    /// The line's value: an object for JSON formats, a string for text ones. For OTLP and gRPC loggers.
+    /// The line's value: an object for JSON formats, a string for text ones. For OTLP and gRPC
+    /// loggers.
     pub fn value(&self, record: &Record) -> Value {
         match &self.shape {
             Shape::Text(_) => {

@@ -1,13 +1,17 @@
-//! The part of the Common Expression Language that Istio's log filters, metric tags and `%CEL()%` use.
+//! The part of the Common Expression Language that Istio's log filters, metric tags and `%CEL()%`
+//! use.
 //!
-//! [`Expression::parse`] resolves attributes and functions at once, so that what is not supported is refused by name when
-//! configuration arrives and not per request. Evaluation follows CEL: a missing key or attribute is an error, `||` and
+//! [`Expression::parse`] resolves attributes and functions at once, so that what is not supported
+//! is refused by name when configuration arrives and not per request. Evaluation follows CEL: a
+//! missing key or attribute is an error, `||` and
 //! `&&` absorb an error when the other side decides, and a filter whose expression fails does not match.
 //!
-//! Supported: literals, lists, `?:`, `|| && !`, comparisons, `in`, `+ - * / %`, indexes and fields, `has()`, `size()`,
+//! Supported: literals, lists, `?:`, `|| && !`, comparisons, `in`, `+ - * / %`, indexes and fields,
+//! `has()`, `size()`,
 //! `string()`, `int()`, `contains`, `startsWith`, `endsWith`, `matches` (literal pattern), `lowerAscii`, `upperAscii`,
-//! and Envoy's attributes of request, response, connection, upstream, source, destination, metadata, filter_state, xds,
-//! with Istio's `upstream_peer` and `downstream_peer`. Not supported: macros over lists, messages, timestamps' methods.
+//! and Envoy's attributes of request, response, connection, upstream, source, destination,
+//! metadata, filter_state, xds, with Istio's `upstream_peer` and `downstream_peer`. Not supported:
+//! macros over lists, messages, timestamps' methods.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What can be wrong with telemetry configuration. Peers cannot cause an error here: what they send that does not parse
-//! is ignored (trace context) or printed as it is.
+//! What can be wrong with telemetry configuration. Peers cannot cause an error here: what they send
+//! that does not parse is ignored (trace context) or printed as it is.
 
 /// A configuration that telemetry cannot follow; the text names the offending part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,12 +1,15 @@
 //! Istio's standard metrics, with the labels, order and fallbacks of its `istio_stats` filter.
 //!
-//! Three levels keep formatting off the path. An [`Edge`] is who talks to whom (source, destination, service, security):
-//! made once per connection or upstream host by [`IstioMetrics::edge`] and kept by the proxy. A [`Plan`] is what one
-//! filter's configuration (Telemetry API) drops, removes or adds. A [`Shard`] belongs to one worker: it finds the series
-//! for (plan, edge, protocol, code, status, flags) by a small integer key and adds to it. A scrape adds the shards up.
+//! Three levels keep formatting off the path. An [`Edge`] is who talks to whom (source,
+//! destination, service, security): made once per connection or upstream host by
+//! [`IstioMetrics::edge`] and kept by the proxy. A [`Plan`] is what one filter's configuration
+//! (Telemetry API) drops, removes or adds. A [`Shard`] belongs to one worker: it finds the series
+//! for (plan, edge, protocol, code, status, flags) by a small integer key and adds to it. A scrape
+//! adds the shards up.
 //!
-//! Series are bounded ([`Options::max_series`], overflow shown as `tanbark_istio_series_overflow_total`), and those that
-//! no worker touched between two calls of [`IstioMetrics::expire`] go, unless an open connection holds them.
+//! Series are bounded ([`Options::max_series`], overflow shown as
+//! `tanbark_istio_series_overflow_total`), and those that no worker touched between two calls of
+//! [`IstioMetrics::expire`] go, unless an open connection holds them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
@@ -179,7 +182,8 @@ impl IstioMetrics {
         }))
     }
 
-    /// The one edge with these labels. Takes a lock and hashes all texts: once per connection or upstream host.
+    /// The one edge with these labels. Takes a lock and hashes all texts: once per connection or
+    /// upstream host.
     pub fn edge(&self, labels: EdgeLabels) -> Arc<Edge> {
         let mut edges = self.0.edges.lock();
         if let Some(edge) = edges.get(&labels).and_then(Weak::upgrade) {
@@ -238,7 +242,8 @@ impl IstioMetrics {
         self.prometheus_of(out, |_| true);
     }
 
-    /// Appends the metrics whose name is wanted. Names are asked for as Envoy's statistics have them, `istiocustom.istio_requests_total`.
+    /// Appends the metrics whose name is wanted. Names are asked for as Envoy's statistics have
+    /// them, `istiocustom.istio_requests_total`.
     pub fn prometheus_of(&self, out: &mut String, wanted: impl Fn(&str) -> bool) {
         let wanted = |name: &str| wanted(&format!("istiocustom.{name}"));
         let mut sums: BTreeMap<Metric, BTreeMap<Arc<str>, Totals>> = BTreeMap::new();
@@ -323,7 +328,8 @@ impl Shard {
         }
     }
 
-    /// Counts gRPC messages since the last call for this stream. Istio labels them with the edge only.
+    /// Counts gRPC messages since the last call for this stream. Istio labels them with the edge
+    /// only.
     pub fn messages(&self, plan: &Plan, edge: &Edge, record: &Record, request: u64, response: u64) {
         const METRICS: [Metric; 2] = [Metric::RequestMessages, Metric::ResponseMessages];
         let series = self.series(plan, edge, RequestLabels::messages(), &METRICS, record);
@@ -336,7 +342,8 @@ impl Shard {
         }
     }
 
-    /// The series of one TCP connection; keep it while the connection is open. Counts nothing by itself.
+    /// The series of one TCP connection; keep it while the connection is open. Counts nothing by
+    /// itself.
     pub fn tcp(&self, plan: &Plan, edge: &Edge, record: &Record) -> TcpSeries {
         const METRICS: [Metric; 4] = [
             Metric::TcpOpened,
@@ -396,7 +403,8 @@ impl Shard {
             cells,
             touched: true.into(),
         });
-        // With labels removed, many keys share few series; the way to them is only a cache, so it may start over.
+        // With labels removed, many keys share few series; the way to them is only a cache, so it
+        // may start over.
         if state.by_key.len() + state.by_values.len() >= self.registry.max_series {
             state.by_key.clear();
             state.by_values.clear();
@@ -447,7 +455,8 @@ pub struct TcpSeries {
 }
 
 impl TcpSeries {
-    /// Counts the connection as opened. Istio does so once the peer's metadata is known, or at close.
+    /// Counts the connection as opened. Istio does so once the peer's metadata is known, or at
+    /// close.
     pub fn opened(&self) {
         add(&self.opened, 1);
     }

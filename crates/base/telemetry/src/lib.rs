@@ -1,8 +1,9 @@
 //! What a proxy tells about itself: statistics, Istio metrics, access logs and traces.
 //!
-//! Pure and runtime-free. The data plane fills one [`record::Record`] per request or connection and hands it to the
-//! reporters here; it owns files, sockets and timers. Hot operations touch a worker's own memory only and format
-//! nothing; text is made when a scrape, a log line or a span export asks for it.
+//! Pure and runtime-free. The data plane fills one [`record::Record`] per request or connection and
+//! hands it to the reporters here; it owns files, sockets and timers. Hot operations touch a
+//! worker's own memory only and format nothing; text is made when a scrape, a log line or a span
+//! export asks for it.
 //!
 //! - [`stats`]: Envoy's counters, gauges and histograms with its text, JSON and Prometheus outputs.
 //! - [`istio_metrics`]: Istio's standard metrics with all labels.

@@ -1,7 +1,7 @@
 //! Which parts of a request have to be kept until its record is finished.
 //!
-//! Log formats, filters, tags and expressions say what they read; the proxy keeps that much and no more, so without a
-//! log nothing is copied.
+//! Log formats, filters, tags and expressions say what they read; the proxy keeps that much and no
+//! more, so without a log nothing is copied.
 
 use http::{HeaderMap, HeaderName};
 

@@ -1,9 +1,11 @@
-//! One finished (or reported) request or connection: what metrics, access log and spans are made from.
+//! One finished (or reported) request or connection: what metrics, access log and spans are made
+//! from.
 //!
-//! The proxy fills a [`Record`] while it serves and hands it to the reporters once. Nothing in it is formatted: texts are
-//! shared, times are offsets from the start, flags are bits. Header maps are present only when a log, a tag or an
-//! expression asks for them (see [`crate::access_log::Needs`]), so a proxy without logs copies no header.
-//! Names follow Envoy's StreamInfo and access log documentation.
+//! The proxy fills a [`Record`] while it serves and hands it to the reporters once. Nothing in it
+//! is formatted: texts are shared, times are offsets from the start, flags are bits. Header maps
+//! are present only when a log, a tag or an expression asks for them (see
+//! [`crate::access_log::Needs`]), so a proxy without logs copies no header. Names follow Envoy's
+//! StreamInfo and access log documentation.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -76,7 +78,8 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// One side's TLS facts. All strings as Envoy's log operators print them; empty list or `None` where not known.
+/// One side's TLS facts. All strings as Envoy's log operators print them; empty list or `None`
+/// where not known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsInfo {
     /// `TLSv1.2`, `TLSv1.3`.
@@ -198,7 +201,8 @@ pub struct Attempted {
     pub connection_id: u64,
 }
 
-/// Everything that is known about one request or connection when it ends. `Record::default()` is the empty record.
+/// Everything that is known about one request or connection when it ends. `Record::default()` is
+/// the empty record.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     pub kind: Kind,
@@ -253,7 +257,8 @@ pub struct Record {
     pub upstream_cluster: Option<Arc<str>>,
     /// The cluster's `alt_stat_name`, when it has one.
     pub upstream_cluster_observed: Option<Arc<str>>,
-    /// All attempts, 1 = no retry; 0 = the upstream was never asked for. An attempt that found no host counts, as in Envoy.
+    /// All attempts, 1 = no retry; 0 = the upstream was never asked for. An attempt that found no
+    /// host counts, as in Envoy.
     pub attempts: u32,
     /// Hosts of the attempts before the last one.
     pub earlier_attempts: Vec<Attempted>,
@@ -287,7 +292,8 @@ pub struct Record {
     pub dynamic_metadata: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     /// Filter state objects by name.
     pub filter_state: Option<Box<serde_json::Map<String, serde_json::Value>>>,
-    /// Metadata of the route, cluster, upstream host, virtual host or listener, when some operator asks (see `Needs`).
+    /// Metadata of the route, cluster, upstream host, virtual host or listener, when some operator
+    /// asks (see `Needs`).
     pub route_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
     pub cluster_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
     pub host_metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
@@ -302,7 +308,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The request header `name` as text, pseudo-headers (`:path`, `:authority`, `:method`, `:scheme`) included. Several values are joined.
+    /// The request header `name` as text, pseudo-headers (`:path`, `:authority`, `:method`,
+    /// `:scheme`) included. Several values are joined.
     pub fn request_header(&self, name: &str) -> Option<Cow<'_, str>> {
         self.request(name, header)
     }

@@ -1,14 +1,17 @@
 //! Statistics under Envoy's names: counters, gauges, histograms and texts, with Envoy's outputs.
 //!
-//! A [`Store`] holds scopes; a [`Scope`] is a name prefix that ends with a dot (`cluster.outbound|80||a.`) and lives as
-//! long as a handle of it: when configuration goes, the last [`Scope`] is dropped and its series are gone from the next
-//! scrape. Two scopes of one prefix are the same scope, so a configuration update keeps its counts.
+//! A [`Store`] holds scopes; a [`Scope`] is a name prefix that ends with a dot
+//! (`cluster.outbound|80||a.`) and lives as long as a handle of it: when configuration goes, the
+//! last [`Scope`] is dropped and its series are gone from the next scrape. Two scopes of one prefix
+//! are the same scope, so a configuration update keeps its counts.
 //!
-//! Handles ([`Counter`], [`Gauge`], [`Histogram`]) stay usable after their scope is gone. A write touches a cell of the
-//! writing worker only (see [`WorkerSlot`]); reads add the workers up. Many counters that belong together (all of a
-//! cluster) are cheapest as one [`Counters`] block: eight bytes per counter and worker, allocated at the first write.
+//! Handles ([`Counter`], [`Gauge`], [`Histogram`]) stay usable after their scope is gone. A write
+//! touches a cell of the writing worker only (see [`WorkerSlot`]); reads add the workers up. Many
+//! counters that belong together (all of a cluster) are cheapest as one [`Counters`] block: eight
+//! bytes per counter and worker, allocated at the first write.
 //!
-//! The number of series is bounded: beyond it handles still work but are not shown, and `server.stats_overflow` counts.
+//! The number of series is bounded: beyond it handles still work but are not shown, and
+//! `server.stats_overflow` counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +41,8 @@ mod tags;
 /// How a [`Store`] counts and prints. Made from the bootstrap's `stats_config`.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Worker threads that claim a [`WorkerSlot`]; further threads share one slot with atomic additions.
+    /// Worker threads that claim a [`WorkerSlot`]; further threads share one slot with atomic
+    /// additions.
     pub workers: usize,
     /// Largest number of series (block members count one each).
     pub max_series: usize,
@@ -147,7 +151,8 @@ impl Store {
         }))
     }
 
-    /// The scope of `prefix`; a dot is added when it does not end with one. Empty prefix: the root, which never ends.
+    /// The scope of `prefix`; a dot is added when it does not end with one. Empty prefix: the root,
+    /// which never ends.
     pub fn scope(&self, prefix: &str) -> Scope {
         if prefix.is_empty() {
             return Scope(self.0.root.clone());
@@ -161,7 +166,8 @@ impl Store {
         if let Some(node) = nodes.get(&prefix).and_then(Weak::upgrade) {
             return Scope(node);
         }
-        // Entries of ended scopes are swept when the table is about to grow, so the cost is constant per scope.
+        // Entries of ended scopes are swept when the table is about to grow, so the cost is
+        // constant per scope.
         if nodes.len() == nodes.capacity() {
             nodes.retain(|_, node| node.strong_count() > 0);
         }
@@ -228,8 +234,9 @@ impl Store {
         }
     }
 
-    /// Ends the interval of all histograms: the first number of each quantile pair in the text output is about the time
-    /// between the last two calls. Envoy does this every 5 s (`stats_flush_interval`).
+    /// Ends the interval of all histograms: the first number of each quantile pair in the text
+    /// output is about the time between the last two calls. Envoy does this every 5 s
+    /// (`stats_flush_interval`).
     pub fn flush(&self) {
         for node in self.nodes() {
             let recorders: Vec<_> = node.members.lock().histograms.values().cloned().collect();
@@ -247,7 +254,8 @@ impl Store {
         output::render(self, query)
     }
 
-    /// The body of `/stats/prometheus` with nothing left out. Istio's own metrics are in [`crate::istio_metrics`].
+    /// The body of `/stats/prometheus` with nothing left out. Istio's own metrics are in
+    /// [`crate::istio_metrics`].
     pub fn prometheus(&self) -> String {
         self.render(&Query {
             format: Format::Prometheus,
@@ -297,7 +305,8 @@ impl Scope {
         Gauge::new(cells, 0)
     }
 
-    /// The histogram `prefix + name`. Values are integers of one unit (`…_time` in milliseconds, as Envoy's).
+    /// The histogram `prefix + name`. Values are integers of one unit (`…_time` in milliseconds, as
+    /// Envoy's).
     pub fn histogram(&self, name: &str) -> Histogram {
         let node = &self.0;
         let mut members = node.members.lock();
@@ -325,8 +334,8 @@ impl Scope {
         text
     }
 
-    /// All counters of a static list of names as one block; `block.inc(i)` is the i-th name. Asking again with the same
-    /// list gives the same block.
+    /// All counters of a static list of names as one block; `block.inc(i)` is the i-th name. Asking
+    /// again with the same list gives the same block.
     pub fn counters(&self, names: &'static [&'static str]) -> Counters {
         let node = &self.0;
         let mut members = node.members.lock();

@@ -1,4 +1,5 @@
-//! Times in logs: Envoy's default and its extended strftime, in UTC or (operators `…_LOCAL`) in the zone that `TZ` names.
+//! Times in logs: Envoy's default and its extended strftime, in UTC or (operators `…_LOCAL`) in the
+//! zone that `TZ` names.
 
 use std::time::SystemTime;
 
@@ -45,7 +46,8 @@ impl TimeFormat {
         Self::parse_in(text, TimeZone::UTC)
     }
 
-    /// In the zone that the variable `TZ` names: an IANA name or a POSIX rule; UTC where it names none.
+    /// In the zone that the variable `TZ` names: an IANA name or a POSIX rule; UTC where it names
+    /// none.
     pub(crate) fn parse_local(text: &str, environment: &Environment) -> Result<Self, Error> {
         let named = environment.variables.get("TZ");
         let zone = named

@@ -1,8 +1,9 @@
 //! Tracing: context in headers, the sampling decision, request ids, spans and their encodings.
 //!
-//! Pure: randomness comes as [`stdx::Rng`], times come in the record. The proxy extracts the context, lets
-//! [`Sampling::decide`] mark the request id, injects its own [`SpanContext`] upstream, and at the end makes a [`Span`] that
-//! it exports as Zipkin JSON ([`zipkin_json`]) or translates to OTLP.
+//! Pure: randomness comes as [`stdx::Rng`], times come in the record. The proxy extracts the
+//! context, lets [`Sampling::decide`] mark the request id, injects its own [`SpanContext`]
+//! upstream, and at the end makes a [`Span`] that it exports as Zipkin JSON ([`zipkin_json`]) or
+//! translates to OTLP.
 
 use std::fmt;
 use std::sync::Arc;

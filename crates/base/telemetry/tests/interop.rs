@@ -1,4 +1,5 @@
-//! What Istio's control plane and agent really send must be followed: tag rules, log formats, expressions, metric plans.
+//! What Istio's control plane and agent really send must be followed: tag rules, log formats,
+//! expressions, metric plans.
 
 use serde_json::Value;
 use telemetry::access_log::{Environment, Format};

@@ -1,8 +1,10 @@
-//! The certificate authority: from a CSR's public key and an identity proved by other means to a workload's certificate.
+//! The certificate authority: from a CSR's public key and an identity proved by other means to a
+//! workload's certificate.
 //!
-//! Of a CSR only the public key is used. Names, key usages, lifetime and the CA flag are ours, so a hostile request gains nothing.
-//! Issued certificates have one critical URI name, no subject, serverAuth and clientAuth, and are back-dated by two minutes for
-//! clocks that run behind (Istio's grace period). The chain is answered leaf first, root last (`IstioCertificateService`).
+//! Of a CSR only the public key is used. Names, key usages, lifetime and the CA flag are ours, so a
+//! hostile request gains nothing. Issued certificates have one critical URI name, no subject,
+//! serverAuth and clientAuth, and are back-dated by two minutes for clocks that run behind (Istio's
+//! grace period). The chain is answered leaf first, root last (`IstioCertificateService`).
 
 use std::{
     fmt,
@@ -33,7 +35,8 @@ const BACKDATE: Duration = Duration::from_secs(120);
 /// A CSR larger than this is not parsed.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// A signing certificate with its key, the certificates between it and the root, and the roots to distribute.
+/// A signing certificate with its key, the certificates between it and the root, and the roots to
+/// distribute.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     key: PrivateKey,
@@ -105,8 +108,8 @@ impl CertificateAuthority {
         Self::from_pem(&pem)
     }
 
-    /// From the files of a `cacerts` secret. Checks that key and certificate match, that the certificate may sign, and that it
-    /// chains to the root.
+    /// From the files of a `cacerts` secret. Checks that key and certificate match, that the
+    /// certificate may sign, and that it chains to the root.
     pub fn from_pem(pem: &AuthorityPem) -> Result<Self, IdentityError> {
         let file = |name: &'static str| {
             move |e: IdentityError| IdentityError::Authority(format!("{name}: {e}"))
@@ -135,7 +138,8 @@ impl CertificateAuthority {
         })
     }
 
-    /// What goes between leaf and root: nothing when the signer is a root, else the signer and `cert-chain.pem`.
+    /// What goes between leaf and root: nothing when the signer is a root, else the signer and
+    /// `cert-chain.pem`.
     fn intermediates(
         signing: &CertificateChain,
         cert_chain: &str,
@@ -202,8 +206,8 @@ impl CertificateAuthority {
         UNIX_EPOCH + Duration::from_secs(u64::try_from(self.until).unwrap_or(0))
     }
 
-    /// Signs a PEM CSR for `id`, which the caller has proved by other means. `ttl` of `None` or zero means [`DEFAULT_TTL`]; it is
-    /// cut at the end of the signing certificate.
+    /// Signs a PEM CSR for `id`, which the caller has proved by other means. `ttl` of `None` or
+    /// zero means [`DEFAULT_TTL`]; it is cut at the end of the signing certificate.
     pub fn sign(
         &self,
         csr_pem: &str,
@@ -221,7 +225,8 @@ impl CertificateAuthority {
         self.finish(params, &key)
     }
 
-    /// A key and certificate made here, for a server of the control plane itself: DNS names instead of a SPIFFE id.
+    /// A key and certificate made here, for a server of the control plane itself: DNS names instead
+    /// of a SPIFFE id.
     pub fn issue_server(
         &self,
         dns_names: &[&str],
@@ -240,7 +245,8 @@ impl CertificateAuthority {
         TlsCertificate::new(key, chain)
     }
 
-    /// A whole identity made here, for parts that live in the same process as the CA (and for tests).
+    /// A whole identity made here, for parts that live in the same process as the CA (and for
+    /// tests).
     pub fn issue_workload(
         &self,
         id: &SpiffeId,
@@ -292,7 +298,8 @@ impl CertificateAuthority {
     }
 }
 
-/// Verifies the request's own signature (proof of possession) and takes its public key, nothing else.
+/// Verifies the request's own signature (proof of possession) and takes its public key, nothing
+/// else.
 fn public_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, IdentityError> {
     use x509_parser::{
         certification_request::X509CertificationRequest, prelude::FromDer, public_key::PublicKey,

@@ -1,4 +1,5 @@
-//! Certificates as they are held: a chain, a set of roots, and a chain with the key that belongs to it.
+//! Certificates as they are held: a chain, a set of roots, and a chain with the key that belongs to
+//! it.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -11,7 +12,8 @@ use crate::{IdentityError, PeerCertificate, PrivateKey, pem::encode};
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertificateChain(Arc<[CertificateDer<'static>]>);
 
-/// The roots that a peer's chain may end in. Several at once while a root is rotated or meshes trust each other.
+/// The roots that a peer's chain may end in. Several at once while a root is rotated or meshes
+/// trust each other.
 #[derive(Clone)]
 pub struct TrustBundle(Arc<Bundle>);
 
@@ -30,7 +32,8 @@ pub struct TlsCertificate {
 }
 
 impl CertificateChain {
-    /// Every `CERTIFICATE` block of a PEM text, in its order. The first must be a well-formed X.509 certificate.
+    /// Every `CERTIFICATE` block of a PEM text, in its order. The first must be a well-formed X.509
+    /// certificate.
     pub fn from_pem(text: &str) -> Result<Self, IdentityError> {
         Self::from_der(certificates(text).map_err(IdentityError::Certificate)?)
     }
@@ -201,7 +204,8 @@ impl TrustBundle {
 }
 
 impl TlsCertificate {
-    /// A secret's `tls.crt` and `tls.key`. Errors say which of the two is wrong, or that they do not belong together.
+    /// A secret's `tls.crt` and `tls.key`. Errors say which of the two is wrong, or that they do
+    /// not belong together.
     pub fn from_pem(chain: &str, key: &str) -> Result<Self, IdentityError> {
         Self::new(
             PrivateKey::from_pem(key)?,

@@ -1,6 +1,7 @@
 //! What can be wrong with an identity, grouped by who is to blame.
 
-/// Every failure of this crate. The text names the thing and what is wrong with it; it never contains key material.
+/// Every failure of this crate. The text names the thing and what is wrong with it; it never
+/// contains key material.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     // --- configuration

@@ -1,8 +1,10 @@
-//! Reading SNI and ALPN from the first bytes of a connection, without consuming them: Envoy's TLS inspector.
+//! Reading SNI and ALPN from the first bytes of a connection, without consuming them: Envoy's TLS
+//! inspector.
 
 use rustls::server::{Accepted, Acceptor};
 
-/// More bytes than this without a whole ClientHello are refused as no TLS (Envoy's `max_client_hello_size`: 16 KiB).
+/// More bytes than this without a whole ClientHello are refused as no TLS (Envoy's
+/// `max_client_hello_size`: 16 KiB).
 const MAX_HELLO_BYTES: usize = 16 * 1024;
 
 /// What the bytes so far are.
@@ -25,7 +27,8 @@ pub struct ClientHello {
 
 /// Looks at a copy of a connection's first bytes.
 pub fn peek_client_hello(bytes: &[u8]) -> HelloPeek {
-    // A TLS record starts with type 22 (handshake) and version 3.x; anything else need not wait for more bytes.
+    // A TLS record starts with type 22 (handshake) and version 3.x; anything else need not wait for
+    // more bytes.
     match bytes {
         [] => return HelloPeek::Incomplete,
         [kind, ..] if *kind != 22 => return HelloPeek::NotTls,

@@ -1,7 +1,9 @@
-//! Service-account tokens: signed and verified here as a Kubernetes API server does for projected tokens (ES256).
+//! Service-account tokens: signed and verified here as a Kubernetes API server does for projected
+//! tokens (ES256).
 //!
-//! Time is an argument: `jsonwebtoken`'s own clock checks are switched off and made here. Verification is strict: our algorithm
-//! only, our key id, our issuer, one of the wanted audiences, inside `[nbf, exp)`.
+//! Time is an argument: `jsonwebtoken`'s own clock checks are switched off and made here.
+//! Verification is strict: our algorithm only, our key id, our issuer, one of the wanted audiences,
+//! inside `[nbf, exp)`.
 
 use std::{
     fmt,

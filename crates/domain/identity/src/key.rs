@@ -1,4 +1,5 @@
-//! Private keys. The bytes are wiped when the key is dropped, never printed, and leave only by [`PrivateKey::to_pem`].
+//! Private keys. The bytes are wiped when the key is dropped, never printed, and leave only by
+//! [`PrivateKey::to_pem`].
 
 use std::fmt;
 
@@ -45,7 +46,8 @@ impl PrivateKey {
         })
     }
 
-    /// Reads the first private key of a PEM text: PKCS#8, SEC1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`), not encrypted.
+    /// Reads the first private key of a PEM text: PKCS#8, SEC1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA
+    /// PRIVATE KEY`), not encrypted.
     pub fn from_pem(text: &str) -> Result<Self, IdentityError> {
         let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|e| match e {
             pem::Error::NoItemsFound if text.contains("ENCRYPTED PRIVATE KEY") => {
@@ -75,7 +77,8 @@ impl PrivateKey {
         })
     }
 
-    /// The key as PEM. For the CA's own key file and the Envoy on the same machine; nothing else may call this.
+    /// The key as PEM. For the CA's own key file and the Envoy on the same machine; nothing else
+    /// may call this.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let label = match self.encoding {
             Encoding::Pkcs8 => "PRIVATE KEY",

@@ -1,6 +1,8 @@
-//! What a certificate and a finished handshake say, in the forms that access logs, headers and metrics want.
+//! What a certificate and a finished handshake say, in the forms that access logs, headers and
+//! metrics want.
 //!
-//! Subject and issuer are written as RFC 2253 (last attribute first), serial and SHA-256 in lower-case hexadecimal: Envoy's forms.
+//! Subject and issuer are written as RFC 2253 (last attribute first), serial and SHA-256 in
+//! lower-case hexadecimal: Envoy's forms.
 
 use std::{
     net::IpAddr,
@@ -48,7 +50,8 @@ pub struct ConnectionInfo {
     /// OpenSSL's name of the cipher, as `%DOWNSTREAM_TLS_CIPHER%` prints it.
     pub cipher: &'static str,
     pub alpn: Option<Vec<u8>>,
-    /// The key exchange's group, by BoringSSL's name (`X25519`, `P-256`, …); empty when it is not known, as after a resumption without one.
+    /// The key exchange's group, by BoringSSL's name (`X25519`, `P-256`, …); empty when it is not
+    /// known, as after a resumption without one.
     pub group: &'static str,
     pub resumed: bool,
 }
@@ -109,7 +112,8 @@ impl PeerCertificate {
         time(self.not_after)
     }
 
-    /// Whether `now` is inside the validity. To be asked after a resumed handshake, which does not verify again.
+    /// Whether `now` is inside the validity. To be asked after a resumed handshake, which does not
+    /// verify again.
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         let seconds = now
             .duration_since(UNIX_EPOCH)
@@ -129,8 +133,8 @@ impl PeerCertificate {
 }
 
 impl ConnectionInfo {
-    /// Call it when the handshake is complete. Takes what both `ServerConnection` and `ClientConnection` dereference to
-    /// (`tokio_rustls::{server,client}::TlsStream::get_ref().1`).
+    /// Call it when the handshake is complete. Takes what both `ServerConnection` and
+    /// `ClientConnection` dereference to (`tokio_rustls::{server,client}::TlsStream::get_ref().1`).
     pub fn of(connection: &CommonState) -> Self {
         let certificates = connection.peer_certificates().filter(|c| !c.is_empty());
         Self {

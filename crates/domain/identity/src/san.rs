@@ -121,7 +121,8 @@ impl SanMatcher {
     }
 }
 
-/// Whether a certificate's DNS name covers a host; `*.a.b` covers exactly one label more than `a.b` (RFC 6125 §6.4.3).
+/// Whether a certificate's DNS name covers a host; `*.a.b` covers exactly one label more than `a.b`
+/// (RFC 6125 §6.4.3).
 pub(crate) fn dns_name_matches(certificate_name: &str, host: &str) -> bool {
     if certificate_name.eq_ignore_ascii_case(host) {
         return true;

@@ -1,7 +1,8 @@
 //! SPIFFE ids: `spiffe://<trust domain>/<path>`, and the form a mesh gives to workloads, `/ns/<namespace>/sa/<service account>`.
 //!
-//! Parsing follows the SPIFFE-ID standard: the trust domain is lower-case letters, digits, `.`, `-` and `_` (at most 255 bytes), path
-//! segments are letters, digits, `.`, `-` and `_`, never empty, `.` or `..`; no query, fragment, port or user; at most 2048 bytes.
+//! Parsing follows the SPIFFE-ID standard: the trust domain is lower-case letters, digits, `.`, `-`
+//! and `_` (at most 255 bytes), path segments are letters, digits, `.`, `-` and `_`, never empty,
+//! `.` or `..`; no query, fragment, port or user; at most 2048 bytes.
 
 use std::{fmt, sync::Arc};
 
@@ -50,7 +51,8 @@ impl TrustDomain {
         Ok(Self(text.into()))
     }
 
-    /// As MeshConfig's `trustDomain` is read: an `@` stands for a dot (Istio's rule for account-like trust domains).
+    /// As MeshConfig's `trustDomain` is read: an `@` stands for a dot (Istio's rule for
+    /// account-like trust domains).
     pub fn parse_mesh_config(text: &str) -> Result<Self, IdentityError> {
         Self::parse(&text.replace('@', "."))
     }
@@ -116,7 +118,8 @@ impl SpiffeId {
         &self.trust_domain
     }
 
-    /// The part after the trust domain, with its leading slash; empty for the id of a trust domain itself.
+    /// The part after the trust domain, with its leading slash; empty for the id of a trust domain
+    /// itself.
     pub fn path(&self) -> &str {
         self.text
             .get(SCHEME.len() + self.trust_domain.0.len()..)

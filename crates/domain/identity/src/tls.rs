@@ -1,8 +1,10 @@
-//! TLS configurations, made from what the proxy's configuration says: [`server_config`] and [`client_config`].
+//! TLS configurations, made from what the proxy's configuration says: [`server_config`] and
+//! [`client_config`].
 //!
-//! A configuration follows its [`IdentityHandle`]: a renewed certificate or a changed trust bundle is used by the next handshake,
-//! and sessions made before are forgotten. So a configuration is made once per listener filter chain or cluster and kept.
-//! Keys are never logged; early data is never accepted or sent; TLS below 1.2 does not exist here.
+//! A configuration follows its [`IdentityHandle`]: a renewed certificate or a changed trust bundle
+//! is used by the next handshake, and sessions made before are forgotten. So a configuration is
+//! made once per listener filter chain or cluster and kept. Keys are never logged; early data is
+//! never accepted or sent; TLS below 1.2 does not exist here.
 
 mod client;
 mod server;
@@ -33,7 +35,8 @@ mod tests;
 pub enum Presented {
     /// The workload's own identity, whatever it is at the time of the handshake.
     Workload(IdentityHandle),
-    /// Certificates of a secret; the first that fits the client's SNI and algorithms is taken, else the first that fits the algorithms.
+    /// Certificates of a secret; the first that fits the client's SNI and algorithms is taken, else
+    /// the first that fits the algorithms.
     Fixed(Arc<[TlsCertificate]>),
 }
 

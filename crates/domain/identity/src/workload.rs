@@ -1,4 +1,5 @@
-//! A workload's own identity and the handle through which everything that speaks TLS sees its renewal at once.
+//! A workload's own identity and the handle through which everything that speaks TLS sees its
+//! renewal at once.
 
 use std::sync::{
     Arc,
@@ -17,8 +18,8 @@ pub struct WorkloadIdentity {
     id: SpiffeId,
 }
 
-/// The current [`WorkloadIdentity`], shared by every TLS configuration that uses it. Empty until the first is published:
-/// handshakes fail until then.
+/// The current [`WorkloadIdentity`], shared by every TLS configuration that uses it. Empty until
+/// the first is published: handshakes fail until then.
 #[derive(Debug, Clone, Default)]
 pub struct IdentityHandle(Arc<Current>);
 
@@ -29,7 +30,8 @@ struct Current {
 }
 
 impl WorkloadIdentity {
-    /// Checks that the key matches the chain and that its leaf holds exactly one SPIFFE id (X509-SVID §2).
+    /// Checks that the key matches the chain and that its leaf holds exactly one SPIFFE id
+    /// (X509-SVID §2).
     pub fn new(
         key: PrivateKey,
         chain: CertificateChain,

@@ -1,8 +1,9 @@
 //! A proxy's side of one ADS session, across reconnects.
 //!
-//! It remembers, per type, what is wanted and what is held; from that it makes the first requests of a new stream (with the versions
-//! held, so that a delta server sends only what changed) and the later changes. Each response becomes a [`Delivery`], which the caller
-//! applies and then answers with [`ClientInput::Judged`]; only then the ACK or NACK goes out.
+//! It remembers, per type, what is wanted and what is held; from that it makes the first requests
+//! of a new stream (with the versions held, so that a delta server sends only what changed) and the
+//! later changes. Each response becomes a [`Delivery`], which the caller applies and then answers
+//! with [`ClientInput::Judged`]; only then the ACK or NACK goes out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -81,7 +82,8 @@ pub enum ClientOutput {
     },
 }
 
-/// What a response brings. To be answered with [`ClientInput::Judged`], with the same type and nonce.
+/// What a response brings. To be answered with [`ClientInput::Judged`], with the same type and
+/// nonce.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
     pub type_url: String,
@@ -120,8 +122,8 @@ struct Topic {
     interest: Interest,
     /// What this stream's server was told; `None` before the first request.
     told: Option<Interest>,
-    /// Names and versions of what was sent. What was rejected has no version, so that a new stream's server sends it again, and a
-    /// later answer without it removes it.
+    /// Names and versions of what was sent. What was rejected has no version, so that a new
+    /// stream's server sends it again, and a later answer without it removes it.
     held: BTreeMap<String, String>,
     /// Last accepted version and last answered nonce, for the state of the world.
     version: String,
@@ -342,7 +344,8 @@ impl Topic {
             .difference(&self.interest.names)
             .cloned()
             .collect();
-        // An empty first request means everything, so a wildcard is spelt out only beside names or later.
+        // An empty first request means everything, so a wildcard is spelt out only beside names or
+        // later.
         if self.interest.wildcard && !told.wildcard && !(first && subscribe.is_empty()) {
             subscribe.insert(0, "*".into());
         }

@@ -104,7 +104,8 @@ impl fmt::Debug for Resource {
     }
 }
 
-/// The name inside a resource of the state of the world, which has none beside it. Field 1 of every named type is its name.
+/// The name inside a resource of the state of the world, which has none beside it. Field 1 of every
+/// named type is its name.
 pub fn resource_name(type_url: &str, any: &Any) -> Option<String> {
     #[derive(Clone, PartialEq, Message)]
     struct Named {

@@ -2,7 +2,8 @@
 
 use wire_envoy::type_url;
 
-/// CDS, EDS, LDS, RDS, SDS, then everything else (reference CP-002): what is referred to comes before what refers to it.
+/// CDS, EDS, LDS, RDS, SDS, then everything else (reference CP-002): what is referred to comes
+/// before what refers to it.
 const ORDER: [&str; 9] = [
     type_url::CLUSTER,
     type_url::ENDPOINT,
@@ -23,7 +24,8 @@ pub fn push_rank(type_url: &str) -> usize {
         .unwrap_or(ORDER.len())
 }
 
-/// Types whose state-of-the-world response is the whole set, so that what is absent has been removed.
+/// Types whose state-of-the-world response is the whole set, so that what is absent has been
+/// removed.
 pub(crate) fn is_whole_set(type_url: &str) -> bool {
     type_url == type_url::CLUSTER || type_url == type_url::LISTENER
 }

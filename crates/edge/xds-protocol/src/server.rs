@@ -1,11 +1,13 @@
 //! A control plane's side of one ADS stream.
 //!
-//! The caller says what the client should have ([`Server::offer`], for every type that a change touches) and then takes responses
-//! ([`Server::next`]) until there are none; every event of the stream may make more of them possible. One response per type is in flight
-//! at a time: a client that is slow gets the newest state when it is ready, and nothing queues.
+//! The caller says what the client should have ([`Server::offer`], for every type that a change
+//! touches) and then takes responses ([`Server::next`]) until there are none; every event of the
+//! stream may make more of them possible. One response per type is in flight at a time: a client
+//! that is slow gets the newest state when it is ready, and nothing queues.
 //!
-//! Make before break: listeners and routes wait until the clusters before them are acknowledged and their endpoints sent; clusters are
-//! removed only when no listener or route change is pending or unacknowledged.
+//! Make before break: listeners and routes wait until the clusters before them are acknowledged and
+//! their endpoints sent; clusters are removed only when no listener or route change is pending or
+//! unacknowledged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,7 +93,8 @@ struct Watch {
     told_absent: BTreeSet<String>,
     /// There may be something to send.
     dirty: bool,
-    /// What that is; worked out when it is first asked for, and forgotten with every change of what is wanted, desired or sent.
+    /// What that is; worked out when it is first asked for, and forgotten with every change of what
+    /// is wanted, desired or sent.
     pending: Option<Difference>,
     /// State of the world: the next response is due even if nothing differs.
     answer_due: bool,
@@ -196,9 +199,9 @@ impl Server {
         }
     }
 
-    /// What the client should have of a type: everything for a wildcard, else those of the wanted names that exist (others are left
-    /// out). `version` names the whole. Offer every type that one change touches before taking responses. A type that the
-    /// client has not asked for is ignored.
+    /// What the client should have of a type: everything for a wildcard, else those of the wanted
+    /// names that exist (others are left out). `version` names the whole. Offer every type that one
+    /// change touches before taking responses. A type that the client has not asked for is ignored.
     pub fn offer(&mut self, type_url: &str, version: &Arc<str>, resources: Arc<[Resource]>) {
         if let Some(watch) = self.watches.get_mut(&key(type_url)) {
             watch.desired = Some(Desired {
@@ -245,8 +248,9 @@ impl Server {
         if settled { Pass::Settled } else { Pass::Idle }
     }
 
-    /// Envoy warms a changed cluster until its endpoints come, and does not ask for what it already subscribes to. It acknowledges
-    /// the clusters only then. An endpoint resource has its cluster's name, as Istio's.
+    /// Envoy warms a changed cluster until its endpoints come, and does not ask for what it already
+    /// subscribes to. It acknowledges the clusters only then. An endpoint resource has its
+    /// cluster's name, as Istio's.
     fn send_endpoints_again(&mut self, clusters: &[Resource]) {
         let Some(endpoints) = self.watches.get_mut(&key(type_url::ENDPOINT)) else {
             return;
@@ -269,7 +273,8 @@ impl Server {
         arrived && endpoints.is_none_or(|w| w.awaiting.is_some() || !w.has_additions(flavour))
     }
 
-    /// No change of listeners or routes is waiting or unacknowledged, so that what they stopped using may go.
+    /// No change of listeners or routes is waiting or unacknowledged, so that what they stopped
+    /// using may go.
     fn traffic_settled(&mut self) -> bool {
         let flavour = self.flavour;
         self.watches
@@ -337,7 +342,8 @@ impl Watch {
                 self.wildcard = true;
                 continue;
             }
-            // What is subscribed again is sent again; on the first request the client has just said what it holds.
+            // What is subscribed again is sent again; on the first request the client has just said
+            // what it holds.
             if !first {
                 self.sent.remove(name.as_str());
             }

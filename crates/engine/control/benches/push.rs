@@ -1,7 +1,9 @@
-//! What a change costs the control plane: objects in, encoded responses out, for many proxies in one process and without sockets.
+//! What a change costs the control plane: objects in, encoded responses out, for many proxies in
+//! one process and without sockets.
 //!
 //! `cargo bench -p control -- [SERVICES [PROXIES [NAMESPACES]]]` prints a line per step. Every service has five pods; every proxy is the sidecar of
-//! another service's pod and asks as Envoy does: clusters, their endpoints, listeners, routes, each acknowledged.
+//! another service's pod and asks as Envoy does: clusters, their endpoints, listeners, routes, each
+//! acknowledged.
 #![allow(
     clippy::disallowed_methods,
     reason = "real processes and sockets: measured and waited for in real time"
@@ -138,7 +140,8 @@ fn subscribe(session: &mut Session, type_url: &str, names: Vec<String>) {
         .expect("a request");
 }
 
-/// Takes, encodes and acknowledges responses until there are none; the names of new clusters are asked for as endpoints.
+/// Takes, encodes and acknowledges responses until there are none; the names of new clusters are
+/// asked for as endpoints.
 fn settle(session: &mut Session, bytes: &mut usize) {
     while let Some(xds::Response::Delta(response)) = session.next_response() {
         *bytes += response.encode_to_vec().len();

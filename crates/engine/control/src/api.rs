@@ -1,6 +1,7 @@
 //! The connection to the API that holds the objects: today the one-machine runtime's Unix socket.
 //!
-//! It speaks the Kubernetes API's protocol, so the rest of the control plane has one `kube::Client` and would not notice a real API server in its place.
+//! It speaks the Kubernetes API's protocol, so the rest of the control plane has one `kube::Client`
+//! and would not notice a real API server in its place.
 
 use std::{
     io,

@@ -1,7 +1,9 @@
-//! Who calls: by client certificate of the mesh, or by service-account token that the API server reviews (rows SEC-002, SEC-003).
+//! Who calls: by client certificate of the mesh, or by service-account token that the API server
+//! reviews (rows SEC-002, SEC-003).
 //!
-//! A certificate that was presented was verified by the handshake; it counts when it is of this mesh's trust domain (others may share the
-//! root). A token is never trusted by itself: the API server says whose it is, and for which audience.
+//! A certificate that was presented was verified by the handshake; it counts when it is of this
+//! mesh's trust domain (others may share the root). A token is never trusted by itself: the API
+//! server says whose it is, and for which audience.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,7 +22,8 @@ use crate::peer::Peer;
 
 /// Audience of the tokens that proxies present.
 const AUDIENCE: &str = "istio-ca";
-/// A good review holds this long, so that a reconnecting mesh does not ask the API server once per call.
+/// A good review holds this long, so that a reconnecting mesh does not ask the API server once per
+/// call.
 const REVIEW_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_CACHED_REVIEWS: usize = 10_000;
 

@@ -1,12 +1,16 @@
-//! The mesh's certificate authority: where its key comes from, and how the root reaches every namespace.
+//! The mesh's certificate authority: where its key comes from, and how the root reaches every
+//! namespace.
 //!
-//! In order: the Secret `cacerts` in the root namespace (plug-in CA, row SEC-006), the files of a `cacerts` folder in the CA directory,
-//! the self-signed root kept in the CA directory, a new self-signed root written there (directory 0700, files 0600, each whole or absent). What is
-//! found but cannot be used ends the start: a mesh never changes its root by accident. The public root goes to a ConfigMap `istio-ca-root-cert`
-//! in each namespace (row SEC-008), where agents and proxies read it.
+//! In order: the Secret `cacerts` in the root namespace (plug-in CA, row SEC-006), the files of a
+//! `cacerts` folder in the CA directory, the self-signed root kept in the CA directory, a new
+//! self-signed root written there (directory 0700, files 0600, each whole or absent). What is found
+//! but cannot be used ends the start: a mesh never changes its root by accident. The public root
+//! goes to a ConfigMap `istio-ca-root-cert` in each namespace (row SEC-008), where agents and
+//! proxies read it.
 //!
-//! A plugged authority is looked at again every few seconds: a new signing certificate under the same root takes over at once, and workloads get
-//! it with their next certificate. Another root is refused by name: no proxy would trust what it signs until all have both (root rotation is not
+//! A plugged authority is looked at again every few seconds: a new signing certificate under the
+//! same root takes over at once, and workloads get it with their next certificate. Another root is
+//! refused by name: no proxy would trust what it signs until all have both (root rotation is not
 //! supported yet).
 
 use std::{
@@ -94,7 +98,8 @@ async fn plugged(place: &Place) -> Result<Option<(AuthorityPem, String)>, Contro
         )));
     }
     let folder = directory.join(PLUGGED_SECRET);
-    // A plugged folder that lacks its key is a mistake to report, not a reason to make another root.
+    // A plugged folder that lacks its key is a mistake to report, not a reason to make another
+    // root.
     if !folder.is_dir() {
         return Ok(None);
     }
@@ -103,7 +108,8 @@ async fn plugged(place: &Place) -> Result<Option<(AuthorityPem, String)>, Contro
     Ok(Some((pem, folder.display().to_string())))
 }
 
-/// Takes over what is plugged in while the control plane runs. What cannot be used is said once and changes nothing.
+/// Takes over what is plugged in while the control plane runs. What cannot be used is said once and
+/// changes nothing.
 pub async fn keep_plugged(place: Place, current: Current, metrics: AuthorityMetrics) {
     let mut said = None;
     loop {
@@ -287,7 +293,8 @@ pub async fn publish_root(
                 )
                 .await
             {
-                // Somebody else wrote it meanwhile; the next change of the namespace compares again.
+                // Somebody else wrote it meanwhile; the next change of the namespace compares
+                // again.
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
                 other => other.map(drop),
             }
@@ -295,7 +302,8 @@ pub async fn publish_root(
     }
 }
 
-/// Publishes the root to every namespace of the mesh: as they come, and again from time to time, as a ConfigMap can be deleted or a write fail.
+/// Publishes the root to every namespace of the mesh: as they come, and again from time to time, as
+/// a ConfigMap can be deleted or a write fail.
 pub async fn keep_roots_published(
     client: Client,
     root_pem: String,

@@ -1,6 +1,8 @@
-//! What a caller may read: private keys of Secrets, where the API server says that its service account may list its namespace's.
+//! What a caller may read: private keys of Secrets, where the API server says that its service
+//! account may list its namespace's.
 //!
-//! A proxy names its own role in its node, so that role proves nothing; istiod asks the same question for the same reason (row CP-007).
+//! A proxy names its own role in its node, so that role proves nothing; istiod asks the same
+//! question for the same reason (row CP-007).
 
 use identity::ServiceAccountName;
 use k8s_openapi::api::authorization::v1::{

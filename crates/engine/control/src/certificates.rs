@@ -1,7 +1,8 @@
 //! `istio.v1.auth.IstioCertificateService`: signs the public key of a CSR for the identity that the caller has proved.
 //!
-//! Of the request only the key and the lifetime count (row SEC-002). No lifetime, or zero, means the mesh's default; one above the authority's
-//! maximum is refused, not cut: who asks for it plans with it. Impersonation (a node proxy asking for its pods) is refused by name.
+//! Of the request only the key and the lifetime count (row SEC-002). No lifetime, or zero, means
+//! the mesh's default; one above the authority's maximum is refused, not cut: who asks for it plans
+//! with it. Impersonation (a node proxy asking for its pods) is refused by name.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! What differs between two snapshots, as far as it decides how much of a proxy's configuration has to be looked at again.
+//! What differs between two snapshots, as far as it decides how much of a proxy's configuration has
+//! to be looked at again.
 
 use std::{collections::BTreeMap, sync::Arc};
 

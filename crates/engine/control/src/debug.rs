@@ -1,7 +1,9 @@
-//! HTTP for people and tools: readiness, metrics, version, and the `/debug` pages that istioctl and Kiali read (reference 4.6).
+//! HTTP for people and tools: readiness, metrics, version, and the `/debug` pages that istioctl and
+//! Kiali read (reference 4.6).
 //!
 //! `/debug` is answered to callers on loopback only, as it tells much about the mesh; readiness and metrics are for everyone. Pages have
-//! istiod's paths and shapes (`pilot/pkg/xds/debug.go`); what is said about a proxy is what it would be sent now. Keys are never shown.
+//! istiod's paths and shapes (`pilot/pkg/xds/debug.go`); what is said about a proxy is what it
+//! would be sent now. Keys are never shown.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,7 +1,8 @@
 //! ADS: one task per stream, from requests and snapshots to responses.
 //!
-//! What wakes a stream: a request of the proxy, a new snapshot, the end of either side, and the drain of the control plane. What is sent and in which order is
-//! decided by `session`; what the resources are by `generate`. A proxy is served what its node asks for only after its caller has
+//! What wakes a stream: a request of the proxy, a new snapshot, the end of either side, and the
+//! drain of the control plane. What is sent and in which order is decided by `session`; what the
+//! resources are by `generate`. A proxy is served what its node asks for only after its caller has
 //! proved to be of the node's namespace and service account (row CP-007).
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
@@ -39,7 +40,8 @@ use crate::{
     session::Session,
 };
 
-/// Responses on their way to one proxy; more wait in the state machine as "newest state", not as a queue.
+/// Responses on their way to one proxy; more wait in the state machine as "newest state", not as a
+/// queue.
 const OUTBOUND_QUEUE: usize = 16;
 
 /// What all streams share.
@@ -197,7 +199,8 @@ impl Discovery {
                     }
                 }
                 () = responses.closed() => return Ok(()),
-                // Streams have no end of their own: without this a graceful stop would wait for the last proxy.
+                // Streams have no end of their own: without this a graceful stop would wait for the
+                // last proxy.
                 () = &mut drain => return Err(Status::unavailable("the control plane stops")),
             }
             line.flush(responses).await?;
@@ -311,7 +314,8 @@ impl Line<'_> {
         self.session.renew(snapshot);
     }
 
-    /// Asks once per stream, and again with each snapshot while the answer is no: what allows it may be on its way.
+    /// Asks once per stream, and again with each snapshot while the answer is no: what allows it
+    /// may be on its way.
     async fn authorize(&mut self, request: Option<&xds::Request>) {
         let is_gateway = self.session.client().kind == ClientKind::Gateway;
         if is_gateway
@@ -357,7 +361,8 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// A change has arrived when the proxy has answered for all of it; one that did not concern the proxy counts for nothing.
+    /// A change has arrived when the proxy has answered for all of it; one that did not concern the
+    /// proxy counts for nothing.
     fn note_convergence(&mut self) {
         if !self.session.is_settled() {
             return;

@@ -1,6 +1,8 @@
-//! A Kubernetes-shaped API for tests: objects in memory, list and watch, status, token reviews, on a Unix socket in a temporary folder.
+//! A Kubernetes-shaped API for tests: objects in memory, list and watch, status, token reviews, on
+//! a Unix socket in a temporary folder.
 //!
-//! Versions are one counter over all kinds, as a real API server's. `remove_while_watches_are_down` forgets the history, so that watches end and clients must list again.
+//! Versions are one counter over all kinds, as a real API server's. `remove_while_watches_are_down`
+//! forgets the history, so that watches end and clients must list again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -367,7 +369,8 @@ fn events(shared: Arc<Shared>, plural: String, query: &str) -> Response {
                 }
             }
             if is_expired {
-                // As a real API server: the refusal is an event of the watch. Nobody listening is no matter.
+                // As a real API server: the refusal is an event of the watch. Nobody listening is
+                // no matter.
                 let _ = sender
                     .send(Ok(line(
                         &json!({"type": "ERROR", "object": status(StatusCode::GONE, "Expired")}),

@@ -1,7 +1,8 @@
-//! From a snapshot and a client to encoded resources, memoised by the generators' inputs (invariant 4).
+//! From a snapshot and a client to encoded resources, memoised by the generators' inputs (invariant
+//! 4).
 //!
-//! A resource is encoded once; its version is a hash of its bytes, so an unchanged resource keeps its version through any number of snapshots
-//! and restarts and is not sent again.
+//! A resource is encoded once; its version is a hash of its bytes, so an unchanged resource keeps
+//! its version through any number of snapshots and restarts and is not sent again.
 
 use std::{
     collections::BTreeSet,
@@ -54,7 +55,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// What a client should have of a type: all of it for wildcard types, else those of `names` that exist. In the order of names.
+    /// What a client should have of a type: all of it for wildcard types, else those of `names`
+    /// that exist. In the order of names.
     /// `version` is the snapshot's.
     pub fn resources(
         &self,
@@ -138,7 +140,8 @@ impl Generator {
         change
     }
 
-    /// The Secrets among `names` that a client gets. Roots are public; certificates with their keys are for clients that may read Secrets.
+    /// The Secrets among `names` that a client gets. Roots are public; certificates with their keys
+    /// are for clients that may read Secrets.
     pub fn secrets(
         &self,
         names: &BTreeSet<String>,

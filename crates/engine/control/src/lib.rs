@@ -1,13 +1,16 @@
-//! The control plane: watch → ingest → Snapshot → encode → push, with the certificate authority beside it.
+//! The control plane: watch → ingest → Snapshot → encode → push, with the certificate authority
+//! beside it.
 //!
-//! One config change, in the order in which it happens:
-//! [`watch`] brings an object from the API → [`mesh`] (the single writer) gives it to `ingest`, which keeps its last good version, and publishes
-//! a new `Snapshot` → every stream of [`discovery`] offers what that snapshot means to its proxy ([`session`]) → [`generate`] encodes what changed, once for
-//! all proxies with equal inputs → the protocol's state machine sends it in an order that breaks nothing → problems become status conditions ([`status`]).
+//! One config change, in the order in which it happens: [`watch`] brings an object from the API →
+//! [`mesh`] (the single writer) gives it to `ingest`, which keeps its last good version, and
+//! publishes a new `Snapshot` → every stream of [`discovery`] offers what that snapshot means to
+//! its proxy ([`session`]) → [`generate`] encodes what changed, once for all proxies with equal
+//! inputs → the protocol's state machine sends it in an order that breaks nothing → problems become
+//! status conditions ([`status`]).
 //!
-//! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] and [`authorize`] (who calls, and what it may read),
-//! [`serve`] (ports), [`debug`] (pages).
-//! Nothing here reads the environment or the machine's clock; the program hands in [`Settings`].
+//! Beside that path: [`authority`] and [`certificates`] (who signs, for whom), [`authenticate`] and
+//! [`authorize`] (who calls, and what it may read), [`serve`] (ports), [`debug`] (pages). Nothing
+//! here reads the environment or the machine's clock; the program hands in [`Settings`].
 #![cfg_attr(
     test,
     allow(

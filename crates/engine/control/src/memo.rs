@@ -1,14 +1,16 @@
 //! What was generated, by what it was generated from.
 //!
-//! An entry is found by name, then by equality of its inputs, so that proxies which may know the same things share the same bytes from the
-//! first connect on. Entries that nobody asked for during the last snapshots and whose output nobody holds are dropped, and there are never more
-//! than `MAX_VARIANTS` per name.
+//! An entry is found by name, then by equality of its inputs, so that proxies which may know the
+//! same things share the same bytes from the first connect on. Entries that nobody asked for during
+//! the last snapshots and whose output nobody holds are dropped, and there are never more than
+//! `MAX_VARIANTS` per name.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-/// Proxies of one role in one namespace usually share a variant; labels, localities and Sidecar resources make others.
+/// Proxies of one role in one namespace usually share a variant; labels, localities and Sidecar
+/// resources make others.
 const MAX_VARIANTS: usize = 256;
 /// Snapshots that an entry survives unused.
 const KEPT_SNAPSHOTS: u64 = 2;
@@ -46,7 +48,8 @@ impl<I, O> Default for Memo<I, O> {
 }
 
 impl<I: PartialEq, O: Clone + Held> Memo<I, O> {
-    /// The output for `inputs`, made by `make` unless it exists. `snapshot` is the version that is being served.
+    /// The output for `inputs`, made by `make` unless it exists. `snapshot` is the version that is
+    /// being served.
     pub fn output(
         &self,
         name: &Arc<str>,
@@ -57,7 +60,8 @@ impl<I: PartialEq, O: Clone + Held> Memo<I, O> {
         if let Some(found) = self.find(name, &inputs, snapshot) {
             return found;
         }
-        // Made outside the lock: two streams may make the same output at once, which costs time but changes nothing.
+        // Made outside the lock: two streams may make the same output at once, which costs time but
+        // changes nothing.
         let output = make(&inputs);
         let mut entries = self.entries.lock();
         let variants = entries.entry(name.clone()).or_default();

@@ -1,7 +1,8 @@
 //! The single writer: the one task that knows every object and publishes snapshots.
 //!
-//! It takes all changes that wait, a few milliseconds' worth more, and builds one snapshot from them; while it builds, later changes queue.
-//! So one change is served at once and a thousand make a few snapshots, without a fixed window. Readers get each snapshot whole.
+//! It takes all changes that wait, a few milliseconds' worth more, and builds one snapshot from
+//! them; while it builds, later changes queue. So one change is served at once and a thousand make
+//! a few snapshots, without a fixed window. Readers get each snapshot whole.
 
 use std::{
     collections::{BTreeSet, HashMap},

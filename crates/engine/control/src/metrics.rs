@@ -1,8 +1,10 @@
 //! The control plane's own metrics, under Istio's names where istiod has them (reference 4.7).
 //!
-//! The page is Prometheus' text format (0.0.4), as istiod's: counters carry their names as they are, because dashboards ask for
+//! The page is Prometheus' text format (0.0.4), as istiod's: counters carry their names as they
+//! are, because dashboards ask for
 //! `pilot_xds_pushes`, not for the `pilot_xds_pushes_total` that OpenMetrics would make of it. Names, labels and bucket bounds are istiod's
-//! (`pilot/pkg/xds/monitoring.go` and its neighbours); what has no counterpart there is called `tanbark_…`.
+//! (`pilot/pkg/xds/monitoring.go` and its neighbours); what has no counterpart there is called
+//! `tanbark_…`.
 
 use std::{fmt, sync::Arc, time::Instant};
 

@@ -1,4 +1,5 @@
-//! Which proxies are connected, and how far each has come: what `/debug/syncz` and `tanbark status` show.
+//! Which proxies are connected, and how far each has come: what `/debug/syncz` and `tanbark status`
+//! show.
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,9 @@
-//! The ports: gRPC over TLS (15012), gRPC in plaintext on loopback (15010), HTTP for health, metrics and debugging (15014, 8080).
+//! The ports: gRPC over TLS (15012), gRPC in plaintext on loopback (15010), HTTP for health,
+//! metrics and debugging (15014, 8080).
 //!
-//! TLS asks for a client certificate without requiring one: who has none proves itself by token. The server's own certificate is made by
-//! the mesh's authority for istiod's DNS names and renewed at half its life, or when the authority changes; running connections are not
-//! disturbed by that.
+//! TLS asks for a client certificate without requiring one: who has none proves itself by token.
+//! The server's own certificate is made by the mesh's authority for istiod's DNS names and renewed
+//! at half its life, or when the authority changes; running connections are not disturbed by that.
 
 use std::{
     io,
@@ -136,7 +137,8 @@ impl ServerCertificate {
             .unwrap_or_default();
         let life = SERVER_CERTIFICATE_TTL.min(rest);
         let certificate = authority.issue_server(&names, life, now)?;
-        // Any certificate of the mesh's roots is welcome; what its holder may do is decided by its name.
+        // Any certificate of the mesh's roots is welcome; what its holder may do is decided by its
+        // name.
         let validation = PeerValidation {
             roots: Roots::Bundle(authority.bundle().clone()),
             ..PeerValidation::unverified()
@@ -165,7 +167,8 @@ impl ServerCertificate {
         }
     }
 
-    /// Renews when half of the certificate's life is over at `now`, or another authority is in force; true when it did.
+    /// Renews when half of the certificate's life is over at `now`, or another authority is in
+    /// force; true when it did.
     fn renew(&self, now: SystemTime) -> Result<bool, ControlError> {
         let (held, authority) = (self.current.load(), self.authority.load_full());
         if now < held.renew_at && Arc::ptr_eq(&held.issuer, &authority) {

@@ -1,7 +1,9 @@
-//! What one proxy is sent: its view of the newest snapshot, put through the protocol's state machine. Without IO.
+//! What one proxy is sent: its view of the newest snapshot, put through the protocol's state
+//! machine. Without IO.
 //!
-//! A new snapshot costs what it changes: parts that are the same `Arc` as in the snapshot before are not looked at, and while nothing but
-//! endpoints changed, only those of the clusters concerned are made again.
+//! A new snapshot costs what it changes: parts that are the same `Arc` as in the snapshot before
+//! are not looked at, and while nothing but endpoints changed, only those of the clusters concerned
+//! are made again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -20,7 +20,8 @@ pub struct Settings {
     pub root_namespace: String,
     pub cluster_domain: String,
     pub listen: Listen,
-    /// Lifetime of a workload certificate that asks for none; above zero and at most [`identity::MAX_TTL`].
+    /// Lifetime of a workload certificate that asks for none; above zero and at most
+    /// [`identity::MAX_TTL`].
     pub workload_ttl: Duration,
 }
 

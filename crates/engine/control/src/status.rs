@@ -1,8 +1,11 @@
-//! Problems become status: each object that has one says so itself, and stops saying so when it is mended.
+//! Problems become status: each object that has one says so itself, and stops saying so when it is
+//! mended.
 //!
-//! The condition is `Reconciled` (as istiod's analysis writes it), with `validationMessages` of code, level and field path. Only the control
-//! plane's own part of the status is written, by a merge patch, and only when it changed. The queue is bounded; what does not fit is written by the
-//! next build. A problem that an earlier run wrote and that is mended meanwhile is cleared as well: `Reporter::found` sees it in the object.
+//! The condition is `Reconciled` (as istiod's analysis writes it), with `validationMessages` of
+//! code, level and field path. Only the control plane's own part of the status is written, by a
+//! merge patch, and only when it changed. The queue is bounded; what does not fit is written by the
+//! next build. A problem that an earlier run wrote and that is mended meanwhile is cleared as well:
+//! `Reporter::found` sees it in the object.
 
 use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
@@ -20,7 +23,8 @@ use wire_kube::kinds::Kind;
 use crate::watch::resource_of;
 
 const QUEUE: usize = 1024;
-/// Pauses before a write that failed is tried again; after the last one it is given up until the object's problems change.
+/// Pauses before a write that failed is tried again; after the last one it is given up until the
+/// object's problems change.
 const RETRY_AFTER: [Duration; 3] = [
     Duration::from_millis(200),
     Duration::from_secs(2),
@@ -68,7 +72,8 @@ impl Reporter {
         }
     }
 
-    /// Sees an object as the API has it: a problem in its status that this run did not write counts as reported, so that it is cleared or replaced.
+    /// Sees an object as the API has it: a problem in its status that this run did not write counts
+    /// as reported, so that it is cleared or replaced.
     pub fn found(&mut self, key: ObjectKey, object: &Value) {
         if has_problem_status(object) {
             self.reported.entry(key).or_default();

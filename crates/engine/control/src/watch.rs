@@ -1,8 +1,10 @@
 //! Watching: one stream of changes over all kinds that the control plane reads.
 //!
-//! Each kind is listed, then watched; a broken watch is taken up again with back-off (`kube::runtime::watcher`), and what vanished meanwhile is
-//! reported as deleted. A kind that the API does not serve has no objects; it is asked for again, as its definition may come.
-//! The order between kinds is not defined; `Synced` comes once every kind has been listed, before which nothing may be derived.
+//! Each kind is listed, then watched; a broken watch is taken up again with back-off
+//! (`kube::runtime::watcher`), and what vanished meanwhile is reported as deleted. A kind that the
+//! API does not serve has no objects; it is asked for again, as its definition may come. The order
+//! between kinds is not defined; `Synced` comes once every kind has been listed, before which
+//! nothing may be derived.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,7 +24,8 @@ use tokio::{
 };
 use wire_kube::kinds::{KINDS, Kind, KindInfo, Support};
 
-/// Changes that wait for the single writer; a full queue slows the watches down, never loses a change.
+/// Changes that wait for the single writer; a full queue slows the watches down, never loses a
+/// change.
 const QUEUE: usize = 4096;
 const RELIST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -86,7 +89,8 @@ async fn watch_kind(
     while let Some(event) = stream.next().await {
         let is_listed = match &event {
             Ok(event) => matches!(event, Event::InitDone),
-            // No objects of a kind that the API does not know (yet): the listing need not wait for it.
+            // No objects of a kind that the API does not know (yet): the listing need not wait for
+            // it.
             Err(error) => is_not_served(error),
         };
         let expired = event.as_ref().is_err_and(is_expired);
@@ -118,7 +122,8 @@ async fn watch_kind(
     }
 }
 
-/// Namespace and name of the objects that were told of, and of those that the listing under way has shown.
+/// Namespace and name of the objects that were told of, and of those that the listing under way has
+/// shown.
 #[derive(Default)]
 struct Held {
     known: BTreeSet<(String, String)>,
@@ -138,7 +143,8 @@ impl Held {
                 Ok(())
             }
             Event::InitApply(object) => {
-                // Known from now on: when this listing breaks off and the next one lacks the object, it must still be deleted.
+                // Known from now on: when this listing breaks off and the next one lacks the
+                // object, it must still be deleted.
                 self.known.insert(key_of(&object));
                 self.relisted.insert(key_of(&object));
                 changes.send(applied(info, object)).await
@@ -186,7 +192,8 @@ fn is_expired(error: &watcher::Error) -> bool {
     code_of(error) == Some(410)
 }
 
-/// The HTTP status with which the API refused; a refused watch comes as a failure to start it or of its first line.
+/// The HTTP status with which the API refused; a refused watch comes as a failure to start it or of
+/// its first line.
 fn code_of(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
     match error {

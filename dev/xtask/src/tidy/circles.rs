@@ -1,8 +1,8 @@
 //! Circles of files: no more than two files of a crate may need each other.
 //!
-//! File A needs file B when A's production code names an item that B defines: by `use`, or by a path in the code. An
-//! item that is only passed on (`pub use`) is looked up where it is defined, so a facade that re-exports its children
-//! needs none of them. `mod x;` alone is no need either.
+//! File A needs file B when A's production code names an item that B defines: by `use`, or by a
+//! path in the code. An item that is only passed on (`pub use`) is looked up where it is defined,
+//! so a facade that re-exports its children needs none of them. `mod x;` alone is no need either.
 //! `circles.json` lists today's circles. A listed circle may only lose files, and a list that names too much is a fault.
 //! `cargo xtask circles` prints the circles with who needs whom; `cargo xtask tidy --tighten` shortens the list.
 
@@ -193,7 +193,8 @@ impl<'a> Crate<'a> {
         self.walk(start, rest, depth)
     }
 
-    /// Follows `rest` down from `module`, through re-exports, to a module or to the file that defines the item.
+    /// Follows `rest` down from `module`, through re-exports, to a module or to the file that
+    /// defines the item.
     fn walk(&self, mut module: Vec<&'a str>, rest: &[&'a str], depth: usize) -> Option<Target<'a>> {
         let mut rest = rest;
         while let [segment, more @ ..] = rest {

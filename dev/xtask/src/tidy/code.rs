@@ -1,7 +1,8 @@
-//! Rust text as tokens: enough to find paths, declarations and calls, without comments, texts and test modules.
+//! Rust text as tokens: enough to find paths, declarations and calls, without comments, texts and
+//! test modules.
 //!
-//! It is no parser. It relies on rustfmt's layout only for the end of `#[cfg(test)] mod tests { … }`, and it does not
-//! expand macros: a path that a macro makes is not seen.
+//! It is no parser. It relies on rustfmt's layout only for the end of `#[cfg(test)] mod tests { …
+//! }`, and it does not expand macros: a path that a macro makes is not seen.
 
 use super::source::Source;
 

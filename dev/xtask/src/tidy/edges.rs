@@ -1,4 +1,5 @@
-//! Which crate may use which: the literal table, compared with what `cargo metadata` says. Directory = layer, direction is downwards.
+//! Which crate may use which: the literal table, compared with what `cargo metadata` says.
+//! Directory = layer, direction is downwards.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,7 +115,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("echo", &[]),
 ];
 
-/// Packages from outside, and the crates that may not use them outside of tests: the folder, or the only crate that may.
+/// Packages from outside, and the crates that may not use them outside of tests: the folder, or the
+/// only crate that may.
 const OUTSIDERS: &[(&[&str], Users, &str)] = &[
     (
         &[

@@ -1,4 +1,5 @@
-//! Links in the project's pages: a path that is named must exist, and a heading or symbol after `#` must be in that file.
+//! Links in the project's pages: a path that is named must exist, and a heading or symbol after `#`
+//! must be in that file.
 
 use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! Numbers that may only shrink.
 //!
-//! A check measures a place and says what its limit is. What exceeds the limit must be listed in `ratchets.json` with
-//! its amount of today; a listed place may shrink, never grow, and an entry that says more than what is measured is a
-//! fault too, so the list gets shorter. `cargo xtask tidy --tighten` rewrites the list, downwards only.
+//! A check measures a place and says what its limit is. What exceeds the limit must be listed in
+//! `ratchets.json` with its amount of today; a listed place may shrink, never grow, and an entry
+//! that says more than what is measured is a fault too, so the list gets shorter. `cargo xtask tidy
+//! --tighten` rewrites the list, downwards only.
 
 use std::{collections::BTreeMap, path::Path};
 

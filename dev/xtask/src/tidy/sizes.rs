@@ -1,4 +1,5 @@
-//! Lengths of files (800 lines of production code), of functions (70 lines) and of comment lines (100 columns).
+//! Lengths of files (800 lines of production code), of functions (70 lines) and of comment lines
+//! (100 columns).
 
 use super::{
     ratchet::{Excess, Excesses},
@@ -65,7 +66,8 @@ fn long_parts(source: &Source) -> Excesses {
     found
 }
 
-/// Functions and their lengths, from `fn` to the closing brace at the same indentation; rustfmt's layout makes that exact.
+/// Functions and their lengths, from `fn` to the closing brace at the same indentation; rustfmt's
+/// layout makes that exact.
 fn functions(lines: &[(usize, &str)]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (index, (_, line)) in lines.iter().enumerate() {

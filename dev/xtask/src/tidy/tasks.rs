@@ -1,7 +1,8 @@
 //! Tasks and threads that nobody waits for: each says in a comment what ends it.
 //!
-//! A `JoinSet` or a `TaskTracker` owns its tasks and ends them. What is started by `tokio::spawn` or as a thread lives on
-//! by itself, so the three lines above it hold a comment `// task: …` that tells who owns it and what ends it.
+//! A `JoinSet` or a `TaskTracker` owns its tasks and ends them. What is started by `tokio::spawn`
+//! or as a thread lives on by itself, so the three lines above it hold a comment `// task: …` that
+//! tells who owns it and what ends it.
 
 use super::{
     ratchet::{Excess, Excesses},

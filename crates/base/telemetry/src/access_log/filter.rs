@@ -38,14 +38,16 @@ pub enum Filter {
     Duration(Comparison, Duration),
     NotHealthCheck,
     Traceable,
-    /// At random, `per_million` of 1,000,000; by the request id unless `independent`, so that all hops agree.
+    /// At random, `per_million` of 1,000,000; by the request id unless `independent`, so that all
+    /// hops agree.
     RuntimeFraction {
         per_million: u32,
         independent: bool,
     },
     /// Any of these flags; empty: any flag at all.
     ResponseFlag(ResponseFlags),
-    /// A request header: present, and matching when a pattern is given. `invert` turns the result around.
+    /// A request header: present, and matching when a pattern is given. `invert` turns the result
+    /// around.
     Header {
         name: HeaderName,
         value: Option<StringMatch>,

@@ -1,6 +1,7 @@
 //! The operators: what each reads of a record.
 //!
-//! Operators without arguments are a table of name and function; the others are variants with parsed arguments.
+//! Operators without arguments are a table of name and function; the others are variants with
+//! parsed arguments.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -225,10 +226,7 @@ impl Operator {
             "QUERY_PARAM" => Ok(Self::QueryParameter(need("a name")?.to_string())),
             "QUERY_PARAMS" => query_parameters(arguments.unwrap_or_default()),
             "PATH" => path(arguments.unwrap_or_default()),
-            "COMMON_DURATION" => {
-                let (from, to, unit) = duration::parse(need("START:END:PRECISION")?)?;
-                Ok(Self::Duration { from, to, unit })
-            }
+            "COMMON_DURATION" => common_duration(need("START:END:PRECISION")?),
             "GRPC_STATUS" => {
                 GrpcStatusStyle::parse(arguments.unwrap_or_default()).map(Self::GrpcStatus)
             }
@@ -385,6 +383,11 @@ pub(super) fn add_needs(parts: &[Part], needs: &mut Needs) {
             operator.add_needs(needs);
         }
     }
+}
+
+fn common_duration(arguments: &str) -> Result<Operator, Error> {
+    let (from, to, unit) = duration::parse(arguments)?;
+    Ok(Operator::Duration { from, to, unit })
 }
 
 fn header(from: Source, arguments: &str, without_query: bool) -> Result<Operator, Error> {

@@ -1,4 +1,5 @@
-//! Template text to parts: `%OPERATOR%`, `%OPERATOR(arguments)%`, `%OPERATOR(arguments):LENGTH%`, `%%`.
+//! Template text to parts: `%OPERATOR%`, `%OPERATOR(arguments)%`, `%OPERATOR(arguments):LENGTH%`,
+//! `%%`.
 
 use super::operator::{Operator, Part};
 use crate::Error;
@@ -98,8 +99,8 @@ fn command<'a>(text: &'a str, environment: &Environment) -> Result<(Part, &'a st
     ))
 }
 
-/// Arguments up to the first parenthesis that is followed by the command's end: expressions and time formats may hold
-/// parentheses and percent signs themselves.
+/// Arguments up to the first parenthesis that is followed by the command's end: expressions and
+/// time formats may hold parentheses and percent signs themselves.
 fn arguments(text: &str) -> Option<(&str, &str)> {
     text.match_indices(')').find_map(|(at, _)| {
         let rest = text.get(at + 1..)?;

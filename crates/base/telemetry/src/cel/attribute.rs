@@ -1,4 +1,5 @@
-//! Attributes: what expressions can read of a record (Envoy's attribute documentation, Istio's peers).
+//! Attributes: what expressions can read of a record (Envoy's attribute documentation, Istio's
+//! peers).
 
 use std::time::Duration;
 

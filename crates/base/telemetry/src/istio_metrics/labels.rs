@@ -1,4 +1,5 @@
-//! Label values of Istio's metrics: which fact becomes which label, and what stands in for a missing one.
+//! Label values of Istio's metrics: which fact becomes which label, and what stands in for a
+//! missing one.
 //!
 //! Rules and order follow the `istio_stats` filter of istio/proxy.
 
@@ -56,7 +57,8 @@ pub struct EdgeFacts<'a> {
     pub reporter: Reporter,
     /// This proxy's workload.
     pub local: &'a Peer,
-    /// The other side: the upstream for [`Reporter::Source`], else the downstream. `None`: nothing is known.
+    /// The other side: the upstream for [`Reporter::Source`], else the downstream. `None`: nothing
+    /// is known.
     pub peer: Option<&'a Peer>,
     /// The workload behind a waypoint.
     pub waypoint_destination: Option<&'a Peer>,
@@ -193,7 +195,8 @@ fn local_labels(local: &Peer, principal: Option<&str>) -> PeerLabels {
     }
 }
 
-/// The workload behind a waypoint: what its metadata says, even when empty, except namespace and app.
+/// The workload behind a waypoint: what its metadata says, even when empty, except namespace and
+/// app.
 fn waypoint_destination(peer: Option<&Peer>) -> PeerLabels {
     let unknown = || Arc::from("unknown");
     let told =
@@ -210,7 +213,8 @@ fn waypoint_destination(peer: Option<&Peer>) -> PeerLabels {
     }
 }
 
-/// Who talks to whom, with an identity of its own. Get it from [`super::IstioMetrics::edge`] and keep it.
+/// Who talks to whom, with an identity of its own. Get it from [`super::IstioMetrics::edge`] and
+/// keep it.
 #[derive(Debug)]
 pub struct Edge {
     id: u64,

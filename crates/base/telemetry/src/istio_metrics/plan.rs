@@ -1,7 +1,8 @@
-//! What one filter's configuration changes: metrics dropped, labels removed, replaced or added by expressions.
+//! What one filter's configuration changes: metrics dropped, labels removed, replaced or added by
+//! expressions.
 //!
-//! The Telemetry API reaches the proxy as `stats.PluginConfig.metrics`; [`Plan::parse`] takes that as data. An expression
-//! that fails for a request gives the value `unknown`, as in Istio.
+//! The Telemetry API reaches the proxy as `stats.PluginConfig.metrics`; [`Plan::parse`] takes that
+//! as data. An expression that fails for a request gives the value `unknown`, as in Istio.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

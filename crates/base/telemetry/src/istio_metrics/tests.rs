@@ -368,7 +368,8 @@ fn equal_edges_are_one_and_quotes_are_escaped() {
             &edge(&metrics, Reporter::Source),
             &edge(&metrics, Reporter::Source)
         ) || {
-            // The first was dropped before the second was made, so identity differs; held, they are one.
+            // The first was dropped before the second was made, so identity differs; held, they are
+            // one.
             let first = edge(&metrics, Reporter::Source);
             Arc::ptr_eq(&first, &edge(&metrics, Reporter::Source))
         }

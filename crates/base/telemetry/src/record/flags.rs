@@ -1,16 +1,18 @@
 //! Envoy's response flags: why a response is what it is, as a set of bits.
 //!
-//! Names are those of Envoy's `%RESPONSE_FLAGS%` documentation. The text has the flags in the order in which they were set, as Envoy's.
+//! Names are those of Envoy's `%RESPONSE_FLAGS%` documentation. The text has the flags in the order
+//! in which they were set, as Envoy's.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// A set of response flags that remembers which was set first. Text: short names joined by commas, `-` when empty.
+/// A set of response flags that remembers which was set first. Text: short names joined by commas,
+/// `-` when empty.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct ResponseFlags {
     bits: u32,
-    /// Numbers of the flags, one more than the bit's, the first in the lowest [`NUMBER_BITS`]. More flags than have room (no request
-    /// has that many) are in `bits` only.
+    /// Numbers of the flags, one more than the bit's, the first in the lowest [`NUMBER_BITS`]. More
+    /// flags than have room (no request has that many) are in `bits` only.
     order: u64,
 }
 

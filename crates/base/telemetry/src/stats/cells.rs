@@ -1,8 +1,9 @@
 //! Cells: where counts live, one array per worker.
 //!
-//! A worker that has claimed a [`WorkerSlot`] is the only writer of its arrays, so an addition is a plain load and store
-//! (relaxed atomics, no locked instruction). All other threads share slot 0 with atomic additions. Arrays of different
-//! workers are separate allocations, made at a worker's first write.
+//! A worker that has claimed a [`WorkerSlot`] is the only writer of its arrays, so an addition is a
+//! plain load and store (relaxed atomics, no locked instruction). All other threads share slot 0
+//! with atomic additions. Arrays of different workers are separate allocations, made at a worker's
+//! first write.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -20,8 +21,9 @@ thread_local! {
     static SLOT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Claims a slot of the process for this thread until dropped: the thread's counts become uncontended. Worker threads
-/// call [`WorkerSlot::claim`] once at their start and keep the value. Without it counting works, only slower.
+/// Claims a slot of the process for this thread until dropped: the thread's counts become
+/// uncontended. Worker threads call [`WorkerSlot::claim`] once at their start and keep the value.
+/// Without it counting works, only slower.
 #[derive(Debug)]
 pub struct WorkerSlot {
     index: usize,
@@ -64,7 +66,8 @@ impl Drop for WorkerSlot {
     }
 }
 
-/// The slot to write to in something that has `slots` slots, and whether this thread is its only writer.
+/// The slot to write to in something that has `slots` slots, and whether this thread is its only
+/// writer.
 pub(super) fn current_slot(slots: usize) -> (usize, bool) {
     let slot = SLOT.get();
     if slot != 0 && slot < slots {
@@ -106,7 +109,8 @@ pub(super) struct Cells {
     slots: Box<[OnceLock<Box<[AtomicU64]>>]>,
     /// Cells per worker: one per series, and for gauges one more, the mark.
     width: usize,
-    /// What the sums were at the last reset. Subtracted on read, since another thread's cell cannot be set to zero.
+    /// What the sums were at the last reset. Subtracted on read, since another thread's cell cannot
+    /// be set to zero.
     baseline: Mutex<Option<Box<[u64]>>>,
 }
 
@@ -247,7 +251,8 @@ impl Counter {
     }
 }
 
-/// A number that goes up and down. Use either `inc`/`dec`/`add`/`sub` (from any worker) or `set` on one gauge, not both.
+/// A number that goes up and down. Use either `inc`/`dec`/`add`/`sub` (from any worker) or `set` on
+/// one gauge, not both.
 #[derive(Debug, Clone)]
 pub struct Gauge {
     cells: Arc<Cells>,

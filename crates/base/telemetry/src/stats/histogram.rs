@@ -1,7 +1,7 @@
 //! Histograms: values counted in bins of two significant decimal digits, as Envoy's circllhist.
 //!
-//! 90 bins per power of ten, allocated per worker and power when first used. Quantiles interpolate inside a bin; bucket
-//! counts are exact for bucket bounds of two significant digits.
+//! 90 bins per power of ten, allocated per worker and power when first used. Quantiles interpolate
+//! inside a bin; bucket counts are exact for bucket bounds of two significant digits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,7 +157,8 @@ impl HistogramSummary {
         }
     }
 
-    /// The value below which the fraction `quantile` (0 to 1) of the values lies; `None` when nothing was counted.
+    /// The value below which the fraction `quantile` (0 to 1) of the values lies; `None` when
+    /// nothing was counted.
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
         if self.count == 0 {
             return None;
@@ -180,8 +181,9 @@ impl HistogramSummary {
         Some(tidy(last))
     }
 
-    /// Number of values that are at most `bound`. Exact when `bound` is the lower edge of a bin of width 1 or lies
-    /// between bins; values of a wider bin that starts at `bound` count only when they equal it, which is unknown, so no.
+    /// Number of values that are at most `bound`. Exact when `bound` is the lower edge of a bin of
+    /// width 1 or lies between bins; values of a wider bin that starts at `bound` count only when
+    /// they equal it, which is unknown, so no.
     pub fn count_up_to(&self, bound: f64) -> u64 {
         let within = self.bins.iter().filter(|((power, bin), _)| {
             let (left, width) = bounds(*power, *bin);

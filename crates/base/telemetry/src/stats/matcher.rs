@@ -55,7 +55,8 @@ fn full_regex(pattern: &str) -> Result<Regex, Error> {
         pattern: pattern.to_string(),
         problem: error.to_string(),
     };
-    // The first compilation refuses what would become something else inside the group, such as `a)|(b`.
+    // The first compilation refuses what would become something else inside the group, such as
+    // `a)|(b`.
     Regex::new(pattern).map_err(problem)?;
     Regex::new(&format!("^(?:{pattern})$")).map_err(problem)
 }
@@ -75,7 +76,8 @@ impl Matcher {
         Self::Exclude(Vec::new())
     }
 
-    /// Istio's default inclusions (bootstrap template, OBS-002). `extra` are those of `proxyStatsMatcher` or of the
+    /// Istio's default inclusions (bootstrap template, OBS-002). `extra` are those of
+    /// `proxyStatsMatcher` or of the
     /// `sidecar.istio.io/statsInclusion*` annotations. Normally the bootstrap says all of this itself.
     pub fn istio(extra: Vec<StringMatch>) -> Self {
         const PREFIXES: [&str; 8] = [

@@ -1,7 +1,8 @@
 //! Text of the statistics: Envoy's plain, JSON and Prometheus answers.
 //!
-//! A scrape first collects what is shown (filter, matcher, same names added up), then prints. Orders are Envoy's: texts,
-//! then counters and gauges by name, then histograms; for Prometheus by kind, then name without tags.
+//! A scrape first collects what is shown (filter, matcher, same names added up), then prints.
+//! Orders are Envoy's: texts, then counters and gauges by name, then histograms; for Prometheus by
+//! kind, then name without tags.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -50,7 +51,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// From a URL's query part: `filter=…&usedonly&format=json|prometheus|text&type=Counters&text_readouts`. Unknown
+    /// From a URL's query part:
+    /// `filter=…&usedonly&format=json|prometheus|text&type=Counters&text_readouts`. Unknown
     /// parameters are ignored, as in Envoy.
     ///
     /// # Errors
@@ -394,7 +396,8 @@ fn write_numbers(out: &mut String, type_name: &str, groups: &Groups<u64>) {
     }
 }
 
-/// One histogram's lines. `counts(bound)` is the number of values up to the bound; `totals` are sum and count.
+/// One histogram's lines. `counts(bound)` is the number of values up to the bound; `totals` are sum
+/// and count.
 pub(crate) fn write_histogram(
     out: &mut String,
     name: &str,

@@ -1,7 +1,9 @@
-//! Tags out of names: Envoy keeps one flat name per statistic and finds labels in it with regular expressions.
+//! Tags out of names: Envoy keeps one flat name per statistic and finds labels in it with regular
+//! expressions.
 //!
-//! A rule's first group is what leaves the name, its second (else the first) is the label's value. All rules look at the
-//! original name. [`TagRules::istio`] are those of Istio's bootstrap, [`TagRules::envoy`] Envoy's defaults (tag
+//! A rule's first group is what leaves the name, its second (else the first) is the label's value.
+//! All rules look at the original name. [`TagRules::istio`] are those of Istio's bootstrap,
+//! [`TagRules::envoy`] Envoy's defaults (tag
 //! `envoy.cluster_name`, so label `envoy_cluster_name`). Envoy's patterns use look-ahead for a dot, which is rewritten
 //! to an equal pattern without it.
 
@@ -146,7 +148,8 @@ impl TagRules {
     fn of(rules: &[(&str, &str)]) -> Self {
         let mut all = Self::default();
         for (name, pattern) in rules {
-            // The constants are covered by a test; a rule that did not compile would be missing there.
+            // The constants are covered by a test; a rule that did not compile would be missing
+            // there.
             let _ = all.push_regex(name, pattern);
         }
         all
@@ -241,7 +244,8 @@ pub(crate) fn prometheus_name(name: &str) -> String {
         .collect()
 }
 
-/// Histogram buckets by name: Envoy's `histogram_bucket_settings`, Istio's `statsHistogramBuckets` annotation.
+/// Histogram buckets by name: Envoy's `histogram_bucket_settings`, Istio's `statsHistogramBuckets`
+/// annotation.
 #[derive(Debug, Clone, Default)]
 pub struct BucketSettings(Vec<(StringMatch, Vec<f64>)>);
 

@@ -1,8 +1,9 @@
 //! `x-request-id`: a random UUID whose version digit tells later hops why the request is traced.
 //!
-//! Position 14 of the text is `4` in a fresh id, `9` sampled, `a` forced by a service (`x-envoy-force-trace`), `b` forced by
-//! the client (`x-client-trace-id`), as in Envoy's UUID request id extension. The first eight digits are the number that
-//! sampling compares, so that all hops with equal settings decide alike.
+//! Position 14 of the text is `4` in a fresh id, `9` sampled, `a` forced by a service
+//! (`x-envoy-force-trace`), `b` forced by the client (`x-client-trace-id`), as in Envoy's UUID
+//! request id extension. The first eight digits are the number that sampling compares, so that all
+//! hops with equal settings decide alike.
 
 use stdx::Rng;
 
@@ -39,7 +40,8 @@ impl Reason {
 pub struct RequestIdPolicy {
     /// Write the reason into the id.
     pub pack_trace_reason: bool,
-    /// Take the id's number for the decision; without it every request counts as sampled here and the tracer decides.
+    /// Take the id's number for the decision; without it every request counts as sampled here and
+    /// the tracer decides.
     pub use_for_sampling: bool,
 }
 

@@ -19,7 +19,8 @@ pub enum SpanKind {
     Server,
 }
 
-/// Where a custom tag's value comes from. Environment variables are resolved into literals by who reads the configuration.
+/// Where a custom tag's value comes from. Environment variables are resolved into literals by who
+/// reads the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CustomTagSource {
     Literal(String),
@@ -50,9 +51,11 @@ pub struct SpanSettings {
     pub node_id: Arc<str>,
     /// Service name of the exporter: `app.namespace`.
     pub service_name: Arc<str>,
-    /// The node's cluster name, used where the caller names none in `x-envoy-downstream-service-cluster`.
+    /// The node's cluster name, used where the caller names none in
+    /// `x-envoy-downstream-service-cluster`.
     pub zone: Arc<str>,
-    /// Tags that every span has: Istio's `istio.canonical_service`, `istio.mesh_id`, … (OBS-062), unless disabled.
+    /// Tags that every span has: Istio's `istio.canonical_service`, `istio.mesh_id`, … (OBS-062),
+    /// unless disabled.
     pub fixed_tags: Vec<(String, String)>,
     pub custom_tags: Vec<CustomTag>,
     /// Longest path in `http.url`, characters (`max_path_tag_length`).
@@ -114,7 +117,8 @@ pub fn istio_tags(peer: &crate::record::Peer, mesh_id: &str) -> Vec<(String, Str
 pub struct Span {
     pub context: SpanContext,
     pub kind: SpanKind,
-    /// Operation: the route decorator's `host:port/path*`, else Envoy's `ingress` / `egress` with the host.
+    /// Operation: the route decorator's `host:port/path*`, else Envoy's `ingress` / `egress` with
+    /// the host.
     pub name: String,
     pub service_name: Arc<str>,
     pub start: SystemTime,
@@ -127,7 +131,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The span of a finished record. `None` when the record has no sampled trace context or no start.
+    /// The span of a finished record. `None` when the record has no sampled trace context or no
+    /// start.
     pub fn of(
         record: &Record,
         kind: SpanKind,
@@ -165,7 +170,8 @@ impl Span {
 }
 
 impl Span {
-    /// The span of the call to the upstream, where it is one of its own: from the first connection to the last byte.
+    /// The span of the call to the upstream, where it is one of its own: from the first connection
+    /// to the last byte.
     pub fn of_call(
         record: &Record,
         context: &SpanContext,
@@ -194,7 +200,8 @@ impl Span {
 }
 
 fn is_error(record: &Record) -> bool {
-    // gRPC: Cancelled, Unknown, DeadlineExceeded, ResourceExhausted, Internal, Unavailable, DataLoss count as failures.
+    // gRPC: Cancelled, Unknown, DeadlineExceeded, ResourceExhausted, Internal, Unavailable,
+    // DataLoss count as failures.
     let grpc_failed = record.is_grpc
         && record
             .grpc_status
@@ -403,7 +410,8 @@ fn ip(address: &Address) -> String {
     }
 }
 
-/// The body of a POST to Zipkin's `/api/v2/spans`. `shared_context`: a server span has the id of the client's (Zipkin's
+/// The body of a POST to Zipkin's `/api/v2/spans`. `shared_context`: a server span has the id of
+/// the client's (Zipkin's
 /// `shared_span_context`), marked as shared.
 pub fn zipkin_json(spans: &[Span], shared_context: bool) -> String {
     let spans: Vec<Value> = spans

@@ -1,5 +1,6 @@
-//! The claims of a projected service-account token as JSON (RFC 7519; `kubernetes.io` as the Kubernetes API server
-//! writes it). Only [`super`] knows these types: it checks what was read and hands out [`Claims`].
+//! The claims of a projected service-account token as JSON (RFC 7519; `kubernetes.io` as the
+//! Kubernetes API server writes it). Only [`super`] knows these types: it checks what was read and
+//! hands out [`Claims`].
 
 use serde::{Deserialize, Serialize};
 

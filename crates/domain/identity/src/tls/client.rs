@@ -1,4 +1,5 @@
-//! The client's side: mutual TLS between sidecars, TLS origination to other servers, and our own calls to the control plane.
+//! The client's side: mutual TLS between sidecars, TLS origination to other servers, and our own
+//! calls to the control plane.
 
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ pub struct ClientTls {
     /// Own certificate, when the server may ask for one (MUTUAL, ISTIO_MUTUAL).
     pub presented: Option<Presented>,
     pub validation: PeerValidation,
-    /// Sent as SNI and, with `validation.match_server_name`, looked for in the certificate. `None`: no SNI is sent.
+    /// Sent as SNI and, with `validation.match_server_name`, looked for in the certificate. `None`:
+    /// no SNI is sent.
     pub sni: Option<String>,
     /// In the client's order of preference.
     pub alpn: Vec<Vec<u8>>,
@@ -27,7 +29,8 @@ pub struct ClientTls {
     pub resumption: bool,
 }
 
-/// A client configuration with the name to connect with: `TlsConnector::from(c.rustls.clone()).connect(c.server_name.clone(), io)`.
+/// A client configuration with the name to connect with:
+/// `TlsConnector::from(c.rustls.clone()).connect(c.server_name.clone(), io)`.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
     pub rustls: Arc<rustls::ClientConfig>,
@@ -54,7 +57,8 @@ impl ClientTls {
 }
 
 impl ClientConfig {
-    /// The same configuration with another name, for hosts that are known only per request (`auto_sni`). Shares the sessions.
+    /// The same configuration with another name, for hosts that are known only per request
+    /// (`auto_sni`). Shares the sessions.
     pub fn with_server_name(&self, name: &str) -> Result<Self, IdentityError> {
         Ok(Self {
             rustls: self.rustls.clone(),
@@ -62,7 +66,8 @@ impl ClientConfig {
         })
     }
 
-    /// The same configuration with other protocols, for a cluster whose codec is known only per request. Shares the sessions.
+    /// The same configuration with other protocols, for a cluster whose codec is known only per
+    /// request. Shares the sessions.
     pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Self {
         let mut rustls = rustls::ClientConfig::clone(&self.rustls);
         rustls.alpn_protocols = alpn;
@@ -94,7 +99,8 @@ pub fn client_config(tls: &ClientTls) -> Result<ClientConfig, IdentityError> {
     };
     let server_name = match &tls.sni {
         Some(name) => server_name(name)?,
-        // Never sent: rustls wants a name to remember sessions by. The reserved name can match no certificate.
+        // Never sent: rustls wants a name to remember sessions by. The reserved name can match no
+        // certificate.
         None => server_name("unnamed.invalid")?,
     };
     Ok(ClientConfig {

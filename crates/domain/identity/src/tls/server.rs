@@ -19,7 +19,8 @@ use crate::{IdentityError, IdentityHandle, TlsCertificate, san::dns_name_matches
 pub struct ServerTls {
     pub presented: Presented,
     pub client_auth: ClientAuth,
-    /// In the server's order of preference. A client that offers none of these is let in without ALPN, as Envoy does.
+    /// In the server's order of preference. A client that offers none of these is let in without
+    /// ALPN, as Envoy does.
     pub alpn: Vec<Vec<u8>>,
     pub settings: TlsSettings,
     pub resumption: bool,
@@ -37,7 +38,8 @@ pub enum ClientAuth {
 }
 
 impl ServerTls {
-    /// A sidecar's inbound side: own identity, client certificate required and judged by the mesh's roots and `names`.
+    /// A sidecar's inbound side: own identity, client certificate required and judged by the mesh's
+    /// roots and `names`.
     pub fn workload(
         identity: IdentityHandle,
         names: Vec<crate::SanMatcher>,

@@ -1,7 +1,8 @@
 //! Session resumption that ends with the identity it was made under.
 //!
-//! A resumed handshake does not look at certificates again: the peer is who it was. That holds while our own identity and trust
-//! bundle are the same; when the handle's generation grows, tickets and remembered sessions of before are useless.
+//! A resumed handshake does not look at certificates again: the peer is who it was. That holds
+//! while our own identity and trust bundle are the same; when the handle's generation grows,
+//! tickets and remembered sessions of before are useless.
 
 use std::sync::Arc;
 

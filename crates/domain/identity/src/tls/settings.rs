@@ -17,7 +17,8 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// Parameters of the handshake. The default is TLS 1.2 to 1.3 with every supported cipher and curve.
+/// Parameters of the handshake. The default is TLS 1.2 to 1.3 with every supported cipher and
+/// curve.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsSettings {
     pub minimum: TlsVersion,
@@ -76,8 +77,9 @@ impl Default for TlsSettings {
 }
 
 impl CipherSuites {
-    /// Reads Envoy's list, in which `[A|B]` are ciphers of equal preference. Answers the names that are not supported here too
-    /// (those without forward secrecy, CBC), for the caller to report. Fails when names were given and none is supported.
+    /// Reads Envoy's list, in which `[A|B]` are ciphers of equal preference. Answers the names that
+    /// are not supported here too (those without forward secrecy, CBC), for the caller to report.
+    /// Fails when names were given and none is supported.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<(Self, Vec<String>), IdentityError> {
         let mut known = Vec::new();
         let mut unknown = Vec::new();

@@ -1,7 +1,9 @@
-//! Deciding whether a peer's certificate is good: its chain, its validity, its purpose, and its names.
+//! Deciding whether a peer's certificate is good: its chain, its validity, its purpose, and its
+//! names.
 //!
-//! rustls' own verifiers want a DNS name, which a SPIFFE certificate does not have. These check the chain by webpki and the names by
-//! [`SanMatcher`]s. A peer judged by the mesh's own roots must have exactly one URI name (X509-SVID §5.2).
+//! rustls' own verifiers want a DNS name, which a SPIFFE certificate does not have. These check the
+//! chain by webpki and the names by [`SanMatcher`]s. A peer judged by the mesh's own roots must
+//! have exactly one URI name (X509-SVID §5.2).
 
 use std::{
     sync::Arc,
@@ -26,7 +28,8 @@ pub enum Roots {
     /// The current bundle of the workload's identity. Without one every peer is refused.
     Workload(IdentityHandle),
     Bundle(TrustBundle),
-    /// Nothing is checked but that the peer has its key. Only where configuration says so in words (`insecureSkipVerify`).
+    /// Nothing is checked but that the peer has its key. Only where configuration says so in words
+    /// (`insecureSkipVerify`).
     Unverified,
 }
 
@@ -36,7 +39,8 @@ pub struct PeerValidation {
     pub roots: Roots,
     /// Any of these must match; empty means that every name is good.
     pub names: Vec<SanMatcher>,
-    /// Clients only: a DNS (or IP) name of the certificate must also cover the name that was asked for (`auto_san_validation`).
+    /// Clients only: a DNS (or IP) name of the certificate must also cover the name that was asked
+    /// for (`auto_san_validation`).
     pub match_server_name: bool,
 }
 
@@ -128,8 +132,9 @@ impl PeerValidation {
     }
 }
 
-/// A certificate that is itself one of the roots: who tries something out makes one for everything (`openssl req -x509`), and OpenSSL and
-/// BoringSSL take it. webpki refuses it, since it may sign others. Among the mesh's own roots nothing stands for a workload, see [`Roots::Workload`].
+/// A certificate that is itself one of the roots: who tries something out makes one for everything
+/// (`openssl req -x509`), and OpenSSL and BoringSSL take it. webpki refuses it, since it may sign
+/// others. Among the mesh's own roots nothing stands for a workload, see [`Roots::Workload`].
 fn is_its_own_proof(bundle: &TrustBundle, leaf: &CertificateDer<'_>, now: UnixTime) -> bool {
     let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
     bundle.has(leaf) && PeerCertificate::parse(leaf).is_ok_and(|facts| facts.is_valid_at(now))

@@ -182,7 +182,8 @@ fn endpoint_row(endpoint: &Endpoint, port_name: &str) -> Value {
     })
 }
 
-/// The mesh configuration in force, under MeshConfig's names; what is at its default because nobody set it is shown too.
+/// The mesh configuration in force, under MeshConfig's names; what is at its default because nobody
+/// set it is shown too.
 pub(super) async fn mesh(State(pages): State<Pages>) -> Json<Value> {
     let snapshot = pages.snapshots.borrow().clone();
     Json(snapshot.map_or_else(|| json!({}), |snapshot| mesh_json(&snapshot.mesh)))

@@ -30,7 +30,8 @@ pub(super) struct Which {
     proxy_id: Option<String>,
 }
 
-/// What each proxy was sent and what it took, in istiod's form; `rejected` and `lastRejection` are ours.
+/// What each proxy was sent and what it took, in istiod's form; `rejected` and `lastRejection` are
+/// ours.
 pub(super) async fn syncz(State(pages): State<Pages>) -> Json<Value> {
     let proxies = pages.proxies.list();
     Json(proxies.iter().map(|(_, proxy)| sync_row(proxy)).collect())

@@ -271,7 +271,8 @@ async fn a_rejection_is_recorded_and_others_go_on() {
         names(&good.next().await),
         ["outbound|80||second.shop.svc.cluster.local"]
     );
-    // The refused one is told of what changed as well, and its rejection stays on record until it takes a newer version.
+    // The refused one is told of what changed as well, and its rejection stays on record until it
+    // takes a newer version.
     bad.next().await;
     let rejected = |name: &str| {
         let list = world.shared.proxies.list();

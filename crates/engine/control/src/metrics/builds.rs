@@ -1,4 +1,5 @@
-//! When the last snapshots were begun and published, so that a stream can say how long a change took to reach its proxy.
+//! When the last snapshots were begun and published, so that a stream can say how long a change
+//! took to reach its proxy.
 
 use std::{collections::VecDeque, sync::Arc};
 

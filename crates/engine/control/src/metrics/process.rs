@@ -1,4 +1,5 @@
-//! The process itself, under the names of Prometheus' client libraries, from `/proc` (Linux). What the kernel does not tell is left out.
+//! The process itself, under the names of Prometheus' client libraries, from `/proc` (Linux). What
+//! the kernel does not tell is left out.
 
 use std::{fmt::Write as _, fs};
 

@@ -1,4 +1,5 @@
-//! What comes from the API and what becomes of it: events, validation, snapshots and their contents.
+//! What comes from the API and what becomes of it: events, validation, snapshots and their
+//! contents.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -182,14 +183,16 @@ impl SourceMetrics {
         }
     }
 
-    /// A push for this reason (istiod's names: `config`, `service`, `endpoint`, `secret`, `global`, `proxyrequest`, …).
+    /// A push for this reason (istiod's names: `config`, `service`, `endpoint`, `secret`, `global`,
+    /// `proxyrequest`, …).
     pub fn trigger(&self, reason: &'static str) {
         self.triggers
             .get_or_create(&TypeLabel { r#type: reason })
             .inc();
     }
 
-    /// What reading an object of Istio's kinds gave. Validation happens where objects are read, with the same rules as at admission.
+    /// What reading an object of Istio's kinds gave. Validation happens where objects are read,
+    /// with the same rules as at admission.
     pub fn validated(&self, kind: Kind, name: &str, api_version: &str, problems: &[Problem]) {
         let info = kind.info();
         if !info.group.ends_with("istio.io") {
@@ -222,8 +225,8 @@ impl SourceMetrics {
         }
     }
 
-    /// A snapshot is published that took `build` to make, `debounce` after the first of its changes. `duplicate_domains`: hosts that several
-    /// VirtualServices claim.
+    /// A snapshot is published that took `build` to make, `debounce` after the first of its
+    /// changes. `duplicate_domains`: hosts that several VirtualServices claim.
     pub fn published(
         &self,
         snapshot: &Snapshot,
@@ -300,7 +303,8 @@ impl Contents {
     }
 }
 
-/// Ports of workloads that services with the same selector declare with different protocols: one of them wins.
+/// Ports of workloads that services with the same selector declare with different protocols: one of
+/// them wins.
 fn inbound_conflicts(snapshot: &Snapshot) -> usize {
     let mut declared: HashMap<_, BTreeSet<&'static str>> = HashMap::new();
     for service in snapshot.services.values().flat_map(|list| list.iter()) {
@@ -321,7 +325,8 @@ fn inbound_conflicts(snapshot: &Snapshot) -> usize {
     declared.values().filter(|kinds| kinds.len() > 1).count()
 }
 
-/// TCP ports of services without an address of their own, beyond the first of each number: they would all listen on `0.0.0.0`.
+/// TCP ports of services without an address of their own, beyond the first of each number: they
+/// would all listen on `0.0.0.0`.
 fn outbound_tcp_conflicts(snapshot: &Snapshot) -> usize {
     let mut claimed: BTreeMap<u16, usize> = BTreeMap::new();
     for service in snapshot.services.values().flat_map(|list| list.iter()) {

@@ -108,7 +108,8 @@ fn addresses(list: &[std::net::IpAddr]) -> Field<'static> {
     }
 }
 
-/// Of all attempts that got a connection (TCP: of all), the last one included, what `read` tells, each once; absent where there was none.
+/// Of all attempts that got a connection (TCP: of all), the last one included, what `read` tells,
+/// each once; absent where there was none.
 fn attempted(record: &Record, read: impl Fn(&Attempted) -> Option<String>) -> Field<'static> {
     let last = Attempted {
         host: record.upstream_host.clone(),
@@ -241,7 +242,8 @@ fn stream_id(record: &Record) -> Field<'_> {
     }
 }
 
-/// A UUID that no other record has, with high likelihood: made of the process's own random seed and what tells records apart.
+/// A UUID that no other record has, with high likelihood: made of the process's own random seed and
+/// what tells records apart.
 fn unique_id(record: &Record) -> Field<'_> {
     static SEED: LazyLock<(RandomState, RandomState)> = LazyLock::new(Default::default);
     let facts = (
