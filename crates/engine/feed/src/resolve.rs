@@ -4,7 +4,7 @@
 //! when the answer's time to live ends) and reports endpoints; an answer that fails leaves the last good one in place.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::IpAddr,
     sync::Arc,
@@ -103,13 +103,13 @@ impl Resolutions {
     }
 
     /// Starts, keeps and ends tasks so that exactly these clusters are resolved.
-    pub fn follow(&mut self, clusters: &[Arc<Cluster>]) {
+    pub fn follow(&mut self, clusters: &BTreeMap<ClusterName, Arc<Cluster>>) {
         self.running.retain(|name, (discovery, _)| {
             clusters
-                .iter()
-                .any(|cluster| cluster.name == *name && cluster.discovery == *discovery)
+                .get(name)
+                .is_some_and(|cluster| cluster.discovery == *discovery)
         });
-        for cluster in clusters {
+        for cluster in clusters.values() {
             if !self.running.contains_key(&cluster.name) {
                 let mut task = JoinSet::new();
                 task.spawn(keep_resolved(

@@ -29,7 +29,7 @@ use crate::{
     settings::Settings,
     status::{ResourceState, Status},
     stream::AdsStream,
-    warm::{Change, Kind, Warming},
+    warm::{Change, Kind, Wanted, Warming},
 };
 
 #[cfg(test)]
@@ -52,6 +52,8 @@ pub struct Feed {
     answers: mpsc::Receiver<Answer>,
     backoff: Backoff,
     received: Received,
+    /// What was last asked for.
+    asked: Wanted,
     /// Requests made while the stream is being opened.
     queued: Vec<Request>,
 }
@@ -113,6 +115,7 @@ impl Feed {
             answers,
             backoff: Backoff::new(limits.retry_first, limits.retry_limit),
             received: Received::default(),
+            asked: Wanted::default(),
             queued: Vec::new(),
             status: Arc::new(Status::default()),
             settings,
@@ -392,8 +395,18 @@ impl Feed {
 
     fn publish(&mut self) {
         let update = self.warming.settle(self.live.clock.now());
-        if !update.is_empty() {
-            for problem in self.live.publish(update) {
+        for missing in self.warming.given_up() {
+            tracing::warn!(missing, "has not come in time; what needs it is refused");
+        }
+        if update.is_empty() {
+            return;
+        }
+        let waits = self.warming.waiting() > 0;
+        for problem in self.live.publish(update) {
+            // A secret that is still on its way is no problem yet.
+            if waits {
+                tracing::debug!(%problem, "configuration that is waited for");
+            } else {
                 tracing::warn!(%problem, "configuration that refuses traffic");
             }
         }
@@ -401,10 +414,14 @@ impl Feed {
 
     fn want_named(&mut self) -> Vec<Request> {
         let wanted = self.warming.wanted();
+        if self.asked == *wanted {
+            return Vec::new();
+        }
+        self.asked = wanted.clone();
         let named = [
-            (type_url::ENDPOINT, wanted.endpoints),
-            (type_url::ROUTE, wanted.routes),
-            (type_url::SECRET, wanted.secrets),
+            (type_url::ENDPOINT, wanted.endpoints.clone()),
+            (type_url::ROUTE, wanted.routes.clone()),
+            (type_url::SECRET, wanted.secrets.clone()),
         ];
         let mut requests = Vec::new();
         for (type_url, names) in named {

@@ -1,13 +1,15 @@
-//! What the control plane has sent, held until it can be used: warming, without IO or clock.
+//! What the control plane has sent, and what of it is still waited for: warming, without IO or clock.
 //!
-//! Rules (Envoy's, and a little kinder):
-//! - a cluster waits for its endpoints (or first DNS answer) and secrets; a listener for its route tables and secrets; the version
-//!   before stays in use until then. After `warm_timeout` it is used as it is: the data path refuses what it lacks.
-//! - a route table or TCP listener that names a cluster which is still warming waits for it, so that no request is sent to nowhere.
+//! Rules:
+//! - a route table, a listener and a cluster of another transport are taken into use at once, because the version before may send in
+//!   plaintext what the new one does not. What they lack (route table, secret, endpoints, first DNS answer) is published as waited for
+//!   ([`proxy::Waiting`]): requests and connections that need it wait at their door until it comes, it is known not to exist, or
+//!   `warm_timeout` is over; then the data path refuses them.
+//! - a cluster whose new version has the transport of the one in use stays as it is until the new one has its endpoints.
 //! - a removed cluster is kept while routes in use name it, at most for `retire_grace`.
 //! - endpoints, route tables and secrets that nothing refers to any more are dropped.
 //!
-//! [`Warming::settle`] gives what has become usable, as one update.
+//! [`Warming::settle`] gives what has changed, as one update.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -15,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy::publish::{Changes, Update};
+use proxy::{
+    Waiting,
+    publish::{Changes, Update},
+};
 use proxy_config::{
     Cluster, ClusterName, Endpoints, Listener, ListenerName, Refused, RouteTable, RouteTableName,
     Secret, SecretName, cluster::Discovery,
@@ -48,7 +53,7 @@ pub struct Wanted {
     pub endpoints: BTreeSet<String>,
     pub routes: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
-    pub resolved: Vec<Arc<Cluster>>,
+    pub resolved: BTreeMap<ClusterName, Arc<Cluster>>,
 }
 
 /// See the module.
@@ -65,16 +70,32 @@ pub struct Warming {
     secrets: BTreeMap<SecretName, Arc<Secret>>,
     /// Names that do not exist, as far as the control plane or DNS can tell.
     absent: HashSet<(Kind, Arc<str>)>,
+    /// Route tables and secrets that listeners name and that are not there, since when.
+    missing: BTreeMap<(Kind, Arc<str>), Missing>,
     /// Something other than endpoints changed since the last settling.
     structural: bool,
+    /// What is referred to; made anew by [`Warming::settle`] when something other than endpoints changed.
+    wanted: Wanted,
+    /// What was last published as waited for.
+    waiting: Arc<Waiting>,
+    /// What has not come in time, in words, since it was last told.
+    given_up: Vec<String>,
     update: Update,
 }
 
-/// The version in use and the one that waits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Missing {
+    since: Instant,
+    given_up: bool,
+}
+
+/// The version in use and the one that is to follow.
 #[derive(Debug)]
 struct Item<R> {
     live: Option<Arc<R>>,
     next: Option<(Arc<R>, Instant)>,
+    /// What the version in use needs is not there yet, since then.
+    waiting_since: Option<Instant>,
     retiring_since: Option<Instant>,
 }
 
@@ -83,6 +104,7 @@ impl<R> Default for Item<R> {
         Self {
             live: None,
             next: None,
+            waiting_since: None,
             retiring_since: None,
         }
     }
@@ -105,23 +127,36 @@ impl<R: PartialEq> Item<R> {
         }
     }
 
-    fn is_warming_only(&self) -> bool {
-        self.live.is_none() && self.next.is_some()
-    }
-
-    /// Takes the waiting version into use, when it is ready or has waited long enough.
-    fn promote(
-        &mut self,
-        now: Instant,
-        timeout: Duration,
-        is_ready: impl Fn(&R) -> bool,
-    ) -> Option<Arc<R>> {
-        let (next, _) = self
-            .next
-            .take_if(|(next, since)| is_ready(next) || now.duration_since(*since) >= timeout)?;
+    /// Takes the version that follows into use: when it is ready, has waited long enough, or must not wait.
+    fn promote(&mut self, now: Instant, waits: &Waits<'_, R>) -> Option<Arc<R>> {
+        let is_over = |since: Instant| now.duration_since(since) >= waits.timeout;
+        if let Some(live) = &self.live
+            && self
+                .waiting_since
+                .is_some_and(|since| (waits.is_ready)(live) || is_over(since))
+        {
+            self.waiting_since = None;
+        }
+        let (next, since) = self.next.as_ref()?;
+        let is_usable = (waits.is_ready)(next) || is_over(*since);
+        let may_stay = |live: &Arc<R>| self.waiting_since.is_none() && (waits.may_stay)(live, next);
+        if !is_usable && self.live.as_ref().is_some_and(may_stay) {
+            return None;
+        }
+        self.waiting_since = (!is_usable).then_some(*since);
+        let (next, _) = self.next.take()?;
         self.live = Some(next.clone());
         Some(next)
     }
+}
+
+/// What resources of one kind wait for.
+struct Waits<'a, R> {
+    timeout: Duration,
+    /// All that it needs is there, or known not to exist.
+    is_ready: &'a dyn Fn(&R) -> bool,
+    /// The version in use may stay until the new one is ready: it is no laxer.
+    may_stay: &'a dyn Fn(&R, &R) -> bool,
 }
 
 impl Warming {
@@ -141,7 +176,11 @@ impl Warming {
             endpoints: BTreeMap::new(),
             secrets: BTreeMap::new(),
             absent: HashSet::new(),
+            missing: BTreeMap::new(),
             structural: false,
+            wanted: Wanted::default(),
+            waiting: Arc::default(),
+            given_up: Vec::new(),
             update: Update::default(),
         }
     }
@@ -241,15 +280,19 @@ impl Warming {
         }
     }
 
-    /// What has become usable since the last call.
+    /// What has changed since the last call.
     pub fn settle(&mut self, now: Instant) -> Update {
         // Endpoints churn far more than the rest; when nothing waits for them, they concern nobody else.
-        if std::mem::take(&mut self.structural) || self.deadline().is_some() {
+        let structural = std::mem::take(&mut self.structural);
+        if structural || self.deadline().is_some() {
             self.promote_clusters(now);
             self.promote_routes(now);
             self.promote_listeners(now);
             self.retire_clusters(now);
+            self.wanted = self.refer();
             self.drop_unreferenced();
+            self.look_for_missing(now);
+            self.publish_waiting();
         }
         let mut update = std::mem::take(&mut self.update);
         newest_wins(&mut update.endpoints, |e: &Endpoints| e.cluster.clone());
@@ -259,14 +302,13 @@ impl Warming {
 
     /// When [`Warming::settle`] has something to do even if nothing arrives.
     pub fn deadline(&self) -> Option<Instant> {
-        fn waits<N, R>(items: &BTreeMap<N, Item<R>>) -> impl Iterator<Item = Instant> {
-            items
-                .values()
-                .filter_map(|item| item.next.as_ref().map(|(_, since)| *since))
-        }
-        let warming = waits(&self.clusters)
-            .chain(waits(&self.listeners))
-            .chain(waits(&self.routes));
+        let clusters = self.clusters.values();
+        let clusters = clusters.flat_map(|item| {
+            let next = item.next.as_ref().map(|(_, since)| *since);
+            next.into_iter().chain(item.waiting_since)
+        });
+        let missing = self.missing.values().filter(|missing| !missing.given_up);
+        let warming = clusters.chain(missing.map(|missing| missing.since));
         let retiring = self
             .clusters
             .values()
@@ -277,45 +319,49 @@ impl Warming {
             .min()
     }
 
-    /// How many resources wait.
+    /// How many resources wait, or are waited for.
     pub fn waiting(&self) -> usize {
-        fn count<N, R>(items: &BTreeMap<N, Item<R>>) -> usize {
-            items.values().filter(|item| item.next.is_some()).count()
-        }
-        count(&self.clusters) + count(&self.listeners) + count(&self.routes)
+        let clusters = self.clusters.values();
+        let missing = self.missing.values().filter(|missing| !missing.given_up);
+        clusters
+            .filter(|item| item.next.is_some() || item.waiting_since.is_some())
+            .count()
+            + missing.count()
     }
 
-    /// What is referred to by the newest versions.
-    pub fn wanted(&self) -> Wanted {
+    /// What was waited for in vain, in words for the log; told once.
+    pub fn given_up(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// What is referred to, as of the last settling.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// What is referred to by the newest versions and those in use.
+    fn refer(&self) -> Wanted {
         let mut wanted = Wanted::default();
-        for cluster in self
-            .clusters
-            .values()
-            .flat_map(|item| item.newest().into_iter().chain(item.live.as_ref()))
-        {
+        let clusters = self.clusters.values();
+        for cluster in clusters.flat_map(|item| item.live.iter().chain(item.newest())) {
             match &cluster.discovery {
                 Discovery::Eds { service_name } => {
                     wanted.endpoints.insert(service_name.to_string());
                 }
-                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. }
-                    if !wanted
+                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
+                    wanted
                         .resolved
-                        .iter()
-                        .any(|known| known.name == cluster.name) =>
-                {
-                    wanted.resolved.push(cluster.clone());
+                        .insert(cluster.name.clone(), cluster.clone());
                 }
-                _ => {}
+                Discovery::Static(_)
+                | Discovery::OriginalDst { .. }
+                | Discovery::DynamicForward { .. } => {}
             }
             wanted
                 .secrets
                 .extend(cluster_secrets(cluster).map(ToString::to_string));
         }
-        for listener in self
-            .listeners
-            .values()
-            .flat_map(|item| item.newest().into_iter().chain(item.live.as_ref()))
-        {
+        for listener in self.live_listeners() {
             wanted
                 .routes
                 .extend(listener_routes(listener).map(ToString::to_string));
@@ -327,6 +373,11 @@ impl Warming {
             .secrets
             .retain(|name| !self.own_secrets.contains(name.as_str()));
         wanted
+    }
+
+    fn live_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        let listeners = self.listeners.values();
+        listeners.filter_map(|item| item.live.as_ref())
     }
 
     fn promote_clusters(&mut self, now: Instant) {
@@ -346,68 +397,118 @@ impl Warming {
                 || secrets.contains_key(name)
                 || absent.contains(&(Kind::Secret, name.shared()))
         };
-        let is_ready = |cluster: &Cluster| {
-            let hosts = match &cluster.discovery {
-                Discovery::Eds { service_name } => has_endpoints(service_name),
-                Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
-                    has_endpoints(&cluster.name.shared())
+        let has_hosts = |cluster: &Cluster| match &cluster.discovery {
+            Discovery::Eds { service_name } => has_endpoints(service_name),
+            Discovery::StrictDns { .. } | Discovery::LogicalDns { .. } => {
+                has_endpoints(&cluster.name.shared())
+            }
+            Discovery::Static(_)
+            | Discovery::OriginalDst { .. }
+            | Discovery::DynamicForward { .. } => true,
+        };
+        let is_ready =
+            |cluster: &Cluster| has_hosts(cluster) && cluster_secrets(cluster).all(has_secret);
+        for item in clusters.values() {
+            if let (Some(since), Some(live)) = (item.waiting_since, &item.live)
+                && now.duration_since(since) >= self.warm_timeout
+            {
+                let secrets = cluster_secrets(live).filter(|name| !has_secret(name));
+                let mut lacks: Vec<String> = secrets.map(|name| format!("secret {name}")).collect();
+                if !has_hosts(live) {
+                    lacks.push("its endpoints".into());
                 }
-                Discovery::Static(_)
-                | Discovery::OriginalDst { .. }
-                | Discovery::DynamicForward { .. } => true,
-            };
-            hosts && cluster_secrets(cluster).all(has_secret)
+                if !lacks.is_empty() {
+                    let lacks = lacks.join(", ");
+                    self.given_up
+                        .push(format!("{lacks} of cluster {}", live.name));
+                }
+            }
+        }
+        let may_stay = |live: &Cluster, next: &Cluster| {
+            live.transport == next.transport && live.transport_matches == next.transport_matches
+        };
+        let waits = Waits {
+            timeout: self.warm_timeout,
+            is_ready: &is_ready,
+            may_stay: &may_stay,
         };
         let promoted = clusters
             .values_mut()
-            .filter_map(|item| item.promote(now, self.warm_timeout, is_ready));
+            .filter_map(|item| item.promote(now, &waits));
         self.update.clusters.set.extend(promoted);
     }
 
     fn promote_routes(&mut self, now: Instant) {
-        let Self {
-            clusters,
-            routes,
-            warm_timeout,
-            ..
-        } = self;
-        let is_ready =
-            |table: &RouteTable| route_clusters(table).all(|name| !is_warming(clusters, name));
-        let promoted = routes
+        let waits = Waits {
+            timeout: self.warm_timeout,
+            is_ready: &|_| true,
+            may_stay: &|_, _| false,
+        };
+        let promoted = self
+            .routes
             .values_mut()
-            .filter_map(|item| item.promote(now, *warm_timeout, is_ready));
+            .filter_map(|item| item.promote(now, &waits));
         self.update.routes.set.extend(promoted);
     }
 
     fn promote_listeners(&mut self, now: Instant) {
-        let Self {
-            clusters,
-            listeners,
-            routes,
-            secrets,
-            absent,
-            own_secrets,
-            warm_timeout,
-            ..
-        } = self;
-        let has_routes = |name: &RouteTableName| {
-            routes.get(name).is_some_and(|item| item.live.is_some())
-                || absent.contains(&(Kind::Routes, name.shared()))
+        let waits = Waits {
+            timeout: self.warm_timeout,
+            is_ready: &|_| true,
+            may_stay: &|_, _| false,
         };
-        let has_secret = |name: &SecretName| {
-            own_secrets.contains(name.as_str())
-                || secrets.contains_key(name)
-                || absent.contains(&(Kind::Secret, name.shared()))
-        };
-        let is_ready = |listener: &Listener| {
-            listener_routes(listener).all(has_routes)
-                && listener_secrets(listener).all(has_secret)
-                && listener_clusters(listener).all(|name| !is_warming(clusters, name))
-        };
-        let promoted = listeners
+        let promoted = self
+            .listeners
             .values_mut()
-            .filter_map(|item| item.promote(now, *warm_timeout, is_ready));
+            .filter_map(|item| item.promote(now, &waits));
         self.update.listeners.set.extend(promoted);
+    }
+
+    /// Route tables and secrets that listeners in use name and that are neither there nor known not to exist.
+    fn look_for_missing(&mut self, now: Instant) {
+        let listeners = self.listeners.values();
+        let listeners = listeners.filter_map(|item| item.live.as_ref());
+        let mut missing = BTreeMap::new();
+        for listener in listeners {
+            let routes = listener_routes(listener).filter(|name| !self.routes.contains_key(*name));
+            let secrets = listener_secrets(listener).filter(|name| {
+                !self.secrets.contains_key(*name) && !self.own_secrets.contains(name.as_str())
+            });
+            let routes = routes.map(|name| (Kind::Routes, name.shared()));
+            let secrets = secrets.map(|name| (Kind::Secret, name.shared()));
+            for key in routes.chain(secrets) {
+                if self.absent.contains(&key) {
+                    continue;
+                }
+                let since = self.missing.get(&key).map_or(now, |known| known.since);
+                let given_up = now.duration_since(since) >= self.warm_timeout;
+                if given_up && self.missing.get(&key).is_some_and(|m| !m.given_up) {
+                    let (kind, name) = &key;
+                    self.given_up.push(format!("{kind} {name} of a listener"));
+                }
+                missing.insert(key, Missing { since, given_up });
+            }
+        }
+        self.missing = missing;
+    }
+
+    fn publish_waiting(&mut self) {
+        let mut waiting = Waiting::default();
+        let clusters = self.clusters.iter();
+        let clusters = clusters.filter(|(_, item)| item.waiting_since.is_some());
+        waiting
+            .clusters
+            .extend(clusters.map(|(name, _)| name.clone()));
+        for ((kind, name), _) in self.missing.iter().filter(|(_, m)| !m.given_up) {
+            match kind {
+                Kind::Routes => waiting.routes.insert(name.clone()),
+                _ => waiting.secrets.insert(name.clone()),
+            };
+        }
+        if waiting != *self.waiting {
+            self.waiting = Arc::new(waiting);
+            self.update.waiting = Some(self.waiting.clone());
+        }
     }
 
     fn retire_clusters(&mut self, now: Instant) {
@@ -448,15 +549,9 @@ impl Warming {
     }
 
     fn drop_unreferenced(&mut self) {
-        let wanted = self.wanted();
-        let resolved: HashSet<&str> = wanted
-            .resolved
-            .iter()
-            .map(|cluster| cluster.name.as_str())
-            .collect();
-        let update = &mut self.update;
+        let Self { wanted, update, .. } = self;
         self.endpoints.retain(|name, _| {
-            let keep = wanted.endpoints.contains(&**name) || resolved.contains(&**name);
+            let keep = wanted.endpoints.contains(&**name) || wanted.resolved.contains_key(&**name);
             if !keep {
                 update.endpoints.removed.push(name.clone());
             }
@@ -477,17 +572,14 @@ impl Warming {
             keep
         });
         self.absent.retain(|(kind, name)| match kind {
-            Kind::Endpoints => wanted.endpoints.contains(&**name) || resolved.contains(&**name),
+            Kind::Endpoints => {
+                wanted.endpoints.contains(&**name) || wanted.resolved.contains_key(&**name)
+            }
             Kind::Routes => wanted.routes.contains(&**name),
             Kind::Secret => wanted.secrets.contains(&**name),
             Kind::Cluster | Kind::Listener => false,
         });
     }
-}
-
-/// Known, but not usable yet.
-fn is_warming(clusters: &BTreeMap<ClusterName, Item<Cluster>>, name: &ClusterName) -> bool {
-    clusters.get(name).is_some_and(Item::is_warming_only)
 }
 
 /// Of several values of one name only the last matters, and what was set and then dropped is only removed.

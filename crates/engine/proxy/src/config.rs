@@ -11,7 +11,9 @@ use std::{
 use foldhash::fast::RandomState;
 use proxy_config::{ClusterName, ListenerName, RouteTableName};
 
-use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
+use crate::{
+    listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster, waiting::Waiting,
+};
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -23,6 +25,8 @@ pub struct Config {
     pub listeners: Map<ListenerName, Arc<LiveListener>>,
     pub routes: Map<RouteTableName, Arc<LiveRouteTable>>,
     pub clusters: Map<ClusterName, Arc<LiveCluster>>,
+    /// What of it is not there yet.
+    pub waiting: Arc<Waiting>,
     /// Listeners by the address that original destinations are compared with.
     pub(crate) by_address: Map<SocketAddr, Arc<LiveListener>>,
 }

@@ -82,7 +82,10 @@ pub mod tcp;
 
 pub mod report;
 
+pub mod waiting;
+
 pub mod worker;
 
 pub use publish::{Live, Update};
+pub use waiting::Waiting;
 pub use worker::{Settings, Worker};

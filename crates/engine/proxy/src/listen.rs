@@ -43,6 +43,7 @@ use crate::{
     tcp,
     tls::{self, Secured, Stream},
     upstream::connect::original_destination,
+    waiting,
     worker::Worker,
 };
 
@@ -320,6 +321,10 @@ async fn handle(
         tls: None,
         accepted: worker.live.clock.now(),
     };
+    if let Some(context) = &chain.tls {
+        let limit = chain.config.transport_socket_connect_timeout;
+        waiting::for_secrets(&worker.live, context, limit).await;
+    }
     let (stream, tls) = secure(stream, &listener, &chain, &*worker.live.clock).await?;
     downstream.tls = tls;
     let connection = Arc::new(Connection {

@@ -5,8 +5,9 @@
 //! [`Live::publish`] is the only writer: it takes an [`Update`] of things set and removed by name, reuses every live object whose
 //! configuration is equal (its counters, pools and ejections survive) and makes new ones for the rest.
 //!
-//! The caller warms: a cluster should be published when its endpoints and secrets are known. What is published without them is safe all
-//! the same: no endpoints answers 503 `UH`, no secret refuses connections; plaintext is never used instead.
+//! The caller warms, and tells what is published before all that it needs is there ([`Update::waiting`]); those who need it wait. What
+//! is published without endpoints or secrets is safe all the same: no endpoints answers 503 `UH`, no secret refuses connections;
+//! plaintext is never used instead.
 
 use std::{
     collections::HashSet,
@@ -42,6 +43,7 @@ use crate::{
     route::LiveRouteTable,
     tls,
     upstream::{cluster::LiveCluster, outlier},
+    waiting::Waiting,
 };
 
 /// How often ejections are looked at.
@@ -79,6 +81,8 @@ pub struct Update {
     pub endpoints: Changes<Arc<str>, Endpoints>,
     /// `default` and `ROOTCA` (the workload's identity) are secrets like any other. New connections use the new value.
     pub secrets: Changes<SecretName, Secret>,
+    /// What is waited for from now on; `None`: what was waited for before.
+    pub waiting: Option<Arc<Waiting>>,
 }
 
 impl Update {
@@ -89,12 +93,14 @@ impl Update {
             clusters,
             endpoints,
             secrets,
+            waiting,
         } = self;
         listeners.is_empty()
             && routes.is_empty()
             && clusters.is_empty()
             && endpoints.is_empty()
             && secrets.is_empty()
+            && waiting.is_none()
     }
 }
 
@@ -245,6 +251,7 @@ impl Live {
             clusters,
             endpoints,
             secrets,
+            waiting,
         } = update;
         let mut problems = Vec::new();
         // Writers come one after the other; readers never take this lock.
@@ -260,7 +267,8 @@ impl Live {
                 cluster.set_endpoints(writer.endpoints.get(service).cloned());
             }
         }
-        if listeners.is_empty() && routes.is_empty() && clusters.is_empty() {
+        let changed = !(listeners.is_empty() && routes.is_empty() && clusters.is_empty());
+        if !changed && waiting.is_none() {
             return problems;
         }
         let clusters = self.clusters(&old, clusters, &writer, &mut problems);
@@ -295,6 +303,7 @@ impl Live {
             listeners,
             routes,
             clusters,
+            waiting: waiting.unwrap_or_else(|| old.waiting.clone()),
             by_address,
         });
         self.counts.changed(&old, &config);

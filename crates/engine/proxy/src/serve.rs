@@ -7,6 +7,8 @@
 //!
 //! [`admit`]: crate::headers::admit::admit
 
+use std::{sync::Arc, time::Duration};
+
 use http::{
     HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
@@ -28,6 +30,7 @@ use crate::{
     listener::LiveHttp,
     redirect,
     route::{choose_cluster, match_route},
+    waiting,
     worker::Worker,
 };
 
@@ -36,6 +39,7 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
     let mut reply = match admit(&mut x.request, &x.worker.live.rng) {
         Err(refusal) => refusal.into(),
         Ok(()) => {
+            table_is_there(&mut x).await;
             choose_route(&mut x);
             trace::begin(
                 &mut x.request,
@@ -62,6 +66,24 @@ pub async fn serve(mut x: Box<Exchange>) -> Response<ReplyBody> {
     );
     trace::on_response(&mut x.request, &reply.head);
     reply.into_response(x)
+}
+
+/// A route table that the control plane has not sent yet is waited for.
+async fn table_is_there(x: &mut Exchange) {
+    let (live, http) = (x.worker.live.clone(), x.http.clone());
+    let (routes, limit) = (&http.config.routes, http.config.timeouts.stream_idle);
+    x.config = waiting::for_routes(&live, &x.config, routes, limit).await;
+}
+
+/// A cluster that lacks its first endpoints or a secret is waited for, as long as the route lets the request take.
+async fn cluster_is_warm(x: &mut Exchange, limit: Option<Duration>) {
+    let Some(cluster) = &x.cluster else { return };
+    let name = cluster.config.name.clone();
+    let live = x.worker.live.clone();
+    let config = waiting::for_cluster(&live, &x.config, &name, limit).await;
+    if !Arc::ptr_eq(&config, &x.config) {
+        x.set_cluster(config.clusters.get(&name).cloned());
+    }
 }
 
 /// Fills `route`, `cluster` and `weighted`. Pure but for the exchange; the one version of configuration is in it.
@@ -165,9 +187,12 @@ async fn answer(x: &mut Exchange) -> Reply {
         return reply;
     }
     match &matched.route.action {
-        RouteAction::Forward(rules) => forward::forward(x, rules)
-            .await
-            .unwrap_or_else(|refusal| refusal),
+        RouteAction::Forward(rules) => {
+            cluster_is_warm(x, rules.timeout).await;
+            forward::forward(x, rules)
+                .await
+                .unwrap_or_else(|refusal| refusal)
+        }
         RouteAction::Redirect(rules) => {
             let location = redirect::location(
                 rules,

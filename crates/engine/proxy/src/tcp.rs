@@ -41,6 +41,7 @@ use crate::{
         pool::UpstreamConnection,
         reset::ResetReason,
     },
+    waiting,
     worker::Worker,
 };
 
@@ -129,6 +130,7 @@ impl Session {
     /// Chooses cluster and host and connects; notes why not.
     async fn connect(&mut self) -> Option<Upstream> {
         let (name, metadata_match) = self.choose_cluster()?;
+        self.config = waiting::for_cluster(&self.worker.live, &self.config, &name, None).await;
         let Some(cluster) = self.config.cluster(name.as_str()).cloned() else {
             self.record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return None;

@@ -19,6 +19,18 @@ pub enum Kind {
     Secret,
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "cluster",
+            Self::Endpoints => "endpoints",
+            Self::Listener => "listener",
+            Self::Routes => "route table",
+            Self::Secret => "secret",
+        })
+    }
+}
+
 fn chains(listener: &Listener) -> impl Iterator<Item = &FilterChain> {
     listener
         .chains
@@ -62,20 +74,35 @@ pub(super) fn route_clusters(table: &RouteTable) -> impl Iterator<Item = &Cluste
         .virtual_hosts
         .iter()
         .flat_map(|host| host.routes.iter());
-    routes.flat_map(|route| {
-        let (one, weighted) = match &route.action {
-            RouteAction::Forward(forward) => match &forward.target {
-                Target::Cluster(name) => (Some(name), None),
-                Target::Weighted { clusters, .. } => (None, Some(clusters.iter().map(|c| &c.name))),
-                Target::ClusterHeader(_) => (None, None),
-            },
-            RouteAction::Redirect(_)
-            | RouteAction::DirectResponse { .. }
-            | RouteAction::Refused(_)
-            | RouteAction::NonForwarding => (None, None),
-        };
-        one.into_iter().chain(weighted.into_iter().flatten())
-    })
+    let mirrors = routes.clone().filter_map(|route| match &route.action {
+        RouteAction::Forward(forward) => Some(&forward.mirrors),
+        RouteAction::Redirect(_)
+        | RouteAction::DirectResponse { .. }
+        | RouteAction::Refused(_)
+        | RouteAction::NonForwarding => None,
+    });
+    let mirrors = mirrors
+        .chain(table.virtual_hosts.iter().map(|host| &host.mirrors))
+        .chain(std::iter::once(&table.mirrors));
+    let mirrors = mirrors.flat_map(|policies| policies.iter());
+    let mirrors = mirrors.flat_map(|mirror| target_clusters(&mirror.target));
+    let forwarded = routes.filter_map(|route| match &route.action {
+        RouteAction::Forward(forward) => Some(target_clusters(&forward.target)),
+        RouteAction::Redirect(_)
+        | RouteAction::DirectResponse { .. }
+        | RouteAction::Refused(_)
+        | RouteAction::NonForwarding => None,
+    });
+    forwarded.flatten().chain(mirrors)
+}
+
+fn target_clusters(target: &Target) -> impl Iterator<Item = &ClusterName> {
+    let (one, weighted) = match target {
+        Target::Cluster(name) => (Some(name), None),
+        Target::Weighted { clusters, .. } => (None, Some(clusters.iter().map(|c| &c.name))),
+        Target::ClusterHeader(_) => (None, None),
+    };
+    one.into_iter().chain(weighted.into_iter().flatten())
 }
 
 pub(super) fn cluster_secrets(cluster: &Cluster) -> impl Iterator<Item = &SecretName> {

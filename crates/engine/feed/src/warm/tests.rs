@@ -167,6 +167,7 @@ impl World {
             clusters,
             endpoints,
             secrets,
+            waiting,
         } = self.warming.settle(self.now);
         let mut words = Vec::new();
         words.extend(clusters.set.iter().map(|r| format!("+cluster {}", r.name)));
@@ -189,6 +190,19 @@ impl World {
         words.extend(clusters.removed.iter().map(|n| format!("-cluster {n}")));
         words.extend(endpoints.removed.iter().map(|n| format!("-endpoints {n}")));
         words.extend(secrets.removed.iter().map(|n| format!("-secret {n}")));
+        if let Some(waiting) = waiting {
+            let Waiting {
+                clusters,
+                routes,
+                secrets,
+            } = &*waiting;
+            let clusters = clusters.iter().map(|n| format!("cluster {n}"));
+            let routes = routes.iter().map(|n| format!("routes {n}"));
+            let secrets = secrets.iter().map(|n| format!("secret {n}"));
+            let mut names: Vec<String> = clusters.chain(routes).chain(secrets).collect();
+            names.sort();
+            words.push(format!("waiting for [{}]", names.join(", ")));
+        }
         words
     }
 
@@ -198,19 +212,30 @@ impl World {
         world
             .set(eds_cluster("a", None))
             .set(endpoints("a", 80))
-            .set(http_listener("l", "80"))
-            .settle();
+            .set(http_listener("l", "80"));
+        assert_eq!(
+            world.settle(),
+            [
+                "+cluster a",
+                "+endpoints eds a",
+                "+listener l",
+                "waiting for [routes 80]"
+            ]
+        );
         world.set(routes("80", "a"));
-        assert_eq!(world.settle(), ["+routes 80", "+listener l"]);
+        assert_eq!(world.settle(), ["+routes 80", "waiting for []"]);
         assert_eq!(world.warming.waiting(), 0);
         world
     }
 }
 
 #[test]
-fn a_cluster_waits_for_its_endpoints() {
+fn a_cluster_is_waited_for_until_its_endpoints_are_there() {
     let mut world = World::new();
-    assert!(world.set(eds_cluster("a", None)).settle().is_empty());
+    assert_eq!(
+        world.set(eds_cluster("a", None)).settle(),
+        ["+cluster a", "waiting for [cluster a]"]
+    );
     assert_eq!(
         world.warming.wanted().endpoints,
         BTreeSet::from(["eds a".to_owned()])
@@ -218,21 +243,22 @@ fn a_cluster_waits_for_its_endpoints() {
     assert_eq!(world.warming.deadline(), Some(world.now + TIMEOUT));
     assert_eq!(
         world.set(endpoints("a", 80)).settle(),
-        ["+cluster a", "+endpoints eds a"]
+        ["+endpoints eds a", "waiting for []"]
     );
     assert_eq!(world.warming.deadline(), None);
     assert_eq!(world.set(endpoints("a", 81)).settle(), ["+endpoints eds a"]);
 }
 
 #[test]
-fn a_cluster_without_endpoints_is_used_when_told_so_or_after_a_while() {
+fn a_cluster_without_endpoints_is_waited_for_until_it_is_known_to_have_none_or_for_a_while() {
     let mut world = World::new();
     world
         .set(eds_cluster("a", None))
-        .set(eds_cluster("b", None));
+        .set(eds_cluster("b", None))
+        .settle();
     assert_eq!(
         world.remove(Kind::Endpoints, "eds a").settle(),
-        ["+cluster a"]
+        ["waiting for [cluster b]"]
     );
     assert!(
         world
@@ -242,7 +268,53 @@ fn a_cluster_without_endpoints_is_used_when_told_so_or_after_a_while() {
     );
     assert_eq!(
         world.after(Duration::from_millis(1)).settle(),
-        ["+cluster b"]
+        ["waiting for []"]
+    );
+    assert_eq!(
+        world.warming.given_up(),
+        ["its endpoints of cluster b"],
+        "told once"
+    );
+    assert!(world.warming.given_up().is_empty());
+}
+
+#[test]
+fn a_cluster_of_the_same_transport_stays_until_the_new_one_has_its_endpoints() {
+    let mut world = World::running();
+    let Change::Cluster(cluster) = eds_cluster("a", None) else {
+        panic!("no cluster")
+    };
+    let elsewhere = Cluster {
+        discovery: Discovery::Eds {
+            service_name: "eds other".into(),
+        },
+        ..(*cluster).clone()
+    };
+    assert!(
+        world
+            .set(Change::Cluster(elsewhere.into()))
+            .settle()
+            .is_empty()
+    );
+    assert_eq!(
+        world.set(endpoints("other", 80)).settle(),
+        ["+cluster a", "+endpoints eds other", "-endpoints eds a"]
+    );
+}
+
+#[test]
+fn a_cluster_of_another_transport_is_in_use_at_once_and_waited_for() {
+    let mut world = World::running();
+    assert_eq!(
+        world
+            .set(eds_cluster("a", Some("file-root:system")))
+            .settle(),
+        ["+cluster a", "waiting for [cluster a]"],
+        "the one before would go on in plaintext"
+    );
+    assert_eq!(
+        world.set(secret("file-root:system")).settle(),
+        ["+secret file-root:system", "waiting for []"]
     );
 }
 
@@ -257,7 +329,13 @@ fn secrets_of_others_are_waited_for_and_our_own_are_not() {
         .set(endpoints("other", 1));
     assert_eq!(
         world.settle(),
-        ["+cluster own", "+endpoints eds own", "+endpoints eds other"]
+        [
+            "+cluster other",
+            "+cluster own",
+            "+endpoints eds own",
+            "+endpoints eds other",
+            "waiting for [cluster other]"
+        ]
     );
     assert_eq!(
         world.warming.wanted().secrets,
@@ -265,7 +343,7 @@ fn secrets_of_others_are_waited_for_and_our_own_are_not() {
     );
     assert_eq!(
         world.set(secret("kubernetes://x")).settle(),
-        ["+cluster other", "+secret kubernetes://x"]
+        ["+secret kubernetes://x", "waiting for []"]
     );
     assert_eq!(
         world.remove(Kind::Cluster, "other").settle(),
@@ -278,16 +356,19 @@ fn secrets_of_others_are_waited_for_and_our_own_are_not() {
 }
 
 #[test]
-fn a_listener_waits_for_its_routes_and_the_version_before_stays() {
+fn a_listener_is_in_use_at_once_and_its_routes_are_waited_for() {
     let mut world = World::running();
-    assert!(world.set(http_listener("l", "81")).settle().is_empty());
+    assert_eq!(
+        world.set(http_listener("l", "81")).settle(),
+        ["+listener l", "-routes 80", "waiting for [routes 81]"]
+    );
     assert_eq!(
         world.warming.wanted().routes,
-        BTreeSet::from(["80".to_owned(), "81".to_owned()])
+        BTreeSet::from(["81".to_owned()])
     );
     assert_eq!(
         world.set(routes("81", "a")).settle(),
-        ["+routes 81", "+listener l", "-routes 80"]
+        ["+routes 81", "waiting for []"]
     );
     assert_eq!(
         world.remove(Kind::Listener, "l").settle(),
@@ -296,24 +377,21 @@ fn a_listener_waits_for_its_routes_and_the_version_before_stays() {
 }
 
 #[test]
-fn a_route_waits_for_the_cluster_that_is_warming() {
+fn a_route_is_in_use_before_its_cluster_is_warm_and_requests_wait() {
     let mut world = World::running();
-    assert!(
+    assert_eq!(
         world
             .set(eds_cluster("b", None))
             .set(routes("80", "b"))
-            .settle()
-            .is_empty()
+            .settle(),
+        ["+cluster b", "+routes 80", "waiting for [cluster b]"],
+        "the table before may send the request elsewhere in plaintext"
     );
     assert_eq!(
         world.set(endpoints("b", 80)).settle(),
-        ["+cluster b", "+endpoints eds b", "+routes 80"]
+        ["+endpoints eds b", "waiting for []"]
     );
-    assert_eq!(
-        world.set(routes("80", "unknown")).settle(),
-        ["+routes 80"],
-        "an unknown cluster is not waited for"
-    );
+    assert_eq!(world.set(routes("80", "unknown")).settle(), ["+routes 80"]);
 }
 
 #[test]
@@ -347,10 +425,13 @@ fn a_removed_cluster_stays_while_routes_in_use_name_it() {
 }
 
 #[test]
-fn a_cluster_that_never_became_usable_is_just_forgotten() {
+fn a_cluster_that_never_became_usable_is_removed_at_once() {
     let mut world = World::new();
     world.set(eds_cluster("a", None)).settle();
-    assert!(world.remove(Kind::Cluster, "a").settle().is_empty());
+    assert_eq!(
+        world.remove(Kind::Cluster, "a").settle(),
+        ["-cluster a", "waiting for []"]
+    );
     assert_eq!(world.warming.waiting(), 0);
     assert!(world.warming.wanted().endpoints.is_empty());
 }
@@ -373,8 +454,11 @@ fn an_existing_route_table_is_kept_when_the_server_says_it_is_gone() {
     let mut world = World::running();
     assert!(world.remove(Kind::Routes, "80").settle().is_empty());
     world.set(http_listener("m", "none"));
-    assert!(world.settle().is_empty());
-    assert_eq!(world.remove(Kind::Routes, "none").settle(), ["+listener m"]);
+    assert_eq!(world.settle(), ["+listener m", "waiting for [routes none]"]);
+    assert_eq!(
+        world.remove(Kind::Routes, "none").settle(),
+        ["waiting for []"]
+    );
 }
 
 #[test]

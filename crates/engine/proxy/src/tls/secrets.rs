@@ -78,6 +78,16 @@ struct Made<Config> {
 }
 
 impl LiveServerTls {
+    /// All its secrets are there and usable.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.0.current.load().is_some()
+    }
+
+    /// The secrets that it names.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        names(&self.0.config.common)
+    }
+
     /// The configuration for a client that offers these protocols. One that offers none of ours is let in without ALPN, as in Envoy.
     /// `None` while a secret is missing or unusable.
     pub(super) fn config_for(&self, offered: &[Vec<u8>]) -> Option<ServerConfig> {

@@ -39,18 +39,20 @@ fn warm(scenario: &Scenario, proxy: &str) -> bool {
             None => refused += 1,
         }
     }
+    let published = world.settle();
     // Names are resolved elsewhere, and files are not part of the captures.
-    for cluster in world.warming.wanted().resolved {
+    let wanted = world.warming.wanted().clone();
+    for name in wanted.resolved.keys() {
         world
             .warming
-            .remove(Kind::Endpoints, cluster.name.as_str(), world.now);
+            .remove(Kind::Endpoints, name.as_str(), world.now);
     }
-    for name in world.warming.wanted().secrets {
+    for name in wanted.secrets {
         if name.starts_with("file-") || name.starts_with("configmap://") {
             world.warming.remove(Kind::Secret, &name, world.now);
         }
     }
-    let published = world.settle();
+    world.settle();
     assert_eq!(
         published
             .iter()
