@@ -11,7 +11,9 @@ use std::{
 use foldhash::fast::RandomState;
 use proxy_config::{ClusterName, ListenerName, RouteTableName};
 
-use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
+use crate::{
+    listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster, config::Waiting,
+};
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 

@@ -88,4 +88,5 @@ pub mod worker;
 
 pub use config::Waiting;
 pub use publish::{Live, Update};
+pub use config::Waiting;
 pub use worker::{Settings, Worker};

@@ -44,6 +44,7 @@ use crate::{
     route::LiveRouteTable,
     tls,
     upstream::{cluster::LiveCluster, outlier},
+    config::Waiting,
 };
 
 /// How often ejections are looked at.

@@ -82,7 +82,7 @@ async fn cluster_is_warm(x: &mut Exchange, limit: Option<Duration>) {
     let live = x.worker.live.clone();
     let config = waiting::for_cluster(&live, &x.config, &name, limit).await;
     if !Arc::ptr_eq(&config, &x.config) {
-        x.cluster = config.clusters.get(&name).cloned();
+        x.set_cluster(config.clusters.get(&name).cloned());
     }
 }
 
