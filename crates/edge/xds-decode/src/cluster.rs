@@ -53,7 +53,7 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
         ignore "statistics only" { stats_matcher, track_cluster_stats, track_timeout_budgets }
         ignore "requests avoid an unhealthy host; its open connections end with what they carry" { close_connections_on_host_health_failure }
         ignore "clusters are warmed before they are used, whatever this says" { wait_for_warm_on_init }
-        ignore "hosts of original-destination clusters are not kept" { cleanup_interval }
+        ignore "hosts that nobody uses go within a second" { cleanup_interval }
         ignore "load reports are not sent" { lrs_server, lrs_report_endpoint_metrics }
         ignore "connections are opened on demand; opening ahead only saves time" { preconnect_policy }
         ignore "buffers above the limit stop reading, without a time limit" { per_connection_buffer_high_watermark_timeout }

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use stdx::Clock;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Sleep};
 
 use crate::grpc::Messages;
 
@@ -61,17 +61,29 @@ enum Kept {
     Trailers(http::HeaderMap),
 }
 
-/// Holds the body back until the upstream asked for it (`expect: 100-continue`).
-#[derive(Clone, Default)]
+/// Holds the body back until the upstream asked for it (`expect: 100-continue`), but no longer than its patience.
+#[derive(Clone)]
 pub struct Gate(Arc<Mutex<GateState>>);
 
-#[derive(Default)]
 struct GateState {
     open: bool,
+    patience: Duration,
+    /// From when the body was first asked for.
+    sleep: Option<Pin<Box<Sleep>>>,
     waker: Option<Waker>,
 }
 
 impl Gate {
+    /// Opens by itself when the body has been asked for this long ago.
+    pub fn new(patience: Duration) -> Self {
+        Self(Arc::new(Mutex::new(GateState {
+            open: false,
+            patience,
+            sleep: None,
+            waker: None,
+        })))
+    }
+
     pub fn open(&self) {
         let mut state = self.0.lock();
         state.open = true;
@@ -82,6 +94,13 @@ impl Gate {
 
     fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
+        let patience = state.patience;
+        let sleep = state
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if sleep.as_mut().poll(cx).is_ready() {
+            state.open = true;
+        }
         if state.open {
             return Poll::Ready(());
         }

@@ -251,10 +251,7 @@ impl Session {
         } else {
             outlier::Outcome::LocalOriginFailure
         };
-        let now = self.worker.live.clock.now();
-        if outlier::observe(cluster, host, outcome, now) {
-            cluster.refresh(now);
-        }
+        outlier::report(cluster, host, outcome);
         if let Some(before) = self.record.upstream_host.take() {
             self.record.earlier_attempts.push(Attempted {
                 host: Some(before),

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use proxy_config::{ListenerName, tracing::TracingProvider};
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use crate::{peers::PeerCache, publish::Live, report::Reporter, upstream::pool::Pools};
 
@@ -12,6 +13,8 @@ use crate::{peers::PeerCache, publish::Live, report::Reporter, upstream::pool::P
 pub struct Worker {
     pub live: Arc<Live>,
     pub pools: Pools,
+    /// Owns what nobody waits for (mirrored requests); each task has a limit of its own.
+    pub background: TaskTracker,
     pub peers: PeerCache,
     pub reporter: Arc<dyn Reporter>,
     pub settings: Settings,
@@ -50,6 +53,7 @@ impl Worker {
         Arc::new(Self {
             live,
             pools: Pools::default(),
+            background: TaskTracker::new(),
             peers: PeerCache::default(),
             reporter,
             settings,

@@ -28,12 +28,12 @@ use crate::{
     report::{STATUS_LINE_BYTES, head_bytes},
     route::without_port,
     upstream::{
+        call::{self, Answer, CallError, To},
         cluster::LiveCluster,
         connected::ConnectTimes,
         handshake::HttpVersion,
-        in_flight::InFlight,
         metrics::Count,
-        pool::{AcquireError, Lease, Pool, PoolKey},
+        pool::{Lease, PoolKey, UpstreamConnection},
         reset::ResetReason,
     },
 };
@@ -120,55 +120,74 @@ async fn converse(
     plan: &Plan,
     host: &Arc<LiveEndpoint>,
 ) -> Result<Reply, Failure> {
-    let pool = x
-        .worker
-        .pools
-        .pool(&plan.cluster, host, pool_key(x, plan, host));
     let gate = gate(x);
-    // A connection that closes just as it is lent gives the request back unsent; each such round uses up one idle connection.
-    loop {
-        let asked = x.elapsed();
-        let (mut lease, in_flight) = borrow(x, plan, host, &pool).await?;
-        record_connection(x, &lease);
-        x.request.record.timings.upstream_pool = Some(x.elapsed().saturating_sub(asked));
-        let request = request(x, &lease, x.request.body.attempt(gate.clone()));
-        let sent = lease.send(watch_continue(request, gate.as_ref()));
-        let result = match &gate {
-            None => sent.await,
-            Some(gate) => with_patience(sent, gate).await,
-        };
-        match result {
-            Ok(response) if is_ambiguous(x, &response, &lease) => {
-                return Err(Failure::Reset {
-                    reason: ResetReason::ProtocolError,
-                    request_sent: true,
-                });
-            }
-            Ok(response) => {
-                x.request.record.timings.first_upstream_rx = Some(x.elapsed());
-                x.request.record.bytes.upstream_header_received =
-                    head_bytes(response.headers(), STATUS_LINE_BYTES);
-                lease.hold(in_flight);
-                return Ok(received(x, response, lease));
-            }
-            Err(_) if x.request.body.has_failed() => return Err(Failure::Downstream),
-            // It was closing (or the peer says goodbye) before anything was written: no attempt was made.
-            Err(error) if error.unsent.is_some() && x.request.body.is_replayable() => {
-                lease.retire()
-            }
-            Err(error) => {
-                let metrics = &plan.cluster.metrics;
-                match error.reset {
-                    ResetReason::RemoteReset => metrics.count(Count::RqRxReset),
-                    ResetReason::ProtocolError => metrics.count(Count::CxProtocolError),
-                    _ => {}
-                }
-                return Err(Failure::Reset {
-                    reason: error.reset,
-                    request_sent: error.unsent.is_none(),
-                });
-            }
+    let worker = x.worker.clone();
+    let to = To {
+        pools: &worker.pools,
+        cluster: &plan.cluster,
+        host,
+        key: pool_key(x, plan, host),
+    };
+    let mut asked = x.elapsed();
+    let mut is_first = true;
+    let sent = call::send(&to, |connection| {
+        if !std::mem::take(&mut is_first) && !x.request.body.is_replayable() {
+            return None;
         }
+        record_connection(x, connection);
+        let now = x.elapsed();
+        let waited = now.saturating_sub(std::mem::replace(&mut asked, now));
+        x.request.record.timings.upstream_pool = Some(waited);
+        let request = request(x, connection, x.request.body.attempt(gate.clone()));
+        Some(watch_continue(request, gate.as_ref()))
+    })
+    .await;
+    if let Some(gate) = gate {
+        gate.open();
+    }
+    match sent {
+        Ok(Answer { response, lease }) if is_ambiguous(x, &response, &lease) => {
+            Err(Failure::Reset {
+                reason: ResetReason::ProtocolError,
+                request_sent: true,
+            })
+        }
+        Ok(Answer { response, lease }) => {
+            x.request.record.timings.first_upstream_rx = Some(x.elapsed());
+            x.request.record.bytes.upstream_header_received =
+                head_bytes(response.headers(), STATUS_LINE_BYTES);
+            Ok(received(x, response, lease))
+        }
+        Err(CallError::Reset { .. }) if x.request.body.has_failed() => Err(Failure::Downstream),
+        Err(error) => Err(failed(x, error)),
+    }
+}
+
+/// Notes why there is no answer.
+fn failed(x: &mut Exchange, error: CallError) -> Failure {
+    let (reason, request_sent) = match error {
+        CallError::Reset { reason, sent } => (reason, sent),
+        CallError::Connect(error) => {
+            x.request.record.upstream_transport_failure_reason =
+                Some(error.reason.clone()).filter(|reason| !reason.is_empty());
+            (error.into(), false)
+        }
+        CallError::Overflow => {
+            // Nobody was asked.
+            x.request.record.upstream_host = None;
+            x.request.record.upstream_host_name = None;
+            x.host = None;
+            (ResetReason::Overflow, false)
+        }
+        // `send` neither picks hosts, nor keeps times, nor reads bodies.
+        CallError::TooManyRequests
+        | CallError::NoHost
+        | CallError::Late
+        | CallError::TooLong(_) => (ResetReason::Overflow, false),
+    };
+    Failure::Reset {
+        reason,
+        request_sent,
     }
 }
 
@@ -184,51 +203,6 @@ fn is_ambiguous(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease
     let unasked =
         response.status() == StatusCode::SWITCHING_PROTOCOLS && x.request.upgrade.is_none();
     is_http1 && (both || unasked)
-}
-
-/// A connection, and a place among the requests under way: until here the request only waited.
-async fn borrow(
-    x: &mut Exchange,
-    plan: &Plan,
-    host: &Arc<LiveEndpoint>,
-    pool: &Arc<Pool>,
-) -> Result<(Lease, InFlight), Failure> {
-    let overflow = || {
-        plan.cluster.metrics.count(Count::RqPendingOverflow);
-        Failure::Reset {
-            reason: ResetReason::Overflow,
-            request_sent: false,
-        }
-    };
-    let lease = match pool.acquire().await {
-        Ok(lease) => lease,
-        Err(AcquireError::Overflow) => {
-            // Nobody was asked.
-            x.request.record.upstream_host = None;
-            x.request.record.upstream_host_name = None;
-            x.host = None;
-            return Err(overflow());
-        }
-        Err(AcquireError::Connect(error)) => {
-            x.request.record.upstream_transport_failure_reason =
-                Some(error.reason.clone()).filter(|reason| !reason.is_empty());
-            return Err(Failure::Reset {
-                reason: error.into(),
-                request_sent: false,
-            });
-        }
-    };
-    match InFlight::enter(&plan.cluster, host, plan.rules.high_priority) {
-        Some(in_flight) => Ok((lease, in_flight)),
-        None => {
-            lease.release();
-            plan.cluster.metrics.count(Count::RqActiveOverflow);
-            Err(Failure::Reset {
-                reason: ResetReason::Overflow,
-                request_sent: false,
-            })
-        }
-    }
 }
 
 /// The answer; one that switches protocols takes its connection along, in the words of the downstream's HTTP version.
@@ -278,19 +252,6 @@ fn is_extended_connect(x: &Exchange) -> bool {
 }
 
 /// Lets the body pass when the upstream asks for it, answers, or says nothing for a while.
-async fn with_patience<T>(sent: impl Future<Output = T>, gate: &Gate) -> T {
-    tokio::pin!(sent);
-    tokio::select! {
-        biased;
-        result = &mut sent => {
-            gate.open();
-            return result;
-        }
-        () = tokio::time::sleep(CONTINUE_WAIT) => gate.open(),
-    }
-    sent.await
-}
-
 fn gate(x: &mut Exchange) -> Option<Gate> {
     let expects = x
         .request
@@ -306,7 +267,7 @@ fn gate(x: &mut Exchange) -> Option<Gate> {
         x.request.head.headers.remove(header::EXPECT);
         return None;
     }
-    Some(Gate::default())
+    Some(Gate::new(CONTINUE_WAIT))
 }
 
 fn watch_continue(
@@ -324,7 +285,11 @@ fn watch_continue(
 }
 
 /// The head for this connection's HTTP version.
-fn request(x: &Exchange, lease: &Lease, body: RequestBody) -> http::Request<RequestBody> {
+fn request(
+    x: &Exchange,
+    connection: &UpstreamConnection,
+    body: RequestBody,
+) -> http::Request<RequestBody> {
     let mut request = http::Request::new(body);
     *request.method_mut() = x.request.head.method.clone();
     *request.headers_mut() = x.request.head.headers.clone();
@@ -332,7 +297,7 @@ fn request(x: &Exchange, lease: &Lease, body: RequestBody) -> http::Request<Requ
         // Among them how the client wrote its headers' names.
         *request.extensions_mut() = x.request.head.extensions.clone();
     }
-    if lease.connection.protocol == Protocol::Http2 {
+    if connection.protocol == Protocol::Http2 {
         http2_request(x, &mut request);
     } else {
         http1_request(x, &mut request);
@@ -401,8 +366,7 @@ fn http2_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
     *request.method_mut() = Method::CONNECT;
 }
 
-fn record_connection(x: &mut Exchange, lease: &Lease) {
-    let connection = &lease.connection;
+fn record_connection(x: &mut Exchange, connection: &UpstreamConnection) {
     x.request.record.upstream_connection_id = connection.id;
     x.request.record.upstream_local = connection.local.map(Into::into);
     x.request.record.upstream_remote = connection.remote.map(Into::into);

@@ -470,10 +470,7 @@ fn observe(
             | Failure::UpstreamTooLong,
         ) => outlier::Outcome::Timeout,
     };
-    let now = x.worker.live.clock.now();
-    if outlier::observe(cluster, host, outcome, now) {
-        cluster.refresh(now);
-    }
+    outlier::report(cluster, host, outcome);
 }
 
 /// The upstream's answer, with what the router adds.

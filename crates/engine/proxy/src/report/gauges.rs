@@ -23,13 +23,15 @@ pub fn refresh(live: &Live) {
 fn membership(cluster: &LiveCluster) {
     let hosts = cluster.hosts();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    // Hosts that are in no list count as long as they are used, and none of them is known to be unhealthy.
+    let ad_hoc = cluster.ad_hoc.count();
+    let available = hosts.all.iter().filter(|host| host.is_available()).count();
     cluster
         .metrics
-        .set(Level::MembershipTotal, count(hosts.all.len()));
-    cluster.metrics.set(
-        Level::MembershipHealthy,
-        count(hosts.all.iter().filter(|host| host.is_available()).count()),
-    );
+        .set(Level::MembershipTotal, count(hosts.all.len() + ad_hoc));
+    cluster
+        .metrics
+        .set(Level::MembershipHealthy, count(available + ad_hoc));
 }
 
 fn breaker(cluster: &LiveCluster, breaker: &Arc<Breaker>, is_high: bool) {
@@ -53,6 +55,11 @@ fn breaker(cluster: &LiveCluster, breaker: &Arc<Breaker>, is_high: bool) {
             Resource::Retries,
             BreakerLevel::RqRetryOpen,
             BreakerLevel::RemainingRetries,
+        ),
+        (
+            Resource::ConnectionPools,
+            BreakerLevel::CxPoolOpen,
+            BreakerLevel::RemainingCxPools,
         ),
     ];
     let tracks = if is_high {

@@ -30,16 +30,10 @@ pub async fn open(
         UpstreamProtocol::Alpn => HttpVersion::Negotiated,
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => HttpVersion::Http1,
     };
-    let key = PoolKey {
-        version,
-        alpn: None,
-        server_name: None,
-        high_priority: false,
-        downstream: None,
-    };
     let mut lease = worker
         .pools
-        .pool(cluster, host, key)
+        .pool(cluster, host, PoolKey::new(version))
+        .ok_or("overflow")?
         .acquire()
         .await
         .map_err(|error| error.to_string())?;

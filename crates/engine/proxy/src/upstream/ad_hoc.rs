@@ -5,13 +5,13 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::endpoint::LiveEndpoint;
+use crate::{endpoint::LiveEndpoint, upstream::shrink};
 
-/// Hosts that a cluster met, so that connections to them are shared. Bounded by [`AdHocHosts::sweep`] and [`MAX_HOSTS`].
+/// Hosts that a cluster met, so that connections to them are shared. Those that nobody uses go with the next [`AdHocHosts::sweep`].
 #[derive(Default)]
 pub struct AdHocHosts(Mutex<HashMap<SocketAddr, Arc<LiveEndpoint>, RandomState>>);
 
-/// Beyond this many, hosts that nobody uses at the moment are forgotten at once.
+/// So many are kept. A host beyond them is not shared: it serves the one request or connection that asked for it.
 const MAX_HOSTS: usize = 16 << 10;
 
 impl AdHocHosts {
@@ -25,16 +25,22 @@ impl AdHocHosts {
         if let Some(host) = hosts.get(&address) {
             return host.clone();
         }
-        if hosts.len() >= MAX_HOSTS {
-            hosts.retain(|_, host| Arc::strong_count(host) > 1);
-        }
         let host = Arc::new(make());
-        hosts.insert(address, host.clone());
+        if hosts.len() < MAX_HOSTS {
+            hosts.insert(address, host.clone());
+        }
         host
     }
 
-    /// Forgets hosts that no pool and no request holds.
+    /// Forgets hosts that no pool and no request holds. Called about once a second, more often than Envoy's `cleanup_interval` (5 s).
     pub fn sweep(&self) {
-        self.0.lock().retain(|_, host| Arc::strong_count(host) > 1);
+        let mut hosts = self.0.lock();
+        hosts.retain(|_, host| Arc::strong_count(host) > 1);
+        shrink(&mut hosts);
+    }
+
+    /// Hosts now.
+    pub fn count(&self) -> usize {
+        self.0.lock().len()
     }
 }

@@ -21,12 +21,14 @@ pub enum Resource {
     Requests,
     /// Retries under way.
     Retries,
+    /// Pools of connections, all workers.
+    ConnectionPools,
 }
 
 #[derive(Debug)]
 pub struct Breaker {
     limits: Thresholds,
-    in_use: [AtomicU32; 4],
+    in_use: [AtomicU32; 5],
 }
 
 /// A place in a breaker, freed on drop.
@@ -55,6 +57,7 @@ impl Breaker {
             Resource::Connections => self.limits.max_connections,
             Resource::PendingRequests => self.limits.max_pending_requests,
             Resource::Requests => self.limits.max_requests,
+            Resource::ConnectionPools => self.limits.max_connection_pools.unwrap_or(u32::MAX),
             Resource::Retries => match self.limits.retry_budget {
                 None => self.limits.max_retries,
                 Some(budget) => {
@@ -92,12 +95,13 @@ impl Breaker {
     }
 
     fn counter(&self, resource: Resource) -> &AtomicU32 {
-        let [connections, pending, requests, retries] = &self.in_use;
+        let [connections, pending, requests, retries, pools] = &self.in_use;
         match resource {
             Resource::Connections => connections,
             Resource::PendingRequests => pending,
             Resource::Requests => requests,
             Resource::Retries => retries,
+            Resource::ConnectionPools => pools,
         }
     }
 }

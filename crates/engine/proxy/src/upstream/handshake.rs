@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Which version of HTTP an upstream connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HttpVersion {
     Http1,
     Http2,

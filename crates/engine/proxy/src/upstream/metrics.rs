@@ -30,6 +30,7 @@ block! {
         CxConnectFail "upstream_cx_connect_fail",
         CxConnectTimeout "upstream_cx_connect_timeout",
         CxOverflow "upstream_cx_overflow",
+        CxPoolOverflow "upstream_cx_pool_overflow",
         CxRxBytes "upstream_cx_rx_bytes_total",
         CxTxBytes "upstream_cx_tx_bytes_total",
         CxDestroy "upstream_cx_destroy",
@@ -47,6 +48,7 @@ block! {
         RqPendingOverflow "upstream_rq_pending_overflow",
         RqPendingFailureEject "upstream_rq_pending_failure_eject",
         RqCancelled "upstream_rq_cancelled",
+        RqUnsent "upstream_rq_unsent",
         RqTimeout "upstream_rq_timeout",
         RqPerTryTimeout "upstream_rq_per_try_timeout",
         RqRxReset "upstream_rq_rx_reset",
@@ -83,6 +85,7 @@ block! {
         CxActive "upstream_cx_active",
         RqActive "upstream_rq_active",
         RqPendingActive "upstream_rq_pending_active",
+        RqMirrorActive "upstream_rq_mirror_active",
         MembershipTotal "membership_total",
         MembershipHealthy "membership_healthy",
         OutlierEjectionsActive "outlier_detection.ejections_active",
@@ -113,10 +116,12 @@ pub(crate) enum BreakerLevel {
     RqPendingOpen,
     RqOpen,
     RqRetryOpen,
+    CxPoolOpen,
     RemainingCx,
     RemainingPending,
     RemainingRq,
     RemainingRetries,
+    RemainingCxPools,
 }
 
 const DEFAULT_BREAKER: &[&str] = &[
@@ -124,20 +129,24 @@ const DEFAULT_BREAKER: &[&str] = &[
     "circuit_breakers.default.rq_pending_open",
     "circuit_breakers.default.rq_open",
     "circuit_breakers.default.rq_retry_open",
+    "circuit_breakers.default.cx_pool_open",
     "circuit_breakers.default.remaining_cx",
     "circuit_breakers.default.remaining_pending",
     "circuit_breakers.default.remaining_rq",
     "circuit_breakers.default.remaining_retries",
+    "circuit_breakers.default.remaining_cx_pools",
 ];
 const HIGH_BREAKER: &[&str] = &[
     "circuit_breakers.high.cx_open",
     "circuit_breakers.high.rq_pending_open",
     "circuit_breakers.high.rq_open",
     "circuit_breakers.high.rq_retry_open",
+    "circuit_breakers.high.cx_pool_open",
     "circuit_breakers.high.remaining_cx",
     "circuit_breakers.high.remaining_pending",
     "circuit_breakers.high.remaining_rq",
     "circuit_breakers.high.remaining_retries",
+    "circuit_breakers.high.remaining_cx_pools",
 ];
 
 /// Counters and gauges of one cluster; the same series whenever a cluster of this name is made.

@@ -61,6 +61,14 @@ pub fn status_of(is_grpc: bool, status: StatusCode, headers: &HeaderMap) -> u16 
     }
 }
 
+/// As [`observe`], and refreshes the cluster's hosts when that is due.
+pub fn report(cluster: &LiveCluster, endpoint: &LiveEndpoint, outcome: Outcome) {
+    let now = cluster.clock.now();
+    if observe(cluster, endpoint, outcome, now) {
+        cluster.refresh(now);
+    }
+}
+
 /// Counts one result. `true`: the host was ejected by it, and the cluster's hosts must be refreshed.
 pub fn observe(
     cluster: &LiveCluster,

@@ -4,10 +4,11 @@
 //! time, last used first; HTTP/2 connections carry many. A request that finds no connection takes a place in the pending queue and one
 //! connection more is made, unless the circuit breakers say no; whichever connection is ready first serves the request that waits longest.
 //! When connecting fails, all that wait are told, as Envoy does. Everything here belongs to one worker: its locks are never contended.
-//! A connection that dies is noticed by the task that drives it; a pool whose endpoint is gone is dropped by [`Pools::sweep`].
+//! A connection that dies is noticed by the task that drives it. [`Pools::sweep`] drops a pool once it has neither a connection nor a
+//! request: names and addresses that clients choose make pools (`auto_sni`, original destinations), so none may outlive its use.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc,
@@ -21,6 +22,7 @@ use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 use telemetry::record::{Protocol, TlsInfo};
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     body::RequestBody,
@@ -34,11 +36,12 @@ use crate::{
         in_flight::InFlight,
         metrics::{Count, Level},
         reset::{ResetReason, reset_reason},
+        shrink,
     },
 };
 
 /// How a pool's connections speak; different ones never mix.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     pub version: HttpVersion,
     pub alpn: Option<Arc<[Arc<str>]>>,
@@ -48,10 +51,37 @@ pub struct PoolKey {
     pub downstream: Option<(SocketAddr, SocketAddr)>,
 }
 
-/// All pools of one worker, by the endpoint's `HostState::id`.
+impl PoolKey {
+    /// As the cluster says, with nothing of a request's own.
+    pub fn new(version: HttpVersion) -> Self {
+        Self {
+            version,
+            alpn: None,
+            server_name: None,
+            high_priority: false,
+            downstream: None,
+        }
+    }
+}
+
+/// All pools of one worker.
 #[derive(Default)]
 pub struct Pools {
-    hosts: Mutex<HashMap<u64, Vec<Arc<Pool>>, RandomState>>,
+    pools: Mutex<HashMap<Identity, Arc<Pool>, RandomState>>,
+    /// The tasks that make and drive connections; each ends with its connection.
+    tasks: TaskTracker,
+}
+
+/// What tells one pool from another.
+#[derive(PartialEq, Eq, Hash)]
+struct Identity {
+    /// `HostState::id`.
+    host: u64,
+    cluster: u64,
+    /// Where the endpoint's transport is in memory, which the pool keeps there: an endpoint whose transport changed is another endpoint as
+    /// far as connections go.
+    transport: usize,
+    key: PoolKey,
 }
 
 /// The connections to one endpoint that speak one way.
@@ -61,6 +91,9 @@ pub struct Pool {
     endpoint: Arc<LiveEndpoint>,
     breaker: Arc<Breaker>,
     state: Mutex<State>,
+    tasks: TaskTracker,
+    /// Among the pools that the cluster may have (`max_connection_pools`).
+    _place: Guard,
 }
 
 #[derive(Default)]
@@ -68,7 +101,10 @@ struct State {
     /// Last used last.
     idle: Vec<Idle>,
     shared: Vec<Arc<Shared>>,
-    waiting: VecDeque<oneshot::Sender<Result<Lease, ConnectError>>>,
+    /// By number, so that the first waits longest. A request that gives up takes itself out.
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Lease, ConnectError>>>,
+    /// The number of the next one to wait.
+    next_number: u64,
     connecting: usize,
     /// Connections that are made and not yet closed.
     open: usize,
@@ -113,15 +149,30 @@ pub struct Lease {
     in_flight: Option<InFlight>,
 }
 
-/// Counts a request that waits.
+/// A request that waits for a connection: its place in the queue, until it has one or gives up.
 struct Waiting {
-    cluster: Arc<LiveCluster>,
+    pool: Arc<Pool>,
+    number: u64,
+    receiver: oneshot::Receiver<Result<Lease, ConnectError>>,
     _place: Guard,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.cluster.metrics.lower(Level::RqPendingActive);
+        let metrics = &self.pool.cluster.metrics;
+        metrics.lower(Level::RqPendingActive);
+        let waited = self.pool.state.lock().waiting.remove(&self.number);
+        // A connection that came in the same moment goes to whoever waits next.
+        let unused = match self.receiver.try_recv() {
+            Ok(Ok(lease)) => Some(lease),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if waited.is_some() || unused.is_some() {
+            metrics.count(Count::RqCancelled);
+        }
+        if let Some(lease) = unused {
+            lease.give_up();
+        }
     }
 }
 
@@ -150,54 +201,76 @@ pub enum AcquireError {
 }
 
 impl Pools {
-    /// The pool for an endpoint, made when there is none.
+    /// The pool for an endpoint, made when there is none; `None`: the cluster has as many as it may (`max_connection_pools`).
     pub fn pool(
         &self,
         cluster: &Arc<LiveCluster>,
         endpoint: &Arc<LiveEndpoint>,
         key: PoolKey,
-    ) -> Arc<Pool> {
-        let mut hosts = self.hosts.lock();
-        let pools = hosts.entry(endpoint.state.id).or_default();
-        // An endpoint whose transport changed is another endpoint as far as connections go.
-        let same = |pool: &&Arc<Pool>| {
-            pool.key == key
-                && pool.cluster.id == cluster.id
-                && Arc::ptr_eq(&pool.endpoint.transport, &endpoint.transport)
+    ) -> Option<Arc<Pool>> {
+        let identity = Identity {
+            host: endpoint.state.id,
+            cluster: cluster.id,
+            transport: Arc::as_ptr(&endpoint.transport).addr(),
+            key: key.clone(),
         };
-        if let Some(pool) = pools.iter().find(same) {
-            return pool.clone();
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(&identity) {
+            return Some(pool.clone());
         }
+        let breaker = cluster.breaker(key.high_priority).clone();
+        let place = breaker.enter(Resource::ConnectionPools).or_else(|| {
+            pools.retain(|_, pool| pool.cluster.id != cluster.id || pool.is_in_use());
+            breaker.enter(Resource::ConnectionPools)
+        });
+        let Some(place) = place else {
+            cluster.metrics.count(Count::CxPoolOverflow);
+            return None;
+        };
         let pool = Arc::new(Pool {
-            breaker: cluster.breaker(key.high_priority).clone(),
+            breaker,
             key,
             cluster: cluster.clone(),
             endpoint: endpoint.clone(),
             state: Mutex::default(),
+            tasks: self.tasks.clone(),
+            _place: place,
         });
-        pools.push(pool.clone());
-        pool
+        pools.insert(identity, pool.clone());
+        Some(pool)
     }
 
-    /// Closes connections that idled too long and pools whose cluster or endpoint is gone. Called about once a second.
+    /// Closes connections that idled too long or whose cluster or endpoint is gone, and forgets pools that nobody uses. Called about once a
+    /// second.
     pub fn sweep(&self, now: Instant, is_current: impl Fn(&LiveCluster, &LiveEndpoint) -> bool) {
-        self.hosts.lock().retain(|_, pools| {
-            pools.retain(|pool| {
-                let current = is_current(&pool.cluster, &pool.endpoint);
-                let mut state = pool.state.lock();
-                state.expire(&pool.cluster, now, current);
-                current || state.open + state.connecting > 0
-            });
-            !pools.is_empty()
+        let mut pools = self.pools.lock();
+        pools.retain(|_, pool| {
+            let current = is_current(&pool.cluster, &pool.endpoint);
+            pool.state.lock().expire(&pool.cluster, now, current);
+            pool.is_in_use()
         });
+        shrink(&mut pools);
+    }
+
+    /// Pools now.
+    pub fn count(&self) -> usize {
+        self.pools.lock().len()
+    }
+
+    /// Requests that wait for a connection now.
+    pub fn waiting(&self) -> usize {
+        self.pools
+            .lock()
+            .values()
+            .map(|pool| pool.state.lock().waiting.len())
+            .sum()
     }
 
     /// Connections open now, for tests and the admin page.
     pub fn open_connections(&self) -> usize {
-        self.hosts
+        self.pools
             .lock()
             .values()
-            .flatten()
             .map(|pool| pool.state.lock().open)
             .sum()
     }
@@ -234,32 +307,40 @@ impl Pool {
         &self.endpoint
     }
 
+    /// Whether it has a connection or makes one, or somebody holds it who may be about to ask it for one.
+    fn is_in_use(self: &Arc<Self>) -> bool {
+        let state = self.state.lock();
+        let has_work = state.open + state.connecting > 0 || !state.waiting.is_empty();
+        has_work || Arc::strong_count(self) > 1
+    }
+
     /// Lends a connection: one that is free, or the first that becomes so.
     pub async fn acquire(self: &Arc<Self>) -> Result<Lease, AcquireError> {
         let metrics = &self.cluster.metrics;
-        let (waiting, _pending) = {
+        let mut waiting = {
             let mut state = self.state.lock();
             if let Some(lease) = self.free(&mut state) {
                 return Ok(lease);
             }
-            let pending = self
+            let place = self
                 .breaker
                 .enter(Resource::PendingRequests)
                 .ok_or(AcquireError::Overflow)?;
             let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
+            let number = state.next_number;
+            state.next_number += 1;
+            state.waiting.insert(number, sender);
             metrics.count(Count::RqPendingTotal);
             metrics.raise(Level::RqPendingActive);
             self.grow(&mut state);
-            (
+            Waiting {
+                pool: self.clone(),
+                number,
                 receiver,
-                Waiting {
-                    cluster: self.cluster.clone(),
-                    _place: pending,
-                },
-            )
+                _place: place,
+            }
         };
-        match waiting.await {
+        match (&mut waiting.receiver).await {
             Ok(result) => Ok(result?),
             // The pool went away with its worker.
             Err(_) => Err(AcquireError::Overflow),
@@ -326,7 +407,7 @@ impl Pool {
             };
             state.connecting += 1;
             self.cluster.metrics.connection_started();
-            tokio::spawn(self.clone().make(place));
+            self.tasks.spawn(self.clone().make(place));
         }
     }
 
@@ -383,7 +464,7 @@ impl Pool {
             state.connecting = state.connecting.saturating_sub(1);
             std::mem::take(&mut state.waiting)
         };
-        for request in waiting {
+        for request in waiting.into_values() {
             self.cluster.metrics.count(Count::RqPendingFailureEject);
             // A request that gave up waiting needs no answer.
             let _ = request.send(Err(error.clone()));
@@ -415,10 +496,7 @@ impl Pool {
     }
 
     fn serve_waiting(self: &Arc<Self>, state: &mut State) {
-        while let Some(request) = state.waiting.pop_front() {
-            if request.is_closed() {
-                continue;
-            }
+        while let Some((number, request)) = state.waiting.pop_first() {
             match self.free(state) {
                 Some(lease) => {
                     // It may have given up in between. Dropping its lease here would take the lock that we hold.
@@ -427,7 +505,7 @@ impl Pool {
                     }
                 }
                 None => {
-                    state.waiting.push_front(request);
+                    state.waiting.insert(number, request);
                     self.grow(state);
                     return;
                 }
@@ -443,7 +521,7 @@ impl Pool {
         connection: Arc<UpstreamConnection>,
     ) {
         let mut sender = sender;
-        while let Some(request) = state.waiting.pop_front() {
+        while let Some((_, request)) = state.waiting.pop_first() {
             let lease = self.lease(Sender::Http1(Some(sender)), connection.clone());
             match request.send(Ok(lease)) {
                 Ok(()) => return,
@@ -579,6 +657,12 @@ impl Lease {
             let pool = self.pool.clone();
             pool.give_back(&mut pool.state.lock(), sender, self.connection.clone());
         }
+    }
+
+    /// The request gave up before it had the connection: it does not count as one of the connection's.
+    fn give_up(self) {
+        self.connection.requests.fetch_sub(1, Ordering::Relaxed);
+        self.release();
     }
 
     /// Keeps the request counted until the lease ends.

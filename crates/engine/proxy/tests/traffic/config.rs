@@ -179,6 +179,14 @@ pub fn to(cluster: &str) -> Route {
     to_with(cluster, |_| ())
 }
 
+/// What begins with this path to one cluster.
+pub fn route_with_prefix(prefix: &str, cluster: &str) -> Route {
+    route(
+        PathMatch::Prefix(prefix.into()),
+        RouteAction::Forward(Arc::new(forward(cluster))),
+    )
+}
+
 pub fn to_with(cluster: &str, change: impl FnOnce(&mut Forward)) -> Route {
     let mut forward = forward(cluster);
     change(&mut forward);

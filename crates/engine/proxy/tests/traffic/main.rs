@@ -14,6 +14,7 @@ mod drain;
 mod failures;
 mod filters;
 mod http;
+mod limits;
 mod mutual_tls;
 mod reports;
 mod retries;
