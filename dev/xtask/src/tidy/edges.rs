@@ -58,9 +58,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "proxy",
         ],
     ),
+    ("analyze", &["wire-kube", "mesh-model", "ingest"]),
     (
         "control",
         &[
+            "analyze",
             "stdx",
             "identity",
             "wire-kube",
@@ -76,6 +78,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "tanbark",
         &[
+            "analyze",
             "stdx",
             "identity",
             "mesh-model",
