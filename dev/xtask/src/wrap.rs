@@ -101,7 +101,7 @@ fn paragraph(lines: &[&str], mark: &str) -> usize {
 
 fn fill(out: &mut String, lines: &[&str], mark: &str) {
     let is_wide = |line: &&str| line.chars().count() > COLUMNS && !line.contains("://");
-    if !lines.iter().any(|line| is_wide(&line)) {
+    if !lines.iter().any(is_wide) {
         lines.iter().for_each(|line| push(out, line));
         return;
     }

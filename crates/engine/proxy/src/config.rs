@@ -11,9 +11,7 @@ use std::{
 use foldhash::fast::RandomState;
 use proxy_config::{ClusterName, ListenerName, RouteTableName};
 
-use crate::{
-    listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster, config::Waiting,
-};
+use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 

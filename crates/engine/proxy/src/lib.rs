@@ -88,5 +88,4 @@ pub mod worker;
 
 pub use config::Waiting;
 pub use publish::{Live, Update};
-pub use config::Waiting;
 pub use worker::{Settings, Worker};

@@ -44,7 +44,6 @@ use crate::{
     route::LiveRouteTable,
     tls,
     upstream::{cluster::LiveCluster, outlier},
-    config::Waiting,
 };
 
 /// How often ejections are looked at.
