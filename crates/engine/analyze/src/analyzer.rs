@@ -67,7 +67,7 @@ pub struct Analyzer {
 }
 
 /// What a check looked at, and what it found about which object.
-type Checked = (HashSet<Look>, Vec<(Key, Problem)>);
+type Looked = (HashSet<Look>, Vec<(Key, Problem)>);
 
 impl Analyzer {
     /// Builds the store's snapshot and brings the findings up to it.
@@ -264,7 +264,7 @@ impl Analyzer {
     }
 
     /// `None`: there is nothing to check any more.
-    fn run(&mut self, unit: &Unit, store: &Store, snapshot: &Snapshot) -> Option<Checked> {
+    fn run(&mut self, unit: &Unit, store: &Store, snapshot: &Snapshot) -> Option<Looked> {
         let rule: &'static Rule = RULES.get(unit.rule())?;
         let mut cx = Cx::new(rule, store, snapshot, &mut self.selections);
         match (unit, &rule.units) {
