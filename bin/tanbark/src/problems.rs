@@ -136,8 +136,9 @@ fn of_mesh(documents: &[Document], others: &[Arc<Value>]) -> Vec<Finding> {
             store.apply(object.clone());
         }
     }
-    store.build();
-    let placed = store.problems().filter_map(|(key, problem)| {
+    let mut analyzer = analyze::Analyzer::default();
+    analyzer.update(&mut store);
+    let placed = analyzer.problems(&store).filter_map(|(key, problem)| {
         let (document, own) = places.get(key)?;
         let mut finding = place(document, &key.to_string(), problem.clone());
         finding.by_itself = own.contains(problem);

@@ -92,10 +92,10 @@ impl ServiceEndpoints {
 impl Snapshot {
     /// Services that a proxy in `namespace` may know, in host order. Where a host is declared in several namespaces, the proxy's own wins,
     /// then a Kubernetes service, then the oldest.
-    pub fn visible_services<'a>(
+    pub fn visible_services<'a, 'n>(
         &'a self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Service>> + 'a {
+        namespace: &'n str,
+    ) -> impl Iterator<Item = &'a Arc<Service>> + use<'a, 'n> {
         self.services
             .values()
             .filter_map(move |candidates| visible(candidates, namespace))

@@ -3,7 +3,7 @@
 //! [`Store::apply`] and [`Store::delete`] take changes and remember what they touch; [`Store::build`] makes a new
 //! [`Snapshot`] in which every part that was not touched is the same `Arc` as in the one before. A change costs what it
 //! touches: endpoints are put together again for the services behind which something changed, lists for the namespaces with
-//! a change. After a build, [`Store::problems`] also has what only shows when objects are seen together.
+//! a change. [`Store::take_changes`] tells what is otherwise, for analysis, which looks at objects together.
 //!
 //! One writer, no locks, no clock: the caller decides when to build.
 
@@ -20,7 +20,7 @@ use crate::problem::{Problem, Severity, code};
 use crate::{Domain, parse};
 
 mod auto_addresses;
-mod check;
+mod changes;
 mod delegates;
 mod endpoints;
 mod index;
@@ -30,6 +30,10 @@ mod slices;
 #[cfg(test)]
 mod tests;
 mod workloads;
+
+pub use changes::Changes;
+pub use delegates::reaches;
+pub use rules::belong_together;
 
 /// Identity of an object; ordered by kind, then namespace, then name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,9 +177,7 @@ pub struct Store {
     auto_addresses: Option<auto_addresses::AutoAddresses>,
     dirty: Dirty,
     built: Option<Arc<Snapshot>>,
-    /// Something came, went or was refused that changes no meaning but what there is to say about others.
-    recheck: bool,
-    together: BTreeMap<Key, Vec<Problem>>,
+    changes: Changes,
 }
 
 impl Store {
@@ -195,8 +197,7 @@ impl Store {
                 ..Dirty::default()
             },
             built: None,
-            recheck: false,
-            together: BTreeMap::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -244,10 +245,6 @@ impl Store {
         let before = self.entries.get(&key).and_then(|e| e.good.clone());
         let good = if failed { before.clone() } else { domain };
         let changed = good != before;
-        self.recheck |= self
-            .entries
-            .get(&key)
-            .is_none_or(|e| e.problems != problems);
         if changed {
             self.index(before.as_ref(), good.as_ref());
             self.allocate(&key, good.as_ref(), &object);
@@ -259,6 +256,13 @@ impl Store {
             good,
             problems: problems.clone(),
         };
+        if self
+            .entries
+            .get(&key)
+            .is_none_or(|before| entry.differs_from(before))
+        {
+            self.changes.objects.insert(key.clone());
+        }
         self.entries.insert(key.clone(), entry);
         if changed && key.kind == Kind::ConfigMap {
             self.choose_mesh();
@@ -275,8 +279,7 @@ impl Store {
         let Some(entry) = self.entries.remove(key) else {
             return false;
         };
-        self.together.remove(key);
-        self.recheck = true;
+        self.changes.objects.insert(key.clone());
         if entry.good.is_none() {
             return false;
         }
@@ -299,32 +302,21 @@ impl Store {
         self.entries.iter().map(|(key, entry)| (key, &entry.object))
     }
 
-    /// All problems of all objects: those of each by itself, and, as of the last build, those of objects seen together.
+    /// The problems of every object by itself. What only shows when objects are seen together is for analysis.
     pub fn problems(&self) -> impl Iterator<Item = (&Key, &Problem)> {
-        self.entries.iter().flat_map(|(key, entry)| {
-            let together = self.together.get(key).into_iter().flatten();
-            entry
-                .problems
-                .iter()
-                .chain(together)
-                .map(move |problem| (key, problem))
-        })
+        self.entries
+            .iter()
+            .flat_map(|(key, entry)| entry.problems.iter().map(move |problem| (key, problem)))
     }
 
-    /// The problems of one object, as in [`Store::problems`].
-    pub fn problems_of<'a>(&'a self, key: &Key) -> impl Iterator<Item = &'a Problem> {
-        let own = self
-            .entries
-            .get(key)
-            .map(|e| e.problems.iter())
-            .into_iter()
-            .flatten();
-        own.chain(self.together.get(key).into_iter().flatten())
+    /// The problems of one object by itself.
+    pub fn problems_of(&self, key: &Key) -> &[Problem] {
+        self.entries.get(key).map_or(&[], |entry| &entry.problems)
     }
 
     /// Does [`Store::build`] have something to do?
     pub fn is_dirty(&self) -> bool {
-        self.recheck || !self.dirty.is_clean()
+        !self.dirty.is_clean()
     }
 
     /// The snapshot of the present state; the same `Arc` as before when nothing changed.
@@ -332,9 +324,6 @@ impl Store {
         if let Some(built) = self.built.clone()
             && self.dirty.is_clean()
         {
-            if std::mem::take(&mut self.recheck) {
-                self.together = check::problems(self, &built);
-            }
             return built;
         }
         self.update_workloads();
@@ -372,9 +361,8 @@ impl Store {
             credentials: self.credentials(before),
         };
         let snapshot = Arc::new(snapshot);
-        self.together = check::problems(self, &snapshot);
+        self.note_changes(before, &snapshot);
         self.dirty = Dirty::default();
-        self.recheck = false;
         self.built = Some(snapshot.clone());
         snapshot
     }
@@ -477,8 +465,19 @@ impl Store {
         }
     }
 
+    /// What the last good version of an object means.
+    pub fn meaning(&self, key: &Key) -> Option<&Domain> {
+        self.entries.get(key)?.good.as_ref()
+    }
+
+    /// As [`Store::meaning`], where the object's newest version is the good one.
+    pub fn in_force(&self, key: &Key) -> Option<&Domain> {
+        let entry = self.entries.get(key).filter(|entry| entry.is_in_force())?;
+        entry.good.as_ref()
+    }
+
     /// Good objects of a kind.
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Domain)> {
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Domain)> {
         let first = Key {
             kind,
             namespace: "".into(),

@@ -4,12 +4,9 @@
 //! them; while it builds, later changes queue. So one change is served at once and a thousand make
 //! a few snapshots, without a fixed window. Readers get each snapshot whole.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use analyze::Analyzer;
 use ingest::{Key, Store, code};
 use mesh_model::Snapshot;
 use serde_json::Value;
@@ -43,6 +40,8 @@ pub struct Writer {
     pub reporter: Reporter,
     /// Kinds of which something changed since the last snapshot; start with none.
     pub changed: BTreeSet<Kind>,
+    /// An object of one of Istio's kinds came, changed or went since the last snapshot; start with true.
+    pub written_changed: bool,
 }
 
 impl Writer {
@@ -56,6 +55,7 @@ impl Writer {
         mesh.root_namespace = settings.root_namespace.as_str().into();
         mesh.cluster_domain = settings.cluster_domain.as_str().into();
         let mut store = Store::with_auto_addresses(mesh);
+        let mut analyzer = Analyzer::default();
         async move {
             let mut synced = false;
             while let Some(change) = self.changes.recv().await {
@@ -63,7 +63,7 @@ impl Writer {
                 synced |= self.take(&mut store, change);
                 synced |= self.gather(&mut store).await;
                 if synced {
-                    self.publish(&mut store, began);
+                    self.publish(&mut store, &mut analyzer, began);
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Writer {
         synced
     }
 
-    fn publish(&mut self, store: &mut Store, began: Instant) {
+    fn publish(&mut self, store: &mut Store, analyzer: &mut Analyzer, began: Instant) {
         let gathered = began.elapsed();
         let snapshot = store.build();
         let built = began.elapsed() - gathered;
@@ -94,12 +94,8 @@ impl Writer {
             .as_ref()
             .is_none_or(|served| served.version != snapshot.version);
         if is_new {
-            let domains = store
-                .problems()
-                .filter(|(_, problem)| problem.code == code::MESH_HOST_CONFLICT);
-            let domains: BTreeSet<&Key> = domains.map(|(key, _)| key).collect();
             let metrics = &self.metrics.source;
-            metrics.published(&snapshot, gathered, built, domains.len());
+            metrics.published(&snapshot, gathered, built);
             metrics.triggered(&std::mem::take(&mut self.changed));
             let kept = self.generator.sweep(snapshot.version);
             metrics
@@ -110,26 +106,35 @@ impl Writer {
                 .builds
                 .published(snapshot.version, Build { began, published });
             tracing::debug!(version = snapshot.version, "publishing a snapshot");
-            let written = store
-                .objects()
-                .filter(|(key, _)| key.kind.info().group.ends_with("istio.io"));
-            self.objects
-                .send_replace(written.map(|(_, object)| object.clone()).collect());
+            if std::mem::take(&mut self.written_changed) {
+                let written = store.objects().filter(|(key, _)| is_istios(key.kind));
+                self.objects
+                    .send_replace(written.map(|(_, object)| object.clone()).collect());
+            }
             self.publish.send_replace(Some(snapshot));
         }
-        let mut problems: HashMap<ObjectKey, Vec<ingest::Problem>> = HashMap::new();
-        for (key, problem) in store.problems() {
-            problems
-                .entry(object_key(key))
-                .or_default()
-                .push(problem.clone());
+        self.analyze(store, analyzer);
+    }
+
+    /// After publishing, so that no proxy waits for it: says what is wrong with the objects for which that changed.
+    fn analyze(&mut self, store: &mut Store, analyzer: &mut Analyzer) {
+        let changed = analyzer.update(store).objects;
+        let domains = analyzer.count(code::MESH_HOST_CONFLICT);
+        self.metrics.source.duplicate_domains(domains);
+        let has_entries = changed.iter().any(|key| key.kind == Kind::ServiceEntry);
+        self.reporter
+            .report(changed.iter().map(object_key), |object| {
+                let key = key_of(object);
+                analyzer.problems_of(store, &key).cloned().collect()
+            });
+        if has_entries {
+            let addresses = store.auto_addresses().map(|(key, by_host)| {
+                let list = by_host.iter().map(|(host, ip)| (host.clone(), *ip));
+                (object_key(key), list.collect())
+            });
+            self.reporter.addresses_changed(addresses.collect());
         }
-        self.reporter.report(problems);
-        let addresses = store.auto_addresses().map(|(key, by_host)| {
-            let list = by_host.iter().map(|(host, ip)| (host.clone(), *ip));
-            (object_key(key), list.collect())
-        });
-        self.reporter.report_addresses(addresses.collect());
+        self.reporter.report_addresses();
     }
 
     /// Gives a change to the store; true for the end of the first listing.
@@ -141,6 +146,7 @@ impl Writer {
                 let applied = store.apply(object.clone());
                 match applied.key {
                     Some(key) => {
+                        self.written_changed |= is_istios(key.kind);
                         let event = if known { Event::Update } else { Event::Add };
                         let version = api_version_of(&object);
                         let metrics = &self.metrics.source;
@@ -164,6 +170,7 @@ impl Writer {
             } => {
                 self.metrics.source.event(kind, Event::Delete);
                 self.changed.insert(kind);
+                self.written_changed |= is_istios(kind);
                 store.delete(&Key {
                     kind,
                     namespace: namespace.into(),
@@ -181,6 +188,18 @@ fn api_version_of(object: &Value) -> &str {
         .get("apiVersion")
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+fn is_istios(kind: Kind) -> bool {
+    kind.info().group.ends_with("istio.io")
+}
+
+fn key_of(object: &ObjectKey) -> Key {
+    Key {
+        kind: object.kind,
+        namespace: object.namespace.as_str().into(),
+        name: object.name.as_str().into(),
+    }
 }
 
 fn object_key(key: &Key) -> ObjectKey {

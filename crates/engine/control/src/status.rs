@@ -7,7 +7,11 @@
 //! next build. A problem that an earlier run wrote and that is mended meanwhile is cleared as well:
 //! `Reporter::found` sees it in the object.
 
-use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use ingest::{Problem, Severity};
 use kube::{
@@ -51,7 +55,11 @@ pub type Addresses = Vec<(Text, Ipv4Addr)>;
 /// Remembers what was reported and sends what changed.
 pub struct Reporter {
     reported: HashMap<ObjectKey, Vec<Problem>>,
+    /// Objects whose status may say something else than what is known of them.
+    due: BTreeSet<ObjectKey>,
+    addresses: HashMap<ObjectKey, Addresses>,
     reported_addresses: HashMap<ObjectKey, Addresses>,
+    addresses_due: bool,
     queue: mpsc::Sender<Report>,
 }
 
@@ -67,7 +75,10 @@ impl Reporter {
         });
         Self {
             reported: HashMap::new(),
+            due: BTreeSet::new(),
+            addresses: HashMap::new(),
             reported_addresses: HashMap::new(),
+            addresses_due: false,
             queue,
         }
     }
@@ -75,56 +86,61 @@ impl Reporter {
     /// Sees an object as the API has it: a problem in its status that this run did not write counts
     /// as reported, so that it is cleared or replaced.
     pub fn found(&mut self, key: ObjectKey, object: &Value) {
-        if has_problem_status(object) {
-            self.reported.entry(key).or_default();
+        if has_problem_status(object) && !self.reported.contains_key(&key) {
+            self.reported.insert(key.clone(), Vec::new());
+            self.due.insert(key);
         }
     }
 
-    /// `current` holds every object that has problems now; objects that had some and have none are cleared.
-    pub fn report(&mut self, current: HashMap<ObjectKey, Vec<Problem>>) {
-        let cleared: Vec<ObjectKey> = self
-            .reported
-            .keys()
-            .filter(|key| !current.contains_key(*key))
-            .cloned()
-            .collect();
-        for key in cleared {
-            if self
-                .queue
-                .try_send(Report {
-                    key: key.clone(),
-                    status: status_of(&[]),
-                })
-                .is_ok()
-            {
-                self.reported.remove(&key);
-            }
-        }
-        for (key, problems) in current {
-            if self.reported.get(&key) == Some(&problems) {
+    /// Tells the objects whose problems changed what `problems_of` knows of them now; one that has none any more is cleared.
+    pub fn report(
+        &mut self,
+        changed: impl IntoIterator<Item = ObjectKey>,
+        problems_of: impl Fn(&ObjectKey) -> Vec<Problem>,
+    ) {
+        self.due.extend(changed);
+        for key in std::mem::take(&mut self.due) {
+            let problems = problems_of(&key);
+            let said = self.reported.get(&key);
+            let is_said = match said {
+                Some(said) => !said.is_empty() && *said == problems,
+                None => problems.is_empty(),
+            };
+            if is_said {
                 continue;
             }
             for problem in &problems {
                 tracing::warn!(object = %format!("{} {}/{}", key.kind, key.namespace, key.name), "{problem}");
             }
-            if self
-                .queue
-                .try_send(Report {
-                    key: key.clone(),
-                    status: status_of(&problems),
-                })
-                .is_ok()
-            {
+            let status = status_of(&problems);
+            if !self.send(&key, status) {
+                self.due.insert(key);
+            } else if problems.is_empty() {
+                self.reported.remove(&key);
+            } else {
                 self.reported.insert(key, problems);
             }
         }
     }
-}
 
-impl Reporter {
+    /// False when the queue is full.
+    fn send(&self, key: &ObjectKey, status: Value) -> bool {
+        let key = key.clone();
+        self.queue.try_send(Report { key, status }).is_ok()
+    }
+
     /// `current` holds every ServiceEntry that was given addresses; tools and the cluster's DNS read them there.
-    pub fn report_addresses(&mut self, current: HashMap<ObjectKey, Addresses>) {
-        let gone = |key: &&ObjectKey| !current.contains_key(*key);
+    pub fn addresses_changed(&mut self, current: HashMap<ObjectKey, Addresses>) {
+        self.addresses = current;
+        self.addresses_due = true;
+    }
+
+    /// Writes the addresses that are not in the status yet.
+    pub fn report_addresses(&mut self) {
+        if !std::mem::take(&mut self.addresses_due) {
+            return;
+        }
+        let gone = |key: &&ObjectKey| !self.addresses.contains_key(*key);
         let gone: Vec<ObjectKey> = self
             .reported_addresses
             .keys()
@@ -132,19 +148,20 @@ impl Reporter {
             .cloned()
             .collect();
         let cleared = gone.into_iter().map(|key| (key, Addresses::new()));
-        for (key, addresses) in cleared.chain(current.clone()) {
-            if self.reported_addresses.get(&key) == Some(&addresses) {
-                continue;
-            }
+        let others: Vec<(ObjectKey, Addresses)> = self
+            .addresses
+            .iter()
+            .filter(|(key, addresses)| self.reported_addresses.get(*key) != Some(*addresses))
+            .map(|(key, addresses)| (key.clone(), addresses.clone()))
+            .chain(cleared)
+            .collect();
+        for (key, addresses) in others {
             let entries = addresses
                 .iter()
                 .map(|(host, ip)| json!({"value": ip.to_string(), "host": &**host}));
             let status = json!({"addresses": entries.collect::<Vec<_>>()});
-            let report = Report {
-                key: key.clone(),
-                status,
-            };
-            if self.queue.try_send(report).is_err() {
+            if !self.send(&key, status) {
+                self.addresses_due = true;
                 continue;
             }
             match addresses.is_empty() {

@@ -59,9 +59,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "proxy",
         ],
     ),
+    ("analyze", &["wire-kube", "mesh-model", "ingest"]),
     (
         "control",
         &[
+            "analyze",
             "stdx",
             "identity",
             "wire-kube",
@@ -77,6 +79,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "tanbark",
         &[
+            "analyze",
             "stdx",
             "identity",
             "mesh-model",

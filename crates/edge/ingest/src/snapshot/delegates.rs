@@ -23,7 +23,7 @@ pub(super) fn merged(store: &Store, root: &Arc<VirtualService>) -> Arc<VirtualSe
     for route in root.http.iter() {
         match &route.action {
             HttpAction::Delegate { namespace, name } => {
-                // A delegate that does not exist is reported by `check`; its requests find no route.
+                // A delegate that does not exist is reported by analysis; its requests find no route.
                 let Some(Domain::VirtualService(delegate)) =
                     store.good(Kind::VirtualService, namespace, name)
                 else {
@@ -48,8 +48,13 @@ pub(super) fn merged(store: &Store, root: &Arc<VirtualService>) -> Arc<VirtualSe
     })
 }
 
+/// Does a delegate's route lie, at least in part, within what its root hands over?
+pub fn reaches(root: &HttpRoute, inner: &HttpRoute) -> bool {
+    together(root, inner).is_some()
+}
+
 /// A delegate's route under its root's match; `None` when it lies outside of it.
-pub(super) fn together(root: &HttpRoute, inner: &HttpRoute) -> Option<HttpRoute> {
+fn together(root: &HttpRoute, inner: &HttpRoute) -> Option<HttpRoute> {
     let matches: Vec<HttpMatch> = match (root.matches.is_empty(), inner.matches.is_empty()) {
         (true, _) => inner.matches.to_vec(),
         (false, true) => root.matches.to_vec(),

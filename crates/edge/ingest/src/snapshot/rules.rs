@@ -1,7 +1,7 @@
 //! DestinationRules of one namespace for one host become one, so that teams can keep subsets apart (reference 1.2).
 //!
 //! Only rules with equal exports and selectors are put together. The oldest one's policy holds; of subsets with one name, the
-//! oldest one. What is overruled is reported by `check`.
+//! oldest one. What is overruled is reported by analysis.
 
 use std::sync::Arc;
 
@@ -76,7 +76,8 @@ fn merge(rules: &[Arc<DestinationRule>]) -> Arc<[Arc<DestinationRule>]> {
     merged.into()
 }
 
-pub(super) fn belong_together(a: &DestinationRule, b: &DestinationRule) -> bool {
+/// Are two rules of one namespace put together into one?
+pub fn belong_together(a: &DestinationRule, b: &DestinationRule) -> bool {
     a.host == b.host && a.export_to == b.export_to && a.workload_selector == b.workload_selector
 }
 

@@ -53,6 +53,7 @@ fn world() -> World {
         metrics: Metrics::new(Arc::new(stdx::SystemClock)),
         reporter,
         changed: BTreeSet::new(),
+        written_changed: true,
     };
     tasks.spawn(writer.run(&settings()));
     World {

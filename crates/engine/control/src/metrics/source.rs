@@ -226,22 +226,18 @@ impl SourceMetrics {
     }
 
     /// A snapshot is published that took `build` to make, `debounce` after the first of its
-    /// changes. `duplicate_domains`: hosts that several VirtualServices claim.
-    pub fn published(
-        &self,
-        snapshot: &Snapshot,
-        debounce: Duration,
-        build: Duration,
-        duplicate_domains: usize,
-    ) {
+    /// changes.
+    pub fn published(&self, snapshot: &Snapshot, debounce: Duration, build: Duration) {
         self.snapshot_version
             .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
         self.debounce.observe(debounce.as_secs_f64());
         self.build.observe(build.as_secs_f64());
-        self.contents
-            .duplicate_domains
-            .set(count(duplicate_domains));
         self.contents.set(snapshot);
+    }
+
+    /// How many VirtualServices claim a host that an older one has.
+    pub fn duplicate_domains(&self, number: usize) {
+        self.contents.duplicate_domains.set(count(number));
     }
 }
 

@@ -140,7 +140,7 @@ fn a_snapshot_shows_its_services_and_their_conflicts() {
     }
     let metrics = Metrics::new(Arc::new(stdx::SystemClock));
     let short = Duration::from_millis(1);
-    metrics.source.published(&store.build(), short, short, 0);
+    metrics.source.published(&store.build(), short, short);
     assert_lines(
         &metrics,
         &[

@@ -161,30 +161,3 @@ fn a_thousand_services_stay_quick() {
         &second.destination_rules
     ));
 }
-
-#[test]
-fn an_object_without_meaning_still_changes_what_is_said_about_others() {
-    let gateway = r#"
-{apiVersion: v1, kind: Pod, metadata: {name: gw, namespace: edge, labels: {istio: gw}}}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: front, namespace: default}
-spec: {selector: {istio: gw}, servers: [{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.example], tls: {mode: SIMPLE, credentialName: cert}}]}
-"#;
-    let (mut store, _, _) = store_of(default_mesh(), &[("test.yaml", gateway)]);
-    let said = |store: &Store| store.problems().map(|(_, p)| p.code).collect::<Vec<_>>();
-    let before = store.build();
-    assert_eq!(said(&store), [code::REFERENCE_NOT_FOUND]);
-    let useless = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert", "namespace": "edge"}, "data": {"other": "eA=="}});
-    assert!(!store.apply(Arc::new(useless)).changed);
-    assert!(Arc::ptr_eq(&before, &store.build()));
-    assert_eq!(said(&store), [code::GATEWAY_CREDENTIAL]);
-    store.delete(&Key {
-        kind: Kind::Secret,
-        namespace: "edge".into(),
-        name: "cert".into(),
-    });
-    store.build();
-    assert_eq!(said(&store), [code::REFERENCE_NOT_FOUND]);
-}
