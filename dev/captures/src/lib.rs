@@ -1,8 +1,10 @@
 //! What a real istiod answered over xDS for named configurations, for tests of both halves.
 //!
-//! The data is in `istiod/` beside this crate; its README tells which istiod made it, what each file is and how to renew it. What users
-//! write (`input.yaml`, `base.yaml`, `mesh.yaml`) and who asked (`node-*.json`) is plain text; a scenario's answers are one
-//! compressed archive, which is read once for each process. Decoders are held against the answers, generators against answers and inputs.
+//! The data is in `istiod/` beside this crate; its README tells which istiod made it, what each
+//! file is and how to renew it. What users write (`input.yaml`, `base.yaml`, `mesh.yaml`) and who
+//! asked (`node-*.json`) is plain text; a scenario's answers are one compressed archive, which is
+//! read once for each process. Decoders are held against the answers, generators against answers
+//! and inputs.
 //!
 //! Only tests use this crate: what is missing or broken ends the test with the name of the file.
 
@@ -42,7 +44,8 @@ impl Scenario {
         text(&self.folder.join("input.yaml"))
     }
 
-    /// The scenario's own `mesh.yaml`, `node-sidecar.json` or `node-gateway.json`; without one, that of all scenarios.
+    /// The scenario's own `mesh.yaml`, `node-sidecar.json` or `node-gateway.json`; without one,
+    /// that of all scenarios.
     pub fn own_or_general(&self, file: &str) -> String {
         let own = self.folder.join(file);
         if own.is_file() {
@@ -57,12 +60,14 @@ impl Scenario {
         text(&self.folder.join("analyze.json"))
     }
 
-    /// An answer by name: `{sidecar,gateway,grpc}.{cds,eds,lds,rds,ecds,sds,nds}.{pb,json}`. `None`: nothing of this type was asked for or sent.
+    /// An answer by name: `{sidecar,gateway,grpc}.{cds,eds,lds,rds,ecds,sds,nds}.{pb,json}`.
+    /// `None`: nothing of this type was asked for or sent.
     pub fn answer(&self, file: &str) -> Option<&[u8]> {
         self.answers().get(file).map(Vec::as_slice)
     }
 
-    /// Answers as protobuf (a DiscoveryResponse) with the same answer as proto3 JSON, by name without ending.
+    /// Answers as protobuf (a DiscoveryResponse) with the same answer as proto3 JSON, by name
+    /// without ending.
     ///
     /// # Panics
     /// If one of the two is missing.
@@ -120,7 +125,8 @@ pub fn scenario(name: &str) -> &'static Scenario {
     found.unwrap_or_else(|| panic!("no scenario {name} in {}", folder().display()))
 }
 
-/// A file that all scenarios have in common: `base.yaml`, `mesh.yaml`, `node-{sidecar,gateway}.json`, `bootstrap-{sidecar,gateway}.json`.
+/// A file that all scenarios have in common: `base.yaml`, `mesh.yaml`,
+/// `node-{sidecar,gateway}.json`, `bootstrap-{sidecar,gateway}.json`.
 ///
 /// # Panics
 /// If it is missing.

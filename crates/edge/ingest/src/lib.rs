@@ -46,6 +46,7 @@ mod authorization_policy;
 mod cx;
 mod destination_rule;
 mod gateway;
+mod key;
 pub mod kubernetes;
 mod mesh_config;
 mod meta;
@@ -60,9 +61,10 @@ mod traffic_policy;
 mod value;
 mod virtual_service;
 
+pub use key::Key;
 pub use mesh_config::{default_mesh, parse_mesh};
 pub use problem::{Problem, Severity, code};
-pub use snapshot::{Applied, Key, Store};
+pub use snapshot::{Applied, Store};
 
 use cx::Cx;
 use kubernetes::endpoint_slice::Slice;

@@ -10,18 +10,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use mesh_model::object::{Labels, ObjectRef, Text};
+use mesh_model::object::{Labels, Text};
 use mesh_model::snapshot::{ByNamespace, ServiceKey};
 use mesh_model::{MeshConfig, Service, Snapshot, Workload};
 use serde_json::Value;
-use wire_kube::kinds::{self, Kind, Scope};
+use wire_kube::kinds::Kind;
 
+use crate::key::Key;
 use crate::problem::{Problem, Severity, code};
 use crate::{Domain, parse};
 
 mod auto_addresses;
 mod changes;
 mod delegates;
+mod dirty;
+mod endpoint_facts;
 mod endpoints;
 mod index;
 mod rules;
@@ -34,96 +37,6 @@ mod workloads;
 pub use changes::Changes;
 pub use delegates::reaches;
 pub use rules::belong_together;
-
-/// Identity of an object; ordered by kind, then namespace, then name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    pub kind: Kind,
-    /// Empty for cluster-scoped kinds.
-    pub namespace: Text,
-    pub name: Text,
-}
-
-impl Key {
-    /// The key of an object; the error says why it has none.
-    pub fn of(object: &Value) -> Result<Self, Problem> {
-        let field = |path: &str| {
-            object
-                .pointer(path)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        let (api_version, kind) = (field("/apiVersion"), field("/kind"));
-        let Some(info) = kinds::find(api_version, kind) else {
-            let unnamed = api_version.is_empty() || kind.is_empty();
-            return Err(if unnamed {
-                let message = "an object must have apiVersion and kind";
-                Problem::new(Severity::Error, code::UNKNOWN_KIND, "kind", message)
-            } else {
-                unknown_kind(api_version, kind)
-            });
-        };
-        let name = field("/metadata/name");
-        if name.is_empty() {
-            return Err(Problem::new(
-                Severity::Error,
-                code::INVALID,
-                "metadata.name",
-                "an object must have a name",
-            ));
-        }
-        let namespace = match (info.scope, field("/metadata/namespace")) {
-            (Scope::Cluster, _) => "",
-            (Scope::Namespaced, "") => "default",
-            (Scope::Namespaced, namespace) => namespace,
-        };
-        Ok(Self {
-            kind: info.id,
-            namespace: namespace.into(),
-            name: name.into(),
-        })
-    }
-
-    /// The same identity as messages and the model have it.
-    pub fn object_ref(&self) -> ObjectRef {
-        ObjectRef {
-            kind: self.kind.name().into(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
-    }
-}
-
-/// Other people's kinds are none of the mesh's business; one of Istio's that there isn't is a mistake.
-fn unknown_kind(api_version: &str, kind: &str) -> Problem {
-    let (group, _) = kinds::split_api_version(api_version);
-    let hint = match kinds::KINDS.iter().find(|info| info.kind == kind) {
-        Some(info) => {
-            let version = info.versions.first().copied().unwrap_or_default();
-            let group = info.group;
-            let slash = if group.is_empty() { "" } else { "/" };
-            format!("; did you mean apiVersion {group}{slash}{version}?")
-        }
-        None => match wire_kube::read::nearest(kind, kinds::KINDS.iter().map(|info| info.kind)) {
-            Some(near) => format!("; did you mean {near}?"),
-            None => String::new(),
-        },
-    };
-    let severity = match group.ends_with("istio.io") {
-        true => Severity::Error,
-        false => Severity::Warning,
-    };
-    let message = format!(
-        "{kind} of {api_version} is not a kind that Tanbark knows: this object has no effect{hint}"
-    );
-    Problem::new(severity, code::UNKNOWN_KIND, "kind", message)
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.object_ref().fmt(f)
-    }
-}
 
 /// What came of applying an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,25 +55,19 @@ struct Entry {
     problems: Vec<Problem>,
 }
 
-/// What must be put together again.
-#[derive(Default)]
-struct Dirty {
-    everything: bool,
-    namespaces: BTreeSet<(Kind, Text)>,
-    services: bool,
-    workloads: BTreeSet<Key>,
-    all_workloads: bool,
-    endpoints: BTreeSet<ServiceKey>,
-    all_endpoints: bool,
-}
-
-impl Dirty {
-    fn has_kind(&self, kind: Kind) -> bool {
-        self.everything || self.namespaces.iter().any(|(k, _)| *k == kind)
+impl Entry {
+    /// No problem of the newest version is an error, so it is the one that holds.
+    fn is_in_force(&self) -> bool {
+        !self.problems.iter().any(|p| p.severity == Severity::Error)
     }
 
-    fn is_clean(&self) -> bool {
-        !self.everything && self.namespaces.is_empty()
+    /// Would somebody who looks at this object instead of `before` see something else than a new
+    /// status?
+    fn differs_from(&self, before: &Self) -> bool {
+        let is_other = |path| self.object.pointer(path) != before.object.pointer(path);
+        self.good != before.good
+            || self.problems != before.problems
+            || ["/spec", "/metadata/annotations"].into_iter().any(is_other)
     }
 }
 
@@ -175,7 +82,7 @@ pub struct Store {
     slices: slices::Slices,
     /// `None`: ServiceEntries get no addresses that they don't give.
     auto_addresses: Option<auto_addresses::AutoAddresses>,
-    dirty: Dirty,
+    dirty: dirty::Dirty,
     built: Option<Arc<Snapshot>>,
     changes: Changes,
 }
@@ -192,9 +99,9 @@ impl Store {
             workloads: BTreeMap::new(),
             slices: slices::Slices::default(),
             auto_addresses: None,
-            dirty: Dirty {
+            dirty: dirty::Dirty {
                 everything: true,
-                ..Dirty::default()
+                ..dirty::Dirty::default()
             },
             built: None,
             changes: Changes::default(),
@@ -314,6 +221,11 @@ impl Store {
         self.entries.get(key).map_or(&[], |entry| &entry.problems)
     }
 
+    /// What changed since the last call, as of the last [`Store::build`].
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
     /// Does [`Store::build`] have something to do?
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_clean()
@@ -361,8 +273,8 @@ impl Store {
             credentials: self.credentials(before),
         };
         let snapshot = Arc::new(snapshot);
-        self.note_changes(before, &snapshot);
-        self.dirty = Dirty::default();
+        self.changes.note(before, &snapshot, &self.dirty);
+        self.dirty = dirty::Dirty::default();
         self.built = Some(snapshot.clone());
         snapshot
     }

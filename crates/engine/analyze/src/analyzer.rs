@@ -1,7 +1,8 @@
 //! Keeps the findings of all rules up to date while the mesh changes.
 //!
-//! [`Analyzer::update`] takes what changed from the store, finds the units whose objects or looks are among it, checks those again, and tells
-//! whose problems are others now. One writer, no locks, no clock; it holds no more than a note for each look of each unit that there is.
+//! [`Analyzer::update`] takes what changed from the store, finds the units whose objects or looks
+//! are among it, checks those again, and tells whose problems are others now. One writer, no locks,
+//! no clock; it holds no more than a note for each look of each unit that there is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use crate::rules::RULES;
 use crate::selections::Selections;
 use ingest::Store;
 
-/// On an object: codes, separated by commas, that analysis does not report for it; `*` for all (Istio's documentation of `istioctl analyze`).
+/// On an object: codes, separated by commas, that analysis does not report for it; `*` for all
+/// (Istio's documentation of `istioctl analyze`).
 const SUPPRESS: &str = "galley.istio.io/analyze-suppress";
 
 /// What is checked as a whole: an object, or a claim, by the rule of this place in [`RULES`].
@@ -43,6 +45,12 @@ struct Checked {
     spoken_of: BTreeSet<Key>,
 }
 
+/// What one check looked at and found.
+struct Seen {
+    looks: HashSet<Look>,
+    found: Vec<(Key, Problem)>,
+}
+
 /// The snapshot of the store's last build, and whose problems are others than before it.
 pub struct Updated {
     pub snapshot: Arc<Snapshot>,
@@ -60,14 +68,12 @@ pub struct Analyzer {
     claims: HashMap<(usize, Text), BTreeSet<Key>>,
     claimed_by: HashMap<Key, Vec<(usize, Text)>>,
     found: BTreeMap<Key, BTreeMap<Unit, Vec<Problem>>>,
-    /// From `found`: each object's in order, each once, without those that its author does not want to hear.
+    /// From `found`: each object's in order, each once, without those that its author does not want
+    /// to hear.
     problems: BTreeMap<Key, Vec<Problem>>,
     /// How many units were checked, ever.
     checks: u64,
 }
-
-/// What a check looked at, and what it found about which object.
-type Looked = (HashSet<Look>, Vec<(Key, Problem)>);
 
 impl Analyzer {
     /// Builds the store's snapshot and brings the findings up to it.
@@ -229,7 +235,7 @@ impl Analyzer {
         }
         spoken_of.extend(old.spoken_of);
         let mut new = Checked::default();
-        if let Some((looks, found)) = checked {
+        if let Some(Seen { looks, found }) = checked {
             for look in &looks {
                 let units = self.lookers.entry(look.clone()).or_default();
                 units.insert(unit.clone());
@@ -264,7 +270,7 @@ impl Analyzer {
     }
 
     /// `None`: there is nothing to check any more.
-    fn run(&mut self, unit: &Unit, store: &Store, snapshot: &Snapshot) -> Option<Looked> {
+    fn run(&mut self, unit: &Unit, store: &Store, snapshot: &Snapshot) -> Option<Seen> {
         let rule: &'static Rule = RULES.get(unit.rule())?;
         let mut cx = Cx::new(rule, store, snapshot, &mut self.selections);
         match (unit, &rule.units) {
@@ -285,7 +291,10 @@ impl Analyzer {
             _ => return None,
         }
         self.checks += 1;
-        Some((cx.looks, cx.found))
+        Some(Seen {
+            looks: cx.looks,
+            found: cx.found,
+        })
     }
 
     /// An object's problems from its findings; are they others than before?

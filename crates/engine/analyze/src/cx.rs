@@ -1,7 +1,9 @@
-//! The only door through which a check sees the mesh. Each look is noted, so that the analyzer knows when to check again.
+//! The only door through which a check sees the mesh. Each look is noted, so that the analyzer
+//! knows when to check again.
 //!
-//! Notes are as fine as questions are: one object, one host, the endpoints of one service, the namespaces in which a selector selects
-//! something. The mesh configuration is not noted: with another one everything is checked again.
+//! Notes are as fine as questions are: one object, one host, the endpoints of one service, the
+//! namespaces in which a selector selects something. The mesh configuration is not noted: with
+//! another one everything is checked again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -107,7 +109,8 @@ impl<'a> Cx<'a> {
         &self.snapshot.mesh
     }
 
-    /// The object as it was written, for exact paths. For the unit's own objects, which need no note.
+    /// The object as it was written, for exact paths. For the unit's own objects, which need no
+    /// note.
     pub fn written(&self, key: &Key) -> Option<&'a Arc<Value>> {
         self.store.object(key)
     }
@@ -266,7 +269,8 @@ impl<'a> Cx<'a> {
         self.selections.namespaces(selection, self.snapshot)
     }
 
-    /// A selector that selects no workload of `namespace` (of any, when it is `None`) is reported. Silent while nothing runs at all.
+    /// A selector that selects no workload of `namespace` (of any, when it is `None`) is reported.
+    /// Silent while nothing runs at all.
     pub fn check_selector(
         &mut self,
         key: &Key,

@@ -1,12 +1,15 @@
-//! Problems that only show when objects are seen together: references to nothing, conflicts, rules without effect.
+//! Problems that only show when objects are seen together: references to nothing, conflicts, rules
+//! without effect.
 //!
-//! `ingest` tells what is wrong with each object by itself; this crate looks at what a store and its snapshot say together. Nothing here
-//! changes what the mesh does; each finding is attached to the object whose author can mend it. Command line, admission, status and
-//! console show the same findings, with the codes of [`ingest::code`].
+//! `ingest` tells what is wrong with each object by itself; this crate looks at what a store and
+//! its snapshot say together. Nothing here changes what the mesh does; each finding is attached to
+//! the object whose author can mend it. Command line, admission, status and console show the same
+//! findings, with the codes of [`ingest::code`].
 //!
-//! Each rule is a file of [`rules`]: its codes with their severity, its text for users, what it reads, and a check of one unit (an object, or
-//! those that claim the same thing). A check reads only through [`Cx`], which notes what it looked at; so after a change exactly those
-//! units are checked again that looked at something that changed, and an update costs what it touches.
+//! Each rule is a file of [`rules`]: its codes with their severity, its text for users, what it
+//! reads, and a check of one unit (an object, or those that claim the same thing). A check reads
+//! only through [`Cx`], which notes what it looked at; so after a change exactly those units are
+//! checked again that looked at something that changed, and an update costs what it touches.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,7 +24,7 @@
         clippy::panic,
         clippy::indexing_slicing,
         clippy::disallowed_methods,
-        reason = "tests may fail, and one rewrites its expected file when the environment says so"
+        reason = "tests may end by a panic, and read UPDATE_EXPECT"
     )
 )]
 

@@ -31,7 +31,8 @@ pub enum Source {
     Workloads,
 }
 
-/// How a rule's work is cut. A unit is checked again as a whole when something that it looked at changes.
+/// How a rule's work is cut. A unit is checked again as a whole when something that it looked at
+/// changes.
 #[derive(Debug)]
 pub enum Units {
     /// Each object of the kinds whose newest version is in force.

@@ -1,4 +1,5 @@
-//! The rules, one per file. To add one: write `<kind>_<rule>.rs` with a `RULE`, its code in `ingest::code`, and a case in `tests/cases`.
+//! The rules, one per file. To add one: write `<kind>_<rule>.rs` with a `RULE`, its code in
+//! `ingest::code`, and a case in `tests/cases`.
 
 use crate::rule::Rule;
 

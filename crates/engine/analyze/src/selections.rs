@@ -1,7 +1,8 @@
-//! Which selectors select something, and where: counted once, then kept up with the workloads that come and go.
+//! Which selectors select something, and where: counted once, then kept up with the workloads that
+//! come and go.
 //!
-//! Pods come and go all the time, and almost never change the answer. So a check that asks is only repeated when the set of namespaces in
-//! which its selector selects something is another one.
+//! Pods come and go all the time, and almost never change the answer. So a check that asks is only
+//! repeated when the set of namespaces in which its selector selects something is another one.
 
 use std::collections::{BTreeMap, HashMap};
 

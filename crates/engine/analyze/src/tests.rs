@@ -1,5 +1,6 @@
-//! Files in, problems out: the cases stand in `tests/cases`, what is expected beside them; then, that an update checks what a change touches
-//! and nothing else, and comes to what a fresh look comes to.
+//! Files in, problems out: the cases stand in `tests/cases`, what is expected beside them; then,
+//! that an update checks what a change touches and nothing else, and comes to what a fresh look
+//! comes to.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -110,7 +111,8 @@ fn what_istio_takes_is_taken() {
     expect(&cases().join("interop.expect"), &all);
 }
 
-/// Each file of `tests/cases` holds objects; what is found in them stands in the `.expect` file beside it.
+/// Each file of `tests/cases` holds objects; what is found in them stands in the `.expect` file
+/// beside it.
 #[test]
 fn every_rule_is_reported_with_its_place() {
     let mut files: Vec<_> = std::fs::read_dir(cases())

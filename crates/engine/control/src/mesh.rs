@@ -38,10 +38,16 @@ pub struct Writer {
     pub generator: Arc<Generator>,
     pub metrics: Metrics,
     pub reporter: Reporter,
-    /// Kinds of which something changed since the last snapshot; start with none.
-    pub changed: BTreeSet<Kind>,
-    /// An object of one of Istio's kinds came, changed or went since the last snapshot; start with true.
-    pub written_changed: bool,
+    /// Since the last snapshot; start with nothing.
+    pub changed: Changed,
+}
+
+/// What changed.
+#[derive(Default)]
+pub struct Changed {
+    kinds: BTreeSet<Kind>,
+    /// An object of one of Istio's kinds came, went, or is written otherwise.
+    written: bool,
 }
 
 impl Writer {
@@ -96,7 +102,7 @@ impl Writer {
         if is_new {
             let metrics = &self.metrics.source;
             metrics.published(&snapshot, gathered, built);
-            metrics.triggered(&std::mem::take(&mut self.changed));
+            metrics.triggered(&std::mem::take(&mut self.changed.kinds));
             let kept = self.generator.sweep(snapshot.version);
             metrics
                 .cached_generations
@@ -106,7 +112,7 @@ impl Writer {
                 .builds
                 .published(snapshot.version, Build { began, published });
             tracing::debug!(version = snapshot.version, "publishing a snapshot");
-            if std::mem::take(&mut self.written_changed) {
+            if std::mem::take(&mut self.changed.written) {
                 let written = store.objects().filter(|(key, _)| is_istios(key.kind));
                 self.objects
                     .send_replace(written.map(|(_, object)| object.clone()).collect());
@@ -116,7 +122,8 @@ impl Writer {
         self.analyze(store, analyzer);
     }
 
-    /// After publishing, so that no proxy waits for it: says what is wrong with the objects for which that changed.
+    /// After publishing, so that no proxy waits for it: says what is wrong with the objects for
+    /// which that changed.
     fn analyze(&mut self, store: &mut Store, analyzer: &mut Analyzer) {
         let changed = analyzer.update(store).objects;
         let domains = analyzer.count(code::MESH_HOST_CONFLICT);
@@ -146,14 +153,14 @@ impl Writer {
                 let applied = store.apply(object.clone());
                 match applied.key {
                     Some(key) => {
-                        self.written_changed |= is_istios(key.kind);
+                        self.changed.written |= is_istios(key.kind);
                         let event = if known { Event::Update } else { Event::Add };
                         let version = api_version_of(&object);
                         let metrics = &self.metrics.source;
                         metrics.event(key.kind, event);
                         metrics.validated(key.kind, &key.name, version, &applied.problems);
                         if applied.changed {
-                            self.changed.insert(key.kind);
+                            self.changed.kinds.insert(key.kind);
                         }
                         self.reporter.found(object_key(&key), &object);
                     }
@@ -169,8 +176,8 @@ impl Writer {
                 name,
             } => {
                 self.metrics.source.event(kind, Event::Delete);
-                self.changed.insert(kind);
-                self.written_changed |= is_istios(kind);
+                self.changed.kinds.insert(kind);
+                self.changed.written |= is_istios(kind);
                 store.delete(&Key {
                     kind,
                     namespace: namespace.into(),

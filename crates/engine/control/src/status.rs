@@ -92,7 +92,8 @@ impl Reporter {
         }
     }
 
-    /// Tells the objects whose problems changed what `problems_of` knows of them now; one that has none any more is cleared.
+    /// Tells the objects whose problems changed what `problems_of` knows of them now; one that has
+    /// none any more is cleared.
     pub fn report(
         &mut self,
         changed: impl IntoIterator<Item = ObjectKey>,
@@ -129,7 +130,8 @@ impl Reporter {
         self.queue.try_send(Report { key, status }).is_ok()
     }
 
-    /// `current` holds every ServiceEntry that was given addresses; tools and the cluster's DNS read them there.
+    /// `current` holds every ServiceEntry that was given addresses; tools and the cluster's DNS
+    /// read them there.
     pub fn addresses_changed(&mut self, current: HashMap<ObjectKey, Addresses>) {
         self.addresses = current;
         self.addresses_due = true;

@@ -11,7 +11,7 @@ use mesh_model::object::Text;
 use mesh_model::service::Resolution;
 use serde_json::Value;
 
-use super::Key;
+use crate::key::Key;
 use crate::service_entry::Entry;
 
 /// 240.240.0.0/16, as Istio's.

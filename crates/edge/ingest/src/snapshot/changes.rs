@@ -1,7 +1,9 @@
-//! What a [`Store`] tells those who keep results of their own up to date: which objects, hosts, endpoints and workloads are others now.
+//! What a store tells those who keep results of their own up to date: which objects, hosts,
+//! endpoints and workloads are others now.
 //!
-//! Changes gather from build to build until somebody takes them. They hold names only, each once, so they never grow beyond what the store
-//! has held. Whoever has taken them looks at the snapshot of the last build.
+//! Changes gather from build to build until somebody takes them. They hold names only, each once,
+//! so they never grow beyond what the store has held. Whoever has taken them looks at the snapshot
+//! of the last build.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use mesh_model::Snapshot;
 use mesh_model::object::Text;
 use mesh_model::snapshot::ServiceKey;
 
-use super::{Entry, Key, Store};
-use crate::problem::Severity;
+use super::dirty::Dirty;
+use crate::key::Key;
 
 /// What is otherwise than when changes were last taken.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,20 +30,15 @@ pub struct Changes {
     pub workloads: BTreeSet<(Text, Text)>,
 }
 
-impl Store {
-    /// What changed since the last call, as of the last [`Store::build`].
-    pub fn take_changes(&mut self) -> Changes {
-        std::mem::take(&mut self.changes)
-    }
-
+impl Changes {
     /// Notes how `after` differs from the snapshot before it.
-    pub(super) fn note_changes(&mut self, before: Option<&Snapshot>, after: &Snapshot) {
+    pub(super) fn note(&mut self, before: Option<&Snapshot>, after: &Snapshot, dirty: &Dirty) {
         let Some(before) = before else {
-            self.changes.everything = true;
+            self.everything = true;
             return;
         };
         if !Arc::ptr_eq(&before.mesh, &after.mesh) {
-            self.changes.everything = true;
+            self.everything = true;
             return;
         }
         if !Arc::ptr_eq(&before.services, &after.services) {
@@ -52,43 +49,28 @@ impl Store {
                     _ => true,
                 }
             });
-            self.changes.hosts.extend(others.cloned());
+            self.hosts.extend(others.cloned());
         }
         let is_other =
             |key: &ServiceKey| match (before.endpoints.get(key), after.endpoints.get(key)) {
                 (Some(a), Some(b)) => !Arc::ptr_eq(a, b),
                 (a, b) => a.is_some() != b.is_some(),
             };
-        if self.dirty.everything || self.dirty.all_endpoints {
+        if dirty.everything || dirty.all_endpoints {
             let all = before.endpoints.keys().chain(after.endpoints.keys());
             let others = all.filter(|key| is_other(key));
-            self.changes.endpoints.extend(others.cloned());
+            self.endpoints.extend(others.cloned());
         } else {
-            let others = self.dirty.endpoints.iter().filter(|key| is_other(key));
-            self.changes.endpoints.extend(others.cloned());
+            let others = dirty.endpoints.iter().filter(|key| is_other(key));
+            self.endpoints.extend(others.cloned());
         }
-        if self.dirty.everything || self.dirty.all_workloads {
+        if dirty.everything || dirty.all_workloads {
             let all = before.workloads.keys().chain(after.workloads.keys());
-            self.changes.workloads.extend(all.cloned());
+            self.workloads.extend(all.cloned());
         } else {
-            let touched = self.dirty.workloads.iter();
+            let touched = dirty.workloads.iter();
             let touched = touched.map(|key| (key.namespace.clone(), key.name.clone()));
-            self.changes.workloads.extend(touched);
+            self.workloads.extend(touched);
         }
-    }
-}
-
-impl Entry {
-    /// No problem of the newest version is an error, so it is the one that holds.
-    pub(super) fn is_in_force(&self) -> bool {
-        !self.problems.iter().any(|p| p.severity == Severity::Error)
-    }
-
-    /// Would somebody who looks at this object instead of `before` see something else than a new status?
-    pub(super) fn differs_from(&self, before: &Self) -> bool {
-        let is_other = |path| self.object.pointer(path) != before.object.pointer(path);
-        self.good != before.good
-            || self.problems != before.problems
-            || ["/spec", "/metadata/annotations"].into_iter().any(is_other)
     }
 }

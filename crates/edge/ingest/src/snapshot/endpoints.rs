@@ -10,7 +10,7 @@ use mesh_model::workload::{Endpoint, EndpointAddress, Locality, Readiness};
 use mesh_model::{MeshConfig, Snapshot, Workload};
 use wire_kube::kinds::Kind;
 
-use super::workloads::{identity_of, no_labels, speaks_mesh_tls, zone_only};
+use super::endpoint_facts::{identity_of, no_labels, speaks_mesh_tls, zone_only};
 use super::{EndpointMap, Store};
 use crate::Domain;
 use crate::kubernetes::endpoint_slice::{Slice, SliceEndpoint};

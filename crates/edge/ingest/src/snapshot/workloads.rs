@@ -4,20 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use identity::{ServiceAccountName, SpiffeId};
-use mesh_model::object::{Labels, Text};
+use mesh_model::object::Text;
 use mesh_model::workload::{EndpointAddress, Locality};
-use mesh_model::{MeshConfig, Snapshot, Workload};
+use mesh_model::{Snapshot, Workload};
 use wire_kube::kinds::Kind;
 
 use super::Store;
+use super::endpoint_facts::{TLS_MODE_LABEL, speaks_mesh_tls};
 use crate::Domain;
 use crate::kubernetes::pod::{Pod, canonical_name, canonical_revision};
-use crate::service_entry::{EntryEndpoint, WorkloadEntry};
-use crate::value::text;
-
-/// Says that a workload has a sidecar that speaks mutual TLS.
-const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+use crate::service_entry::WorkloadEntry;
 
 impl Store {
     pub(super) fn update_workloads(&mut self) {
@@ -160,33 +156,5 @@ impl Store {
             Some(before) => before.workload_by_address.clone(),
             None => Arc::new(by_address),
         }
-    }
-}
-
-/// By its label; without one, an endpoint with a service account has a certificate, so it speaks TLS.
-pub(super) fn speaks_mesh_tls(endpoint: &EntryEndpoint) -> bool {
-    match endpoint.labels.value(TLS_MODE_LABEL) {
-        Some(mode) => mode == "istio",
-        None => !endpoint.service_account.is_empty(),
-    }
-}
-
-/// `spiffe://<trust domain>/ns/<namespace>/sa/<account>`; `None` when the names cannot stand in one.
-pub(super) fn identity_of(mesh: &MeshConfig, namespace: &str, account: &str) -> Option<SpiffeId> {
-    let account = ServiceAccountName::new(namespace, account).ok()?;
-    Some(SpiffeId::workload(&mesh.trust_domain, &account))
-}
-
-/// Labels of nobody.
-pub(super) fn no_labels() -> Labels {
-    Labels::default()
-}
-
-/// The zone that a slice names, when the node is not known.
-pub(super) fn zone_only(zone: &Option<Text>) -> Locality {
-    Locality {
-        region: None,
-        zone: zone.as_deref().and_then(text),
-        sub_zone: None,
     }
 }

@@ -19,7 +19,8 @@ pub(super) const RULE: Rule = Rule {
     },
 };
 
-/// Selector, port, namespace and host of each host of each server, with the server's place in the list.
+/// Selector, port, namespace and host of each host of each server, with the server's place in the
+/// list.
 fn places(gateway: &Gateway) -> impl Iterator<Item = (usize, String)> {
     let selector: Vec<String> = gateway
         .selector

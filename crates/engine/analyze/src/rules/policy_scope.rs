@@ -1,4 +1,5 @@
-//! Do two objects of a kind, of which one holds for each scope, claim the same scope of a namespace?
+//! Do two objects of a kind, of which one holds for each scope, claim the same scope of a
+//! namespace?
 
 use ingest::{Domain, Key, Severity, code};
 use mesh_model::object::{Meta, Selector};
@@ -25,7 +26,8 @@ pub(super) const RULE: Rule = Rule {
     },
 };
 
-/// Metadata and selector of a policy that holds for the workloads that it selects, or for a whole namespace.
+/// Metadata and selector of a policy that holds for the workloads that it selects, or for a whole
+/// namespace.
 pub(super) fn scope(domain: &Domain) -> Option<(&Meta, Option<&Selector>)> {
     match domain {
         Domain::PeerAuthentication(p) => Some((&p.meta, p.selector.as_ref())),

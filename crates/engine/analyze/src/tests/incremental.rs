@@ -1,4 +1,5 @@
-//! After any change the findings are those of a fresh look, and a change costs the checks of what it touches.
+//! After any change the findings are those of a fresh look, and a change costs the checks of what
+//! it touches.
 
 use std::collections::BTreeMap;
 

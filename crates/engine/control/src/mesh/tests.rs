@@ -52,8 +52,7 @@ fn world() -> World {
         generator: Arc::default(),
         metrics: Metrics::new(Arc::new(stdx::SystemClock)),
         reporter,
-        changed: BTreeSet::new(),
-        written_changed: true,
+        changed: Changed::default(),
     };
     tasks.spawn(writer.run(&settings()));
     World {

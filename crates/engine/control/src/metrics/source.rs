@@ -225,7 +225,8 @@ impl SourceMetrics {
         }
     }
 
-    /// A snapshot is published that took `build` to make, `debounce` after the first of its changes.
+    /// A snapshot is published that took `build` to make, `debounce` after the first of its
+    /// changes.
     pub fn published(&self, snapshot: &Snapshot, debounce: Duration, build: Duration) {
         self.snapshot_version
             .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
