@@ -1,8 +1,9 @@
 //! Which host of a cluster takes the next request.
 //!
-//! [`Hosts`] is one immutable view of a cluster's endpoints, prepared when endpoints or their health change; [`pick`] is pure over it:
-//! facts about the request and random numbers come in, a host comes out. It runs for every attempt, so nothing in it allocates.
-//! Follows Envoy's load balancing documentation.
+//! [`Hosts`] is one immutable view of a cluster's endpoints, prepared when endpoints or their
+//! health change; [`pick`] is pure over it: facts about the request and random numbers come in, a
+//! host comes out. It runs for every attempt, so nothing in it allocates. Follows Envoy's load
+//! balancing documentation.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -88,7 +89,8 @@ impl Hosts {
         }
     }
 
-    /// Whether the weight of a host grows with time, so that the view must be made anew now and then.
+    /// Whether the weight of a host grows with time, so that the view must be made anew now and
+    /// then.
     pub fn is_warming(&self) -> bool {
         self.is_warming
     }

@@ -1,8 +1,10 @@
-//! Bodies as they pass through: frames are moved, never gathered, except for what a retry may have to send again.
+//! Bodies as they pass through: frames are moved, never gathered, except for what a retry may have
+//! to send again.
 //!
-//! [`RequestSource`] owns the downstream's body; each attempt gets a [`RequestBody`] that first plays what earlier attempts already took
-//! and then goes on reading. What was taken is kept only while a retry is possible and only up to a limit; beyond it retries are off, as in
-//! Envoy. Frames are reference-counted, so keeping one copies nothing.
+//! [`RequestSource`] owns the downstream's body; each attempt gets a [`RequestBody`] that first
+//! plays what earlier attempts already took and then goes on reading. What was taken is kept only
+//! while a retry is possible and only up to a limit; beyond it retries are off, as in Envoy. Frames
+//! are reference-counted, so keeping one copies nothing.
 
 use std::{
     pin::Pin,
@@ -61,7 +63,8 @@ enum Kept {
     Trailers(http::HeaderMap),
 }
 
-/// Holds the body back until the upstream asked for it (`expect: 100-continue`), but no longer than its patience.
+/// Holds the body back until the upstream asked for it (`expect: 100-continue`), but no longer than
+/// its patience.
 #[derive(Clone)]
 pub struct Gate(Arc<Mutex<GateState>>);
 
@@ -202,7 +205,8 @@ impl RequestSource {
         }
     }
 
-    /// The answer is complete: what is left of the request is neither read nor sent. An attempt that still sends it breaks off.
+    /// The answer is complete: what is left of the request is neither read nor sent. An attempt
+    /// that still sends it breaks off.
     pub fn abandon(&self) {
         if let Some(source) = &self.0 {
             let mut source = source.lock();

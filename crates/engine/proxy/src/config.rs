@@ -1,6 +1,8 @@
-//! One version of the configuration as the workers serve from it: live listeners, route tables and clusters by name.
+//! One version of the configuration as the workers serve from it: live listeners, route tables and
+//! clusters by name.
 //!
-//! A request loads it once and sees no other. `publish` makes it; nothing in it changes but what the live objects themselves swap.
+//! A request loads it once and sees no other. `publish` makes it; nothing in it changes but what
+//! the live objects themselves swap.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +17,8 @@ use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::Li
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// One version of listeners, route tables and clusters. Immutable but for what the live objects themselves swap.
+/// One version of listeners, route tables and clusters. Immutable but for what the live objects
+/// themselves swap.
 #[derive(Default)]
 pub struct Config {
     /// Grows by one with each published version.
@@ -29,24 +32,14 @@ pub struct Config {
     pub(crate) by_address: Map<SocketAddr, Arc<LiveListener>>,
 }
 
-/// Names that are waited for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Clusters in use without their first endpoints or without a secret.
-    pub clusters: HashSet<ClusterName>,
-    /// Route tables that listeners in use name.
-    pub routes: HashSet<Arc<str>>,
-    /// Secrets that listeners in use name.
-    pub secrets: HashSet<Arc<str>>,
-}
-
 impl Config {
     /// The live cluster of this name.
     pub fn cluster(&self, name: &str) -> Option<&Arc<LiveCluster>> {
         self.clusters.get(name)
     }
 
-    /// The listener for an original destination: of exactly this address, else of this port on any address.
+    /// The listener for an original destination: of exactly this address, else of this port on any
+    /// address.
     pub(crate) fn listener_for(&self, destination: SocketAddr) -> Option<&Arc<LiveListener>> {
         let any: IpAddr = match destination {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -57,4 +50,15 @@ impl Config {
                 .get(&SocketAddr::new(any, destination.port()))
         })
     }
+}
+
+/// Names that are waited for: the configuration has them, and what they need is not there yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Clusters in use without their first endpoints or without a secret.
+    pub clusters: HashSet<ClusterName>,
+    /// Route tables that listeners in use name.
+    pub routes: HashSet<Arc<str>>,
+    /// Secrets that listeners in use name.
+    pub secrets: HashSet<Arc<str>>,
 }

@@ -1,4 +1,5 @@
-//! One downstream connection: what is known about it, and the listener and filter chain that took it.
+//! One downstream connection: what is known about it, and the listener and filter chain that took
+//! it.
 
 use std::{
     sync::{
@@ -29,7 +30,8 @@ impl Connection {
         IDS.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The part of a record that is the same for all requests of the connection; what it tells of began `now`.
+    /// The part of a record that is the same for all requests of the connection; what it tells of
+    /// began `now`.
     pub fn record(&self, now: SystemTime) -> Record {
         Record {
             filter_chain_name: Some(self.chain.config.name.clone()).filter(|name| !name.is_empty()),

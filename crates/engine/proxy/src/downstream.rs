@@ -17,7 +17,8 @@ pub struct Downstream {
     /// Of its listener.
     pub direction: TrafficDirection,
     pub facts: ConnectionFacts,
-    /// The destination was restored (by redirection or a PROXY protocol header), so it may be an original-destination cluster's host.
+    /// The destination was restored (by redirection or a PROXY protocol header), so it may be an
+    /// original-destination cluster's host.
     pub destination_restored: bool,
     /// The socket's own address.
     pub direct_local: SocketAddr,

@@ -1,6 +1,8 @@
-//! One host of a cluster at run time: its configuration, how connections to it are made, and what is known about its address.
+//! One host of a cluster at run time: its configuration, how connections to it are made, and what
+//! is known about its address.
 //!
-//! Balancing, pools and outlier detection stand on it; clusters hold it in views that `balance` prepares.
+//! Balancing, pools and outlier detection stand on it; clusters hold it in views that `balance`
+//! prepares.
 
 use std::sync::{
     Arc,
@@ -30,7 +32,8 @@ pub struct HostState {
     pub active_requests: AtomicU32,
     pub active_connections: AtomicU32,
     pub outlier: ejection::HostState,
-    /// When the host was first seen, for slow start. `None`: it came with the first version of the cluster's endpoints.
+    /// When the host was first seen, for slow start. `None`: it came with the first version of the
+    /// cluster's endpoints.
     pub added: Option<std::time::Instant>,
 }
 

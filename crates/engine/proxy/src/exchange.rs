@@ -1,8 +1,9 @@
 //! One request on its way, with the handles that carry it.
 //!
-//! An [`Exchange`] is made when a request's head was read and ends in exactly one report: when the last byte of the response was handed to
-//! the downstream's codec, or when it is dropped before that because the downstream went away ([`finish`]). The request itself is a
-//! [`Request`], which filters see and change; [`forward`] carries it to an upstream; [`reply`] is what answers it.
+//! An [`Exchange`] is made when a request's head was read and ends in exactly one report: when the
+//! last byte of the response was handed to the downstream's codec, or when it is dropped before
+//! that because the downstream went away ([`finish`]). The request itself is a [`Request`], which
+//! filters see and change; [`forward`] carries it to an upstream; [`reply`] is what answers it.
 
 use std::{sync::Arc, time::Duration};
 

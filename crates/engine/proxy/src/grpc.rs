@@ -1,4 +1,5 @@
-//! The little that the proxy knows about gRPC: message boundaries, statuses, time limits (gRPC over HTTP/2).
+//! The little that the proxy knows about gRPC: message boundaries, statuses, time limits (gRPC over
+//! HTTP/2).
 
 use std::time::Duration;
 
@@ -113,7 +114,8 @@ pub fn timeout_in(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// What a call asks for, less the offset unless nothing would be left, and no more than `max` (zero: any).
+/// What a call asks for, less the offset unless nothing would be left, and no more than `max`
+/// (zero: any).
 pub fn capped(asked: Duration, max: Duration, offset: Option<Duration>) -> Duration {
     let offset = offset.filter(|offset| *offset < asked).unwrap_or_default();
     let limit = asked - offset;

@@ -1,12 +1,15 @@
 //! The data path of the proxy: from an accepted connection to one report about each request.
 //!
-//! The files are listed in the order in which a request passes them; `serve` is the outline and worth reading first. [`publish`]
-//! takes configuration (values of `proxy-config`) and keeps the live objects that requests run on.
+//! The files are listed in the order in which a request passes them; `serve` is the outline and
+//! worth reading first. [`publish`] takes configuration (values of `proxy-config`) and keeps the
+//! live objects that requests run on.
 //!
-//! Invariants: no request sees two versions of the configuration; decisions (`chain`, `route`, `balance`, `upstream::retry`, …) are pure
-//! functions of configuration, facts, clock and random numbers; nothing that comes from the network or from configuration panics;
-//! plaintext is never a fallback. No protobuf, no xDS, no Kubernetes in here: `feed` and the programs bring those.
-//! Deliberately not here: fetching configuration and certificates (`feed`), command line and environment (`bin/tanbark-proxy`).
+//! Invariants: no request sees two versions of the configuration; decisions (`chain`, `route`,
+//! `balance`, `upstream::retry`, …) are pure functions of configuration, facts, clock and random
+//! numbers; nothing that comes from the network or from configuration panics; plaintext is never a
+//! fallback. No protobuf, no xDS, no Kubernetes in here: `feed` and the programs bring those.
+//! Deliberately not here: fetching configuration and certificates (`feed`), command line and
+//! environment (`bin/tanbark-proxy`).
 #![cfg_attr(
     test,
     allow(

@@ -1,4 +1,5 @@
-//! A listener at run time: its chains with their TLS contexts and compiled terminals, and the signal to drain.
+//! A listener at run time: its chains with their TLS contexts and compiled terminals, and the
+//! signal to drain.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +29,8 @@ use crate::{
     tls::LiveServerTls,
 };
 
-/// One version of a listener. Chains whose configuration did not change pass from version to version, with their connections.
+/// One version of a listener. Chains whose configuration did not change pass from version to
+/// version, with their connections.
 pub struct LiveListener {
     pub id: u64,
     pub config: Arc<Listener>,
@@ -38,7 +40,8 @@ pub struct LiveListener {
     pub metrics: Arc<ListenerMetrics>,
 }
 
-/// One filter chain. Connections hold the chain that took them; when no listener has it any more, it drains.
+/// One filter chain. Connections hold the chain that took them; when no listener has it any more,
+/// it drains.
 pub struct LiveChain {
     pub config: Arc<FilterChain>,
     /// `None`: plaintext.

@@ -1,6 +1,8 @@
-//! Answers of the proxy itself, in Envoy's form: a status with a short text, or for gRPC status 200 with `grpc-status`.
+//! Answers of the proxy itself, in Envoy's form: a status with a short text, or for gRPC status 200
+//! with `grpc-status`.
 //!
-//! What makes one (a filter, a refusal, a redirect) sees the request only; the exchange turns it into a reply like any other.
+//! What makes one (a filter, a refusal, a redirect) sees the request only; the exchange turns it
+//! into a reply like any other.
 
 use std::borrow::Cow;
 

@@ -21,7 +21,8 @@ pub struct Makers<'a> {
     pub stats: &'a Store,
     pub tls: &'a Secrets,
     pub(crate) ids: &'a Arc<Ids>,
-    /// SO_MARK of upstream connections whose cluster sets none: by it the capture rules let the proxy's own connections pass.
+    /// SO_MARK of upstream connections whose cluster sets none: by it the capture rules let the
+    /// proxy's own connections pass.
     pub(crate) mark: Option<u32>,
 }
 

@@ -1,7 +1,8 @@
 //! Who the two sides of a request are, as Istio's proxies tell each other.
 //!
-//! [`Own`] is this proxy; [`PeerCache`] remembers what header values said. The value is the base64 of a `google.protobuf.Struct` with the
-//! fields that Istio's proxies write ([`message`]). What does not parse is ignored. The HTTP filter and the TCP exchange stand on it.
+//! [`Own`] is this proxy; [`PeerCache`] remembers what header values said. The value is the base64
+//! of a `google.protobuf.Struct` with the fields that Istio's proxies write ([`message`]). What
+//! does not parse is ignored. The HTTP filter and the TCP exchange stand on it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -57,7 +58,8 @@ pub(crate) fn tell(headers: &mut HeaderMap, own: &Own) {
     }
 }
 
-/// Takes the metadata of the other side out of the headers; `None`: it told none, or none that can be read.
+/// Takes the metadata of the other side out of the headers; `None`: it told none, or none that can
+/// be read.
 pub(crate) fn take(headers: &mut HeaderMap, cache: &PeerCache) -> Option<Arc<Peer>> {
     headers.remove(X_ENVOY_PEER_METADATA_ID);
     let value = headers
@@ -75,7 +77,8 @@ pub(crate) fn take(headers: &mut HeaderMap, cache: &PeerCache) -> Option<Arc<Pee
     Some(peer)
 }
 
-/// The peer that an endpoint's metadata names: `istio.workload` = `name;namespace;service;revision;cluster`.
+/// The peer that an endpoint's metadata names: `istio.workload` =
+/// `name;namespace;service;revision;cluster`.
 pub fn of_endpoint(metadata: &proxy_config::metadata::Metadata) -> Option<Arc<Peer>> {
     let mut parts = metadata
         .lookup("istio", &["workload"])?

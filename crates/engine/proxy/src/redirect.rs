@@ -38,7 +38,8 @@ pub fn location(redirect: &Redirect, matches: &RouteMatch, request: &Request<'_>
     let host = redirect.host.as_deref().unwrap_or(original_host);
     let port = match redirect.port {
         Some(port) => format!(":{port}"),
-        // A port given by the client is kept only together with its host, and not the default of a scheme that changes.
+        // A port given by the client is kept only together with its host, and not the default of a
+        // scheme that changes.
         None if redirect.host.is_some()
             || (scheme != request.scheme && is_default_port(request.scheme, original_port)) =>
         {

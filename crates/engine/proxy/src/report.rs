@@ -1,7 +1,8 @@
 //! One record of each request and connection, and where it goes.
 //!
-//! A [`Reporter`] takes one [`Finished`] record for each request or TCP connection, whatever became of it. `exchange::finish` and `tcp`
-//! complete the records; [`reports`] makes metrics, access logs and spans of them.
+//! A [`Reporter`] takes one [`Finished`] record for each request or TCP connection, whatever became
+//! of it. `exchange::finish` and `tcp` complete the records; [`reports`] makes metrics, access logs
+//! and spans of them.
 
 use proxy_config::{HttpConnectionManager, access_log::AccessLog};
 use telemetry::record::Record;
@@ -34,15 +35,18 @@ pub struct Finished<'a> {
     pub cluster: Option<&'a LiveCluster>,
     /// `None`: TCP.
     pub trace: Option<&'a Trace>,
-    /// Istio's metrics have it already (a TCP connection that [`Reporter::opened`] counts), or never see it (what the codec refused).
+    /// Istio's metrics have it already (a TCP connection that [`Reporter::opened`] counts), or
+    /// never see it (what the codec refused).
     pub is_counted: bool,
 }
 
-/// Takes finished records: access logs, metrics, spans. Called on the worker's thread, so it must not block.
+/// Takes finished records: access logs, metrics, spans. Called on the worker's thread, so it must
+/// not block.
 pub trait Reporter: Send + Sync {
     fn report(&self, finished: Finished<'_>);
 
-    /// A TCP connection reached its upstream. Returns what counts it while it is open; `report` still follows.
+    /// A TCP connection reached its upstream. Returns what counts it while it is open; `report`
+    /// still follows.
     fn opened(&self, _: Finished<'_>) -> Option<Opened> {
         None
     }

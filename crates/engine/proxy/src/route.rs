@@ -1,8 +1,9 @@
 //! Which route takes a request.
 //!
-//! Pure: a table prepared once ([`LiveRouteTable`]), the facts of a request, and a random number for fractions and weights. A virtual host
-//! is found by hashing, never by walking all of them; its routes are tried in order and the first match wins.
-//! Precedence of domains: exact, longest `*.suffix`, longest `prefix.*`, `*`. Follows `envoy.config.route.v3`.
+//! Pure: a table prepared once ([`LiveRouteTable`]), the facts of a request, and a random number
+//! for fractions and weights. A virtual host is found by hashing, never by walking all of them; its
+//! routes are tried in order and the first match wins. Precedence of domains: exact, longest
+//! `*.suffix`, longest `prefix.*`, `*`. Follows `envoy.config.route.v3`.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -145,7 +146,8 @@ pub fn match_route(table: &LiveRouteTable, facts: &RouteFacts<'_>) -> Option<Mat
     })
 }
 
-/// The cluster of a target; with it, the position of the weighted entry that was drawn. `None`: a header should name it and does not.
+/// The cluster of a target; with it, the position of the weighted entry that was drawn. `None`: a
+/// header should name it and does not.
 pub fn choose_cluster(
     target: &Target,
     headers: &http::HeaderMap,
@@ -171,7 +173,8 @@ pub fn choose_cluster(
     }
 }
 
-/// The position that a random number falls on when each has its weight; `None` when the weights add up to less than `total`.
+/// The position that a random number falls on when each has its weight; `None` when the weights add
+/// up to less than `total`.
 pub fn draw(weights: impl Iterator<Item = u32>, total: u32, random: u64) -> Option<usize> {
     let mut left = random % u64::from(total.max(1));
     for (at, weight) in weights.enumerate() {
@@ -262,7 +265,8 @@ pub(crate) fn starts_with(text: &str, prefix: &str, folds: bool) -> bool {
     }
 }
 
-/// The first parameter of this name counts; values are compared as sent, not decoded, as Envoy does.
+/// The first parameter of this name counts; values are compared as sent, not decoded, as Envoy
+/// does.
 fn is_query_match(wanted: &QueryMatcher, query: &str) -> bool {
     let mut pairs = query
         .split('&')

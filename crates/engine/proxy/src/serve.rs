@@ -75,7 +75,8 @@ async fn table_is_there(x: &mut Exchange) {
     x.config = waiting::for_routes(&live, &x.config, routes, limit).await;
 }
 
-/// A cluster that lacks its first endpoints or a secret is waited for, as long as the route lets the request take.
+/// A cluster that lacks its first endpoints or a secret is waited for, as long as the route lets
+/// the request take.
 async fn cluster_is_warm(x: &mut Exchange, limit: Option<Duration>) {
     let Some(cluster) = &x.cluster else { return };
     let name = cluster.config.name.clone();
@@ -86,7 +87,8 @@ async fn cluster_is_warm(x: &mut Exchange, limit: Option<Duration>) {
     }
 }
 
-/// Fills `route`, `cluster` and `weighted`. Pure but for the exchange; the one version of configuration is in it.
+/// Fills `route`, `cluster` and `weighted`. Pure but for the exchange; the one version of
+/// configuration is in it.
 pub fn choose_route(x: &mut Exchange) {
     let config = x.config.clone();
     let table = match &x.http.config.routes {
@@ -127,7 +129,8 @@ fn filter_chain<'a>(http: &'a LiveHttp, worker: &'a Worker) -> filters::Chain<'a
     }
 }
 
-/// Resolves when the request's body takes longer than the connection manager lets it (`request_timeout`).
+/// Resolves when the request's body takes longer than the connection manager lets it
+/// (`request_timeout`).
 fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
     let limit = x.http.config.timeouts.request;
     // The timer is set only for a request that has not come whole.
@@ -146,7 +149,8 @@ fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
     }
 }
 
-/// Resolves when neither side sent anything for the stream's idle time before the response began; afterwards its body looks to that.
+/// Resolves when neither side sent anything for the stream's idle time before the response began;
+/// afterwards its body looks to that.
 fn idle(x: &Exchange) -> impl Future<Output = ()> + use<> {
     let waits = x
         .request

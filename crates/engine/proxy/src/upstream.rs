@@ -1,4 +1,5 @@
-//! Everything towards the upstream: which connection carries a request, how it is made, and what its fate teaches.
+//! Everything towards the upstream: which connection carries a request, how it is made, and what
+//! its fate teaches.
 
 pub mod ad_hoc;
 pub mod breaker;

@@ -1,4 +1,5 @@
-//! What belongs to one worker thread: its connection pools and small caches, and what it shares with the others.
+//! What belongs to one worker thread: its connection pools and small caches, and what it shares
+//! with the others.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +25,8 @@ pub struct Worker {
 /// Limits and times of the data path that do not come by xDS.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long connections of a listener that went away may go on (Envoy's `--drain-time-s`; Istio sets 45 s).
+    /// How long connections of a listener that went away may go on (Envoy's `--drain-time-s`; Istio
+    /// sets 45 s).
     pub drain_time: Duration,
     /// Downstream connections that one worker takes; more wait in the kernel's queue.
     pub max_connections: usize,

@@ -1,7 +1,8 @@
 //! Earliest deadline first: turns in proportion to weights, spread as evenly as possible.
 //!
-//! Each entry's next turn is `1 / weight` after its last one; the entry whose turn is due first is next, and among equals the one that
-//! waited longest. Weights may change between turns. Envoy's scheduler for weighted hosts and localities.
+//! Each entry's next turn is `1 / weight` after its last one; the entry whose turn is due first is
+//! next, and among equals the one that waited longest. Weights may change between turns. Envoy's
+//! scheduler for weighted hosts and localities.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
@@ -110,7 +111,8 @@ mod tests {
             for _ in 0..turns {
                 counts[edf.next(weight).unwrap()] += 1;
             }
-            // All clocks agree: an entry has had floor(now × weight) turns, give or take the one at this very moment.
+            // All clocks agree: an entry has had floor(now × weight) turns, give or take the one at
+            // this very moment.
             for (entry, count) in counts.into_iter().enumerate() {
                 let due = edf.now * weight(entry);
                 prop_assert!((count as f64 - due).abs() <= 1.0 + 1e-6, "{count} turns of {due}");

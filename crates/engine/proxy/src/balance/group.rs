@@ -1,8 +1,9 @@
 //! A flat set of hosts and whose turn it is among them: round robin, least request, random.
 //!
-//! Hosts of equal weight take turns by a shared counter, or are sampled; hosts of different weight (or new ones in slow start) are scheduled
-//! by earliest deadline. Where turns begin is random, so that many proxies do not all begin with the same host. Weights in slow start are
-//! those of the moment when the group was made; a cluster with warming hosts makes its groups anew every second.
+//! Hosts of equal weight take turns by a shared counter, or are sampled; hosts of different weight
+//! (or new ones in slow start) are scheduled by earliest deadline. Where turns begin is random, so
+//! that many proxies do not all begin with the same host. Weights in slow start are those of the
+//! moment when the group was made; a cluster with warming hosts makes its groups anew every second.
 
 use std::{
     sync::{

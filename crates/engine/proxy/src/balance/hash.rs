@@ -1,4 +1,5 @@
-//! What consistent hashing looks at: one number from a request, as the route's hash policies say. Follows Envoy's `HashPolicy`.
+//! What consistent hashing looks at: one number from a request, as the route's hash policies say.
+//! Follows Envoy's `HashPolicy`.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -13,7 +14,8 @@ use crate::{downstream::Downstream, request::Request, route::split_path};
 #[derive(Clone, Default)]
 struct NewCookies(Vec<HeaderValue>);
 
-/// The hash of a request; `None` when no policy applies, and any host will do, or the cluster does not hash. May make up cookies.
+/// The hash of a request; `None` when no policy applies, and any host will do, or the cluster does
+/// not hash. May make up cookies.
 pub fn of(policies: &[HashPolicy], request: &mut Request) -> Option<u64> {
     let is_hashed = |balancer: &Balancer| {
         matches!(

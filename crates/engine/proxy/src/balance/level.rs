@@ -1,4 +1,5 @@
-//! The hosts of a cluster, or of one subset of it, by priority, health and locality, prepared for picking.
+//! The hosts of a cluster, or of one subset of it, by priority, health and locality, prepared for
+//! picking.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

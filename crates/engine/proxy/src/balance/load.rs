@@ -1,8 +1,10 @@
 //! How requests are shared among the priorities of a cluster, by their health.
 //!
-//! A priority whose hosts are all healthy takes everything; as it loses hosts it keeps what its health times the overprovisioning factor
-//! allows and the rest spills over to the next. When too few hosts of a priority are healthy it panics and uses all of them. Whole percent,
-//! integer arithmetic, and the order of steps are Envoy's ("Priority levels", "Panic threshold" in its load balancing documentation).
+//! A priority whose hosts are all healthy takes everything; as it loses hosts it keeps what its
+//! health times the overprovisioning factor allows and the rest spills over to the next. When too
+//! few hosts of a priority are healthy it panics and uses all of them. Whole percent, integer
+//! arithmetic, and the order of steps are Envoy's ("Priority levels", "Panic threshold" in its load
+//! balancing documentation).
 
 /// The hosts of one priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,7 +69,8 @@ impl Loads {
         loads
     }
 
-    /// First what is healthy, by priority; then what is degraded. Without any of both the first priority has it all.
+    /// First what is healthy, by priority; then what is degraded. Without any of both the first
+    /// priority has it all.
     fn shared(healthy: &[u64], degraded: &[u64], available: u64) -> Self {
         let mut left = 100;
         let mut share = |health: &[u64]| -> Vec<u64> {
@@ -167,7 +170,8 @@ mod tests {
         (loads.healthy, loads.panics)
     }
 
-    /// The tables of Envoy's documentation on priority levels and panic thresholds, as hosts of a hundred.
+    /// The tables of Envoy's documentation on priority levels and panic thresholds, as hosts of a
+    /// hundred.
     #[test]
     fn traffic_spills_over_as_documented() {
         let two = |p0, p1| loads(&[(100, p0), (100, p1)]).0;

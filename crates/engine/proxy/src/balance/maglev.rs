@@ -1,8 +1,10 @@
-//! Consistent hashing by a Maglev table: a table of prime size in which each host has its share of places.
+//! Consistent hashing by a Maglev table: a table of prime size in which each host has its share of
+//! places.
 //!
-//! Pure: keys and normalised weights come in, positions in that list go out. Hosts take turns to claim the next free place of their own
-//! permutation of the table. Order of turns, permutations and seeds are Envoy's. Follows "Maglev: A Fast and Reliable Software Network Load
-//! Balancer" (2016), listing 1.
+//! Pure: keys and normalised weights come in, positions in that list go out. Hosts take turns to
+//! claim the next free place of their own permutation of the table. Order of turns, permutations
+//! and seeds are Envoy's. Follows "Maglev: A Fast and Reliable Software Network Load Balancer"
+//! (2016), listing 1.
 
 use xxhash_rust::xxh64::xxh64;
 

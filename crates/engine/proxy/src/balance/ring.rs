@@ -1,7 +1,9 @@
-//! Consistent hashing on a ring: each host has several places on a circle of hashes, and a request goes to the first at or after its own.
+//! Consistent hashing on a ring: each host has several places on a circle of hashes, and a request
+//! goes to the first at or after its own.
 //!
-//! Pure: keys and normalised weights come in, positions in that list go out. How many places a host has, how their hashes are made
-//! (`<key>_<number>`) and how a ring is searched are Envoy's, so that a request finds the same host through both proxies.
+//! Pure: keys and normalised weights come in, positions in that list go out. How many places a host
+//! has, how their hashes are made (`<key>_<number>`) and how a ring is searched are Envoy's, so
+//! that a request finds the same host through both proxies.
 
 use proxy_config::cluster::RingHashFunction;
 use xxhash_rust::xxh64::xxh64;
@@ -67,7 +69,8 @@ fn hash(function: RingHashFunction, key: &[u8]) -> u64 {
     }
 }
 
-/// MurmurHash64A of Austin Appleby, in the variant of libstdc++ (which folds the tail in without multiplying it first).
+/// MurmurHash64A of Austin Appleby, in the variant of libstdc++ (which folds the tail in without
+/// multiplying it first).
 fn murmur2(key: &[u8], seed: u64) -> u64 {
     const MULTIPLIER: u64 = 0xc6a4_a793_5bd1_e995;
     let mix = |value: u64| value ^ (value >> 47);

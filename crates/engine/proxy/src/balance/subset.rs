@@ -1,4 +1,5 @@
-//! Subsets: the hosts whose `envoy.lb` metadata has what a route asks for. Follows Envoy's load balancer subsets.
+//! Subsets: the hosts whose `envoy.lb` metadata has what a route asks for. Follows Envoy's load
+//! balancer subsets.
 
 use std::{collections::BTreeMap, sync::Arc};
 

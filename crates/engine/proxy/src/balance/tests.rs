@@ -423,7 +423,8 @@ fn a_key_stays_with_its_host_and_few_move_when_one_goes() {
             .iter()
             .filter(|key| place(&before, **key) != place(&after, **key))
             .count();
-        // A fifth, give or take; the others' places grow in number when a host goes, which moves some more on a ring of this size.
+        // A fifth, give or take; the others' places grow in number when a host goes, which moves
+        // some more on a ring of this size.
         assert!(
             (300..=600).contains(&moved),
             "{moved} of 2000 moved under {:?}",

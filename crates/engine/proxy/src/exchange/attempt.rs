@@ -1,7 +1,8 @@
 //! One attempt at an upstream: a connection, the request, the response's head.
 //!
-//! Time limits run from the end of the downstream's request, as in Envoy. An upgrade is translated where the two sides speak different
-//! versions of HTTP: `upgrade` in HTTP/1 is extended CONNECT in HTTP/2 (RFC 8441).
+//! Time limits run from the end of the downstream's request, as in Envoy. An upgrade is translated
+//! where the two sides speak different versions of HTTP: `upgrade` in HTTP/1 is extended CONNECT in
+//! HTTP/2 (RFC 8441).
 
 use std::{
     sync::Arc,
@@ -101,7 +102,8 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-/// Resolves when `limit` has passed since the request was read whole, but not before `from`; never without a limit.
+/// Resolves when `limit` has passed since the request was read whole, but not before `from`; never
+/// without a limit.
 pub(super) async fn time_is_up(
     body: &RequestSource,
     from: std::time::Instant,
@@ -191,7 +193,8 @@ fn failed(x: &mut Exchange, error: CallError) -> Failure {
     }
 }
 
-/// Whether the next hop could understand an answer in another way than we do, or it switches to what nobody asked for.
+/// Whether the next hop could understand an answer in another way than we do, or it switches to
+/// what nobody asked for.
 fn is_ambiguous(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease) -> bool {
     let headers = response.headers();
     let is_http1 = matches!(
@@ -205,7 +208,8 @@ fn is_ambiguous(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease
     is_http1 && (both || unasked)
 }
 
-/// The answer; one that switches protocols takes its connection along, in the words of the downstream's HTTP version.
+/// The answer; one that switches protocols takes its connection along, in the words of the
+/// downstream's HTTP version.
 fn received(x: &Exchange, mut response: http::Response<Incoming>, lease: Lease) -> Reply {
     let status = response.status();
     let wanted = x.request.upgrade.is_some();

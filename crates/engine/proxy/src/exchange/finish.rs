@@ -1,7 +1,9 @@
-//! The beginning and the end of a request's record: what is known when a head was read, and the one report when all is over.
+//! The beginning and the end of a request's record: what is known when a head was read, and the one
+//! report when all is over.
 //!
-//! [`begin`] starts the record; [`Exchange::report`] completes it and hands it to the worker's reporter, once, whatever became of the
-//! request. A request that is dropped before was abandoned by its downstream, and is reported as that.
+//! [`begin`] starts the record; [`Exchange::report`] completes it and hands it to the worker's
+//! reporter, once, whatever became of the request. A request that is dropped before was abandoned
+//! by its downstream, and is reported as that.
 
 use std::time::SystemTime;
 

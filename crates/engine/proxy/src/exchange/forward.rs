@@ -423,8 +423,8 @@ fn check_upgrade(x: &mut Exchange) -> Result<(), Reply> {
     }
 }
 
-/// The limit that counts from the request's beginning: what a call asks for where the route heeds that, else the route's, else the
-/// connection manager's.
+/// The limit that counts from the request's beginning: what a call asks for where the route heeds
+/// that, else the route's, else the connection manager's.
 fn longest(x: &Exchange, rules: &Forward) -> Option<Instant> {
     let duration = &rules.max_stream_duration;
     let asked = duration.grpc_timeout_header_max.and_then(|max| {
@@ -480,7 +480,8 @@ fn finish_upstream(x: &mut Exchange, mut reply: Reply) -> Reply {
     }
     x.request.record.response_code_details = Some("via_upstream".into());
     headers::operations::on_response(&mut x.request, &mut reply.head);
-    // Of an answer that came before the request's end, or that opens a tunnel, it would mean nothing.
+    // Of an answer that came before the request's end, or that opens a tunnel, it would mean
+    // nothing.
     let is_whole = x.request.upgrade.is_none() && x.request.body.ended(x.request.started).is_some();
     if is_whole
         && !x.request.suppresses_envoy_headers

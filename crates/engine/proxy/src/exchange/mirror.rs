@@ -30,7 +30,8 @@ use crate::{
 
 /// Data frames that a mirror may lag behind; a slower one is given up.
 const MAX_LAG_FRAMES: usize = 64;
-/// How long a mirrored request may take where the route says nothing (Envoy's default for a stream on which nothing happens).
+/// How long a mirrored request may take where the route says nothing (Envoy's default for a stream
+/// on which nothing happens).
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// One copy, ready to go.
@@ -55,7 +56,8 @@ impl Drop for Counted {
     }
 }
 
-/// Starts the mirrors that the most specific of route, virtual host and table names, each for its share of requests.
+/// Starts the mirrors that the most specific of route, virtual host and table names, each for its
+/// share of requests.
 pub fn start(x: &Exchange, rules: &Forward) {
     let Some(matched) = &x.request.route else {
         return;

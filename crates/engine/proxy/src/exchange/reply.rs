@@ -1,7 +1,9 @@
 //! What answers a request, whoever made it, and its body on the way to the downstream.
 //!
-//! A [`Reply`] is a head and its [`Content`]; answers of the proxy itself are made of a [`LocalReply`]. [`Reply::into_response`] ties the exchange to the body: when the body ends, the request is reported as complete; when
-//! it is dropped before, as abandoned; when the upstream breaks off, as reset.
+//! A [`Reply`] is a head and its [`Content`]; answers of the proxy itself are made of a
+//! [`LocalReply`]. [`Reply::into_response`] ties the exchange to the body: when the body ends, the
+//! request is reported as complete; when it is dropped before, as abandoned; when the upstream
+//! breaks off, as reset.
 
 use std::{
     borrow::Cow,
@@ -449,7 +451,8 @@ impl Body for ReplyBody {
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
-        // A local answer was handed over whole; an upstream's that did not end was abandoned, which the exchange's own drop says.
+        // A local answer was handed over whole; an upstream's that did not end was abandoned, which
+        // the exchange's own drop says.
         if self.complete
             && let Some(x) = self.x.take()
         {

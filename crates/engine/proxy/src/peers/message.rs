@@ -1,4 +1,5 @@
-//! The `google.protobuf.Struct` of peer metadata, with the fields that Istio's proxies write and read.
+//! The `google.protobuf.Struct` of peer metadata, with the fields that Istio's proxies write and
+//! read.
 
 use std::{collections::BTreeMap, sync::Arc};
 

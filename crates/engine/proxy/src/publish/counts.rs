@@ -1,4 +1,5 @@
-//! How many clusters and listeners there are and how often they changed (`cluster_manager.…`, `listener_manager.…`).
+//! How many clusters and listeners there are and how often they changed (`cluster_manager.…`,
+//! `listener_manager.…`).
 
 use std::{hash::Hash, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Histograms of one object, each made when its first value comes: of many clusters and listeners most never have one.
+//! Histograms of one object, each made when its first value comes: of many clusters and listeners
+//! most never have one.
 
 use std::{sync::OnceLock, time::Duration};
 

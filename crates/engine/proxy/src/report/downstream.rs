@@ -1,4 +1,5 @@
-//! What is counted about listeners (`listener.<address>.…`) and connection managers (`http.<prefix>.…`), under Envoy's names.
+//! What is counted about listeners (`listener.<address>.…`) and connection managers
+//! (`http.<prefix>.…`), under Envoy's names.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Istio's metrics of one worker: from a finished record to the series of its edge.
 //!
-//! An edge (who talks to whom, under which service name) is looked up by the facts that make its labels and remembered, so no label is
-//! formatted per request. Follows the `istio_stats` filter: a sidecar's outbound side and gateways report as `source`, inbound as `destination`.
+//! An edge (who talks to whom, under which service name) is looked up by the facts that make its
+//! labels and remembered, so no label is formatted per request. Follows the `istio_stats` filter: a
+//! sidecar's outbound side and gateways report as `source`, inbound as `destination`.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Gauges that are read off the live objects when somebody looks, rather than kept up to date on the way of a request.
+//! Gauges that are read off the live objects when somebody looks, rather than kept up to date on
+//! the way of a request.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use crate::{
     },
 };
 
-/// Sets membership and circuit breaker gauges of all clusters. Before each answer that shows statistics.
+/// Sets membership and circuit breaker gauges of all clusters. Before each answer that shows
+/// statistics.
 pub fn refresh(live: &Live) {
     for cluster in live.config().clusters.values() {
         membership(cluster);
@@ -23,7 +25,8 @@ pub fn refresh(live: &Live) {
 fn membership(cluster: &LiveCluster) {
     let hosts = cluster.hosts();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    // Hosts that are in no list count as long as they are used, and none of them is known to be unhealthy.
+    // Hosts that are in no list count as long as they are used, and none of them is known to be
+    // unhealthy.
     let ad_hoc = cluster.ad_hoc.count();
     let available = hosts.all.iter().filter(|host| host.is_available()).count();
     cluster

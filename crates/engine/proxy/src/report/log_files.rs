@@ -55,7 +55,8 @@ impl LogFiles {
         for sender in senders {
             let (done, wait) = sync_channel(1);
             if sender.try_send(Message::Flush(done)).is_ok() {
-                // A file that cannot be written in time loses its tail; the process must end all the same.
+                // A file that cannot be written in time loses its tail; the process must end all
+                // the same.
                 let _ = wait.recv_timeout(limit);
             }
         }

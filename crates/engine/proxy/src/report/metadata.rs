@@ -1,5 +1,6 @@
-//! Metadata as access logs and span tags read it: what filters told about a request, and what configuration says about route, cluster, host,
-//! listener and filter chain. The latter is turned into text form only where some format reads it.
+//! Metadata as access logs and span tags read it: what filters told about a request, and what
+//! configuration says about route, cluster, host, listener and filter chain. The latter is turned
+//! into text form only where some format reads it.
 
 use std::sync::Arc;
 

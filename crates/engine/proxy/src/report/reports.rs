@@ -1,6 +1,8 @@
-//! The reporter of one worker: each finished record becomes access-log lines, metrics and, when it is traced, a span.
+//! The reporter of one worker: each finished record becomes access-log lines, metrics and, when it
+//! is traced, a span.
 //!
-//! Lines and spans leave by bounded queues; what does not fit is dropped and counted, so a slow disk or collector never slows a request.
+//! Lines and spans leave by bounded queues; what does not fit is dropped and counted, so a slow
+//! disk or collector never slows a request.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -52,7 +54,8 @@ pub struct Shared {
 pub struct Reports {
     shared: Arc<Shared>,
     edges: Edges,
-    /// Settings of the connection manager's tracing that was used last, which nearly always is the next one too.
+    /// Settings of the connection manager's tracing that was used last, which nearly always is the
+    /// next one too.
     settings: Mutex<Option<(Arc<Tracing>, Arc<Prepared>)>>,
     local: Arc<Peer>,
 }

@@ -1,4 +1,5 @@
-//! Hosts that are in no list: original destinations, and addresses that a name of a request resolved to.
+//! Hosts that are in no list: original destinations, and addresses that a name of a request
+//! resolved to.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -7,11 +8,13 @@ use parking_lot::Mutex;
 
 use crate::{endpoint::LiveEndpoint, upstream::shrink};
 
-/// Hosts that a cluster met, so that connections to them are shared. Those that nobody uses go with the next [`AdHocHosts::sweep`].
+/// Hosts that a cluster met, so that connections to them are shared. Those that nobody uses go with
+/// the next [`AdHocHosts::sweep`].
 #[derive(Default)]
 pub struct AdHocHosts(Mutex<HashMap<SocketAddr, Arc<LiveEndpoint>, RandomState>>);
 
-/// So many are kept. A host beyond them is not shared: it serves the one request or connection that asked for it.
+/// So many are kept. A host beyond them is not shared: it serves the one request or connection that
+/// asked for it.
 const MAX_HOSTS: usize = 16 << 10;
 
 impl AdHocHosts {
@@ -32,7 +35,8 @@ impl AdHocHosts {
         host
     }
 
-    /// Forgets hosts that no pool and no request holds. Called about once a second, more often than Envoy's `cleanup_interval` (5 s).
+    /// Forgets hosts that no pool and no request holds. Called about once a second, more often than
+    /// Envoy's `cleanup_interval` (5 s).
     pub fn sweep(&self) {
         let mut hosts = self.0.lock();
         hosts.retain(|_, host| Arc::strong_count(host) > 1);

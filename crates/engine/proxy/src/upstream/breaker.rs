@@ -1,8 +1,10 @@
-//! Circuit breakers: how many connections, waiting requests, active requests and retries a cluster may have at once.
+//! Circuit breakers: how many connections, waiting requests, active requests and retries a cluster
+//! may have at once.
 //!
-//! One [`Breaker`] for each priority of a cluster, shared by all workers (Envoy's resource manager). Asking for a place gives a
-//! [`Guard`] that frees it when dropped, so no path can leak one. A full breaker refuses at once; callers answer 503 `UO`.
-//! Follows `envoy.config.cluster.v3.CircuitBreakers`.
+//! One [`Breaker`] for each priority of a cluster, shared by all workers (Envoy's resource
+//! manager). Asking for a place gives a [`Guard`] that frees it when dropped, so no path can leak
+//! one. A full breaker refuses at once; callers answer 503 `UO`. Follows
+//! `envoy.config.cluster.v3.CircuitBreakers`.
 
 use std::sync::{
     Arc,
@@ -85,7 +87,8 @@ impl Breaker {
         })
     }
 
-    /// Takes a place beyond the limit: a host without any connection always gets one, or its requests would wait for ever.
+    /// Takes a place beyond the limit: a host without any connection always gets one, or its
+    /// requests would wait for ever.
     pub fn enter_beyond_limit(self: &Arc<Self>, resource: Resource) -> Guard {
         self.counter(resource).fetch_add(1, Ordering::Relaxed);
         Guard {

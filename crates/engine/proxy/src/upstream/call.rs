@@ -1,8 +1,11 @@
-//! One call to a cluster: a host, a connection from its pool, the request, the head of the answer, and what its fate teaches.
+//! One call to a cluster: a host, a connection from its pool, the request, the head of the answer,
+//! and what its fate teaches.
 //!
-//! [`send`] is the part from the connection on, for forwarding, which picks hosts and keeps times itself. [`call`] is the whole within one
-//! time limit, for what the proxy asks on its own account: mirrored requests and span collectors today. Every step has a bound: the queue for
-//! a connection and the requests under way by the circuit breaker, connections for one request by [`MAX_SENDS`], the time by [`Call::limit`].
+//! [`send`] is the part from the connection on, for forwarding, which picks hosts and keeps times
+//! itself. [`call`] is the whole within one time limit, for what the proxy asks on its own account:
+//! mirrored requests and span collectors today. Every step has a bound: the queue for a connection
+//! and the requests under way by the circuit breaker, connections for one request by [`MAX_SENDS`],
+//! the time by [`Call::limit`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,8 +31,9 @@ use crate::{
     },
 };
 
-/// Connections that one request is given to at most. A connection that closes before anything of the request was written costs no attempt of
-/// the retry policy, so the number of such tries needs a bound of its own.
+/// Connections that one request is given to at most. A connection that closes before anything of
+/// the request was written costs no attempt of the retry policy, so the number of such tries needs
+/// a bound of its own.
 pub const MAX_SENDS: usize = 4;
 
 /// Where a request goes.
@@ -81,8 +85,9 @@ pub enum CallError {
     TooLong(usize),
 }
 
-/// Sends a request to a host. `make` gives the request for a connection; it is asked again when a connection closed before anything was
-/// written, and says `None` when the request cannot be made a second time.
+/// Sends a request to a host. `make` gives the request for a connection; it is asked again when a
+/// connection closed before anything was written, and says `None` when the request cannot be made a
+/// second time.
 pub async fn send(
     to: &To<'_>,
     mut make: impl FnMut(&UpstreamConnection) -> Option<http::Request<RequestBody>>,
@@ -150,8 +155,8 @@ async fn borrow(to: &To<'_>) -> Result<Lease, CallError> {
     Ok(lease)
 }
 
-/// Calls a cluster, and reads the answer to its end: its head and body. The connection goes back to the pool. `keep`: a body that is longer
-/// is an error. `make` as for [`send`].
+/// Calls a cluster, and reads the answer to its end: its head and body. The connection goes back to
+/// the pool. `keep`: a body that is longer is an error. `make` as for [`send`].
 pub async fn call(
     call: Call<'_>,
     keep: Keep,

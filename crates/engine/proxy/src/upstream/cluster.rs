@@ -1,4 +1,5 @@
-//! A cluster at run time: its configuration, its hosts, and what is counted and limited across all workers.
+//! A cluster at run time: its configuration, its hosts, and what is counted and limited across all
+//! workers.
 
 use std::{
     net::SocketAddr,
@@ -35,7 +36,8 @@ use crate::{
 
 pub(crate) const MILLION: u32 = 1_000_000;
 
-/// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever its endpoints do.
+/// One cluster, shared by all workers. Lives as long as its configuration is unchanged, whatever
+/// its endpoints do.
 pub struct LiveCluster {
     /// Never used twice; a cluster whose configuration changed gets another.
     pub id: u64,
@@ -105,7 +107,8 @@ impl LiveCluster {
         cluster
     }
 
-    /// Under which name its endpoints are published; `None` when they are part of its configuration or it has none.
+    /// Under which name its endpoints are published; `None` when they are part of its configuration
+    /// or it has none.
     pub fn endpoints_name(&self) -> Option<&str> {
         match &self.config.discovery {
             Discovery::Eds { service_name } => Some(service_name),
@@ -156,7 +159,8 @@ impl LiveCluster {
         self.endpoints.lock().clone()
     }
 
-    /// Whether the control plane wants this request dropped, by a random number; how many in a million it wants dropped.
+    /// Whether the control plane wants this request dropped, by a random number; how many in a
+    /// million it wants dropped.
     pub fn is_dropped(&self, random: u64) -> Option<u32> {
         let drops = self.drops.load(Ordering::Relaxed);
         (random % u64::from(MILLION) < u64::from(drops)).then_some(drops)
@@ -221,7 +225,8 @@ impl LiveCluster {
         ));
     }
 
-    /// The host with this address, which is in no list: the original destination of a connection, a name resolved for one request.
+    /// The host with this address, which is in no list: the original destination of a connection, a
+    /// name resolved for one request.
     pub(crate) fn ad_hoc_host(&self, address: SocketAddr) -> Arc<LiveEndpoint> {
         self.ad_hoc.host(address, || LiveEndpoint {
             config: Endpoint {

@@ -1,4 +1,5 @@
-//! One connection to one endpoint: socket, source address and mark, connect timeout, PROXY protocol header, TLS.
+//! One connection to one endpoint: socket, source address and mark, connect timeout, PROXY protocol
+//! header, TLS.
 
 use std::{
     io,
@@ -114,7 +115,8 @@ async fn tcp(address: SocketAddr, cluster: &LiveCluster) -> Result<TcpStream, Co
         .connect(address)
         .await
         .map_err(|e| ConnectError::remote(refused(&e)))?;
-    // Small writes must not wait for acknowledgements; Envoy sets it everywhere, too. A socket without it still works.
+    // Small writes must not wait for acknowledgements; Envoy sets it everywhere, too. A socket
+    // without it still works.
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
@@ -166,8 +168,8 @@ fn set_bind_address_no_port(socket: &Socket) {
     use std::os::fd::AsRawFd;
     let on: libc::c_int = 1;
     let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
-    // SAFETY: the descriptor is open for the call, and `on` is as long as `size` says.
-    // An old kernel without the option still binds, only with fewer ports, so the result does not matter.
+    // SAFETY: the descriptor is open for the call, and `on` is as long as `size` says. An old
+    // kernel without the option still binds, only with fewer ports, so the result does not matter.
     unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -300,7 +302,8 @@ fn proxy_protocol(
     }
 }
 
-/// The original destination of a redirected connection; `None` when it was not redirected or the kernel does not know.
+/// The original destination of a redirected connection; `None` when it was not redirected or the
+/// kernel does not know.
 pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     let local = stream.local_addr().ok()?;

@@ -1,4 +1,5 @@
-//! What comes of connecting: a connection that is ready for its first byte with its times, or the error that all who waited get.
+//! What comes of connecting: a connection that is ready for its first byte with its times, or the
+//! error that all who waited get.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 

@@ -1,6 +1,8 @@
-//! What outlier detection remembers: the counters of a host, its ejection, and the interval of a cluster.
+//! What outlier detection remembers: the counters of a host, its ejection, and the interval of a
+//! cluster.
 //!
-//! State without decisions: `outlier` counts into it, ejects and ends ejections; balancing only asks whether a host is ejected.
+//! State without decisions: `outlier` counts into it, ejects and ends ejections; balancing only
+//! asks whether a host is ejected.
 
 use std::{
     ops::Range,
@@ -27,7 +29,8 @@ pub struct HostState {
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
     pub(super) since: Option<Instant>,
-    /// How many base times the ejection lasts, or the last one lasted less what healthy intervals took off.
+    /// How many base times the ejection lasts, or the last one lasted less what healthy intervals
+    /// took off.
     pub(super) times: u32,
     pub(super) jitter: Duration,
 }
@@ -35,7 +38,8 @@ pub(super) struct Ejection {
 /// What is kept for one cluster.
 #[derive(Debug, Default)]
 pub struct ClusterState {
-    /// When the interval ends. Also makes one ejection wait for another, so that together they stay within their share.
+    /// When the interval ends. Also makes one ejection wait for another, so that together they stay
+    /// within their share.
     pub(super) interval_end: Mutex<Option<Instant>>,
 }
 

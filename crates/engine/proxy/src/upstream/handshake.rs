@@ -1,7 +1,8 @@
 //! From a connection's bytes to its HTTP client: hyper's handshake for one upstream connection.
 //!
-//! [`client_handshake`] takes what `connect` made and gives the sender for requests, what was settled, and the future that moves the
-//! connection's bytes, which the pool drives. Which version is spoken is the pool's key or what ALPN settled.
+//! [`client_handshake`] takes what `connect` made and gives the sender for requests, what was
+//! settled, and the future that moves the connection's bytes, which the pool drives. Which version
+//! is spoken is the pool's key or what ALPN settled.
 
 use std::{
     net::SocketAddr,

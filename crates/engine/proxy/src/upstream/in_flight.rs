@@ -1,4 +1,5 @@
-//! A request that is under way at an upstream: what counts it, and its place in the circuit breaker.
+//! A request that is under way at an upstream: what counts it, and its place in the circuit
+//! breaker.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -11,7 +12,8 @@ use crate::{
     },
 };
 
-/// A request that has its connection, until its response has ended. One that still waits for a connection is not under way.
+/// A request that has its connection, until its response has ended. One that still waits for a
+/// connection is not under way.
 pub(crate) struct InFlight {
     cluster: Arc<LiveCluster>,
     host: Arc<LiveEndpoint>,

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub struct Names(Mutex<HashMap<Box<str>, (SocketAddr, Instant), RandomState>>);
 
-/// More names than this are resolved again each time: names come from requests, so their number must be bounded.
+/// More names than this are resolved again each time: names come from requests, so their number
+/// must be bounded.
 const MAX_NAMES: usize = 4096;
 
 impl Names {

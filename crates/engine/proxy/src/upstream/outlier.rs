@@ -32,7 +32,8 @@ use crate::{
 /// What one attempt taught about a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The upstream answered with this status (of a gRPC call that failed in its head: the HTTP status that the gRPC status means).
+    /// The upstream answered with this status (of a gRPC call that failed in its head: the HTTP
+    /// status that the gRPC status means).
     Status(u16),
     /// Connecting failed, timed out, or the connection was reset before an answer.
     LocalOriginFailure,
@@ -42,7 +43,8 @@ pub enum Outcome {
     LocalOriginSuccess,
 }
 
-/// The status that a response's head counts as: of a gRPC call that is over already, what its gRPC status means in HTTP (Envoy's mapping).
+/// The status that a response's head counts as: of a gRPC call that is over already, what its gRPC
+/// status means in HTTP (Envoy's mapping).
 pub fn status_of(is_grpc: bool, status: StatusCode, headers: &HeaderMap) -> u16 {
     match grpc::status_in(headers).filter(|_| is_grpc) {
         None => status.as_u16(),
@@ -69,7 +71,8 @@ pub fn report(cluster: &LiveCluster, endpoint: &LiveEndpoint, outcome: Outcome) 
     }
 }
 
-/// Counts one result. `true`: the host was ejected by it, and the cluster's hosts must be refreshed.
+/// Counts one result. `true`: the host was ejected by it, and the cluster's hosts must be
+/// refreshed.
 pub fn observe(
     cluster: &LiveCluster,
     endpoint: &LiveEndpoint,
@@ -216,8 +219,8 @@ fn series(config: &OutlierDetection, kind: Kind) -> (Count, Count, Percent) {
     }
 }
 
-/// Does what is due. `true`: ejections began or ended, or hosts warm up, and the cluster's hosts must be refreshed. Called at least once a
-/// second.
+/// Does what is due. `true`: ejections began or ended, or hosts warm up, and the cluster's hosts
+/// must be refreshed. Called at least once a second.
 pub fn tick(cluster: &LiveCluster, now: Instant) -> bool {
     let hosts = cluster.hosts();
     let warms = hosts.is_warming();

@@ -1,11 +1,14 @@
 //! A worker's connections to endpoints: kept, lent, and made when needed.
 //!
-//! One [`Pool`] for each endpoint and way of speaking to it (HTTP version, ALPN, SNI). HTTP/1 connections are lent to one request at a
-//! time, last used first; HTTP/2 connections carry many. A request that finds no connection takes a place in the pending queue and one
-//! connection more is made, unless the circuit breakers say no; whichever connection is ready first serves the request that waits longest.
-//! When connecting fails, all that wait are told, as Envoy does. Everything here belongs to one worker: its locks are never contended.
-//! A connection that dies is noticed by the task that drives it. [`Pools::sweep`] drops a pool once it has neither a connection nor a
-//! request: names and addresses that clients choose make pools (`auto_sni`, original destinations), so none may outlive its use.
+//! One [`Pool`] for each endpoint and way of speaking to it (HTTP version, ALPN, SNI). HTTP/1
+//! connections are lent to one request at a time, last used first; HTTP/2 connections carry many. A
+//! request that finds no connection takes a place in the pending queue and one connection more is
+//! made, unless the circuit breakers say no; whichever connection is ready first serves the request
+//! that waits longest. When connecting fails, all that wait are told, as Envoy does. Everything
+//! here belongs to one worker: its locks are never contended. A connection that dies is noticed by
+//! the task that drives it. [`Pools::sweep`] drops a pool once it has neither a connection nor a
+//! request: names and addresses that clients choose make pools (`auto_sni`, original destinations),
+//! so none may outlive its use.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -78,8 +81,8 @@ struct Identity {
     /// `HostState::id`.
     host: u64,
     cluster: u64,
-    /// Where the endpoint's transport is in memory, which the pool keeps there: an endpoint whose transport changed is another endpoint as
-    /// far as connections go.
+    /// Where the endpoint's transport is in memory, which the pool keeps there: an endpoint whose
+    /// transport changed is another endpoint as far as connections go.
     transport: usize,
     key: PoolKey,
 }
@@ -201,7 +204,8 @@ pub enum AcquireError {
 }
 
 impl Pools {
-    /// The pool for an endpoint, made when there is none; `None`: the cluster has as many as it may (`max_connection_pools`).
+    /// The pool for an endpoint, made when there is none; `None`: the cluster has as many as it may
+    /// (`max_connection_pools`).
     pub fn pool(
         &self,
         cluster: &Arc<LiveCluster>,
@@ -240,8 +244,8 @@ impl Pools {
         Some(pool)
     }
 
-    /// Closes connections that idled too long or whose cluster or endpoint is gone, and forgets pools that nobody uses. Called about once a
-    /// second.
+    /// Closes connections that idled too long or whose cluster or endpoint is gone, and forgets
+    /// pools that nobody uses. Called about once a second.
     pub fn sweep(&self, now: Instant, is_current: impl Fn(&LiveCluster, &LiveEndpoint) -> bool) {
         let mut pools = self.pools.lock();
         pools.retain(|_, pool| {
@@ -307,7 +311,8 @@ impl Pool {
         &self.endpoint
     }
 
-    /// Whether it has a connection or makes one, or somebody holds it who may be about to ask it for one.
+    /// Whether it has a connection or makes one, or somebody holds it who may be about to ask it
+    /// for one.
     fn is_in_use(self: &Arc<Self>) -> bool {
         let state = self.state.lock();
         let has_work = state.open + state.connecting > 0 || !state.waiting.is_empty();
@@ -391,7 +396,8 @@ impl Pool {
     fn grow(self: &Arc<Self>, state: &mut State) {
         let wanted = match self.key.version {
             HttpVersion::Http1 => state.waiting.len(),
-            // One HTTP/2 connection can serve all who wait; a negotiated one is taken to be that until it is known.
+            // One HTTP/2 connection can serve all who wait; a negotiated one is taken to be that
+            // until it is known.
             HttpVersion::Http2 | HttpVersion::Negotiated => usize::from(!state.waiting.is_empty()),
         };
         while state.connecting < wanted {
@@ -478,7 +484,8 @@ impl Pool {
         match sender {
             ClientSender::Http1(sender) => {
                 self.give_back(&mut state, sender, connection);
-                // Negotiation may have given HTTP/1 where one connection was expected to do for all.
+                // Negotiation may have given HTTP/1 where one connection was expected to do for
+                // all.
                 if self.key.version == HttpVersion::Negotiated && !state.waiting.is_empty() {
                     self.grow(&mut state);
                 }
@@ -499,7 +506,8 @@ impl Pool {
         while let Some((number, request)) = state.waiting.pop_first() {
             match self.free(state) {
                 Some(lease) => {
-                    // It may have given up in between. Dropping its lease here would take the lock that we hold.
+                    // It may have given up in between. Dropping its lease here would take the lock
+                    // that we hold.
                     if let Err(Ok(mut lease)) = request.send(Ok(lease)) {
                         lease.disarm();
                     }
@@ -600,7 +608,8 @@ impl UpstreamConnection {
 }
 
 impl Lease {
-    /// Sends a request. When the connection turned out closed before anything was written, the request comes back.
+    /// Sends a request. When the connection turned out closed before anything was written, the
+    /// request comes back.
     pub async fn send(
         &mut self,
         request: http::Request<RequestBody>,
@@ -648,7 +657,8 @@ impl Lease {
         }
     }
 
-    /// The exchange is complete on both sides: the connection may take another request. Without this call an HTTP/1 connection closes.
+    /// The exchange is complete on both sides: the connection may take another request. Without
+    /// this call an HTTP/1 connection closes.
     pub fn release(mut self) {
         if let Some(sender) = self.take_http1()
             && !sender.is_closed()
@@ -659,7 +669,8 @@ impl Lease {
         }
     }
 
-    /// The request gave up before it had the connection: it does not count as one of the connection's.
+    /// The request gave up before it had the connection: it does not count as one of the
+    /// connection's.
     fn give_up(self) {
         self.connection.requests.fetch_sub(1, Ordering::Relaxed);
         self.release();

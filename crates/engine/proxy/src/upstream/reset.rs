@@ -1,6 +1,8 @@
-//! How an upstream stream can end without a whole answer, in Envoy's words, which access logs and local replies show.
+//! How an upstream stream can end without a whole answer, in Envoy's words, which access logs and
+//! local replies show.
 //!
-//! [`ResetReason`] is a value: the pool and the body of an answer make it from hyper's errors, retries decide by it, refusals tell it.
+//! [`ResetReason`] is a value: the pool and the body of an answer make it from hyper's errors,
+//! retries decide by it, refusals tell it.
 
 use std::sync::Arc;
 
@@ -104,7 +106,8 @@ pub fn reset_reason(error: &hyper::Error) -> ResetReason {
     }
 }
 
-/// What a hyper error in the body of an upstream's answer means. A body that ends too soon breaks the protocol.
+/// What a hyper error in the body of an upstream's answer means. A body that ends too soon breaks
+/// the protocol.
 pub fn body_reset_reason(error: &hyper::Error) -> ResetReason {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
     let is_cut = source.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof);

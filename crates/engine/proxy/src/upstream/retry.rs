@@ -178,7 +178,8 @@ pub fn applies(policy: &RetryPolicy, request: &HeaderView<'_>) -> bool {
             .any(|header| header.is_match(request))
 }
 
-/// Time to wait before retry number `retry` (from 1): fully jittered, `random % ((2^retry - 1) × base)`, at most `max`.
+/// Time to wait before retry number `retry` (from 1): fully jittered, `random % ((2^retry - 1) ×
+/// base)`, at most `max`.
 pub fn back_off(rules: &BackOff, retry: u32, random: u64) -> Duration {
     let base = u64::try_from(rules.base.as_millis())
         .unwrap_or(u64::MAX)
