@@ -1,9 +1,11 @@
-//! One version of the configuration as the workers serve from it: live listeners, route tables and clusters by name.
+//! One version of the configuration as the workers serve from it: live listeners, route tables and
+//! clusters by name.
 //!
-//! A request loads it once and sees no other. `publish` makes it; nothing in it changes but what the live objects themselves swap.
+//! A request loads it once and sees no other. `publish` makes it; nothing in it changes but what
+//! the live objects themselves swap.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -11,13 +13,23 @@ use std::{
 use foldhash::fast::RandomState;
 use proxy_config::{ClusterName, ListenerName, RouteTableName};
 
-use crate::{
-    listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster, waiting::Waiting,
-};
+use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// One version of listeners, route tables and clusters. Immutable but for what the live objects themselves swap.
+/// Names that are waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Clusters in use without their first endpoints or without a secret.
+    pub clusters: HashSet<ClusterName>,
+    /// Route tables that listeners in use name.
+    pub routes: HashSet<Arc<str>>,
+    /// Secrets that listeners in use name.
+    pub secrets: HashSet<Arc<str>>,
+}
+
+/// One version of listeners, route tables and clusters. Immutable but for what the live objects
+/// themselves swap.
 #[derive(Default)]
 pub struct Config {
     /// Grows by one with each published version.
@@ -37,7 +49,8 @@ impl Config {
         self.clusters.get(name)
     }
 
-    /// The listener for an original destination: of exactly this address, else of this port on any address.
+    /// The listener for an original destination: of exactly this address, else of this port on any
+    /// address.
     pub(crate) fn listener_for(&self, destination: SocketAddr) -> Option<&Arc<LiveListener>> {
         let any: IpAddr = match destination {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -86,6 +86,6 @@ pub mod waiting;
 
 pub mod worker;
 
+pub use config::Waiting;
 pub use publish::{Live, Update};
-pub use waiting::Waiting;
 pub use worker::{Settings, Worker};

@@ -1,13 +1,16 @@
 //! Domain configuration → live objects, swapped in at once.
 //!
-//! [`Live`] is what every worker holds. One `ArcSwap` carries listeners, route tables and clusters together, so a request that loads it
-//! once at its start sees one version; each cluster carries its endpoints in an `ArcSwap` of its own, because they churn far more.
-//! [`Live::publish`] is the only writer: it takes an [`Update`] of things set and removed by name, reuses every live object whose
-//! configuration is equal (its counters, pools and ejections survive) and makes new ones for the rest.
+//! [`Live`] is what every worker holds. One `ArcSwap` carries listeners, route tables and clusters
+//! together, so a request that loads it once at its start sees one version; each cluster carries
+//! its endpoints in an `ArcSwap` of its own, because they churn far more. [`Live::publish`] is the
+//! only writer: it takes an [`Update`] of things set and removed by name, reuses every live object
+//! whose configuration is equal (its counters, pools and ejections survive) and makes new ones for
+//! the rest.
 //!
-//! The caller warms, and tells what is published before all that it needs is there ([`Update::waiting`]); those who need it wait. What
-//! is published without endpoints or secrets is safe all the same: no endpoints answers 503 `UH`, no secret refuses connections;
-//! plaintext is never used instead.
+//! The caller warms, and tells what is published before all that it needs is there
+//! ([`Update::waiting`]); those who need it wait. What is published without endpoints or secrets is
+//! safe all the same: no endpoints answers 503 `UH`, no secret refuses connections; plaintext is
+//! never used instead.
 
 use std::{
     collections::HashSet,
@@ -34,7 +37,7 @@ mod counts;
 use counts::PublishCounts;
 
 use crate::{
-    config::{Config, Map},
+    config::{Config, Map, Waiting},
     filters::local_rate_limit::Registry,
     listener::LiveListener,
     makers::{Ids, Makers},
@@ -43,7 +46,6 @@ use crate::{
     route::LiveRouteTable,
     tls,
     upstream::{cluster::LiveCluster, outlier},
-    waiting::Waiting,
 };
 
 /// How often ejections are looked at.
@@ -77,9 +79,11 @@ pub struct Update {
     pub listeners: Changes<ListenerName, Listener>,
     pub routes: Changes<RouteTableName, RouteTable>,
     pub clusters: Changes<ClusterName, Cluster>,
-    /// By `Endpoints::cluster`: the EDS service name, or, for clusters resolved by DNS, the cluster's name. May come before the cluster.
+    /// By `Endpoints::cluster`: the EDS service name, or, for clusters resolved by DNS, the
+    /// cluster's name. May come before the cluster.
     pub endpoints: Changes<Arc<str>, Endpoints>,
-    /// `default` and `ROOTCA` (the workload's identity) are secrets like any other. New connections use the new value.
+    /// `default` and `ROOTCA` (the workload's identity) are secrets like any other. New connections
+    /// use the new value.
     pub secrets: Changes<SecretName, Secret>,
     /// What is waited for from now on; `None`: what was waited for before.
     pub waiting: Option<Arc<Waiting>>,
@@ -116,7 +120,8 @@ pub struct Live {
     pub stats: Store,
     /// This proxy, as it tells its peers.
     pub own: Own,
-    /// SO_MARK of upstream connections whose cluster sets none: by it the capture rules let the proxy's own connections pass.
+    /// SO_MARK of upstream connections whose cluster sets none: by it the capture rules let the
+    /// proxy's own connections pass.
     mark: Option<u32>,
     /// Token buckets, shared by all workers.
     pub(crate) rate_limits: Registry,
@@ -179,8 +184,9 @@ impl Live {
         self.opened.versions.lock().insert(worker, version);
     }
 
-    /// Whether this many workers have opened the sockets of what was published when they were first asked for; it stays so. Before, a
-    /// connection to a published listener may still be refused, so the proxy is not ready.
+    /// Whether this many workers have opened the sockets of what was published when they were first
+    /// asked for; it stays so. Before, a connection to a published listener may still be refused,
+    /// so the proxy is not ready.
     pub fn has_opened(&self, workers: usize) -> bool {
         if self.opened.all.load(Ordering::Relaxed) {
             return true;
@@ -223,7 +229,8 @@ impl Live {
         self.versions.subscribe()
     }
 
-    /// Ends ejections whose time is over. Every worker calls it about once a second; one of them does it.
+    /// Ends ejections whose time is over. Every worker calls it about once a second; one of them
+    /// does it.
     pub fn tend(&self) {
         let now = self.clock.now();
         {
@@ -242,8 +249,9 @@ impl Live {
         }
     }
 
-    /// Applies an update. Returns what in it is unusable; an item with a problem is published in a form that refuses traffic
-    /// (never in a form that is laxer than asked), and everything else is in force when this returns.
+    /// Applies an update. Returns what in it is unusable; an item with a problem is published in a
+    /// form that refuses traffic (never in a form that is laxer than asked), and everything else is
+    /// in force when this returns.
     pub fn publish(&self, update: Update) -> Vec<PublishProblem> {
         let Update {
             listeners,

@@ -1,9 +1,10 @@
 //! One request, from its head to its reply: the outline of the data path.
 //!
-//! The parent owns control flow and state; the leaves are pure or do one piece of IO. Steps in order: the head is made safe ([`admit`]), a
-//! route and with it a cluster are chosen ([`choose_route`]), the filters look at it, and what none of them answers is answered by the
-//! route: forwarded, redirected, or directly. Whoever makes the reply, it passes the filters in reverse and leaves through
-//! `Reply::into_response`, which ties the report to the end of its body.
+//! The parent owns control flow and state; the leaves are pure or do one piece of IO. Steps in
+//! order: the head is made safe ([`admit`]), a route and with it a cluster are chosen
+//! ([`choose_route`]), the filters look at it, and what none of them answers is answered by the
+//! route: forwarded, redirected, or directly. Whoever makes the reply, it passes the filters in
+//! reverse and leaves through `Reply::into_response`, which ties the report to the end of its body.
 //!
 //! [`admit`]: crate::headers::admit::admit
 
@@ -75,18 +76,20 @@ async fn table_is_there(x: &mut Exchange) {
     x.config = waiting::for_routes(&live, &x.config, routes, limit).await;
 }
 
-/// A cluster that lacks its first endpoints or a secret is waited for, as long as the route lets the request take.
+/// A cluster that lacks its first endpoints or a secret is waited for, as long as the route lets
+/// the request take.
 async fn cluster_is_warm(x: &mut Exchange, limit: Option<Duration>) {
     let Some(cluster) = &x.cluster else { return };
     let name = cluster.config.name.clone();
     let live = x.worker.live.clone();
     let config = waiting::for_cluster(&live, &x.config, &name, limit).await;
     if !Arc::ptr_eq(&config, &x.config) {
-        x.cluster = config.clusters.get(&name).cloned();
+        x.set_cluster(config.clusters.get(&name).cloned());
     }
 }
 
-/// Fills `route`, `cluster` and `weighted`. Pure but for the exchange; the one version of configuration is in it.
+/// Fills `route`, `cluster` and `weighted`. Pure but for the exchange; the one version of
+/// configuration is in it.
 pub fn choose_route(x: &mut Exchange) {
     let config = x.config.clone();
     let table = match &x.http.config.routes {
@@ -127,7 +130,8 @@ fn filter_chain<'a>(http: &'a LiveHttp, worker: &'a Worker) -> filters::Chain<'a
     }
 }
 
-/// Resolves when the request's body takes longer than the connection manager lets it (`request_timeout`).
+/// Resolves when the request's body takes longer than the connection manager lets it
+/// (`request_timeout`).
 fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
     let limit = x.http.config.timeouts.request;
     // The timer is set only for a request that has not come whole.
@@ -146,7 +150,8 @@ fn overdue(x: &Exchange) -> impl Future<Output = ()> + use<> {
     }
 }
 
-/// Resolves when neither side sent anything for the stream's idle time before the response began; afterwards its body looks to that.
+/// Resolves when neither side sent anything for the stream's idle time before the response began;
+/// afterwards its body looks to that.
 fn idle(x: &Exchange) -> impl Future<Output = ()> + use<> {
     let waits = x
         .request

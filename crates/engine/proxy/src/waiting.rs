@@ -1,28 +1,24 @@
-//! What the configuration names and does not have yet, and the doors at which requests and connections wait for it.
+//! What the configuration names and does not have yet, and the doors at which requests and
+//! connections wait for it.
 //!
-//! The feed publishes a cluster, a route table or a listener at once, because the version before may send in plaintext what the new one
-//! does not, and tells here what they still lack. Who needs one of these waits until its name is no longer among them: it came, does
-//! not exist, or the feed has given it up (`warm_timeout`). That, and the time limit of whoever waits, bound the wait; what is still
-//! missing then is answered 503 or refused, never replaced by something laxer.
+//! The feed publishes a cluster, a route table or a listener at once, because the version before
+//! may send in plaintext what the new one does not, and tells here what they still lack. Who needs
+//! one of these waits until its name is no longer among them: it came, does not exist, or the feed
+//! has given it up (`warm_timeout`). That, and the time limit of whoever waits, bound the wait;
+//! what is still missing then is answered 503 or refused, never replaced by something laxer.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use proxy_config::{ClusterName, http_connection_manager::RouteSource};
 
-use crate::{config::Config, publish::Live, tls::LiveServerTls};
+use crate::{
+    config::{Config, Waiting},
+    publish::Live,
+    tls::LiveServerTls,
+};
 
-/// Names that are waited for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Clusters in use without their first endpoints or without a secret.
-    pub clusters: HashSet<ClusterName>,
-    /// Route tables that listeners in use name.
-    pub routes: HashSet<Arc<str>>,
-    /// Secrets that listeners in use name.
-    pub secrets: HashSet<Arc<str>>,
-}
-
-/// The newest configuration in which this cluster is not waited for, or that of the end of the limit (`None`: the feed's own).
+/// The newest configuration in which this cluster is not waited for, or that of the end of the
+/// limit (`None`: the feed's own).
 pub async fn for_cluster(
     live: &Live,
     config: &Arc<Config>,
