@@ -25,7 +25,8 @@ pub struct StatsInclusion {
     pub suffixes: Arc<[Arc<str>]>,
     pub regexes: Arc<[Arc<str>]>,
     pub tags: StatsTags,
-    /// Bounds of Prometheus buckets by a regular expression over the whole name, the first that matches.
+    /// Bounds of Prometheus buckets by a regular expression over the whole name, the first that
+    /// matches.
     pub buckets: Arc<[BucketBounds]>,
 }
 
@@ -51,7 +52,8 @@ pub struct StatsTags {
 /// What a tag's value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatsTag {
-    /// A regular expression whose first group leaves the name and whose second (else first) is the value.
+    /// A regular expression whose first group leaves the name and whose second (else first) is the
+    /// value.
     Pattern(Arc<str>),
     Fixed(Arc<str>),
 }

@@ -15,7 +15,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     pub name: ClusterName,
-    /// Prefix of its statistics (`cluster.<name>.`); the cluster's name unless given; Istio ends it with `;`.
+    /// Prefix of its statistics (`cluster.<name>.`); the cluster's name unless given; Istio ends it
+    /// with `;`.
     pub alt_stat_name: Option<Arc<str>>,
     pub discovery: Discovery,
     pub connect_timeout: Duration,
@@ -29,7 +30,8 @@ pub struct Cluster {
     pub http: UpstreamHttp,
     /// Used when no match applies.
     pub transport: Transport,
-    /// First whose criteria are all found in the endpoint's `envoy.transport_socket_match` metadata.
+    /// First whose criteria are all found in the endpoint's `envoy.transport_socket_match`
+    /// metadata.
     pub transport_matches: Arc<[TransportMatch]>,
     pub bind: UpstreamBind,
     pub tcp_keepalive: Option<TcpKeepalive>,

@@ -42,7 +42,8 @@ pub struct Endpoint {
     pub health: Health,
     /// >= 1.
     pub weight: u32,
-    /// `envoy.lb` selects subsets, `envoy.transport_socket_match` the transport, `istio` names the workload.
+    /// `envoy.lb` selects subsets, `envoy.transport_socket_match` the transport, `istio` names the
+    /// workload.
     pub metadata: Metadata,
 }
 

@@ -1,5 +1,5 @@
-//! Network and HTTP filters: one variant each. A new filter is a file below and a variant here; the exhaustive matches in `xds-decode`
-//! and `proxy` then list what is left to write.
+//! Network and HTTP filters: one variant each. A new filter is a file below and a variant here; the
+//! exhaustive matches in `xds-decode` and `proxy` then list what is left to write.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ pub struct TcpTerminal {
     pub proxy: TcpProxy,
 }
 
-/// One HTTP filter of a connection manager, with its name in the chain (per-route configuration refers to the name).
+/// One HTTP filter of a connection manager, with its name in the chain (per-route configuration
+/// refers to the name).
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpFilter {
     pub name: Arc<str>,
@@ -68,7 +69,8 @@ pub struct RouterOptions {
     pub suppress_grpc_request_failure_code_stats: bool,
 }
 
-/// What a table, virtual host, route or weighted cluster changes of a filter (`typed_per_filter_config`). The most specific wins.
+/// What a table, virtual host, route or weighted cluster changes of a filter
+/// (`typed_per_filter_config`). The most specific wins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PerRouteFilter {
     pub name: Arc<str>,

@@ -1,13 +1,16 @@
 //! What a proxy obeys: the domain form of xDS resources.
 //!
-//! Sits between `xds-decode` (wire → these types) and `proxy` (which publishes them as live objects). A value of these types
-//! is valid by construction: patterns are compiled, addresses parsed, percentages in range, durations non-negative.
+//! Sits between `xds-decode` (wire → these types) and `proxy` (which publishes them as live
+//! objects). A value of these types is valid by construction: patterns are compiled, addresses
+//! parsed, percentages in range, durations non-negative.
 //!
-//! Invariants: no serde, no prost, no tokio, no rustls here; nothing refers to Kubernetes or to a custom resource; every collection
-//! whose order matters on the wire keeps that order. Types that take part in "did this change?" are `PartialEq`.
+//! Invariants: no serde, no prost, no tokio, no rustls here; nothing refers to Kubernetes or to a
+//! custom resource; every collection whose order matters on the wire keeps that order. Types that
+//! take part in "did this change?" are `PartialEq`.
 //!
-//! Deliberately not here: run-time state (health, counters, connections), which belongs to `proxy`'s `Live…` types.
-//! The meaning of each field is Envoy's v3 API documentation of the message of the same name.
+//! Deliberately not here: run-time state (health, counters, connections), which belongs to
+//! `proxy`'s `Live…` types. The meaning of each field is Envoy's v3 API documentation of the
+//! message of the same name.
 
 pub mod access_log;
 pub mod bootstrap;

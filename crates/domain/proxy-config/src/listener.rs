@@ -17,7 +17,8 @@ pub struct Listener {
     pub name: ListenerName,
     /// First is the primary address; the others are `additional_addresses` (dual stack).
     pub addresses: Arc<[ListenAddress]>,
-    /// `false`: no socket; connections arrive only by original destination from a listener with `use_original_dst`.
+    /// `false`: no socket; connections arrive only by original destination from a listener with
+    /// `use_original_dst`.
     pub bind_to_port: bool,
     pub use_original_dst: bool,
     pub transparent: bool,
@@ -140,9 +141,9 @@ pub enum Terminal {
     Close,
 }
 
-/// `FilterChainMatch`: all given criteria must hold; the most specific chain wins, in the fixed order of Envoy's documentation:
-/// destination port, destination prefix, server name, transport protocol, application protocols, direct source prefix, source
-/// type, source prefix, source port.
+/// `FilterChainMatch`: all given criteria must hold; the most specific chain wins, in the fixed
+/// order of Envoy's documentation: destination port, destination prefix, server name, transport
+/// protocol, application protocols, direct source prefix, source type, source prefix, source port.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChainMatch {
     pub destination_port: Option<u16>,

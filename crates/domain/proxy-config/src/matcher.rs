@@ -1,7 +1,8 @@
 //! Matchers and fractions that several resources share.
 //!
-//! The matching functions are pure and live here, beside the data, because routes, authorization, CORS and SAN checks
-//! must agree on them (`envoy.type.matcher.v3`, `envoy.config.route.v3.HeaderMatcher`).
+//! The matching functions are pure and live here, beside the data, because routes, authorization,
+//! CORS and SAN checks must agree on them (`envoy.type.matcher.v3`,
+//! `envoy.config.route.v3.HeaderMatcher`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +12,8 @@ use regex::Regex;
 
 use crate::metadata::Value;
 
-/// A compiled regular expression that must match the whole string (RE2 full match in Envoy). Equal when the patterns are equal.
+/// A compiled regular expression that must match the whole string (RE2 full match in Envoy). Equal
+/// when the patterns are equal.
 #[derive(Debug, Clone)]
 pub struct FullRegex {
     pattern: Arc<str>,
@@ -45,7 +47,8 @@ impl PartialEq for FullRegex {
     }
 }
 
-/// A regex search-and-replace (`RegexMatchAndSubstitute`); `\1` in the substitution is already turned into `${1}`.
+/// A regex search-and-replace (`RegexMatchAndSubstitute`); `\1` in the substitution is already
+/// turned into `${1}`.
 #[derive(Debug, Clone)]
 pub struct RegexRewrite {
     pattern: Arc<str>,
@@ -157,7 +160,8 @@ fn ends_with(text: &str, suffix: &str, ignore_case: bool) -> bool {
     }
 }
 
-/// `envoy.config.route.v3.HeaderMatcher`. Pseudo headers (`:authority`, `:method`, `:path`, `:scheme`) are matched by `name` too.
+/// `envoy.config.route.v3.HeaderMatcher`. Pseudo headers (`:authority`, `:method`, `:path`,
+/// `:scheme`) are matched by `name` too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeaderMatcher {
     pub name: HeaderKey,
@@ -248,7 +252,8 @@ impl HeaderMatcher {
         found.is_some_and(|matched| matched != self.invert)
     }
 
-    /// `None`: an absent header never matches, whether inverted or not, unless it is to be treated as empty.
+    /// `None`: an absent header never matches, whether inverted or not, unless it is to be treated
+    /// as empty.
     fn test(&self, is_there: bool, is_value: impl FnOnce() -> bool) -> Option<bool> {
         match (&self.test, is_there) {
             (HeaderTest::Present(wanted), found) => Some(found == *wanted),
@@ -276,7 +281,8 @@ pub struct QueryMatcher {
     pub value: Option<StringMatcher>,
 }
 
-/// A path pattern of `envoy.extensions.path.match.uri_template.v3` (`/a/{*}/b/{**}`), kept as its compiled form.
+/// A path pattern of `envoy.extensions.path.match.uri_template.v3` (`/a/{*}/b/{**}`), kept as its
+/// compiled form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UriTemplate(pub FullRegex);
 
@@ -328,7 +334,8 @@ impl CidrSet {
     }
 }
 
-/// A share of requests: `numerator` out of `denominator` (100, 10,000 or 1,000,000). `FractionalPercent`.
+/// A share of requests: `numerator` out of `denominator` (100, 10,000 or 1,000,000).
+/// `FractionalPercent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fraction {
     numerator: u32,

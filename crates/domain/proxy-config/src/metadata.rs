@@ -37,7 +37,8 @@ impl Value {
     }
 }
 
-/// Metadata by filter name (`istio`, `envoy.lb`, `envoy.transport_socket_match`, `envoy.filters.http.rbac`, …).
+/// Metadata by filter name (`istio`, `envoy.lb`, `envoy.transport_socket_match`,
+/// `envoy.filters.http.rbac`, …).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata(pub Arc<BTreeMap<Arc<str>, Value>>);
 

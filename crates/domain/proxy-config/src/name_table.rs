@@ -10,7 +10,8 @@ pub struct NameTable(pub BTreeMap<Arc<str>, NameEntry>);
 pub struct NameEntry {
     /// May be empty: the name exists, but has no address of the wanted family.
     pub addresses: Arc<[IpAddr]>,
-    /// A Kubernetes service, so that its shorter names (`reviews`, `reviews.default`, …) are answered too.
+    /// A Kubernetes service, so that its shorter names (`reviews`, `reviews.default`, …) are
+    /// answered too.
     pub kubernetes: bool,
     pub short_name: Option<Arc<str>>,
     pub namespace: Option<Arc<str>>,

@@ -27,7 +27,8 @@ pub struct RouteTable {
 #[derive(Debug, Clone, PartialEq)]
 pub struct VirtualHost {
     pub name: Arc<str>,
-    /// Lower case. Exact beats longest suffix wildcard (`*.x`), beats longest prefix wildcard (`x.*`), beats `*`.
+    /// Lower case. Exact beats longest suffix wildcard (`*.x`), beats longest prefix wildcard
+    /// (`x.*`), beats `*`.
     pub domains: Arc<[Arc<str>]>,
     pub routes: Arc<[Arc<Route>]>,
     pub headers: HeaderOperations,
@@ -154,7 +155,8 @@ pub struct GrpcTimeout {
 pub struct MaxStreamDuration {
     /// `None`: the connection manager's; zero: no limit.
     pub max: Option<Duration>,
-    /// Upper bound for the client's `grpc-timeout`: `None`: the header is not looked at; zero: no bound.
+    /// Upper bound for the client's `grpc-timeout`: `None`: the header is not looked at; zero: no
+    /// bound.
     pub grpc_timeout_header_max: Option<Duration>,
     pub grpc_timeout_header_offset: Option<Duration>,
 }
@@ -283,7 +285,8 @@ pub struct RetryOn {
 }
 
 impl RetryOn {
-    /// Reads a comma-separated list; returns what it does not know beside what it does (Envoy ignores the unknown).
+    /// Reads a comma-separated list; returns what it does not know beside what it does (Envoy
+    /// ignores the unknown).
     pub fn parse(list: &str) -> (Self, Vec<&str>) {
         let mut on = Self::default();
         let mut unknown = Vec::new();

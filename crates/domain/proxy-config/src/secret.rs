@@ -1,4 +1,5 @@
-//! Secrets (`envoy.extensions.transport_sockets.tls.v3.Secret`). Private keys are redacted in `Debug`.
+//! Secrets (`envoy.extensions.transport_sockets.tls.v3.Secret`). Private keys are redacted in
+//! `Debug`.
 
 use std::{fmt, sync::Arc};
 

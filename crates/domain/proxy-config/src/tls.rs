@@ -1,4 +1,5 @@
-//! TLS contexts (`envoy.extensions.transport_sockets.tls.v3`); `identity` turns them into live configurations.
+//! TLS contexts (`envoy.extensions.transport_sockets.tls.v3`); `identity` turns them into live
+//! configurations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,8 @@ pub enum TlsVersion {
 pub struct CommonTls {
     pub min_version: TlsVersion,
     pub max_version: TlsVersion,
-    /// Envoy/BoringSSL names; empty: defaults. Names that do not exist in TLS 1.2 of our library were reported by the decoder.
+    /// Envoy/BoringSSL names; empty: defaults. Names that do not exist in TLS 1.2 of our library
+    /// were reported by the decoder.
     pub cipher_suites: Arc<[Arc<str>]>,
     /// In order of preference.
     pub alpn: Arc<[Arc<str>]>,
@@ -59,7 +61,8 @@ pub enum TrustChain {
     AcceptUntrusted,
 }
 
-/// Matches a SAN of the given kind. `Any` is Istio's deprecated `match_subject_alt_names`, which looks at every kind.
+/// Matches a SAN of the given kind. `Any` is Istio's deprecated `match_subject_alt_names`, which
+/// looks at every kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SanMatcher {
     pub kind: SanKind,

@@ -14,7 +14,8 @@ pub struct Tracing {
     pub overall_sampling: f64,
     pub max_path_tag_length: u32,
     pub custom_tags: Arc<[CustomTag]>,
-    /// `None`: the bootstrap's tracer, if any; spans are not exported then but contexts are propagated.
+    /// `None`: the bootstrap's tracer, if any; spans are not exported then but contexts are
+    /// propagated.
     pub provider: Option<Arc<TracingProvider>>,
     pub spawn_upstream_span: bool,
 }

@@ -1,4 +1,5 @@
-//! Access logs: sinks, formats and filters. A sink that is not known is refused unless it only loses a log (see `left_out`).
+//! Access logs: sinks, formats and filters. A sink that is not known is refused unless it only
+//! loses a log (see `left_out`).
 
 use std::{sync::Arc, time::Duration};
 

@@ -151,7 +151,8 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
     })
 }
 
-/// Whether Istio's metadata exchange is among the upstream network filters; no other filter is known there.
+/// Whether Istio's metadata exchange is among the upstream network filters; no other filter is
+/// known there.
 fn upstream_filters(cx: &mut Cx, filters: Vec<pb::cluster::Filter>) -> Result<bool, Refusal> {
     let found: Vec<()> = each("filters", filters, |filter| {
         take!(cx, filter => pb::cluster::Filter {

@@ -1,10 +1,12 @@
-//! Where a referred resource is fetched. A proxy has one ADS stream and one secret source, so only the kind is checked.
+//! Where a referred resource is fetched. A proxy has one ADS stream and one secret source, so only
+//! the kind is checked.
 
 use wire_envoy::pb::{self, core::config_source::ConfigSourceSpecifier};
 
 use crate::{context::Cx, judgement::take, reject::Refusal};
 
-/// Accepts sources that are streams: ADS, the stream itself, or a gRPC service (`sds-grpc`). Files are refused.
+/// Accepts sources that are streams: ADS, the stream itself, or a gRPC service (`sds-grpc`). Files
+/// are refused.
 pub(crate) fn subscribed(
     cx: &mut Cx,
     value: Option<pb::core::ConfigSource>,

@@ -1,5 +1,6 @@
-//! What decoding carries along: which harmless fields were set but not looked at, which parts were refused while the rest of their
-//! resource is taken, and descriptors when a `TypedStruct` needs them (loaded on first use, dropped with the decoder).
+//! What decoding carries along: which harmless fields were set but not looked at, which parts were
+//! refused while the rest of their resource is taken, and descriptors when a `TypedStruct` needs
+//! them (loaded on first use, dropped with the decoder).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +15,8 @@ pub(crate) struct Cx {
     notes: BTreeMap<(String, String), u64>,
     descriptors: Option<Descriptors>,
     environment: Environment,
-    /// Parts of the resource at hand that cannot be obeyed; what is taken of the resource refuses or lacks them.
+    /// Parts of the resource at hand that cannot be obeyed; what is taken of the resource refuses
+    /// or lacks them.
     refused: Vec<Refusal>,
 }
 
@@ -33,7 +35,8 @@ impl Cx {
         &self.notes
     }
 
-    /// Notes a part that cannot be obeyed. The caller puts the answer where the part stood, so that the part refuses what it was to guard.
+    /// Notes a part that cannot be obeyed. The caller puts the answer where the part stood, so that
+    /// the part refuses what it was to guard.
     pub(crate) fn refuse(
         &mut self,
         name: &str,
@@ -57,7 +60,8 @@ impl Cx {
         std::mem::take(&mut self.refused)
     }
 
-    /// Decodes what stands in a field: its refusals, whether they cost the whole or a part, get the field as a step of their path.
+    /// Decodes what stands in a field: its refusals, whether they cost the whole or a part, get the
+    /// field as a step of their path.
     pub(crate) fn within<T>(
         &mut self,
         field: &'static str,

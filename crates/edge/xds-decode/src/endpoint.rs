@@ -1,4 +1,5 @@
-//! `ClusterLoadAssignment` → `Endpoints`: literal addresses for EDS and static clusters, names for DNS clusters.
+//! `ClusterLoadAssignment` → `Endpoints`: literal addresses for EDS and static clusters, names for
+//! DNS clusters.
 
 use std::sync::Arc;
 

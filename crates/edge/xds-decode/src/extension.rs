@@ -1,4 +1,5 @@
-//! `Any`-typed configuration: what it says it is, and the message inside. A `TypedStruct` counts as the type that it names.
+//! `Any`-typed configuration: what it says it is, and the message inside. A `TypedStruct` counts as
+//! the type that it names.
 
 use prost::{Message, Name};
 use wire_envoy::{
@@ -72,7 +73,8 @@ impl Extension {
         }
     }
 
-    /// The Struct, when it was written as one. Istio's own filters are read from it directly, as that needs no descriptors.
+    /// The Struct, when it was written as one. Istio's own filters are read from it directly, as
+    /// that needs no descriptors.
     pub(crate) fn structure(&self) -> Option<&Struct> {
         match &self.payload {
             Payload::Struct(value) => Some(value),

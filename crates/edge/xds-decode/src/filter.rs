@@ -1,6 +1,6 @@
-//! Filters by the type of their configuration. A filter that is not known is refused by name: one that authorizes must never be
-//! skipped. Only `is_optional` HTTP filters of unknown type are left out, as their sender asked, and compressors, as an
-//! uncompressed answer is the same answer.
+//! Filters by the type of their configuration. A filter that is not known is refused by name: one
+//! that authorizes must never be skipped. Only `is_optional` HTTP filters of unknown type are left
+//! out, as their sender asked, and compressors, as an uncompressed answer is the same answer.
 
 pub(crate) mod alpn;
 pub(crate) mod cors;

@@ -42,7 +42,8 @@ const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// Envoy refuses more.
 const REQUEST_HEADERS_LIMIT_KB: u32 = 8192;
 
-/// A connection manager of which something cannot be read: it answers every request 503, and its access logs tell why.
+/// A connection manager of which something cannot be read: it answers every request 503, and its
+/// access logs tell why.
 pub(crate) fn refusing(
     cx: &mut Cx,
     value: pb::hcm::HttpConnectionManager,

@@ -1,9 +1,11 @@
 //! The judgement over every field of every message we read, and the support matrix made from it.
 //!
-//! `take!` opens a message without `..`, so a field that a newer protobuf file brings does not compile until someone has
-//! put it under one of four headings: **read** (decides something), **ignored** (harmless; the reason says why), **left out**
-//! (refused by name, at no loss of security: the resource is taken without it), **rejected** (refused by name when it is set, and
-//! with it the part of the configuration that it belongs to). Each use leaves a static entry, from which [`support_matrix`] is collected by the linker.
+//! `take!` opens a message without `..`, so a field that a newer protobuf file brings does not
+//! compile until someone has put it under one of four headings: **read** (decides something),
+//! **ignored** (harmless; the reason says why), **left out** (refused by name, at no loss of
+//! security: the resource is taken without it), **rejected** (refused by name when it is set, and
+//! with it the part of the configuration that it belongs to). Each use leaves a static entry, from
+//! which [`support_matrix`] is collected by the linker.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -109,9 +111,10 @@ macro_rules! is_set_unless_default {
 }
 is_set_unless_default!(bool i32 i64 u32 u64 f32 f64);
 
-/// Opens a message: `take!(cx, message => Type { read { … } ignore "why" { … } leave "why" { … } reject "why" { … } })` binds the
-/// fields under `read`, notes those under `ignore` that are set, refuses those under `leave` that are set but not the message, and
-/// refuses the message when one under `reject` is set.
+/// Opens a message: `take!(cx, message => Type { read { … } ignore "why" { … } leave "why" { … }
+/// reject "why" { … } })` binds the fields under `read`, notes those under `ignore` that are set,
+/// refuses those under `leave` that are set but not the message, and refuses the message when one
+/// under `reject` is set.
 macro_rules! take {
     ($cx:expr, $value:expr => $type:path {
         $(read { $($read:ident),* $(,)? })?

@@ -1,7 +1,8 @@
 //! Extensions that are left out of what is decoded, without refusing the resource.
 //!
-//! The rule: what decides about traffic is refused when it is not known; what only reports about it, only saves bytes, or leaves the traffic
-//! itself as it is, is left out, noted by the decoder and published in the support matrix.
+//! The rule: what decides about traffic is refused when it is not known; what only reports about
+//! it, only saves bytes, or leaves the traffic itself as it is, is left out, noted by the decoder
+//! and published in the support matrix.
 
 /// Message name → what is lost.
 pub(crate) const LEFT_OUT: [(&str, &str); 12] = [

@@ -1,15 +1,18 @@
 //! Wire → domain: what an xDS server sends, as what the proxy obeys.
 //!
-//! One function a resource type; each opens its protobuf message exhaustively (`take!`), so that every field has a judgement:
-//! read, ignored with a reason, or rejected by name. Extensions are known by the type of their configuration; an unknown one is
-//! refused by name, because a filter that authorizes must never be skipped; what only reports is left out and noted.
+//! One function a resource type; each opens its protobuf message exhaustively (`take!`), so that
+//! every field has a judgement: read, ignored with a reason, or rejected by name. Extensions are
+//! known by the type of their configuration; an unknown one is refused by name, because a filter
+//! that authorizes must never be skipped; what only reports is left out and noted.
 //!
-//! A refusal costs what the refused part guards, and never security ([`Decoder::take`]): a filter, filter chain, route or transport
-//! that cannot be read is replaced by one that refuses, and the rest of the resource is taken. Each refusal is a [`Reject`] (the
-//! text of the NACK) and touches no other resource.
+//! A refusal costs what the refused part guards, and never security ([`Decoder::take`]): a filter,
+//! filter chain, route or transport that cannot be read is replaced by one that refuses, and the
+//! rest of the resource is taken. Each refusal is a [`Reject`] (the text of the NACK) and touches
+//! no other resource.
 //!
-//! Decoding does no IO and keeps no state between resources: files and environment variables as data sources are refused.
-//! The judgements are published: [`support_matrix`], [`left_out`] and `docs/xds-support.md`, which a test holds equal.
+//! Decoding does no IO and keeps no state between resources: files and environment variables as
+//! data sources are refused. The judgements are published: [`support_matrix`], [`left_out`] and
+//! `docs/xds-support.md`, which a test holds equal.
 
 #![cfg_attr(
     not(test),
@@ -99,8 +102,8 @@ impl Resource {
 /// What is left of a resource of which something was refused.
 #[derive(Debug)]
 pub struct Taken {
-    /// To be put into use, with what refuses where something was refused. `None`: nothing of it can be used, and an older version of
-    /// it may be laxer than this one was to be.
+    /// To be put into use, with what refuses where something was refused. `None`: nothing of it can
+    /// be used, and an older version of it may be laxer than this one was to be.
     pub resource: Option<Resource>,
     /// Empty: all of it is obeyed.
     pub refused: Vec<Reject>,
@@ -229,7 +232,8 @@ impl Decoder {
         }
     }
 
-    /// What was set and ignored, or left out, since the start: `(message, field or remark)` and how often.
+    /// What was set and ignored, or left out, since the start: `(message, field or remark)` and how
+    /// often.
     pub fn ignored(&self) -> impl Iterator<Item = (&str, &str, u64)> {
         self.cx
             .notes()

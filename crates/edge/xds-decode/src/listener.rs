@@ -27,8 +27,8 @@ const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 /// What it costs when no chain of a listener can be trusted.
 const CLOSES: &str = "its connections are closed";
 
-/// A listener of which nothing but its addresses can be read takes connections and closes them: an older version of it may let pass
-/// what this one was to stop.
+/// A listener of which nothing but its addresses can be read takes connections and closes them: an
+/// older version of it may let pass what this one was to stop.
 pub(crate) fn listener(cx: &mut Cx, value: pb::listener::Listener) -> Result<Listener, Refusal> {
     let bare = pb::listener::Listener {
         name: value.name.clone(),

@@ -1,4 +1,5 @@
-//! Matchers that several resources share: strings, headers, query parameters, metadata, URI templates.
+//! Matchers that several resources share: strings, headers, query parameters, metadata, URI
+//! templates.
 
 use proxy_config::matcher::{
     FullRegex, HeaderMatcher, HeaderTest, MetadataMatcher, QueryMatcher, RegexRewrite,
@@ -229,7 +230,8 @@ pub(crate) fn uri_template(
         .map_err(|e| Refusal::at("path_template", e.to_string()))
 }
 
-/// `*` is one path segment, `**` the rest (last only), `{name}` and `{name=pattern}` are the same with a name.
+/// `*` is one path segment, `**` the rest (last only), `{name}` and `{name=pattern}` are the same
+/// with a name.
 fn template_pattern(template: &str) -> Result<String, Refusal> {
     if !template.starts_with('/') {
         return Err(Refusal::new("a template must start with /"));

@@ -1,7 +1,8 @@
 //! Why a resource was refused: the text of the NACK.
 //!
-//! A refusal starts at the field that is wrong and collects its path on the way out, so the good case pays nothing for it.
-//! [`Reject`] is what leaves the crate: resource, field, reason. One bad resource never touches another.
+//! A refusal starts at the field that is wrong and collects its path on the way out, so the good
+//! case pays nothing for it. [`Reject`] is what leaves the crate: resource, field, reason. One bad
+//! resource never touches another.
 
 use std::fmt;
 
@@ -17,7 +18,8 @@ pub struct Reject {
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
-    /// What is lost where the rest of the resource is taken; empty: nothing of the resource can be used.
+    /// What is lost where the rest of the resource is taken; empty: nothing of the resource can be
+    /// used.
     pub cost: &'static str,
 }
 

@@ -1,7 +1,8 @@
 //! `envoy.config.route.v3.RouteConfiguration` → `RouteTable`.
 //!
-//! What cannot be read answers 503 in its place: a route for what it matches; a route without readable criteria for all that no
-//! route before it takes, as nobody knows what it was to match; a virtual host for its domains; a table for everything.
+//! What cannot be read answers 503 in its place: a route for what it matches; a route without
+//! readable criteria for all that no route before it takes, as nobody knows what it was to match; a
+//! virtual host for its domains; a table for everything.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Tracing: sampling, tags and the collector. A collector that is not known is left out when it is on the published list.
+//! Tracing: sampling, tags and the collector. A collector that is not known is left out when it is
+//! on the published list.
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
-//! The proxy's own HTTP pages: Envoy's admin interface, Istio agent's health and metrics ports (reference 4.5).
+//! The proxy's own HTTP pages: Envoy's admin interface, Istio agent's health and metrics ports
+//! (reference 4.5).
 //!
-//! One set of pages, four doors: 15000 (everything, loopback only), 15020 (agent: health, merged metrics, drain), 15021 (readiness) and
-//! 15090 (metrics). Served on the control runtime, never on a worker. Answers are made on demand; nothing is kept between requests.
+//! One set of pages, four doors: 15000 (everything, loopback only), 15020 (agent: health, merged
+//! metrics, drain), 15021 (readiness) and 15090 (metrics). Served on the control runtime, never on
+//! a worker. Answers are made on demand; nothing is kept between requests.
 
 use std::{
     collections::HashMap,
@@ -446,8 +448,8 @@ fn certificate(leaf: &PeerCertificate, now: SystemTime) -> serde_json::Value {
     })
 }
 
-/// The agent's port is open to all of the cluster, but only the pod itself may end or drain its proxy. Port 15000 is bound to loopback
-/// unless the operator says otherwise.
+/// The agent's port is open to all of the cluster, but only the pod itself may end or drain its
+/// proxy. Port 15000 is bound to loopback unless the operator says otherwise.
 fn may_ask(door: Door, path: &str, peer: SocketAddr) -> bool {
     let changes = door == Door::Agent && matches!(path, "/drain" | "/quitquitquit");
     !changes || peer.ip().to_canonical().is_loopback()

@@ -1,8 +1,10 @@
-//! The agent beside a stock Envoy: it holds the workload's key, serves secrets to Envoy over a Unix socket, carries Envoy's ADS to the
-//! control plane, writes its bootstrap, and starts, drains and ends it.
+//! The agent beside a stock Envoy: it holds the workload's key, serves secrets to Envoy over a Unix
+//! socket, carries Envoy's ADS to the control plane, writes its bootstrap, and starts, drains and
+//! ends it.
 //!
-//! What `Feed` does for our own data path this does for Envoy: the same certificate keeper, the same way to the control plane. The key goes
-//! to Envoy over a socket in a directory that only its owner may enter, and nowhere else.
+//! What `Feed` does for our own data path this does for Envoy: the same certificate keeper, the
+//! same way to the control plane. The key goes to Envoy over a socket in a directory that only its
+//! owner may enter, and nowhere else.
 
 mod envoy;
 mod health;

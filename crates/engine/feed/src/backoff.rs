@@ -1,4 +1,5 @@
-//! How long to wait before the next attempt: doubling, bounded, with full jitter so that a mesh does not knock all at once.
+//! How long to wait before the next attempt: doubling, bounded, with full jitter so that a mesh
+//! does not knock all at once.
 
 use std::time::Duration;
 

@@ -1,7 +1,9 @@
-//! A proxy that is started with an Envoy bootstrap file (`-c FILE`) instead of an injector's environment.
+//! A proxy that is started with an Envoy bootstrap file (`-c FILE`) instead of an injector's
+//! environment.
 //!
-//! Static clusters, listeners and secrets are taken into use, and ADS is opened to the cluster that `ads_config` names: a Unix socket, or
-//! plaintext HTTP/2 to a host (that is how an agent on the same machine offers it). Anything else is refused by name.
+//! Static clusters, listeners and secrets are taken into use, and ADS is opened to the cluster that
+//! `ads_config` names: a Unix socket, or plaintext HTTP/2 to a host (that is how an agent on the
+//! same machine offers it). Anything else is refused by name.
 
 use proxy_config::{
     bootstrap::Bootstrap,
@@ -36,7 +38,8 @@ pub struct Read {
 /// A bootstrap as it is written.
 pub type Wire = pb::bootstrap::Bootstrap;
 
-/// Reads a bootstrap in YAML or JSON. Unknown fields are errors with line and column. `environment`: what log formats may print.
+/// Reads a bootstrap in YAML or JSON. Unknown fields are errors with line and column.
+/// `environment`: what log formats may print.
 pub fn read(text: &str, environment: xds_decode::Environment) -> Result<Read, FeedError> {
     let wrong = |why: String| FeedError::Bootstrap(why);
     let wire: pb::bootstrap::Bootstrap = Descriptors::load()

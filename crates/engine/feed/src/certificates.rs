@@ -1,7 +1,9 @@
-//! The workload's certificate: a key made here, signed by the control plane's CA, renewed long before it ends.
+//! The workload's certificate: a key made here, signed by the control plane's CA, renewed long
+//! before it ends.
 //!
-//! The key never leaves the process. A new key is made for each certificate. The roots are those that the CA answers with and those of
-//! the root file, so that peers of an old and a new root are both trusted while the root is rotated.
+//! The key never leaves the process. A new key is made for each certificate. The roots are those
+//! that the CA answers with and those of the root file, so that peers of an old and a new root are
+//! both trusted while the root is rotated.
 
 use std::{
     sync::Arc,

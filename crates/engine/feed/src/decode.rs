@@ -1,4 +1,5 @@
-//! From a resource on the wire to a change of the warming state; the judgement itself is `xds-decode`'s.
+//! From a resource on the wire to a change of the warming state; the judgement itself is
+//! `xds-decode`'s.
 
 use wire_envoy::{pb::Any, type_url};
 use xds_decode::{Decoder, Resource, Taken};

@@ -1,4 +1,5 @@
-//! Connections to the control plane: marked, verified against the mesh's root, with our certificate once there is one.
+//! Connections to the control plane: marked, verified against the mesh's root, with our certificate
+//! once there is one.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -182,7 +183,8 @@ async fn channel(server: &Server, io: Box<dyn Io>) -> io::Result<Channel> {
         .map_err(io::Error::other)
 }
 
-/// The token as an `authorization` header; `None` when the file does not exist (the certificate may be proof enough).
+/// The token as an `authorization` header; `None` when the file does not exist (the certificate may
+/// be proof enough).
 async fn read_token(path: &Path) -> Result<Option<MetadataValue<Ascii>>, FeedError> {
     let failed = |error| FeedError::File {
         path: path.display().to_string(),

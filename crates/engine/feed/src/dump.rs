@@ -1,6 +1,8 @@
-//! `/config_dump`: what the control plane sent, in the shape of Envoy's admin page. Private keys are redacted.
+//! `/config_dump`: what the control plane sent, in the shape of Envoy's admin page. Private keys
+//! are redacted.
 //!
-//! Made from the resources as they came, so it shows names and fields that tools look for. Descriptors are loaded for the one call.
+//! Made from the resources as they came, so it shows names and fields that tools look for.
+//! Descriptors are loaded for the one call.
 
 use std::time::SystemTime;
 
@@ -49,7 +51,8 @@ const SECTIONS: [Section; 4] = [
 ];
 
 impl Status {
-    /// The whole dump; endpoints only where asked for (`?include_eds`). Takes some milliseconds and, while it runs, some memory.
+    /// The whole dump; endpoints only where asked for (`?include_eds`). Takes some milliseconds
+    /// and, while it runs, some memory.
     pub fn config_dump(
         &self,
         bootstrap: &Bootstrap,

@@ -1,8 +1,10 @@
-//! From the variables that an injector sets beside a proxy to [`Settings`]. Pure: the program passes its environment in.
+//! From the variables that an injector sets beside a proxy to [`Settings`]. Pure: the program
+//! passes its environment in.
 //!
-//! The names are Istio's (`POD_NAME`, `ISTIO_META_…`, `PROXY_CONFIG`, `CA_ADDR`, …) and ours where Istio has none (`TANBARK_MARK`,
-//! `TANBARK_TOKEN_FILE`, `TANBARK_ROOT_CERT`). Node id and metadata follow Istio's agent: `ISTIO_META_X` becomes `X`; JSON objects
-//! (labels, annotations) become structures.
+//! The names are Istio's (`POD_NAME`, `ISTIO_META_…`, `PROXY_CONFIG`, `CA_ADDR`, …) and ours where
+//! Istio has none (`TANBARK_MARK`, `TANBARK_TOKEN_FILE`, `TANBARK_ROOT_CERT`). Node id and metadata
+//! follow Istio's agent: `ISTIO_META_X` becomes `X`; JSON objects (labels, annotations) become
+//! structures.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 

@@ -1,14 +1,18 @@
-//! The proxy's intake of configuration: ADS session → decode → warm → publish; and the workload's certificate.
+//! The proxy's intake of configuration: ADS session → decode → warm → publish; and the workload's
+//! certificate.
 //!
-//! [`Feed`] is one loop over everything that can wake it (`session.rs`); what it decides with is pure (`xds_protocol::Client`,
-//! [`warm::Warming`]). It writes into `proxy::Live` and nowhere else. [`certificates`] keeps the identity in `Live::tls` current;
-//! [`resolve`] looks up clusters whose endpoints are names. [`Status`] tells others how things stand. [`agent`] does the same service
+//! [`Feed`] is one loop over everything that can wake it (`session.rs`); what it decides with is
+//! pure (`xds_protocol::Client`, [`warm::Warming`]). It writes into `proxy::Live` and nowhere else.
+//! [`certificates`] keeps the identity in `Live::tls` current; [`resolve`] looks up clusters whose
+//! endpoints are names. [`Status`] tells others how things stand. [`agent`] does the same service
 //! for a stock Envoy.
 //!
-//! Invariants: the last good configuration stays whatever happens to the control plane; a resource that cannot be used is refused by
-//! name and hurts no other; the private key stays in this process; nothing here runs on a worker of the data path.
+//! Invariants: the last good configuration stays whatever happens to the control plane; a resource
+//! that cannot be used is refused by name and hurts no other; the private key stays in this
+//! process; nothing here runs on a worker of the data path.
 //!
-//! Reads no environment and no wall clock of its own: [`environment`] is given the variables, [`Settings`] the rest.
+//! Reads no environment and no wall clock of its own: [`environment`] is given the variables,
+//! [`Settings`] the rest.
 #![cfg_attr(
     test,
     allow(

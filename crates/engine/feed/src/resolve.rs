@@ -1,7 +1,9 @@
-//! Names to addresses: for the control plane itself, and for clusters whose endpoints are names (STRICT_DNS, LOGICAL_DNS).
+//! Names to addresses: for the control plane itself, and for clusters whose endpoints are names
+//! (STRICT_DNS, LOGICAL_DNS).
 //!
-//! Runs on the feed's runtime, never on a worker. Each such cluster has one task that looks its hosts up again at its refresh rate (or
-//! when the answer's time to live ends) and reports endpoints; an answer that fails leaves the last good one in place.
+//! Runs on the feed's runtime, never on a worker. Each such cluster has one task that looks its
+//! hosts up again at its refresh rate (or when the answer's time to live ends) and reports
+//! endpoints; an answer that fails leaves the last good one in place.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -213,7 +215,8 @@ fn endpoint(host: &DnsHost, address: IpAddr) -> Endpoint {
     }
 }
 
-/// `AUTO` prefers IPv6 and `V4_PREFERRED` IPv4, each with the other family only when its own has no address.
+/// `AUTO` prefers IPv6 and `V4_PREFERRED` IPv4, each with the other family only when its own has no
+/// address.
 fn of_family(addresses: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv4);
     match family {

@@ -1,7 +1,7 @@
 //! The feed's loop: one place that everything which can wake it passes.
 //!
-//! Connecting and waiting to connect are events like any other, so that warm-ups, DNS answers and deadlines go on while the control
-//! plane is away.
+//! Connecting and waiting to connect are events like any other, so that warm-ups, DNS answers and
+//! deadlines go on while the control plane is away.
 
 use std::{sync::Arc, time::Duration};
 
@@ -316,7 +316,8 @@ impl Feed {
             .collect()
     }
 
-    /// Applies one resource as far as it can be obeyed. What of it cannot refuses traffic; no older, laxer version stays in use.
+    /// Applies one resource as far as it can be obeyed. What of it cannot refuses traffic; no
+    /// older, laxer version stays in use.
     fn take(
         &mut self,
         type_url: &str,
@@ -380,8 +381,8 @@ impl Feed {
         self.publish();
         self.resolutions.follow(&self.warming.wanted().resolved);
         let requests = self.want_named();
-        // As with Istio's agent: a proxy whose first clusters or listeners are refused is not ready; what is refused later is told
-        // on the admin pages and leaves readiness alone.
+        // As with Istio's agent: a proxy whose first clusters or listeners are refused is not
+        // ready; what is refused later is told on the admin pages and leaves readiness alone.
         let refused = || {
             self.status
                 .has_refusals(&[type_url::CLUSTER, type_url::LISTENER])

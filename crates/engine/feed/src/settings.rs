@@ -1,5 +1,5 @@
-//! Everything that the feed is told when it is made. Read from the environment by [`crate::environment`], from a file by
-//! [`crate::bootstrap`]; the feed itself reads neither.
+//! Everything that the feed is told when it is made. Read from the environment by
+//! [`crate::environment`], from a file by [`crate::bootstrap`]; the feed itself reads neither.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,7 +14,8 @@ pub struct Settings {
     pub node: Node,
     /// Where configuration comes from; `None`: only what is static.
     pub discovery: Option<Discovery>,
-    /// How the workload gets its certificate; `None`: secrets come by SDS like any other, or there are none.
+    /// How the workload gets its certificate; `None`: secrets come by SDS like any other, or there
+    /// are none.
     pub certificates: Option<Certificates>,
     /// What access-log formats may print of the process (`%HOSTNAME%`, `%ENVIRONMENT(X)%`).
     pub environment: xds_decode::Environment,
@@ -34,7 +35,8 @@ pub struct Server {
     pub address: Address,
     /// `None`: plaintext, only where the operator chose it (port 15010, a local socket).
     pub tls: Option<ServerAuthentication>,
-    /// File with the bearer token; read at each connection, because it is renewed. `None`: none is sent.
+    /// File with the bearer token; read at each connection, because it is renewed. `None`: none is
+    /// sent.
     pub token_file: Option<PathBuf>,
     /// SO_MARK of our own connections, by which the capture rules let them pass.
     pub mark: Option<u32>,
@@ -83,7 +85,8 @@ pub struct Limits {
     /// First and longest delay between attempts.
     pub retry_first: Duration,
     pub retry_limit: Duration,
-    /// A resource that waits for others is used without them after this (Envoy's `initial_fetch_timeout`).
+    /// A resource that waits for others is used without them after this (Envoy's
+    /// `initial_fetch_timeout`).
     pub warm_timeout: Duration,
     /// A removed cluster that routes still name is kept this long.
     pub retire_grace: Duration,

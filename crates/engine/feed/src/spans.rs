@@ -1,9 +1,11 @@
-//! Spans on their way out: from the workers' queue, in batches, to the collectors that configuration names.
+//! Spans on their way out: from the workers' queue, in batches, to the collectors that
+//! configuration names.
 //!
-//! [`Exporter`] runs on the control runtime. It sorts spans by collector and hands over a batch each second, or sooner when it is full; each
-//! collector has a task and a short queue of its own, so a dead one holds up nothing: what finds no room is dropped and counted, and one line
-//! a minute says why. Zipkin gets its version 2 JSON, OpenTelemetry OTLP by gRPC or HTTP. Connections are made through the proxy's own
-//! clusters, so their TLS, source addresses and marks hold.
+//! [`Exporter`] runs on the control runtime. It sorts spans by collector and hands over a batch
+//! each second, or sooner when it is full; each collector has a task and a short queue of its own,
+//! so a dead one holds up nothing: what finds no room is dropped and counted, and one line a minute
+//! says why. Zipkin gets its version 2 JSON, OpenTelemetry OTLP by gRPC or HTTP. Connections are
+//! made through the proxy's own clusters, so their TLS, source addresses and marks hold.
 
 use std::{sync::Arc, time::Duration};
 

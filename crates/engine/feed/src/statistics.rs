@@ -1,6 +1,8 @@
-//! Which statistics a proxy shows, and with which buckets: Istio's defaults and what ProxyConfig and the pod's annotations add (OBS-002, OBS-003).
+//! Which statistics a proxy shows, and with which buckets: Istio's defaults and what ProxyConfig
+//! and the pod's annotations add (OBS-002, OBS-003).
 //!
-//! `proxyStatsMatcher` comes in `PROXY_CONFIG` (the injector merges the pod's `proxy.istio.io/config` into it) or in that annotation itself;
+//! `proxyStatsMatcher` comes in `PROXY_CONFIG` (the injector merges the pod's
+//! `proxy.istio.io/config` into it) or in that annotation itself;
 //! `sidecar.istio.io/statsInclusion…` annotations add to it. A bootstrap file says it all itself.
 
 use proxy_config::bootstrap::{StatsInclusion, StatsTag};

@@ -1,4 +1,5 @@
-//! What the feed knows about itself, for readiness, metrics and the admin pages. Written by the feed, read from anywhere.
+//! What the feed knows about itself, for readiness, metrics and the admin pages. Written by the
+//! feed, read from anywhere.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ pub struct Status {
 pub struct Readiness {
     /// The workload has its certificate, or needs none.
     pub identity: bool,
-    /// Clusters and listeners have been received and nothing of the first configuration is waiting any more.
+    /// Clusters and listeners have been received and nothing of the first configuration is waiting
+    /// any more.
     pub configuration: bool,
 }
 

@@ -17,7 +17,8 @@ use crate::{
     settings::{Discovery, Limits},
 };
 
-/// Requests that may wait for the network. Each response makes one and each change of interest at most one.
+/// Requests that may wait for the network. Each response makes one and each change of interest at
+/// most one.
 const WAITING_REQUESTS: usize = 256;
 /// The server's first sign of life after the stream was asked for.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +35,8 @@ enum Requests {
 }
 
 impl AdsStream {
-    /// Connects, and opens the stream with its first requests: some servers answer nothing before they have read one.
+    /// Connects, and opens the stream with its first requests: some servers answer nothing before
+    /// they have read one.
     pub async fn open(
         dialer: &Dialer,
         discovery: &Discovery,

@@ -1,11 +1,14 @@
-//! What the control plane has sent, and what of it is still waited for: warming, without IO or clock.
+//! What the control plane has sent, and what of it is still waited for: warming, without IO or
+//! clock.
 //!
 //! Rules:
-//! - a route table, a listener and a cluster of another transport are taken into use at once, because the version before may send in
-//!   plaintext what the new one does not. What they lack (route table, secret, endpoints, first DNS answer) is published as waited for
-//!   ([`proxy::Waiting`]): requests and connections that need it wait at their door until it comes, it is known not to exist, or
-//!   `warm_timeout` is over; then the data path refuses them.
-//! - a cluster whose new version has the transport of the one in use stays as it is until the new one has its endpoints.
+//! - a route table, a listener and a cluster of another transport are taken into use at once,
+//!   because the version before may send in plaintext what the new one does not. What they lack
+//!   (route table, secret, endpoints, first DNS answer) is published as waited for
+//!   ([`proxy::Waiting`]): requests and connections that need it wait at their door until it comes,
+//!   it is known not to exist, or `warm_timeout` is over; then the data path refuses them.
+//! - a cluster whose new version has the transport of the one in use stays as it is until the new
+//!   one has its endpoints.
 //! - a removed cluster is kept while routes in use name it, at most for `retire_grace`.
 //! - endpoints, route tables and secrets that nothing refers to any more are dropped.
 //!
@@ -74,7 +77,8 @@ pub struct Warming {
     missing: BTreeMap<(Kind, Arc<str>), Missing>,
     /// Something other than endpoints changed since the last settling.
     structural: bool,
-    /// What is referred to; made anew by [`Warming::settle`] when something other than endpoints changed.
+    /// What is referred to; made anew by [`Warming::settle`] when something other than endpoints
+    /// changed.
     wanted: Wanted,
     /// What was last published as waited for.
     waiting: Arc<Waiting>,
@@ -127,7 +131,8 @@ impl<R: PartialEq> Item<R> {
         }
     }
 
-    /// Takes the version that follows into use: when it is ready, has waited long enough, or must not wait.
+    /// Takes the version that follows into use: when it is ready, has waited long enough, or must
+    /// not wait.
     fn promote(&mut self, now: Instant, waits: &Waits<'_, R>) -> Option<Arc<R>> {
         let is_over = |since: Instant| now.duration_since(since) >= waits.timeout;
         if let Some(live) = &self.live
@@ -160,7 +165,8 @@ struct Waits<'a, R> {
 }
 
 impl Warming {
-    /// `own_secrets`: whether `default` and `ROOTCA` are the workload's own identity, and not asked for by SDS.
+    /// `own_secrets`: whether `default` and `ROOTCA` are the workload's own identity, and not asked
+    /// for by SDS.
     pub fn new(warm_timeout: Duration, retire_grace: Duration, own_secrets: bool) -> Self {
         Self {
             warm_timeout,
@@ -220,7 +226,8 @@ impl Warming {
         }
     }
 
-    /// The control plane has no such resource (any more). Endpoints and route tables in use stay, as in Envoy.
+    /// The control plane has no such resource (any more). Endpoints and route tables in use stay,
+    /// as in Envoy.
     pub fn remove(&mut self, kind: Kind, name: &str, now: Instant) {
         self.structural = true;
         match kind {
@@ -249,9 +256,10 @@ impl Warming {
         }
     }
 
-    /// The control plane has sent a version of which nothing can be used. The version before may be laxer, so it does not stay: requests
-    /// to the cluster are answered 503, the listener closes its connections, what needs the secret is refused. Endpoints hold no
-    /// policy; the last ones stay.
+    /// The control plane has sent a version of which nothing can be used. The version before may be
+    /// laxer, so it does not stay: requests to the cluster are answered 503, the listener closes
+    /// its connections, what needs the secret is refused. Endpoints hold no policy; the last ones
+    /// stay.
     pub fn refuse(&mut self, kind: Kind, name: &str, now: Instant) {
         self.structural = true;
         match kind {
@@ -282,7 +290,8 @@ impl Warming {
 
     /// What has changed since the last call.
     pub fn settle(&mut self, now: Instant) -> Update {
-        // Endpoints churn far more than the rest; when nothing waits for them, they concern nobody else.
+        // Endpoints churn far more than the rest; when nothing waits for them, they concern nobody
+        // else.
         let structural = std::mem::take(&mut self.structural);
         if structural || self.deadline().is_some() {
             self.promote_clusters(now);
@@ -464,7 +473,8 @@ impl Warming {
         self.update.listeners.set.extend(promoted);
     }
 
-    /// Route tables and secrets that listeners in use name and that are neither there nor known not to exist.
+    /// Route tables and secrets that listeners in use name and that are neither there nor known not
+    /// to exist.
     fn look_for_missing(&mut self, now: Instant) {
         let listeners = self.listeners.values();
         let listeners = listeners.filter_map(|item| item.live.as_ref());
@@ -582,7 +592,8 @@ impl Warming {
     }
 }
 
-/// Of several values of one name only the last matters, and what was set and then dropped is only removed.
+/// Of several values of one name only the last matters, and what was set and then dropped is only
+/// removed.
 fn newest_wins<N: Clone + Eq + std::hash::Hash, R>(
     changes: &mut Changes<N, R>,
     name: impl Fn(&R) -> N,

@@ -17,6 +17,17 @@ use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::Li
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 
+/// Names that are waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Clusters in use without their first endpoints or without a secret.
+    pub clusters: HashSet<ClusterName>,
+    /// Route tables that listeners in use name.
+    pub routes: HashSet<Arc<str>>,
+    /// Secrets that listeners in use name.
+    pub secrets: HashSet<Arc<str>>,
+}
+
 /// One version of listeners, route tables and clusters. Immutable but for what the live objects
 /// themselves swap.
 #[derive(Default)]

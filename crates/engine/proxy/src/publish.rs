@@ -37,8 +37,7 @@ mod counts;
 use counts::PublishCounts;
 
 use crate::{
-    config::Waiting,
-    config::{Config, Map},
+    config::{Config, Map, Waiting},
     filters::local_rate_limit::Registry,
     listener::LiveListener,
     makers::{Ids, Makers},
@@ -83,7 +82,8 @@ pub struct Update {
     /// By `Endpoints::cluster`: the EDS service name, or, for clusters resolved by DNS, the
     /// cluster's name. May come before the cluster.
     pub endpoints: Changes<Arc<str>, Endpoints>,
-    /// `default` and `ROOTCA` (the workload's identity) are secrets like any other. New connections use the new value.
+    /// `default` and `ROOTCA` (the workload's identity) are secrets like any other. New connections
+    /// use the new value.
     pub secrets: Changes<SecretName, Secret>,
     /// What is waited for from now on; `None`: what was waited for before.
     pub waiting: Option<Arc<Waiting>>,

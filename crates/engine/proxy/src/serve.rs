@@ -1,9 +1,10 @@
 //! One request, from its head to its reply: the outline of the data path.
 //!
-//! The parent owns control flow and state; the leaves are pure or do one piece of IO. Steps in order: the head is made safe ([`admit`]), a
-//! route and with it a cluster are chosen ([`choose_route`]), the filters look at it, and what none of them answers is answered by the
-//! route: forwarded, redirected, or directly. Whoever makes the reply, it passes the filters in reverse and leaves through
-//! `Reply::into_response`, which ties the report to the end of its body.
+//! The parent owns control flow and state; the leaves are pure or do one piece of IO. Steps in
+//! order: the head is made safe ([`admit`]), a route and with it a cluster are chosen
+//! ([`choose_route`]), the filters look at it, and what none of them answers is answered by the
+//! route: forwarded, redirected, or directly. Whoever makes the reply, it passes the filters in
+//! reverse and leaves through `Reply::into_response`, which ties the report to the end of its body.
 //!
 //! [`admit`]: crate::headers::admit::admit
 

@@ -1,4 +1,5 @@
-//! Istio's ALPN override (`istio.envoy.config.filter.http.alpn.v2alpha1`): what is offered to an upstream, by its HTTP version.
+//! Istio's ALPN override (`istio.envoy.config.filter.http.alpn.v2alpha1`): what is offered to an
+//! upstream, by its HTTP version.
 
 use std::sync::Arc;
 

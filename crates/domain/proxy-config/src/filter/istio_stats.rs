@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct IstioStats {
-    /// On a gateway the reporter is `source` though the listener is inbound-less; `SERVER_GATEWAY` reports as `destination`.
+    /// On a gateway the reporter is `source` though the listener is inbound-less; `SERVER_GATEWAY`
+    /// reports as `destination`.
     pub reporter: Reporter,
     pub disable_host_header_fallback: bool,
     /// How often TCP metrics are reported; default 5 s.

@@ -17,7 +17,8 @@ pub struct LocalRateLimit {
     /// One bucket for each downstream connection rather than for the proxy.
     pub per_connection: bool,
     pub x_ratelimit_headers: bool,
-    /// First whose entries all match; entries `(key, value)` come from the route's rate-limit actions.
+    /// First whose entries all match; entries `(key, value)` come from the route's rate-limit
+    /// actions.
     pub descriptors: Arc<[Descriptor]>,
     /// How a request yields descriptors.
     pub actions: Arc<[DescriptorActions]>,

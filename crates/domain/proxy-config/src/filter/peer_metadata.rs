@@ -1,6 +1,7 @@
 //! Istio's peer metadata over HTTP headers (`io.istio.http.peer_metadata.Config`).
 
-/// Which sides discover the other's metadata from `x-envoy-peer-metadata(-id)`, and which sides send theirs.
+/// Which sides discover the other's metadata from `x-envoy-peer-metadata(-id)`, and which sides
+/// send theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeerMetadata {
     pub discover_downstream: bool,

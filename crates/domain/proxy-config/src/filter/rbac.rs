@@ -61,7 +61,8 @@ pub enum Permission {
     },
     Metadata(MetadataMatcher),
     RequestedServerName(StringMatcher),
-    /// A matcher that this proxy cannot evaluate: it never matches in an ALLOW policy and always in a DENY policy.
+    /// A matcher that this proxy cannot evaluate: it never matches in an ALLOW policy and always in
+    /// a DENY policy.
     Unsupported(Arc<str>),
 }
 
@@ -71,7 +72,8 @@ pub enum Principal {
     And(Arc<[Principal]>),
     Or(Arc<[Principal]>),
     Not(Box<Principal>),
-    /// `None`: any authenticated peer. Compared with each URI SAN, then each DNS SAN, then the subject.
+    /// `None`: any authenticated peer. Compared with each URI SAN, then each DNS SAN, then the
+    /// subject.
     Authenticated(Option<StringMatcher>),
     /// The TCP peer.
     DirectRemoteIp(CidrSet),

@@ -149,7 +149,8 @@ fn slow_start(
     slow_start_of(slow_start_window, aggression, min_weight_percent).within("slow_start_config")
 }
 
-/// The aggression's runtime key decides nothing (there is no runtime layer); Istio sends an odd one.
+/// The aggression's runtime key decides nothing (there is no runtime layer); Istio sends an odd
+/// one.
 fn slow_start_of(
     window: Option<pb::Duration>,
     aggression: Option<pb::core::RuntimeDouble>,

@@ -73,7 +73,8 @@ pub(super) fn discovery(cx: &mut Cx, parts: Parts<'_>) -> Result<Discovery, Refu
             take!(cx, eds => pb::cluster::cluster::EdsClusterConfig { read { eds_config, service_name } });
             config_source::subscribed(cx, eds_config).within("eds_cluster_config.eds_config")?;
             Ok(Discovery::Eds {
-                // An empty service name stands for the cluster's own (Envoy's documentation of `EdsClusterConfig`).
+                // An empty service name stands for the cluster's own (Envoy's documentation of
+                // `EdsClusterConfig`).
                 service_name: if service_name.is_empty() {
                     name.into()
                 } else {

@@ -1,4 +1,5 @@
-//! HTTP towards the upstream: `HttpProtocolOptions` as an extension, or the older fields of the cluster itself.
+//! HTTP towards the upstream: `HttpProtocolOptions` as an extension, or the older fields of the
+//! cluster itself.
 
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
@@ -43,7 +44,8 @@ pub(super) struct Parts {
     pub(super) max_requests_per_connection: Option<pb::UInt32Value>,
 }
 
-/// The settings, and the answers that count as errors in outlier detection when they are not the 5xx.
+/// The settings, and the answers that count as errors in outlier detection when they are not the
+/// 5xx.
 pub(super) fn upstream(
     cx: &mut Cx,
     parts: Parts,

@@ -32,7 +32,8 @@ use crate::{
 /// What it costs when a filter cannot be read.
 const ANSWERS: &str = "requests that come to it are answered 503";
 
-/// In order; the last must be the router, and nothing else may be. A filter that cannot be read answers the requests that come to it.
+/// In order; the last must be the router, and nothing else may be. A filter that cannot be read
+/// answers the requests that come to it.
 pub(crate) fn http_filters(
     cx: &mut Cx,
     values: Vec<pb::hcm::HttpFilter>,

@@ -1,5 +1,5 @@
-//! Istio's peer metadata, over HTTP headers and over TCP. Istio sends both as `TypedStruct`, so they are read from the Struct
-//! without loading descriptors.
+//! Istio's peer metadata, over HTTP headers and over TCP. Istio sends both as `TypedStruct`, so
+//! they are read from the Struct without loading descriptors.
 
 use proxy_config::filter::peer_metadata::PeerMetadata;
 use serde_json::Value as Json;
@@ -43,7 +43,8 @@ pub(crate) fn peer_metadata(cx: &mut Cx, extension: &Extension) -> Result<PeerMe
         match method.method_specifier {
             Some(Discovery::IstioHeaders(_)) => found.discover_downstream = true,
             Some(Discovery::Baggage(Baggage {})) => found.discover_downstream_baggage = true,
-            // Answered by the workload metadata xDS, which istiod leaves out for proxies with METADATA_DISCOVERY=false.
+            // Answered by the workload metadata xDS, which istiod leaves out for proxies with
+            // METADATA_DISCOVERY=false.
             Some(Discovery::WorkloadDiscovery(WorkloadDiscovery {})) | None => {}
         }
     }

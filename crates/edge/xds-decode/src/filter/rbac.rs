@@ -1,4 +1,5 @@
-//! Authorization policies. What cannot be evaluated is refused, never guessed: a policy with a hole is no policy.
+//! Authorization policies. What cannot be evaluated is refused, never guessed: a policy with a hole
+//! is no policy.
 
 use std::sync::Arc;
 

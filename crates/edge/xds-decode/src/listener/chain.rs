@@ -1,7 +1,7 @@
 //! Filter chains: what they match, their TLS, their filters and the one that ends them.
 //!
-//! A chain whose criteria can be read is always taken, because the connections that it matches must not fall to another chain; what of
-//! it cannot be read refuses them.
+//! A chain whose criteria can be read is always taken, because the connections that it matches must
+//! not fall to another chain; what of it cannot be read refuses them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -179,7 +179,8 @@ fn matches(cx: &mut Cx, value: pb::listener::FilterChainMatch) -> Result<ChainMa
     })
 }
 
-/// An exact name, or a wildcard for the leftmost labels; `*` alone is written by leaving the list empty.
+/// An exact name, or a wildcard for the leftmost labels; `*` alone is written by leaving the list
+/// empty.
 fn server_name(name: String) -> Result<Arc<str>, Refusal> {
     let body = name.strip_prefix("*.").unwrap_or(&name);
     if body.is_empty() || body.contains('*') {

@@ -196,7 +196,8 @@ fn direct_answers_are_bounded() {
     assert!(route("{match: {prefix: /}, direct_response: {status: 99}}").is_err());
 }
 
-/// Each route of the only virtual host: what it matches and whether it refuses; and the fields that are refused.
+/// Each route of the only virtual host: what it matches and whether it refuses; and the fields that
+/// are refused.
 fn taken(routes: &str) -> (Vec<(String, bool)>, Vec<String>) {
     let yaml =
         format!("{{name: t, virtual_hosts: [{{name: h, domains: ['*'], routes: [{routes}]}}]}}");

@@ -1,4 +1,5 @@
-//! The application's own metrics, for the merged scrape on 15020 (`prometheus.io/*` annotations of the pod, row OBS-001).
+//! The application's own metrics, for the merged scrape on 15020 (`prometheus.io/*` annotations of
+//! the pod, row OBS-001).
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ impl Application {
         let uri: Uri = self.path.parse()?;
         let request = Request::get(uri)
             .header("host", format!("localhost:{}", self.port))
-            // What it says is merged with ours, which is in this format; exemplars of OpenMetrics would break it.
+            // What it says is merged with ours, which is in this format; exemplars of OpenMetrics
+            // would break it.
             .header("accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1")
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;

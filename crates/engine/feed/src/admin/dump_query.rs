@@ -1,4 +1,5 @@
-//! What of a configuration dump is asked for: `?resource=`, `?mask=`, `?name_regex=` and `?include_eds`, as in Envoy's admin API.
+//! What of a configuration dump is asked for: `?resource=`, `?mask=`, `?name_regex=` and
+//! `?include_eds`, as in Envoy's admin API.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};

@@ -35,7 +35,8 @@ pub struct Loggers {
 }
 
 impl Loggers {
-    /// As the process was started: the first level without a name in `directives` (`info,feed=debug`), else `info`.
+    /// As the process was started: the first level without a name in `directives`
+    /// (`info,feed=debug`), else `info`.
     pub fn new(directives: &str) -> Self {
         let mut bare = directives
             .split(',')

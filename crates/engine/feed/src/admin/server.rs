@@ -1,5 +1,6 @@
-//! Statistics about the process and its configuration (`server.…`, `cluster_manager.…`, `listener_manager.…`, `control_plane.…`), read off when
-//! somebody looks; and what has to be done to statistics now and then.
+//! Statistics about the process and its configuration (`server.…`, `cluster_manager.…`,
+//! `listener_manager.…`, `control_plane.…`), read off when somebody looks; and what has to be done
+//! to statistics now and then.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -27,7 +28,8 @@ const TYPES: [(&str, &str); 4] = [
 ];
 
 impl Admin {
-    /// Ends histogram intervals every five seconds, and forgets Istio's series that were silent for one to two times `eviction`.
+    /// Ends histogram intervals every five seconds, and forgets Istio's series that were silent for
+    /// one to two times `eviction`.
     pub async fn keep_house(self: Arc<Self>, eviction: Duration) {
         let mut flush = interval(FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,7 +85,8 @@ impl Admin {
             "control_plane.connected_state",
             u64::from(connection.connected),
         );
-        // Dashboards ask for the control plane's cluster by the name that Istio's bootstrap gives it.
+        // Dashboards ask for the control plane's cluster by the name that Istio's bootstrap gives
+        // it.
         for gauge in ["upstream_cx_active", "upstream_rq_active"] {
             set(
                 &format!("{XDS_CLUSTER}.{gauge}"),
@@ -96,7 +99,8 @@ impl Admin {
         self.updates(&connection);
     }
 
-    /// Counters that the feed keeps in its status. What was shown before is remembered, so that resetting counters holds.
+    /// Counters that the feed keeps in its status. What was shown before is remembered, so that
+    /// resetting counters holds.
     fn updates(&self, connection: &ConnectionState) {
         let types = self.status.types();
         let mut shown = self.shown_updates.lock();

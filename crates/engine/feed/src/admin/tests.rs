@@ -113,7 +113,8 @@ async fn readiness_says_why_not() {
     );
     doors.admin.status.identity_is_not_needed();
     doors.admin.status.configuration_is_live();
-    // Published is not open yet: a connection would be refused until both workers have their sockets.
+    // Published is not open yet: a connection would be refused until both workers have their
+    // sockets.
     doors.admin.live.note_opened(1, u64::MAX);
     assert_eq!(doors.get(Door::Health, "/healthz/ready").await.0, 503);
     doors.admin.live.note_opened(2, u64::MAX);

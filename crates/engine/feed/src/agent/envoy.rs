@@ -18,7 +18,8 @@ use crate::{FeedError, settings::Limits};
 /// Envoy has this long to end after it was told to, before it is killed.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The bootstrap: ADS and secrets over the agent's sockets, and Istio's two listeners for readiness and Prometheus.
+/// The bootstrap: ADS and secrets over the agent's sockets, and Istio's two listeners for readiness
+/// and Prometheus.
 pub fn bootstrap(settings: &AgentSettings) -> Value {
     let ports = settings.ports;
     json!({
@@ -55,7 +56,8 @@ pub fn bootstrap(settings: &AgentSettings) -> Value {
     })
 }
 
-/// Of the stream to the control plane: Envoy's own would let up to half a minute pass after the return of one that was away.
+/// Of the stream to the control plane: Envoy's own would let up to half a minute pass after the
+/// return of one that was away.
 fn retry_policy(limits: &Limits) -> Value {
     let seconds = |delay: Duration| format!("{:.3}s", delay.as_secs_f64());
     json!({"retry_back_off": {"base_interval": seconds(limits.retry_first), "max_interval": seconds(limits.retry_limit)}})
@@ -119,7 +121,8 @@ fn page(port: u16, path: &str, cluster: &str, stat_prefix: &str) -> Value {
     })
 }
 
-/// Starts Envoy and waits for its end. When `drain` starts: inbound listeners drain, connections get their time, then it is ended.
+/// Starts Envoy and waits for its end. When `drain` starts: inbound listeners drain, connections
+/// get their time, then it is ended.
 pub(super) async fn supervise(
     settings: &AgentSettings,
     drain: Drain,
@@ -157,7 +160,8 @@ fn command(settings: &AgentSettings) -> Command {
     command.args([
         "--disable-hot-restart",
         "--allow-unknown-static-fields",
-        // We send some fields that newer Envoys call deprecated because older ones and Istio's know no other.
+        // We send some fields that newer Envoys call deprecated because older ones and Istio's know
+        // no other.
         "--skip-deprecated-logs",
         "--file-flush-interval-msec",
         "1000",

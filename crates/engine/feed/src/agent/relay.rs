@@ -1,4 +1,5 @@
-//! Envoy's ADS stream, carried to the control plane as it is. When either side ends, so does the other: Envoy reconnects by itself.
+//! Envoy's ADS stream, carried to the control plane as it is. When either side ends, so does the
+//! other: Envoy reconnects by itself.
 
 use std::{pin::Pin, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! SDS for Envoy over a Unix socket: `default` and `ROOTCA` from the workload's identity, again whenever it is renewed.
+//! SDS for Envoy over a Unix socket: `default` and `ROOTCA` from the workload's identity, again
+//! whenever it is renewed.
 
 use std::{path::Path, pin::Pin, sync::Arc};
 
@@ -117,7 +118,8 @@ impl Secrets {
         requests: Responses<AdsRequest>,
     ) -> ReceiverStream<Result<AdsResponse, Code>> {
         let (sender, receiver) = mpsc::channel(WAITING_RESPONSES);
-        // Ends when Envoy closes the stream: then either `requests` ends or `sender` has no receiver.
+        // Ends when Envoy closes the stream: then either `requests` ends or `sender` has no
+        // receiver.
         tokio::spawn(answer(
             flavour,
             requests,

@@ -1,4 +1,5 @@
-//! The agent with a real Envoy, where there is one: `TANBARK_ENVOY`, or the virtual environment beside the workspace.
+//! The agent with a real Envoy, where there is one: `TANBARK_ENVOY`, or the virtual environment
+//! beside the workspace.
 
 use std::{
     path::{Path, PathBuf},

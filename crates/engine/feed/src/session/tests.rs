@@ -1,4 +1,5 @@
-//! The feed against a control plane of the same protocol crate, over real sockets and TLS, with a real certificate authority.
+//! The feed against a control plane of the same protocol crate, over real sockets and TLS, with a
+//! real certificate authority.
 
 pub(crate) mod control_plane;
 

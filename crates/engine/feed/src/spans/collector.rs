@@ -186,7 +186,8 @@ impl Collector {
             .cluster(name)
             .cloned()
             .ok_or_else(|| Failure::NoCluster(name.to_owned()))?;
-        // A connection that was kept may have been closed by the other side meanwhile: that is worth a second try.
+        // A connection that was kept may have been closed by the other side meanwhile: that is
+        // worth a second try.
         if let Some(link) = self
             .link
             .take()
@@ -346,7 +347,8 @@ impl Call<'_> {
         Ok(request)
     }
 
-    /// What the configuration says, else the host in the cluster's name (`outbound|9411||zipkin.istio-system.svc.cluster.local`).
+    /// What the configuration says, else the host in the cluster's name
+    /// (`outbound|9411||zipkin.istio-system.svc.cluster.local`).
     fn authority(&self, cluster: &str) -> Authority {
         let host = cluster.rsplit('|').next().unwrap_or_default();
         let parse = |text: &str| text.parse::<Authority>().ok();

@@ -1,4 +1,5 @@
-//! Which statuses count as errors in outlier detection: a matcher over `:status`, as Istio writes it. Other matchers are refused.
+//! Which statuses count as errors in outlier detection: a matcher over `:status`, as Istio writes
+//! it. Other matchers are refused.
 
 use std::ops::Range;
 
