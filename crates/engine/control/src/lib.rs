@@ -93,7 +93,6 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         metrics: metrics.clone(),
         reporter,
         changed: Default::default(),
-        written_changed: true,
     };
     let mut writing = JoinSet::new();
     writing.spawn(writer.run(&settings));

@@ -62,14 +62,3 @@ impl Config {
         })
     }
 }
-
-/// Names that are waited for: the configuration has them, and what they need is not there yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Clusters in use without their first endpoints or without a secret.
-    pub clusters: HashSet<ClusterName>,
-    /// Route tables that listeners in use name.
-    pub routes: HashSet<Arc<str>>,
-    /// Secrets that listeners in use name.
-    pub secrets: HashSet<Arc<str>>,
-}
