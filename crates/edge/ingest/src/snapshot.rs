@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mesh_model::object::{Labels, Text};
 use mesh_model::snapshot::{ByNamespace, ServiceKey};
-use mesh_model::{MeshConfig, Service, Snapshot, Workload};
+use mesh_model::{MeshConfig, Snapshot, Workload};
 use serde_json::Value;
 use wire_kube::kinds::Kind;
 
@@ -80,6 +80,8 @@ pub struct Store {
     entries: BTreeMap<Key, Entry>,
     workloads: BTreeMap<(Text, Text), Arc<Workload>>,
     slices: slices::Slices,
+    /// What each Service, and each host of each ServiceEntry, declares by itself.
+    declared: services::Declared,
     /// `None`: ServiceEntries get no addresses that they don't give.
     auto_addresses: Option<auto_addresses::AutoAddresses>,
     dirty: dirty::Dirty,
@@ -98,6 +100,7 @@ impl Store {
             entries: BTreeMap::new(),
             workloads: BTreeMap::new(),
             slices: slices::Slices::default(),
+            declared: services::Declared::new(),
             auto_addresses: None,
             dirty: dirty::Dirty {
                 everything: true,
@@ -241,8 +244,9 @@ impl Store {
         self.update_workloads();
         let before = self.built.clone();
         let before = before.as_deref();
+        self.declare_services(before);
         let services = self.services(before);
-        let endpoints = self.endpoints(before, &services);
+        let endpoints = self.endpoints(before);
         let snapshot = Snapshot {
             version: before.map_or(1, |b| b.version + 1),
             mesh: self.mesh.clone(),
@@ -504,45 +508,6 @@ impl Store {
                 _ => None,
             });
         Arc::new(all.collect())
-    }
-
-    /// Services by host; the list of a host that did not change is that of before.
-    fn services(&self, before: Option<&Snapshot>) -> Arc<BTreeMap<Text, Arc<[Arc<Service>]>>> {
-        if let Some(before) = before
-            && !self.dirty.services
-            && !self.dirty.everything
-        {
-            return before.services.clone();
-        }
-        let mut by_host: BTreeMap<Text, Vec<Arc<Service>>> = BTreeMap::new();
-        for (_, domain) in self.of_kind(Kind::Service) {
-            if let Domain::Service(service) = domain {
-                by_host
-                    .entry(service.host.shared())
-                    .or_default()
-                    .push(service.clone());
-            }
-        }
-        for (key, domain) in self.of_kind(Kind::ServiceEntry) {
-            if let Domain::ServiceEntry(entry) = domain {
-                let given = |host: &str| self.auto_addresses.as_ref()?.of(key, host);
-                for service in services::of_entry(entry, given) {
-                    by_host
-                        .entry(service.host.shared())
-                        .or_default()
-                        .push(Arc::new(service));
-                }
-            }
-        }
-        let lists = by_host.into_iter().map(|(host, mut list)| {
-            list.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
-            let known = before
-                .and_then(|b| b.services.get(&host))
-                .filter(|known| known[..] == list[..]);
-            let list = known.cloned().unwrap_or_else(|| list.into());
-            (host, list)
-        });
-        Arc::new(lists.collect())
     }
 }
 

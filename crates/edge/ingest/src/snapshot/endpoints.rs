@@ -32,7 +32,6 @@ pub(super) fn kubernetes_key(mesh: &MeshConfig, name: &str, namespace: &Text) ->
     }
 }
 
-type ByHost = BTreeMap<Text, Arc<[Arc<Service>]>>;
 type Ports = BTreeMap<u16, Vec<Endpoint>>;
 
 impl Store {
@@ -76,45 +75,38 @@ impl Store {
             .collect()
     }
 
-    pub(super) fn endpoints(
-        &self,
-        before: Option<&Snapshot>,
-        services: &ByHost,
-    ) -> Arc<EndpointMap> {
+    pub(super) fn endpoints(&self, before: Option<&Snapshot>) -> Arc<EndpointMap> {
         let all = self.dirty.everything || self.dirty.all_endpoints;
         let Some(before) = before.filter(|_| !all) else {
-            let every = services.values().flat_map(|list| list.iter());
+            let every = self.declared.values().flatten().map(|s| key(s));
+            let every: BTreeSet<ServiceKey> = every.collect();
             let known = before.map(|b| &*b.endpoints);
-            return Arc::new(
-                every
-                    .map(|service| (key(service), self.reused(known, service)))
-                    .collect(),
-            );
+            let built = every.into_iter().map(|key| {
+                let endpoints = self.reused(known, &key);
+                (key, endpoints)
+            });
+            return Arc::new(built.collect());
         };
         if self.dirty.endpoints.is_empty() {
             return before.endpoints.clone();
         }
         let mut map = (*before.endpoints).clone();
         for changed in &self.dirty.endpoints {
-            let service = services.get(&changed.host).and_then(|list| {
-                list.iter()
-                    .find(|s| s.meta.object.namespace == changed.namespace)
-            });
-            match service {
-                Some(service) => map.insert(
-                    changed.clone(),
-                    self.reused(Some(&before.endpoints), service),
-                ),
-                None => map.remove(changed),
-            };
+            if self.declared_for(changed).next().is_some() {
+                let endpoints = self.reused(Some(&before.endpoints), changed);
+                map.insert(changed.clone(), endpoints);
+            } else {
+                map.remove(changed);
+            }
         }
         Arc::new(map)
     }
 
-    /// Puts a service's endpoints together; lists of ports that come out as before are those of before.
-    fn reused(&self, known: Option<&EndpointMap>, service: &Service) -> Arc<ServiceEndpoints> {
-        let known = known.and_then(|map| map.get(&key(service)));
-        let ports = self.endpoints_of(service).into_iter().map(|(port, list)| {
+    /// Puts a service's endpoints together; lists of ports that come out as before are those of
+    /// before.
+    fn reused(&self, known: Option<&EndpointMap>, key: &ServiceKey) -> Arc<ServiceEndpoints> {
+        let known = known.and_then(|map| map.get(key));
+        let ports = self.joined(key).into_iter().map(|(port, list)| {
             let same = known
                 .and_then(|k| k.ports.get(&port))
                 .filter(|k| k[..] == list[..]);
@@ -125,6 +117,24 @@ impl Store {
             Some(known) => known.clone(),
             None => Arc::new(built),
         }
+    }
+
+    /// Endpoints of all that declare the service: one port's are joined where it has one name and
+    /// endpoints are found in one way.
+    fn joined(&self, key: &ServiceKey) -> Ports {
+        let mut ports = Ports::new();
+        let mut named: BTreeMap<u16, (&Text, Resolution)> = BTreeMap::new();
+        for service in self.declared_for(key) {
+            let mut own = self.endpoints_of(service);
+            for port in service.ports.iter() {
+                let is = (&port.port.name, service.resolution);
+                if *named.entry(port.port.number).or_insert(is) == is {
+                    let endpoints = own.remove(&port.port.number).unwrap_or_default();
+                    ports.entry(port.port.number).or_default().extend(endpoints);
+                }
+            }
+        }
+        ports
     }
 
     fn endpoints_of(&self, service: &Service) -> Ports {

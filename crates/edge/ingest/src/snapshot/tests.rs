@@ -31,3 +31,4 @@ fn store_of(mesh: MeshConfig, files: &[(&str, &str)]) -> (Store, Vec<(Key, Docum
 
 mod meaning;
 mod robustness;
+mod shared_hosts;
