@@ -93,10 +93,7 @@ fn keep_house(worker: &Worker) {
                 && (cluster.endpoints_name().is_none()
                     || cluster.hosts().find(endpoint.address()).is_some())
         });
-    config
-        .clusters
-        .values()
-        .for_each(|cluster| cluster.ad_hoc.sweep());
+    config.clusters.values().for_each(|cluster| cluster.sweep());
     worker.live.tend();
 }
 

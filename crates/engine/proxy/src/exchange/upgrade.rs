@@ -1,8 +1,8 @@
 //! What follows a 101 or a successful CONNECT: bytes in both directions until both are done.
 //!
-//! A tunnel is a task of its downstream connection, which counts as open as long as it lasts. It ends
-//! when both sides have said all, when one breaks off, when nothing was sent for the stream's idle
-//! time, or when the filter chain was replaced or drains and the drain time is over.
+//! A tunnel is a task of its downstream connection, which counts as open as long as it lasts. It
+//! ends when both sides have said all, when one breaks off, when nothing was sent for the stream's
+//! idle time, or when the filter chain was replaced or drains and the drain time is over.
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
