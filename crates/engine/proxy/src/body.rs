@@ -189,7 +189,8 @@ impl RequestSource {
         }
     }
 
-    /// A copy of all data from the start on, for a mirror. Call it before the first attempt. A reader that falls behind by more than
+    /// A copy of all data from the start on, for a mirror. Call it before the first attempt. A
+    /// reader that falls behind by more than
     /// `frames` loses the copy.
     pub fn copy(&self, frames: usize) -> RequestBody {
         match &self.0 {

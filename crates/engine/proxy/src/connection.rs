@@ -10,6 +10,7 @@ use std::{
 };
 
 use telemetry::record::Record;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     downstream::Downstream,
@@ -21,9 +22,21 @@ pub struct Connection {
     pub downstream: Arc<Downstream>,
     pub listener: Arc<LiveListener>,
     pub chain: Arc<LiveChain>,
+    /// What requests became that upgraded it (WebSocket, CONNECT). The connection lasts, counts and
+    /// drains as long as they do.
+    pub(crate) tunnels: TaskTracker,
 }
 
 impl Connection {
+    pub fn new(downstream: Downstream, listener: Arc<LiveListener>, chain: Arc<LiveChain>) -> Self {
+        Self {
+            downstream: Arc::new(downstream),
+            listener,
+            chain,
+            tunnels: TaskTracker::new(),
+        }
+    }
+
     /// A number for a new connection.
     pub fn next_id() -> u64 {
         static IDS: AtomicU64 = AtomicU64::new(1);

@@ -72,9 +72,7 @@ pub async fn run(worker: Arc<Worker>, drain: Drain) {
             () = tokio::time::sleep(REBIND_PAUSE), if !complete => {}
         }
     }
-    sockets.close_all();
-    // The tasks that accept take what waits and close their sockets.
-    tokio::task::yield_now().await;
+    sockets.close_all().await;
     for listener in worker.live.config().listeners.values() {
         listener.drain_but_for(None);
     }
@@ -95,10 +93,7 @@ fn keep_house(worker: &Worker) {
                 && (cluster.endpoints_name().is_none()
                     || cluster.hosts().find(endpoint.address()).is_some())
         });
-    config
-        .clusters
-        .values()
-        .for_each(|cluster| cluster.ad_hoc.sweep());
+    config.clusters.values().for_each(|cluster| cluster.sweep());
     worker.live.tend();
 }
 
@@ -110,6 +105,8 @@ struct Sockets {
     open: HashMap<SocketKey, DrainTrigger>,
     /// What could not be opened, and was told.
     failed: HashSet<SocketKey>,
+    /// The tasks that accept; each ends when it is stopped.
+    accepting: TaskTracker,
 }
 
 impl Sockets {
@@ -156,8 +153,7 @@ impl Sockets {
                             connections: connections.clone(),
                             places: places.clone(),
                         };
-                        // Its end is the stop's, or that of the worker's runtime.
-                        tokio::spawn(accepting.run(socket, stopping));
+                        self.accepting.spawn(accepting.run(socket, stopping));
                         self.failed.remove(&key);
                         self.open.insert(key, stop);
                     }
@@ -173,8 +169,12 @@ impl Sockets {
         complete
     }
 
-    fn close_all(&mut self) {
+    /// Stops the tasks that accept, and waits until they have taken what waits and closed their
+    /// sockets.
+    async fn close_all(&mut self) {
         self.open.drain().for_each(|(_, stop)| stop.start());
+        self.accepting.close();
+        self.accepting.wait().await;
     }
 }
 
@@ -327,11 +327,7 @@ async fn handle(
     }
     let (stream, tls) = secure(stream, &listener, &chain, &*worker.live.clock).await?;
     downstream.tls = tls;
-    let connection = Arc::new(Connection {
-        downstream: Arc::new(downstream),
-        listener,
-        chain,
-    });
+    let connection = Arc::new(Connection::new(downstream, listener, chain));
     let judged = network::Judged {
         filters: &connection.chain.config.network_filters,
         live: &connection.chain.network_filters,
@@ -458,11 +454,7 @@ fn no_chain(
         tls: None,
         accepted: worker.live.clock.now(),
     };
-    let connection = Connection {
-        downstream: Arc::new(downstream),
-        chain: LiveChain::none(),
-        listener,
-    };
+    let connection = Connection::new(downstream, listener, LiveChain::none());
     connection.listener.metrics.count(ListenerCount::NoChain);
     refused(
         worker,

@@ -10,7 +10,7 @@ use std::sync::{
 use stdx::{Clock, Rng};
 use telemetry::stats::Store;
 
-use crate::tls::Secrets;
+use crate::{tls::Secrets, upstream::names::Resolve};
 
 /// Borrowed from `Live` for one publication.
 #[derive(Clone, Copy)]
@@ -20,6 +20,7 @@ pub struct Makers<'a> {
     /// Envoy's statistics.
     pub stats: &'a Store,
     pub tls: &'a Secrets,
+    pub(crate) resolver: &'a Arc<dyn Resolve>,
     pub(crate) ids: &'a Arc<Ids>,
     /// SO_MARK of upstream connections whose cluster sets none: by it the capture rules let the
     /// proxy's own connections pass.

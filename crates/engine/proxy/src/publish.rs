@@ -45,7 +45,11 @@ use crate::{
     problem::PublishProblem,
     route::LiveRouteTable,
     tls,
-    upstream::{cluster::LiveCluster, outlier},
+    upstream::{
+        cluster::LiveCluster,
+        names::{Resolve, SystemResolver},
+        outlier,
+    },
 };
 
 /// How often ejections are looked at.
@@ -125,6 +129,8 @@ pub struct Live {
     mark: Option<u32>,
     /// Token buckets, shared by all workers.
     pub(crate) rate_limits: Registry,
+    /// Looks up the names of dynamic forward clusters.
+    resolver: Arc<dyn Resolve>,
     pub(crate) ids: Arc<Ids>,
     counts: PublishCounts,
     /// When [`Live::tend`] last did something.
@@ -172,6 +178,7 @@ impl Live {
             mark: None,
             rate_limits: Registry::new(stats.clone()),
             stats,
+            resolver: Arc::new(SystemResolver),
             ids: Arc::default(),
             counts,
             tended: Mutex::default(),
@@ -209,9 +216,15 @@ impl Live {
             rng: &self.rng,
             stats: &self.stats,
             tls: &self.tls,
+            resolver: &self.resolver,
             ids: &self.ids,
             mark: self.mark,
         }
+    }
+
+    /// With another resolver than the system's.
+    pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Self {
+        Self { resolver, ..self }
     }
 
     /// With this SO_MARK on upstream connections whose cluster sets none.

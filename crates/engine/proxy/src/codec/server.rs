@@ -75,6 +75,7 @@ pub async fn run<S>(
         let session = session.clone();
         service_fn(move |request| one(session.clone(), request))
     };
+    let tunnels = session.connection.tunnels.clone();
     let io = TokioIo::new(stream);
     let ended = if is_http2 {
         let connection = http2_builder(&config).serve_connection(io, service);
@@ -90,6 +91,9 @@ pub async fn run<S>(
     if let Err(error) = ended {
         refused::note(&error, is_http2, &session);
     }
+    // An upgraded connection goes on after its codec; it ends with its idle time, or with its chain.
+    tunnels.close();
+    tunnels.wait().await;
 }
 
 /// One request as the codec gives it.

@@ -25,7 +25,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Whether a request on this connection is its last: HTTP/1 says so in the answer, HTTP/2 by a frame of its own.
+    /// Whether a request on this connection is its last: HTTP/1 says so in the answer, HTTP/2 by a
+    /// frame of its own.
     pub(super) fn is_last(&self) -> bool {
         !self.is_http2 && self.connection.chain.draining().has_started()
     }

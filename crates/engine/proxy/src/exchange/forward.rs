@@ -1,7 +1,9 @@
 //! A request to its upstream and the response's head back: attempts, timeouts, retries.
 //!
-//! The loop is here; what it decides is decided by pure functions (`balance::pick`, `retry::decide`, `retry::back_off`). Each attempt picks a
-//! host, borrows a connection, sends the request and waits for a head; time limits run from the end of the downstream's request, as in Envoy.
+//! The loop is here; what it decides is decided by pure functions (`balance::pick`,
+//! `retry::decide`, `retry::back_off`). Each attempt picks a host, borrows a connection, sends the
+//! request and waits for a head; time limits run from the end of the downstream's request, as in
+//! Envoy.
 //! `Err` is a reply of the proxy itself. Follows Envoy's router filter documentation.
 
 #![expect(
@@ -112,7 +114,14 @@ fn plan(
 async fn attempts(x: &mut Exchange, plan: &mut Plan) -> Result<Reply, Reply> {
     let mut retrying: Option<Guard> = None;
     loop {
-        let found = pick(x, plan).await;
+        let found = tokio::select! {
+            biased;
+            found = pick(x, plan) => found,
+            () = time_is_up(&x.request.body, x.request.routed, x.request.timeout) => {
+                plan.cluster.metrics.count(Count::RqTimeout);
+                return Err(refusal(x, Failure::RouteTimeout));
+            }
+        };
         remember_attempt(x);
         x.request.record.attempts += 1;
         let Some(host) = found else {

@@ -1,7 +1,8 @@
 //! Mirrored requests: sent beside the real one, and nobody waits for what becomes of them.
 //!
-//! The tasks belong to the worker and end by themselves: with the answer's last byte, or when the time of the route is over (Envoy's rule;
-//! a route without a time has [`LONGEST`]). Their number is bounded by the circuit breaker of the mirror's cluster and shown as its gauge
+//! The tasks belong to the worker and end by themselves: with the answer's last byte, or when the
+//! time of the route is over (Envoy's rule; a route without a time has [`LONGEST`]). Their number
+//! is bounded by the circuit breaker of the mirror's cluster and shown as its gauge
 //! `upstream_rq_mirror_active`.
 
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,9 @@
-//! Access-log files: lines go to a bounded queue, and a thread of their own writes them, so no worker ever waits for a disk or a pipe.
+//! Access-log files: lines go to a bounded queue, and a thread of their own writes them, so no
+//! worker ever waits for a disk or a pipe.
 //!
 //! `/dev/stdout` and `/dev/stderr` are the process's own. When a queue is full the line is dropped and counted (Envoy does the same with its
-//! flush buffer); `flush` waits until everything queued is written, for the end of the process and for tests.
+//! flush buffer); `flush` waits until everything queued is written, for the end of the process and
+//! for tests.
 
 use std::{
     collections::HashMap,

@@ -49,7 +49,7 @@ pub struct LiveCluster {
     /// Hosts of an original-destination cluster, which are in no list.
     pub ad_hoc: AdHocHosts,
     /// Names that a dynamic forward cluster resolved.
-    pub(crate) names: Names,
+    pub(crate) names: Arc<Names>,
     /// SO_MARK of its connections.
     pub(crate) mark: Option<u32>,
     /// Of how many requests in a million none is let through (`drop_overloads`).
@@ -90,7 +90,7 @@ impl LiveCluster {
             outlier: ejection::ClusterState::default(),
             metrics: ClusterMetrics::new(makers.stats, &config),
             ad_hoc: AdHocHosts::default(),
-            names: Names::default(),
+            names: Arc::new(Names::new(makers.resolver.clone(), makers.clock.clone())),
             mark: config.bind.mark.or(makers.mark),
             drops: AtomicU32::new(0),
             ids: makers.ids.clone(),
@@ -223,6 +223,12 @@ impl LiveCluster {
             hosts.all.clone(),
             now,
         ));
+    }
+
+    /// Forgets hosts and names that nobody uses. Called about once a second.
+    pub(crate) fn sweep(&self) {
+        self.ad_hoc.sweep();
+        self.names.sweep();
     }
 
     /// The host with this address, which is in no list: the original destination of a connection, a

@@ -6,7 +6,8 @@ use http::HeaderValue;
 
 use crate::{downstream::Downstream, endpoint::LiveEndpoint, upstream::cluster::LiveCluster};
 
-/// The host for a connection. `named`: the value of the cluster's header, when it has one (`Some(None)`: the request lacks it).
+/// The host for a connection. `named`: the value of the cluster's header, when it has one
+/// (`Some(None)`: the request lacks it).
 /// `None` when the destination is not known: a connection that came to the proxy's own address has no other.
 pub fn pick(
     cluster: &LiveCluster,

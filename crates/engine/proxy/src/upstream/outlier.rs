@@ -1,11 +1,13 @@
 //! Outlier detection: hosts that answer badly are left out for a while.
 //!
-//! [`observe`] counts one result of one host, on the worker's path, and ejects the host when a run of failures is long enough; [`tick`] is
-//! called at least once a second and does what is due at the end of each interval: ejections end, backoffs shrink, success rates are
-//! compared. Both say whether the cluster's hosts changed, and the caller then calls `LiveCluster::refresh`.
+//! [`observe`] counts one result of one host, on the worker's path, and ejects the host when a run
+//! of failures is long enough; [`tick`] is called at least once a second and does what is due at
+//! the end of each interval: ejections end, backoffs shrink, success rates are compared. Both say
+//! whether the cluster's hosts changed, and the caller then calls `LiveCluster::refresh`.
 //!
-//! Ejections end only at an interval's end. The n-th in a row lasts n times the base time (up to the maximum); every interval that a host
-//! gets through makes n one less. Whether a further host may go is asked before each ejection: active ones and this one must stay within
+//! Ejections end only at an interval's end. The n-th in a row lasts n times the base time (up to
+//! the maximum); every interval that a host gets through makes n one less. Whether a further host
+//! may go is asked before each ejection: active ones and this one must stay within
 //! `max_ejection_percent` of all hosts. Follows Envoy's outlier detection documentation.
 
 use std::{

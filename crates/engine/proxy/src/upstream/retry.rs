@@ -1,7 +1,8 @@
 //! Whether an attempt that went wrong is made again, and after how long.
 //!
-//! Pure. A request's policy is the route's, changed by `x-envoy-…` headers where they got this far: those of clients are removed when a head is
-//! admitted, so these were set by configuration. Follows Envoy's router filter documentation (`x-envoy-retry-on`, `x-envoy-retry-grpc-on`,
+//! Pure. A request's policy is the route's, changed by `x-envoy-…` headers where they got this far:
+//! those of clients are removed when a head is admitted, so these were set by configuration.
+//! Follows Envoy's router filter documentation (`x-envoy-retry-on`, `x-envoy-retry-grpc-on`,
 //! `x-envoy-max-retries`, `x-envoy-retriable-…`) and its back-off.
 
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! What clients ask for makes no state without end, and nothing waits without a limit.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,10 +10,13 @@ use std::{
 };
 
 use http::{HeaderName, StatusCode};
-use proxy::upstream::{handshake::HttpVersion, pool::PoolKey};
+use proxy::{
+    Live,
+    upstream::{handshake::HttpVersion, names::Resolve, pool::PoolKey},
+};
 use proxy_config::{
     ClusterName,
-    cluster::Discovery,
+    cluster::{Discovery, DnsFamily, DnsRefresh},
     matcher::Fraction,
     route::{Forward, MirrorPolicy, Target},
 };
@@ -25,12 +28,13 @@ use tokio::{
 use crate::{
     backend, client,
     config::*,
-    proxy::{Proxy, until},
+    proxy::{Proxy, until, update},
 };
 
 const DESTINATION: HeaderName = HeaderName::from_static("x-destination");
 
-/// Takes connections on every address of the loopback network, answers one request on each and closes it.
+/// Takes connections on every address of the loopback network, answers one request on each and
+/// closes it.
 async fn everywhere() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -254,4 +258,102 @@ async fn a_request_is_not_tried_on_new_connections_without_end() {
         usize::try_from(unsent).unwrap() + REQUESTS >= accepted,
         "each further connection is counted: {unsent} for {accepted} connections"
     );
+}
+
+/// Knows names of `.test`, after a while; counts what it is asked.
+struct Slow {
+    asked: AtomicUsize,
+    pause: Duration,
+}
+
+impl Slow {
+    fn new(pause: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            asked: AtomicUsize::new(0),
+            pause,
+        })
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Resolve for Slow {
+    fn addresses(&self, name: &str) -> std::io::Result<Vec<IpAddr>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(self.pause);
+        if name.ends_with(".test") {
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
+        } else {
+            Err(std::io::Error::other("no such name"))
+        }
+    }
+}
+
+/// A proxy to whatever the host of a request resolves to.
+async fn forwarding(resolver: Arc<Slow>, timeout: Option<Duration>) -> Proxy {
+    let refresh = DnsRefresh {
+        rate: Duration::from_secs(60),
+        respect_ttl: false,
+        family: DnsFamily::V4Preferred,
+    };
+    let dynamic = cluster_with("b", &[], |c| {
+        c.discovery = Discovery::DynamicForward { refresh }
+    });
+    let route = to_with("b", |rules| rules.timeout = timeout);
+    let update = update(vec![http_listener("in", vec![route])], vec![dynamic]);
+    Proxy::with(Live::default().with_resolver(resolver), update).await
+}
+
+async fn ask(entry: SocketAddr, host: String) -> StatusCode {
+    let mut request = client::request("GET", "/");
+    request.headers_mut().insert("host", host.parse().unwrap());
+    client::send(entry, request).await.0.status()
+}
+
+#[tokio::test]
+async fn requests_for_one_name_share_one_look_up() {
+    let backend = backend::echo().await;
+    let resolver = Slow::new(Duration::from_millis(100));
+    let proxy = forwarding(resolver.clone(), None).await;
+    let (entry, port) = (proxy.address("in"), backend.address.port());
+    let requests: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(ask(entry, format!("a.test:{port}"))))
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(ask(entry, format!("A.TEST:{port}")).await, StatusCode::OK);
+    assert_eq!(resolver.asked(), 1);
+    assert_eq!(proxy.counter("cluster.b.dns_query_attempt"), 1);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_not_looked_up_for_each_request() {
+    let resolver = Slow::new(Duration::ZERO);
+    let proxy = forwarding(resolver.clone(), None).await;
+    for _ in 0..10 {
+        let status = ask(proxy.address("in"), "nowhere.invalid".into()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(resolver.asked(), 1);
+    assert_eq!(proxy.counter("cluster.b.dns_query_failure"), 1);
+    assert_eq!(proxy.record(9).await.flags.to_string(), "DF");
+}
+
+#[tokio::test]
+async fn a_look_up_takes_no_longer_than_the_route_lets_the_request_wait() {
+    let backend = backend::echo().await;
+    let resolver = Slow::new(Duration::from_millis(600));
+    let proxy = forwarding(resolver.clone(), Some(Duration::from_millis(100))).await;
+    let (entry, host) = (
+        proxy.address("in"),
+        format!("a.test:{}", backend.address.port()),
+    );
+    assert_eq!(ask(entry, host.clone()).await, StatusCode::GATEWAY_TIMEOUT);
+    // The look-up goes on and serves those who come later.
+    until(|| proxy.counter("cluster.b.dns_query_attempt") == 1).await;
+    assert_eq!(ask(entry, host).await, StatusCode::OK);
+    assert_eq!(resolver.asked(), 1);
 }

@@ -1,11 +1,16 @@
 //! WebSocket and CONNECT.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use proxy::Update;
 use proxy_config::{
+    ListenerName,
     cluster::UpstreamProtocol,
     http_connection_manager::RouteSource,
     listener::Terminal,
@@ -17,7 +22,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{backend, config::*, proxy::Proxy};
+use crate::{
+    backend,
+    config::*,
+    proxy::{DEADLINE, Proxy, until},
+};
 
 /// Answers upgrades and CONNECTs, then echoes in capitals.
 async fn shouting() -> backend::Backend {
@@ -165,4 +174,123 @@ async fn tcp_passes_through_another_proxy_by_connect() {
     stream.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "HELLO");
     assert_eq!(backend.requests(), 1);
+}
+
+/// Answers upgrades, then sends back what it gets, for ever.
+async fn repeating() -> backend::Backend {
+    backend::serve(|_, mut request| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let Ok(stream) = upgrade.await else { return };
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(stream));
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        let mut answer = Response::new(Empty::new().boxed());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = answer.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        answer
+    })
+    .await
+}
+
+/// A WebSocket that is open through the proxy.
+async fn websocket(proxy: &Proxy) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
+    let head = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    echoes(&mut stream).await;
+    stream
+}
+
+async fn echoes(stream: &mut TcpStream) {
+    stream.write_all(b"ping").await.unwrap();
+    let mut heard = [0; 4];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"ping");
+}
+
+fn open_connections(proxy: &Proxy) -> u64 {
+    let config = proxy.live.config();
+    let listeners = config.listeners.values();
+    listeners.map(|listener| listener.metrics.active()).sum()
+}
+
+#[tokio::test]
+async fn a_tunnel_is_a_connection_of_its_listener_as_long_as_it_lasts() {
+    let backend = repeating().await;
+    let proxy = Proxy::start(
+        vec![http_listener("in", vec![to("b")])],
+        vec![cluster("b", &[backend.address])],
+    )
+    .await;
+    let mut tunnel = websocket(&proxy).await;
+    // Others come and go meanwhile.
+    for _ in 0..3 {
+        websocket(&proxy).await;
+    }
+    until(|| open_connections(&proxy) == 1).await;
+    echoes(&mut tunnel).await;
+    assert_eq!(open_connections(&proxy), 1);
+    drop(tunnel);
+    until(|| open_connections(&proxy) == 0).await;
+    assert_eq!(proxy.counter("http.test.downstream_cx_active"), 0);
+}
+
+#[tokio::test]
+async fn a_tunnel_lasts_over_the_drain_time_and_no_longer() {
+    let backend = repeating().await;
+    let proxy = Proxy::start(
+        vec![http_listener("in", vec![to("b")])],
+        vec![cluster("b", &[backend.address])],
+    )
+    .await;
+    let mut tunnel = websocket(&proxy).await;
+    let began = Instant::now();
+    proxy.drain.start();
+    // The harness' drain time is half a second.
+    while began.elapsed() < Duration::from_millis(300) {
+        echoes(&mut tunnel).await;
+    }
+    assert!(!proxy.task.is_finished());
+    proxy.task.await.unwrap();
+    assert!(
+        began.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_when_its_filter_chain_has_gone() {
+    let backend = repeating().await;
+    let proxy = Proxy::start(
+        vec![http_listener("in", vec![to("b")])],
+        vec![cluster("b", &[backend.address])],
+    )
+    .await;
+    let mut tunnel = websocket(&proxy).await;
+    let mut update = Update::default();
+    update.listeners.removed = vec![ListenerName::parse("in").unwrap()];
+    proxy.live.publish(update);
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, tunnel.read_to_end(&mut rest)).await;
+    assert!(read.is_ok(), "the tunnel is closed");
+    assert!(
+        began.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    let record = proxy.record(0).await;
+    assert_eq!(
+        (record.status, record.response_code_details.as_deref()),
+        (Some(101), Some("downstream_local_disconnect"))
+    );
+    assert_eq!((record.bytes.received, record.bytes.sent), (4, 4));
 }

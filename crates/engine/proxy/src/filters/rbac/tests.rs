@@ -75,7 +75,8 @@ fn cidr(net: &str) -> CidrSet {
     CidrSet(Arc::from([net.parse().unwrap()]))
 }
 
-/// Whether an ALLOW policy of this permission and principal lets a `GET /admin/x?y` of `sleep` pass.
+/// Whether an ALLOW policy of this permission and principal lets a `GET /admin/x?y` of `sleep`
+/// pass.
 fn allows(permission: Permission, principal: Principal) -> bool {
     let mut headers = HeaderMap::new();
     headers.insert("x-team", HeaderValue::from_static("red"));
@@ -449,7 +450,8 @@ fn settled(permission: &Permission, way: bool) -> bool {
 }
 
 proptest! {
-    /// Whatever an unsupported matcher would have said: ALLOW lets nothing pass that it might not, DENY refuses all that it might.
+    /// Whatever an unsupported matcher would have said: ALLOW lets nothing pass that it might not,
+    /// DENY refuses all that it might.
     #[test]
     fn what_cannot_be_evaluated_fails_closed(permission in any_permission()) {
         let (connection, metadata) = (connection(), Metadata::default());

@@ -271,7 +271,8 @@ fn time_grows_to_its_maximum_and_shrinks_with_healthy_intervals() {
         })
         .collect();
     assert_eq!(times, [30, 60, 90, 90, 90]);
-    // The multiplier stands at 4 (one more than needed for the maximum); three healthy intervals leave 1.
+    // The multiplier stands at 4 (one more than needed for the maximum); three healthy intervals
+    // leave 1.
     bench.pass(30);
     bench.fail(0, 3);
     assert_eq!(bench.seconds_away(0), 60);
@@ -506,7 +507,8 @@ fn who_fails_much_more_than_the_others_goes_at_the_end_of_the_interval() {
 }
 
 proptest! {
-    /// However results come, the share of ejected hosts stays within bounds and the gauge tells the truth.
+    /// However results come, the share of ejected hosts stays within bounds and the gauge tells the
+    /// truth.
     #[test]
     fn the_share_of_ejected_hosts_is_bounded(percent in 0u32..101, steps in prop::collection::vec((0usize..7, any::<bool>(), 0u32..12), 0..200)) {
         let max_ejection_percent = Percent::new(percent).unwrap();
