@@ -1,9 +1,11 @@
-//! `tanbark-proxy sidecar` and `gateway`: worker threads for traffic, this thread for everything else.
+//! `tanbark-proxy sidecar` and `gateway`: worker threads for traffic, this thread for everything
+//! else.
 
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     thread::{self, JoinHandle},
@@ -37,11 +39,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{DataPlane, logging::Levels, signals::Terminate};
+use crate::{logging::Levels, signals::Terminate};
 
 const DRAIN: Duration = Duration::from_secs(45);
 const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
-/// After SIGTERM new connections are still taken for this long, because others learn only gradually that we leave.
+/// After SIGTERM new connections are still taken for this long, because others learn only gradually
+/// that we leave.
 const LAME_DUCK: Duration = Duration::from_millis(1500);
 /// For what is queued for log files when the process ends.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
@@ -49,6 +52,23 @@ const LOG_FLUSH: Duration = Duration::from_secs(1);
 const SILENT_SERIES: Duration = Duration::from_secs(3600);
 /// Spans that may wait for their collector.
 const WAITING_SPANS: usize = 4096;
+
+/// How to serve; what is not said here the environment or the bootstrap says.
+#[derive(Debug, clap::Args)]
+pub struct DataPlane {
+    /// An Envoy bootstrap in YAML or JSON, instead of the environment that an injector sets.
+    #[arg(short = 'c', long = "config")]
+    pub bootstrap: Option<PathBuf>,
+    /// Worker threads; one per core unless said here or, without a bootstrap, by the environment.
+    #[arg(long)]
+    pub concurrency: Option<NonZeroUsize>,
+    /// How long connections of replaced listeners may go on, where a command line says it.
+    #[arg(skip)]
+    pub drain_time: Option<Duration>,
+    /// DNS domain of the workload, instead of that of the environment.
+    #[arg(skip)]
+    pub domain: Option<String>,
+}
 
 /// What was read before anything starts.
 struct Plan {
@@ -68,11 +88,14 @@ struct Plan {
 
 pub fn run(role: Role, options: &DataPlane, levels: Levels) -> anyhow::Result<ExitCode> {
     let mut plan = match &options.bootstrap {
-        None => from_environment(role)?,
+        None => from_environment(role, options.domain.as_deref())?,
         Some(file) => from_file(file)?,
     };
     if let Some(workers) = options.concurrency {
         plan.workers = workers.get();
+    }
+    if let Some(drain_time) = options.drain_time {
+        plan.traffic.drain_time = drain_time;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -81,8 +104,19 @@ pub fn run(role: Role, options: &DataPlane, levels: Levels) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn from_environment(role: Role) -> anyhow::Result<Plan> {
-    let environment = Environment::new(role, env::vars())?;
+/// Reads a bootstrap as [`run`] would, and ends (Envoy's `--mode validate`).
+pub fn validate(options: &DataPlane) -> anyhow::Result<ExitCode> {
+    let Some(file) = &options.bootstrap else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    from_file(file)?;
+    println!("configuration '{}' OK", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn from_environment(role: Role, domain: Option<&str>) -> anyhow::Result<Plan> {
+    let domain = domain.map(|domain| ("DNS_DOMAIN".to_owned(), domain.to_owned()));
+    let environment = Environment::new(role, env::vars().chain(domain))?;
     let port = |key: &str, default: u16| {
         environment
             .proxy_number(key)
@@ -167,7 +201,8 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The pod's `prometheus.io` annotations, as the injector passes them on (`ISTIO_PROMETHEUS_ANNOTATIONS`).
+/// The pod's `prometheus.io` annotations, as the injector passes them on
+/// (`ISTIO_PROMETHEUS_ANNOTATIONS`).
 fn application(environment: &Environment) -> Option<Application> {
     let text = environment.variable("ISTIO_PROMETHEUS_ANNOTATIONS")?;
     let fields: serde_json::Value = serde_json::from_str(text).ok()?;

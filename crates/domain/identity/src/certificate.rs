@@ -158,6 +158,16 @@ impl TrustBundle {
         })))
     }
 
+    /// Those of its certificates that are usable as trust anchors, in PEM.
+    pub fn usable_pem(&self) -> String {
+        let usable = self
+            .0
+            .certificates
+            .iter()
+            .filter(|certificate| RootCertStore::empty().add((*certificate).clone()).is_ok());
+        usable.map(|c| encode("CERTIFICATE", c)).collect()
+    }
+
     /// Both bundles' roots, each once.
     pub fn union(&self, other: &TrustBundle) -> TrustBundle {
         let mut certificates = self.0.certificates.clone();

@@ -40,6 +40,7 @@ mod dial;
 mod dump;
 pub mod environment;
 mod error;
+pub mod file_secrets;
 #[cfg(test)]
 mod fixture;
 mod resolve;

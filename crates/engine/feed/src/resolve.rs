@@ -6,13 +6,14 @@
 //! endpoints; an answer that fails leaves the last good one in place.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
 use proxy_config::{
     Cluster, ClusterName, Endpoints,
@@ -29,6 +30,8 @@ const OVERPROVISIONING_PERCENT: u32 = 140;
 /// Between attempts while a name does not resolve.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(2);
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
+/// When some names of a cluster have answered and none more has for this long, those are used.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Looks names up, a bounded number at a time.
 pub struct Resolver {
@@ -131,78 +134,158 @@ async fn keep_resolved(
     resolver: Arc<Resolver>,
     answers: mpsc::Sender<Answer>,
 ) {
-    let (hosts, refresh, first_only) = match &cluster.discovery {
-        Discovery::StrictDns { endpoints, refresh } => (endpoints, refresh, false),
-        Discovery::LogicalDns { endpoints, refresh } => (endpoints, refresh, true),
-        _ => return,
+    let Some(mut hosts) = Hosts::of(cluster) else {
+        return;
     };
-    let mut last = None;
     loop {
-        let (endpoints, next) = resolve(&cluster, hosts, refresh, first_only, &resolver).await;
-        // The first answer is always told, so that the cluster need not wait for ever.
-        let changed = last.is_none() || (endpoints.is_some() && last != Some(endpoints.clone()));
-        if changed {
-            last = Some(endpoints.clone());
-            let endpoints = endpoints.map(Arc::new);
-            if answers
-                .send(Answer {
-                    cluster: cluster.name.clone(),
-                    endpoints,
-                })
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
+        let lookup = |name: Arc<str>| {
+            let resolver = resolver.clone();
+            async move { resolver.lookup(&name).await }
+        };
+        let Ok(next) = hosts.round(lookup, &answers).await else {
+            return;
+        };
         tokio::time::sleep(next).await;
     }
 }
 
-/// One round over all hosts: the endpoints, if any host resolved, and when to look again.
-async fn resolve(
-    cluster: &Cluster,
-    hosts: &[DnsEndpoints],
-    refresh: &DnsRefresh,
+/// Addresses of one name, and until when they hold.
+type Found = io::Result<(Vec<IpAddr>, Option<Instant>)>;
+
+/// The names of one cluster and what each last resolved to.
+struct Hosts {
+    cluster: Arc<Cluster>,
+    groups: Arc<[DnsEndpoints]>,
+    refresh: DnsRefresh,
     first_only: bool,
-    resolver: &Resolver,
-) -> (Option<Endpoints>, Duration) {
-    let mut localities = Vec::with_capacity(hosts.len());
-    let (mut resolved, mut next) = (false, refresh.rate);
-    for group in hosts {
-        let mut endpoints = Vec::new();
-        for host in group.hosts.iter() {
-            match resolver.lookup(&host.host).await {
-                Ok((addresses, valid_until)) => {
-                    let mut chosen = of_family(addresses, refresh.family);
-                    chosen.truncate(if first_only { 1 } else { usize::MAX });
-                    resolved |= !chosen.is_empty();
-                    endpoints.extend(chosen.into_iter().map(|address| endpoint(host, address)));
-                    if let Some(until) = valid_until.filter(|_| refresh.respect_ttl) {
-                        next = next.min(until.saturating_duration_since(SystemClock.now()));
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(cluster = %cluster.name, host = %host.host, %error, "a host does not resolve");
-                    next = next.min(RETRY_AFTER_FAILURE);
-                }
+    /// By name: a name that fails keeps its last addresses.
+    known: BTreeMap<Arc<str>, Vec<IpAddr>>,
+    /// What was last told; `None`: nothing yet.
+    told: Option<Option<Arc<Endpoints>>>,
+}
+
+impl Hosts {
+    /// `None`: the cluster has no names.
+    fn of(cluster: Arc<Cluster>) -> Option<Self> {
+        let (groups, refresh, first_only) = match &cluster.discovery {
+            Discovery::StrictDns { endpoints, refresh } => (endpoints.clone(), *refresh, false),
+            Discovery::LogicalDns { endpoints, refresh } => (endpoints.clone(), *refresh, true),
+            _ => return None,
+        };
+        Some(Self {
+            cluster,
+            groups,
+            refresh,
+            first_only,
+            known: BTreeMap::new(),
+            told: None,
+        })
+    }
+
+    /// Looks all names up at once (the resolver bounds how many are under way) and tells what
+    /// changed: when all have answered, and before that when some are slow, so that a dead name
+    /// does not hold up the others. Returns when to look again.
+    ///
+    /// # Errors
+    /// Nobody listens any more.
+    async fn round<L: Future<Output = Found>>(
+        &mut self,
+        lookup: impl Fn(Arc<str>) -> L,
+        answers: &mpsc::Sender<Answer>,
+    ) -> Result<Duration, mpsc::error::SendError<Answer>> {
+        let hosts = self.groups.iter().flat_map(|group| group.hosts.iter());
+        let names: BTreeSet<Arc<str>> = hosts.map(|host| host.host.clone()).collect();
+        let mut lookups: FuturesUnordered<_> = names
+            .into_iter()
+            .map(|name| {
+                let found = lookup(name.clone());
+                async move { (name, found.await) }
+            })
+            .collect();
+        let mut next = self.refresh.rate;
+        loop {
+            let patience = tokio::time::sleep(PATIENCE);
+            tokio::select! {
+                answered = lookups.next() => match answered {
+                    Some((name, found)) => next = next.min(self.take(name, found)),
+                    None => break,
+                },
+                () = patience => if self.endpoints().is_some() {
+                    self.tell(answers).await?;
+                },
             }
         }
-        localities.push(LocalityEndpoints {
-            locality: group.locality.clone(),
-            priority: group.priority,
-            weight: group.locality_weight,
-            endpoints: endpoints.into(),
-        });
+        // The first answer is always told, so that the cluster need not wait for ever.
+        self.tell(answers).await?;
+        Ok(next.max(SHORTEST_REFRESH))
     }
-    let endpoints = Endpoints {
-        cluster: cluster.name.shared(),
-        localities: localities.into(),
-        overprovisioning_percent: OVERPROVISIONING_PERCENT,
-        weighted_priority_health: false,
-        drops: Arc::from([]),
-    };
-    (resolved.then_some(endpoints), next.max(SHORTEST_REFRESH))
+
+    /// Notes one answer; returns when to look again for its sake.
+    fn take(&mut self, name: Arc<str>, found: Found) -> Duration {
+        match found {
+            Ok((addresses, valid_until)) => {
+                self.known.insert(name, addresses);
+                let until = valid_until.filter(|_| self.refresh.respect_ttl);
+                until.map_or(self.refresh.rate, |until| {
+                    until.saturating_duration_since(SystemClock.now())
+                })
+            }
+            Err(error) => {
+                let cluster = &self.cluster.name;
+                tracing::debug!(%cluster, host = %name, %error, "a host does not resolve");
+                RETRY_AFTER_FAILURE
+            }
+        }
+    }
+
+    async fn tell(
+        &mut self,
+        answers: &mpsc::Sender<Answer>,
+    ) -> Result<(), mpsc::error::SendError<Answer>> {
+        let endpoints = self.endpoints().map(Arc::new);
+        if self.told.as_ref() == Some(&endpoints) {
+            return Ok(());
+        }
+        self.told = Some(endpoints.clone());
+        let cluster = self.cluster.name.clone();
+        answers.send(Answer { cluster, endpoints }).await
+    }
+
+    /// `None`: no name has an address.
+    fn endpoints(&self) -> Option<Endpoints> {
+        let localities: Arc<[LocalityEndpoints]> = self
+            .groups
+            .iter()
+            .map(|group| LocalityEndpoints {
+                locality: group.locality.clone(),
+                priority: group.priority,
+                weight: group.locality_weight,
+                endpoints: group
+                    .hosts
+                    .iter()
+                    .flat_map(|host| self.of_host(host))
+                    .collect(),
+            })
+            .collect();
+        localities
+            .iter()
+            .any(|locality| !locality.endpoints.is_empty())
+            .then(|| Endpoints {
+                cluster: self.cluster.name.shared(),
+                localities,
+                overprovisioning_percent: OVERPROVISIONING_PERCENT,
+                weighted_priority_health: false,
+                drops: Arc::from([]),
+            })
+    }
+
+    fn of_host(&self, host: &DnsHost) -> Vec<Endpoint> {
+        let known = self.known.get(&host.host).cloned().unwrap_or_default();
+        let mut chosen = of_family(known, self.refresh.family);
+        chosen.truncate(if self.first_only { 1 } else { usize::MAX });
+        let endpoints = chosen.into_iter().map(|address| endpoint(host, address));
+        endpoints.collect()
+    }
 }
 
 fn endpoint(host: &DnsHost, address: IpAddr) -> Endpoint {
@@ -268,5 +351,96 @@ mod tests {
             ["127.0.0.1".parse::<IpAddr>().unwrap()]
         );
         assert!(resolver.addresses("a.example").await.is_err());
+    }
+
+    fn two_names() -> Hosts {
+        let host = |name: &str| DnsHost {
+            host: name.into(),
+            port: 80,
+            weight: 1,
+            metadata: Default::default(),
+        };
+        let group = DnsEndpoints {
+            locality: Default::default(),
+            priority: 0,
+            locality_weight: None,
+            hosts: [host("a"), host("b")].into(),
+        };
+        let message = wire_envoy::pb::cluster::Cluster {
+            name: "two".into(),
+            ..Default::default()
+        };
+        let decoded = crate::decode::decode(
+            &mut xds_decode::Decoder::default(),
+            &wire_envoy::any(&message),
+        );
+        let Some(crate::warm::Change::Cluster(cluster)) = decoded.change else {
+            panic!("no cluster")
+        };
+        let refresh = DnsRefresh {
+            rate: Duration::from_secs(60),
+            respect_ttl: true,
+            family: DnsFamily::All,
+        };
+        let discovery = Discovery::StrictDns {
+            endpoints: [group].into(),
+            refresh,
+        };
+        let cluster = Cluster {
+            discovery,
+            ..(*cluster).clone()
+        };
+        Hosts::of(cluster.into()).expect("names")
+    }
+
+    /// The addresses that were told, if any.
+    fn told(answers: &mut mpsc::Receiver<Answer>) -> Option<Vec<String>> {
+        let endpoints = answers.try_recv().ok()?.endpoints?;
+        let all = endpoints.localities.iter().flat_map(|l| l.endpoints.iter());
+        Some(all.map(|e| format!("{:?}", e.address)).collect())
+    }
+
+    fn address(last: u8) -> Found {
+        Ok((vec![IpAddr::from([10, 0, 0, last])], None))
+    }
+
+    #[tokio::test]
+    async fn a_name_that_fails_keeps_its_last_addresses() {
+        let (mut hosts, (sender, mut answers)) = (two_names(), mpsc::channel(4));
+        let both = |name: Arc<str>| async move { address(if &*name == "a" { 1 } else { 2 }) };
+        assert_eq!(
+            hosts.round(both, &sender).await.expect("heard"),
+            Duration::from_secs(60)
+        );
+        assert_eq!(told(&mut answers).expect("told").len(), 2);
+        let one_fails = |name: Arc<str>| async move {
+            match &*name {
+                "a" => Err(io::Error::other("no answer")),
+                _ => address(3),
+            }
+        };
+        assert_eq!(
+            hosts.round(one_fails, &sender).await.expect("heard"),
+            RETRY_AFTER_FAILURE
+        );
+        let now = told(&mut answers).expect("told");
+        assert!(
+            now[0].contains("10.0.0.1") && now[1].contains("10.0.0.3"),
+            "{now:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_dead_name_does_not_hold_up_the_others() {
+        let (mut hosts, (sender, mut answers)) = (two_names(), mpsc::channel(4));
+        let one_hangs = |name: Arc<str>| async move {
+            match &*name {
+                "a" => std::future::pending().await,
+                _ => address(2),
+            }
+        };
+        let round = hosts.round(one_hangs, &sender);
+        assert!(tokio::time::timeout(2 * PATIENCE, round).await.is_err());
+        assert_eq!(told(&mut answers).expect("told").len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 //! Connecting and waiting to connect are events like any other, so that warm-ups, DNS answers and
 //! deadlines go on while the control plane is away.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use proxy::Live;
@@ -25,6 +25,7 @@ use crate::{
     certificates::CertificateKeeper,
     decode::{Decoded, decode, kind_of},
     dial::Dialer,
+    file_secrets::{self, FileSecret, FileSecrets},
     resolve::{Answer, Resolutions, Resolver},
     settings::Settings,
     status::{ResourceState, Status},
@@ -50,6 +51,8 @@ pub struct Feed {
     resolver: Arc<Resolver>,
     resolutions: Resolutions,
     answers: mpsc::Receiver<Answer>,
+    file_secrets: FileSecrets,
+    files: mpsc::Receiver<file_secrets::Answer>,
     backoff: Backoff,
     received: Received,
     /// What was last asked for.
@@ -84,6 +87,7 @@ enum Event {
     Response(Result<Response, tonic::Status>),
     Ended,
     Resolved(Answer),
+    File(file_secrets::Answer),
     Deadline,
     Drain,
 }
@@ -94,6 +98,7 @@ impl Feed {
         let limits = &settings.limits;
         let resolver = Arc::new(Resolver::from_system(limits.lookups));
         let (sender, answers) = mpsc::channel(WAITING_ANSWERS);
+        let (read, files) = mpsc::channel(WAITING_ANSWERS);
         let flavour = settings
             .discovery
             .as_ref()
@@ -113,6 +118,8 @@ impl Feed {
             resolutions: Resolutions::new(resolver.clone(), sender),
             resolver,
             answers,
+            file_secrets: FileSecrets::new(read),
+            files,
             backoff: Backoff::new(limits.retry_first, limits.retry_limit),
             received: Received::default(),
             asked: Wanted::default(),
@@ -156,6 +163,7 @@ impl Feed {
                 () = &mut drain => Event::Drain,
                 event = next(&mut link) => event,
                 Some(answer) = self.answers.recv() => Event::Resolved(answer),
+                Some(answer) = self.files.recv() => Event::File(answer),
                 () = until(self.warming.deadline()) => Event::Deadline,
             };
             link = match event {
@@ -182,6 +190,10 @@ impl Feed {
                 Event::Ended => self.ended(link, "the control plane ended the stream"),
                 Event::Resolved(answer) => {
                     self.resolved(answer);
+                    self.settle(link).await
+                }
+                Event::File(answer) => {
+                    self.file_read(answer);
                     self.settle(link).await
                 }
                 Event::Deadline => self.settle(link).await,
@@ -376,6 +388,37 @@ impl Feed {
         }
     }
 
+    /// A secret out of files. What was good and can no longer be read stays.
+    fn file_read(&mut self, answer: file_secrets::Answer) {
+        let (now, wall) = (self.live.clock.now(), self.live.clock.wall());
+        let file_secrets::Answer { name, secret } = answer;
+        let refused = secret
+            .as_ref()
+            .err()
+            .map(|why| format!("secret {name}: {why}"));
+        match secret {
+            Ok(secret) => self.warming.set(Change::Secret(secret), now),
+            Err(_) if self.warming.has_secret(&name) => {
+                tracing::warn!(
+                    name,
+                    ?refused,
+                    "a file cannot be read; its last value stays"
+                );
+            }
+            Err(_) => {
+                tracing::warn!(
+                    name,
+                    ?refused,
+                    "a file cannot be read; what needs it is refused"
+                );
+                self.warming.remove(Kind::Secret, &name, now);
+            }
+        }
+        self.status.with_type(type_url::SECRET, |t| {
+            t.judged(&name, refused.as_deref(), wall);
+        });
+    }
+
     /// Publishes what has become usable and asks for what is now referred to.
     async fn settle(&mut self, link: Link) -> Link {
         self.publish();
@@ -419,16 +462,24 @@ impl Feed {
             return Vec::new();
         }
         self.asked = wanted.clone();
+        self.file_secrets.follow(&wanted.secrets);
+        let (_, sent): (BTreeSet<String>, BTreeSet<String>) = wanted
+            .secrets
+            .iter()
+            .cloned()
+            .partition(|name| FileSecret::parse(name).is_some());
+        let kept = wanted.secrets.clone();
         let named = [
             (type_url::ENDPOINT, wanted.endpoints.clone()),
             (type_url::ROUTE, wanted.routes.clone()),
-            (type_url::SECRET, wanted.secrets.clone()),
+            (type_url::SECRET, sent),
         ];
         let mut requests = Vec::new();
         for (type_url, names) in named {
             self.status.with_type(type_url, |t| {
                 t.resources.retain(|name, _| names.contains(name));
-                t.refusals.retain(|name, _| names.contains(name));
+                t.refusals
+                    .retain(|name, _| names.contains(name) || kept.contains(name));
             });
             let input = ClientInput::Want {
                 type_url: type_url.into(),

@@ -226,6 +226,10 @@ impl Warming {
         }
     }
 
+    pub fn has_secret(&self, name: &str) -> bool {
+        self.secrets.contains_key(name)
+    }
+
     /// The control plane has no such resource (any more). Endpoints and route tables in use stay,
     /// as in Envoy.
     pub fn remove(&mut self, kind: Kind, name: &str, now: Instant) {

@@ -1,11 +1,12 @@
 //! SDS for Envoy over a Unix socket: `default` and `ROOTCA` from the workload's identity, again
 //! whenever it is renewed.
 
-use std::{path::Path, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use identity::{IdentityHandle, WorkloadIdentity};
 use prost::Message;
+use proxy_config::secret::SecretValue;
 use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::{
     StreamExt,
@@ -27,7 +28,14 @@ use wire_envoy::{
 };
 use xds_protocol::{Flavour, Request as AdsRequest, Resource, Response as AdsResponse, Server};
 
-use crate::{FeedError, status::Status};
+use crate::{
+    FeedError,
+    file_secrets::{self, FileSecrets},
+    status::Status,
+};
+
+#[cfg(test)]
+mod tests;
 
 /// Responses that may wait for Envoy.
 const WAITING_RESPONSES: usize = 8;
@@ -140,6 +148,8 @@ async fn answer(
 ) {
     let mut server = Server::new(flavour);
     let mut renewed = status.renewals();
+    let (sender, mut read) = mpsc::channel(WAITING_RESPONSES);
+    let mut files = Files::new(sender);
     loop {
         tokio::select! {
             request = requests.next() => {
@@ -149,13 +159,24 @@ async fn answer(
                     let _ = responses.send(Err(Code::invalid_argument(error.to_string()))).await;
                     return;
                 }
+                if let Some((_, names)) = server.wanted(type_url::SECRET) {
+                    files.secrets.follow(names);
+                    files.read.retain(|name, _| names.contains(name));
+                }
             }
+            Some(answer) = read.recv() => files.take(answer),
             changed = renewed.changed() => if changed.is_err() { return },
             () = responses.closed() => return,
         }
+        let mut all: Vec<Resource> = files.read.values().cloned().collect();
+        let mut version = format!("{}", files.changes);
         if let Some(current) = identity.load() {
-            let version: Arc<str> = current.certificate().leaf().serial.as_str().into();
-            server.offer(type_url::SECRET, &version, resources(&current, &version));
+            let serial: Arc<str> = current.certificate().leaf().serial.as_str().into();
+            all.extend(resources(&current, &serial));
+            version = format!("{serial}.{version}");
+        }
+        if !all.is_empty() {
+            server.offer(type_url::SECRET, &version.into(), all.into());
         }
         while let Some(response) = server.next_response() {
             if responses.send(Ok(response)).await.is_err() {
@@ -165,23 +186,67 @@ async fn answer(
     }
 }
 
-fn resources(identity: &WorkloadIdentity, version: &Arc<str>) -> Arc<[Resource]> {
-    let inline = |text: String| {
-        Some(DataSource {
-            specifier: Some(Specifier::InlineBytes(text.into_bytes())),
-            ..DataSource::default()
-        })
-    };
-    let certificate = TlsCertificate {
-        certificate_chain: inline(identity.certificate().chain().without_root().to_pem()),
-        private_key: inline(identity.certificate().key().to_pem().to_string()),
-        ..TlsCertificate::default()
-    };
-    let roots = CertificateValidationContext {
-        trusted_ca: inline(identity.bundle().to_pem()),
-        ..Default::default()
-    };
-    let resource = |name: &str, kind| Resource {
+/// What one stream asks for that stands in files.
+struct Files {
+    secrets: FileSecrets,
+    read: BTreeMap<String, Resource>,
+    /// Grows with each value that is read: its version.
+    changes: u64,
+}
+
+impl Files {
+    fn new(answers: mpsc::Sender<file_secrets::Answer>) -> Self {
+        Self {
+            secrets: FileSecrets::new(answers),
+            read: BTreeMap::new(),
+            changes: 0,
+        }
+    }
+
+    /// A file that cannot be read is told in the log; Envoy waits for its secret, or keeps the last
+    /// one.
+    fn take(&mut self, answer: file_secrets::Answer) {
+        let file_secrets::Answer { name, secret } = answer;
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(why) => {
+                tracing::warn!(
+                    name,
+                    why,
+                    "a file cannot be read; Envoy does not get this secret"
+                );
+                return;
+            }
+        };
+        self.changes += 1;
+        let kind = match &secret.value {
+            SecretValue::Certificate(certificate) => Type::TlsCertificate(TlsCertificate {
+                certificate_chain: inline(&certificate.chain_pem),
+                private_key: inline(&certificate.key_pem),
+                ..TlsCertificate::default()
+            }),
+            SecretValue::Roots { pem, crl_pem: _ } => {
+                Type::ValidationContext(CertificateValidationContext {
+                    trusted_ca: inline(pem),
+                    ..Default::default()
+                })
+            }
+        };
+        let version = self.changes.to_string().into();
+        self.read
+            .insert(name.clone(), resource(&name, &version, kind));
+    }
+}
+
+fn inline(text: &str) -> Option<DataSource> {
+    Some(DataSource {
+        specifier: Some(Specifier::InlineBytes(text.as_bytes().to_vec())),
+        ..DataSource::default()
+    })
+}
+
+fn resource(name: &str, version: &Arc<str>, kind: Type) -> Resource {
+    Resource {
         name: name.into(),
         version: version.clone(),
         body: Secret {
@@ -190,9 +255,21 @@ fn resources(identity: &WorkloadIdentity, version: &Arc<str>) -> Arc<[Resource]>
         }
         .encode_to_vec()
         .into(),
+    }
+}
+
+fn resources(identity: &WorkloadIdentity, version: &Arc<str>) -> [Resource; 2] {
+    let certificate = TlsCertificate {
+        certificate_chain: inline(&identity.certificate().chain().without_root().to_pem()),
+        private_key: inline(&identity.certificate().key().to_pem()),
+        ..TlsCertificate::default()
     };
-    Arc::from([
-        resource("default", Type::TlsCertificate(certificate)),
-        resource("ROOTCA", Type::ValidationContext(roots)),
-    ])
+    let roots = CertificateValidationContext {
+        trusted_ca: inline(&identity.bundle().to_pem()),
+        ..Default::default()
+    };
+    [
+        resource("default", version, Type::TlsCertificate(certificate)),
+        resource("ROOTCA", version, Type::ValidationContext(roots)),
+    ]
 }

@@ -316,6 +316,75 @@ async fn a_proxy_whose_first_listener_is_refused_is_not_ready_until_it_is_mended
     }
 }
 
+/// A cluster whose roots are a file's.
+fn cluster_with_roots(name: &str, secret: &str) -> Any {
+    use wire_envoy::{
+        pb::{core, tls},
+        unpack,
+    };
+    let mut plain: Cluster = unpack(&cluster(name)).unwrap();
+    let source = plain
+        .eds_cluster_config
+        .as_ref()
+        .and_then(|eds| eds.eds_config.clone());
+    let roots = tls::SdsSecretConfig {
+        name: secret.into(),
+        sds_config: source,
+    };
+    let context = tls::UpstreamTlsContext {
+        common_tls_context: Some(tls::CommonTlsContext {
+            validation_context_type: Some(
+                tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(
+                    roots,
+                ),
+            ),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    plain.transport_socket = Some(core::TransportSocket {
+        name: "tls".into(),
+        config_type: Some(core::transport_socket::ConfigType::TypedConfig(any(
+            &context,
+        ))),
+    });
+    any(&plain)
+}
+
+#[tokio::test]
+async fn secrets_of_files_are_read_here_and_not_asked_for() {
+    let control = ControlPlane::start(0).await;
+    first_configuration(&control);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let name = format!("file-root:{}", file.display());
+    control.set(&[("a", cluster_with_roots("a", &name))]);
+    let running = start(&control, Flavour::Delta, Duration::from_secs(3600));
+    running
+        .until("the missing file is told", |r| {
+            r.status
+                .refusals()
+                .iter()
+                .any(|refusal| refusal.why.contains("ca.pem"))
+        })
+        .await;
+    // It is known to be missing, so nothing is waited for.
+    running.until("ready", |r| r.status.is_ready()).await;
+    std::fs::write(&file, control.root_pem()).unwrap();
+    let published = |r: &Running| {
+        let secrets = r.live.tls.published();
+        secrets.iter().any(|secret| secret.name.as_str() == name)
+    };
+    running.until("the file's roots", published).await;
+    assert_eq!(running.status.refusals(), []);
+    std::fs::remove_file(&file).unwrap();
+    running
+        .until("the loss is told", |r| r.status.refusals().len() == 1)
+        .await;
+    assert!(published(&running), "the last good value stays");
+    running.end().await;
+}
+
 #[tokio::test]
 async fn the_last_configuration_survives_the_control_plane_and_its_return_brings_the_news() {
     let control = ControlPlane::start(0).await;

@@ -1,4 +1,5 @@
-//! From a control plane's bytes to what clients and upstreams see: decoding, warming and the data path together, over real sockets.
+//! From a control plane's bytes to what clients and upstreams see: decoding, warming and the data
+//! path together, over real sockets.
 
 mod proxy;
 

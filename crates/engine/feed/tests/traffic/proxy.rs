@@ -21,7 +21,8 @@ use xds_decode::{Decoder, Resource};
 
 /// What a test waits for comes within this time, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How long the feed waits for what is missing; tests let it pass by giving `settle_at` a later time.
+/// How long the feed waits for what is missing; tests let it pass by giving `settle_at` a later
+/// time.
 pub const WARM: Duration = Duration::from_secs(15);
 pub const TYPE: &str = "'@type': type.googleapis.com/envoy.extensions";
 
@@ -128,7 +129,8 @@ impl Proxy {
         })
     }
 
-    /// Until as many requests wait as the test has sent: their connections are open and none has been answered.
+    /// Until as many requests wait as the test has sent: their connections are open and none has
+    /// been answered.
     pub async fn until_active(&self, requests: u64) {
         let active = async {
             loop {
@@ -148,7 +150,8 @@ impl Proxy {
     }
 }
 
-/// An HTTP server that answers 200 and counts the connections by which anything came, encrypted or not.
+/// An HTTP server that answers 200 and counts the connections by which anything came, encrypted or
+/// not.
 pub struct Upstream {
     pub address: SocketAddr,
     heard: Arc<AtomicUsize>,

@@ -1,8 +1,9 @@
 //! What a refusal costs, from a control plane's bytes to the answer that a client gets.
 //!
-//! Each listener is a short form of one that istiod sends: an inbound listener whose first version lets requests pass, and a new
-//! version with a policy that this proxy cannot obey (RequestAuthentication, CUSTOM authorization, a filter by reference). The new
-//! version must never be laxer than asked: no request gets the old version's 200.
+//! Each listener is a short form of one that istiod sends: an inbound listener whose first version
+//! lets requests pass, and a new version with a policy that this proxy cannot obey
+//! (RequestAuthentication, CUSTOM authorization, a filter by reference). The new version must never
+//! be laxer than asked: no request gets the old version's 200.
 
 use crate::proxy::{Proxy, TYPE};
 

@@ -1,8 +1,10 @@
-//! A request never leaves in plaintext because something is still on its way or was refused: each door at which it could.
+//! A request never leaves in plaintext because something is still on its way or was refused: each
+//! door at which it could.
 //!
-//! As on a sidecar with `outboundTrafficPolicy: ALLOW_ANY`: hosts that no virtual host takes go to `PassthroughCluster`, which speaks
-//! plaintext. A host that the control plane has just made part of the mesh must never go there again, whatever of its new
-//! configuration is missing; its requests wait, and are answered 503 when what is missing does not come.
+//! As on a sidecar with `outboundTrafficPolicy: ALLOW_ANY`: hosts that no virtual host takes go to
+//! `PassthroughCluster`, which speaks plaintext. A host that the control plane has just made part
+//! of the mesh must never go there again, whatever of its new configuration is missing; its
+//! requests wait, and are answered 503 when what is missing does not come.
 
 use wire_envoy::pb;
 
