@@ -84,14 +84,16 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let generator = Arc::new(generate::Generator::default());
 
     let changes = watch::start(&client, &mut tasks);
-    let reporter = status::Reporter::start(client.clone(), &mut tasks);
+    let wishes = Arc::new(status::reporter::Wishes::default());
+    let writes = status::writer::run(client.clone(), settings.clock.clone(), wishes.clone());
+    tasks.spawn(writes);
     let writer = mesh::Writer {
         changes,
         publish,
         objects: publish_objects,
         generator: generator.clone(),
         metrics: metrics.clone(),
-        reporter,
+        reporter: status::reporter::Reporter::new(wishes),
         changed: Default::default(),
     };
     let mut writing = JoinSet::new();
