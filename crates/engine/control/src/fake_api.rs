@@ -437,7 +437,8 @@ fn access_review(shared: &Shared, body: &[u8]) -> Response {
     (StatusCode::CREATED, axum::Json(answer)).into_response()
 }
 
-/// Create, or a merge patch or an apply of the whole object or of its status, refused for another version.
+/// Create, or a merge patch or an apply of the whole object or of its status, refused for another
+/// version.
 fn write(shared: &Shared, target: &Target, body: &[u8]) -> Response {
     {
         let mut state = shared.state.lock();

@@ -177,11 +177,13 @@ impl Writer {
                 self.metrics.source.event(kind, Event::Delete);
                 self.changed.kinds.insert(kind);
                 self.changed.written |= is_istios(kind);
-                store.delete(&Key {
+                let key = Key {
                     kind,
                     namespace: namespace.into(),
                     name: name.into(),
-                });
+                };
+                store.delete(&key);
+                self.reporter.changed(std::iter::once(key));
             }
             Change::Synced => return true,
         }

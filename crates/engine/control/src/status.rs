@@ -1,9 +1,9 @@
 //! What the control plane says in an object's status: its problems, and a ServiceEntry's addresses.
 //!
 //! [`ObjectStatus`] is a value. [`ObjectStatus::body`] compares it with an object as the API has it
-//! and gives what has to be written, or nothing. The condition is `Reconciled` (as istiod's analysis
-//! writes it) with `observedGeneration` and `lastTransitionTime`, beside it `validationMessages` of
-//! code, level and field path.
+//! and gives what has to be written, or nothing. The condition is `Reconciled` (as istiod's
+//! analysis writes it) with `observedGeneration` and `lastTransitionTime`, beside it
+//! `validationMessages` of code, level and field path.
 //!
 //! Writing is server-side apply with a field manager of our own ([`writer`]). In Istio's kinds the
 //! list of conditions is one field, not a map by type (their definitions give it no list type), so
@@ -36,8 +36,8 @@ pub struct ObjectStatus {
 }
 
 impl ObjectStatus {
-    /// The object to apply so that `present` says this at `now` (RFC 3339); `None`: it does already.
-    /// An object that has nothing wrong with it and never had is left alone.
+    /// The object to apply so that `present` says this at `now` (RFC 3339); `None`: it does
+    /// already. An object that has nothing wrong with it and never had is left alone.
     pub fn body(&self, present: &Value, now: &str) -> Option<Value> {
         let status = present.get("status").unwrap_or(&Value::Null);
         let condition = self.condition(present, now);
