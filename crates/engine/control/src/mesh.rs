@@ -26,6 +26,7 @@ use wire_kube::kinds::Kind;
 
 /// How long the writer waits for company after a change, and at most in all.
 const QUIET: Duration = Duration::from_millis(5);
+/// How long the writer waits for company in all.
 const LONGEST: Duration = Duration::from_millis(100);
 /// The metrics provider that Istio's chart sets and that users' dashboards rely on.
 const PROMETHEUS: &str = "prometheus";

@@ -28,6 +28,7 @@ use tokio::{
 const OVERPROVISIONING_PERCENT: u32 = 140;
 /// Between attempts while a name does not resolve.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// Names are looked up again no sooner, whatever their time to live.
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// Looks names up, a bounded number at a time.

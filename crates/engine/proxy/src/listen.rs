@@ -156,7 +156,8 @@ impl Sockets {
                             connections: connections.clone(),
                             places: places.clone(),
                         };
-                        // Its end is the stop's, or that of the worker's runtime.
+                        // task: accepts for one listener on one worker; ends when the listener goes
+                        // or the worker's runtime stops
                         tokio::spawn(accepting.run(socket, stopping));
                         self.failed.remove(&key);
                         self.open.insert(key, stop);

@@ -34,6 +34,7 @@ const CONFLICTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after the first failure; each one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The pause after many failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A wish that waits for its turn.

@@ -17,6 +17,7 @@ pub fn tunnel(mut x: Box<Exchange>, upstream: OnUpgrade, lease: Lease) {
     let Some(downstream) = x.request.upgrade.take() else {
         return;
     };
+    // task: one tunnel (WebSocket, CONNECT); ends with either side or the stream's idle limit
     tokio::spawn(async move {
         let lease = lease;
         match tokio::try_join!(downstream, upstream) {
