@@ -41,7 +41,11 @@ use tokio::{
 
 use crate::{logging::Levels, signals::Terminate};
 
+/// How long connections of a listener that goes are given to finish. Setting: `drainDuration` of
+/// ProxyConfig.
 const DRAIN: Duration = Duration::from_secs(45);
+/// How long connections are given after SIGTERM. Setting: `TERMINATION_DRAIN_DURATION_SECONDS`,
+/// `terminationDrainDuration` of ProxyConfig.
 const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
 /// After SIGTERM new connections are still taken for this long, because others learn only gradually
 /// that we leave.
@@ -319,6 +323,7 @@ async fn start(plan: Plan, levels: Levels) -> anyhow::Result<Running> {
     tasks.spawn(admin.clone().keep_house(SILENT_SERIES));
     let (stop, stopping) = drain::channel();
     tasks.spawn(feed.run(stopping.clone()));
+    // task: exports spans; ends after the feed, within the time for the last spans
     let exporter = tokio::spawn(Exporter::new(live.clone(), exported).run(stopping));
     let (drain_workers, worker_drain) = drain::channel();
     let workers = start_workers(plan.workers, &live, &shared, &plan.traffic, &worker_drain)?;
@@ -368,6 +373,7 @@ fn store(plan: &Plan) -> Store {
 /// Resolves when all workers have ended. Those that have not end with the process.
 fn joined(workers: Vec<JoinHandle<()>>) -> anyhow::Result<oneshot::Receiver<()>> {
     let (sender, receiver) = oneshot::channel();
+    // task: waits for the workers' ends; ends with the last one or the process
     thread::Builder::new().name("join".into()).spawn(move || {
         for worker in workers {
             if worker.join().is_err() {
@@ -395,6 +401,7 @@ fn start_workers(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
+            // task: one worker with its runtime; ends when it has drained, or with the process
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {

@@ -12,7 +12,10 @@ use stdx::{SystemClock, SystemRng, drain};
 use crate::signals::Terminate;
 
 const DIRECTORY: &str = "/tmp/tanbark-agent";
+/// Envoy's drain time, which the agent hands to it. Setting: `drainDuration` of ProxyConfig.
 const DRAIN: Duration = Duration::from_secs(45);
+/// How long Envoy is given after SIGTERM. Setting: `TERMINATION_DRAIN_DURATION_SECONDS`,
+/// `terminationDrainDuration` of ProxyConfig.
 const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run() -> anyhow::Result<ExitCode> {

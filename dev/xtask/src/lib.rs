@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 pub mod descriptors;
+pub mod limits;
 pub mod tidy;
 pub mod wrap;
 

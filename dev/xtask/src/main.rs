@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 const USAGE: &str = "usage: cargo xtask COMMAND
-  tidy         check the structure of the repository; --tighten: shorten the lists of what exceeds a limit
+  tidy         check the structure of the repository; --tighten: shorten the lists of what exceeds a limit, renew docs/limits.md
+  limits       write docs/limits.md
   wrap PLACE   break comments at 100 columns in the Rust files at or below PLACE
   circles      print the files that need each other, with who needs whom
   descriptors  renew the copy of Envoy's descriptors from the package envoy-types";
@@ -13,6 +14,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
         Some("tidy") => tidy(std::env::args().nth(2).as_deref()),
+        Some("limits") => limits(),
         Some("wrap") => wrap(std::env::args().nth(2).as_deref()),
         Some("circles") => circles(),
         Some("descriptors") => descriptors(),
@@ -42,6 +44,11 @@ fn tidy(option: Option<&str>) -> Result<ExitCode> {
     }
     eprintln!("{} faults", faults.len());
     Ok(ExitCode::FAILURE)
+}
+
+fn limits() -> Result<ExitCode> {
+    println!("{}", xtask::limits::renew(&xtask::root())?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn wrap(place: Option<&str>) -> Result<ExitCode> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::Result;
 
 mod circles;
-mod code;
+pub(crate) mod code;
 mod edges;
 mod fault;
 mod links;
@@ -22,8 +22,8 @@ mod tasks;
 mod words;
 
 pub use fault::Fault;
-use source::Source;
-pub(crate) use source::sources;
+pub(crate) use ratchet::{Excess, Excesses};
+pub(crate) use source::{Source, sources};
 
 /// Every fault of the workspace at `root`, sorted.
 pub fn check(root: &Path) -> Result<Vec<Fault>> {
@@ -37,11 +37,12 @@ pub fn check(root: &Path) -> Result<Vec<Fault>> {
     Ok(faults)
 }
 
-/// Shortens the lists of what exceeds its limit to what still does.
+/// Shortens the lists of what exceeds its limit to what still does, and writes the table of limits.
 pub fn tighten(root: &Path) -> Result<()> {
     let sources = sources(root)?;
     ratchet::tighten(root, &measure(&sources))?;
-    circles::tighten(root, &sources)
+    circles::tighten(root, &sources)?;
+    crate::limits::renew(root).map(drop)
 }
 
 /// The circles of files in the workspace at `root`, with who needs whom.
@@ -49,9 +50,10 @@ pub fn describe_circles(root: &Path) -> Result<String> {
     Ok(circles::describe(&sources(root)?))
 }
 
-fn measure(sources: &[Source]) -> ratchet::Excesses {
+fn measure(sources: &[Source]) -> Excesses {
     let mut found = sizes::measure(sources);
     found.extend(words::measure(sources));
     found.extend(tasks::measure(sources));
+    found.extend(crate::limits::measure(sources));
     found
 }

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::tidy::code::lines_in_literals;
+
 const COLUMNS: usize = 100;
 
 /// Breaks the comments of the Rust files at or below `place`; returns the files that changed.
@@ -30,12 +32,14 @@ pub fn wrap(root: &Path, place: &str) -> Result<Vec<String>> {
 }
 
 fn wrapped(text: &str) -> String {
+    let in_literals = lines_in_literals(text);
     let lines: Vec<&str> = text.lines().collect();
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     let mut in_code = false;
     while let Some(line) = lines.get(at) {
-        let Some((mark, words)) = comment(line) else {
+        let is_code = in_literals.contains(&at);
+        let Some((mark, words)) = comment(line).filter(|_| !is_code) else {
             in_code = false;
             push(&mut out, line);
             at += 1;
@@ -150,5 +154,7 @@ mod tests {
         assert!(out.contains("word more\n    /// - next\n"), "{out}");
         assert!(out.contains("// short\n// lines\n"), "{out}");
         assert_eq!(wrapped(&out), out, "it is done once");
+        let literal = format!("let a = \"\\\n  // {wide}\";\nlet b = 1;\n");
+        assert_eq!(wrapped(&literal), literal);
     }
 }

@@ -14,3 +14,11 @@ fn envoys_descriptors_are_those_of_the_package_in_use() {
         "envoy-types has another version: run `cargo xtask descriptors`"
     );
 }
+
+#[test]
+fn the_table_of_limits_is_what_the_code_says() {
+    assert!(
+        xtask::limits::is_current(&xtask::root()).expect("the code is read"),
+        "a limit or a task has changed: run `cargo xtask limits`"
+    );
+}

@@ -54,6 +54,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let (trigger, drain) = stdx::drain::channel();
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        // task: waits for the signal to stop; ends with it or the program
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

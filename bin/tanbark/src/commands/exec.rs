@@ -91,9 +91,11 @@ async fn talk(
     let (sender, mut typed) = mpsc::channel::<Input>(QUEUE);
     let raw = if tty { Some(Raw::enter()?) } else { None };
     if tty {
+        // task: tells sizes of the terminal; ends with the session
         tokio::spawn(terminal::send_sizes(sender.clone()));
     }
     if stdin {
+        // task: reads what is typed; ends with the input or the session
         tokio::spawn(read_input(sender.clone()));
     }
     drop(sender);

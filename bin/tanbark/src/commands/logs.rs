@@ -233,6 +233,7 @@ async fn follow_all(
     let (sender, mut printed) = mpsc::channel::<Result<Vec<u8>>>(QUEUE);
     for (path, prefix) in paths {
         let (api, sender) = (api.clone(), sender.clone());
+        // task: follows one container's log; ends with the log or the program
         tokio::spawn(async move {
             let result = async {
                 let mut lines = Lines::of(api.send(Method::GET, &path, Payload::none()).await?);

@@ -30,7 +30,9 @@ mod tests;
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Longest lifetime that may be asked for (Istio's `MAX_WORKLOAD_CERT_TTL`).
 pub const MAX_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Life of a self-signed root: Istio's 10 years.
 const ROOT_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Certificates are valid from this long before they are made, for clocks that run behind.
 const BACKDATE: Duration = Duration::from_secs(120);
 /// A CSR larger than this is not parsed.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;

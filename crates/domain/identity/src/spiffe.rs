@@ -12,7 +12,9 @@ use crate::IdentityError;
 mod tests;
 
 const SCHEME: &str = "spiffe://";
+/// Longest SPIFFE id (SPIFFE-ID 2.3).
 const MAX_ID_BYTES: usize = 2048;
+/// Longest trust domain (SPIFFE-ID 2.1).
 const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 
 /// The root of a mesh's names, such as `cluster.local`.

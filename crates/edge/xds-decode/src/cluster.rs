@@ -28,6 +28,7 @@ mod transport;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Envoy's default of `per_connection_buffer_limit_bytes`.
 const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 /// `SOL_SOCKET`, `SO_MARK`, `SOL_IP`, `IP_TRANSPARENT` on Linux.
 const SOL_SOCKET: i64 = 1;

@@ -34,9 +34,13 @@ use crate::{
     route, scalar, tracing,
 };
 
+/// Envoy's default of `idle_timeout`.
 const IDLE: Duration = Duration::from_secs(3600);
+/// Envoy's default of `stream_idle_timeout`.
 const STREAM_IDLE: Duration = Duration::from_secs(300);
+/// Envoy's default of `drain_timeout`.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Envoy's default of `max_request_headers_kb`.
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// Envoy refuses more.

@@ -23,6 +23,7 @@ mod filters;
 
 /// Envoy's defaults.
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
+/// Envoy's default of `per_connection_buffer_limit_bytes`.
 const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 /// What it costs when no chain of a listener can be trusted.
 const CLOSES: &str = "its connections are closed";

@@ -34,7 +34,9 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// Resource types that one stream may ask for.
 const MAX_TYPES: usize = 64;
+/// Resource names that one stream may ask for, by type.
 const MAX_NAMES: usize = 100_000;
 
 /// See the module.

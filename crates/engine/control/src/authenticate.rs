@@ -25,6 +25,7 @@ const AUDIENCE: &str = "istio-ca";
 /// A good review holds this long, so that a reconnecting mesh does not ask the API server once per
 /// call.
 const REVIEW_LIFETIME: Duration = Duration::from_secs(60);
+/// Reviewed tokens that are remembered; one that finds no place is reviewed each time.
 const MAX_CACHED_REVIEWS: usize = 10_000;
 
 /// An authenticated caller.

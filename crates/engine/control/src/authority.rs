@@ -41,7 +41,9 @@ const PLUGGED_SECRET: &str = "cacerts";
 /// Name and key of the ConfigMap that carries the root.
 pub const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 pub const ROOT_KEY: &str = "root-cert.pem";
+/// How often the published root is compared in every namespace.
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(300);
+/// The pause after a root could not be published.
 const ROOT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often a plugged authority is compared with the one in force.

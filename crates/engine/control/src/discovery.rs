@@ -132,7 +132,7 @@ impl DiscoveryService {
             .boxed();
         let (sender, receiver) = mpsc::channel(OUTBOUND_QUEUE);
         let shared = self.0.clone();
-        // The task ends with the stream: either side's end closes the channel or the requests.
+        // task: one ADS stream; ends when either side closes it, or when the control plane drains
         tokio::spawn(async move {
             if let Err(status) = shared
                 .serve(caller, address, flavour, requests, &sender)

@@ -58,6 +58,7 @@ struct Objects {
     /// Users that may list the Secrets of their namespaces.
     readers: BTreeSet<String>,
     failing_writes: usize,
+    failing_object: Option<String>,
 }
 
 impl Drop for FakeApi {
@@ -128,6 +129,11 @@ impl FakeApi {
     pub fn let_read_secrets(&self, user: &str, namespace: &str) {
         let reader = format!("{user} {namespace}");
         self.state.state.lock().readers.insert(reader);
+    }
+
+    /// Every write of objects of this name answers 500.
+    pub fn fail_writes_of(&self, name: &str) {
+        self.state.state.lock().failing_object = Some(name.to_owned());
     }
 
     /// The next `count` writes answer 500.
@@ -431,10 +437,14 @@ fn access_review(shared: &Shared, body: &[u8]) -> Response {
     (StatusCode::CREATED, axum::Json(answer)).into_response()
 }
 
-/// Create, or a merge patch of the whole object or of its status.
+/// Create, or a merge patch or an apply of the whole object or of its status, refused for another
+/// version.
 fn write(shared: &Shared, target: &Target, body: &[u8]) -> Response {
     {
         let mut state = shared.state.lock();
+        if target.name.is_some() && state.failing_object == target.name {
+            return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+        }
         if state.failing_writes > 0 {
             state.failing_writes -= 1;
             return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
@@ -454,6 +464,10 @@ fn write(shared: &Shared, target: &Target, body: &[u8]) -> Response {
                 return failure(StatusCode::NOT_FOUND, "NotFound");
             };
             let before = object.clone();
+            let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
+            if version(&sent).is_some_and(|sent| Some(sent) != version(&object)) {
+                return failure(StatusCode::CONFLICT, "Conflict");
+            }
             let patch = if target.is_status {
                 json!({"status": sent["status"]})
             } else {

@@ -83,15 +83,13 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let proxies = Arc::new(proxies::Proxies::default());
     let generator = Arc::new(generate::Generator::default());
 
-    let changes = watch::start(&client, &mut tasks);
-    let reporter = status::Reporter::start(client.clone(), &mut tasks);
     let writer = mesh::Writer {
-        changes,
+        changes: watch::start(&client, &mut tasks),
         publish,
         objects: publish_objects,
         generator: generator.clone(),
         metrics: metrics.clone(),
-        reporter,
+        reporter: start_reporter(&settings, &client, &mut tasks),
         changed: Default::default(),
     };
     let mut writing = JoinSet::new();
@@ -102,17 +100,9 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         snapshots.clone(),
     ));
 
-    let own = start_own_certificate(&settings, &authority, &mut tasks)?;
-    let certificates = certificates::CertificateService {
-        authority,
-        authenticator: authenticator.clone(),
-        default_ttl: settings.workload_ttl,
-        clock: settings.clock.clone(),
-        metrics: metrics.clone(),
-    };
     let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery {
-        authenticator,
-        authorizer: authorize::Authorizer::new(client.clone()),
+        authenticator: authenticator.clone(),
+        authorizer: authorize::Authorizer::new(client),
         snapshots: snapshots.clone(),
         generator: generator.clone(),
         proxies: proxies.clone(),
@@ -120,18 +110,23 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
         clock: settings.clock.clone(),
         drain: drain.clone(),
     }));
-    let pages = debug::Pages {
-        proxies,
-        metrics,
-        snapshots,
-        objects,
-        generator,
-    };
     let faces = Faces {
-        own,
-        certificates,
+        own: start_own_certificate(&settings, &authority, &mut tasks)?,
+        certificates: certificates::CertificateService {
+            authority,
+            authenticator,
+            default_ttl: settings.workload_ttl,
+            clock: settings.clock.clone(),
+            metrics: metrics.clone(),
+        },
         discovery,
-        pages,
+        pages: debug::Pages {
+            proxies,
+            metrics,
+            snapshots,
+            objects,
+            generator,
+        },
     };
     let result = tokio::select! {
         served = serve_all(&settings.listen, faces, &mut tasks, drain) => served,
@@ -161,6 +156,18 @@ async fn start_authority(
     let metrics = metrics.authority.clone();
     tasks.spawn(authority::keep_plugged(place, current.clone(), metrics));
     Ok(current)
+}
+
+/// The reporter of problems; a task writes what it leaves.
+fn start_reporter(
+    settings: &Settings,
+    client: &kube::Client,
+    tasks: &mut JoinSet<()>,
+) -> status::reporter::Reporter {
+    let wishes = Arc::new(status::reporter::Wishes::default());
+    let clock = settings.clock.clone();
+    tasks.spawn(status::writer::run(client.clone(), clock, wishes.clone()));
+    status::reporter::Reporter::new(wishes)
 }
 
 /// The certificate of the TLS port; a task renews it.

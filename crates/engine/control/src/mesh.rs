@@ -19,13 +19,14 @@ use crate::{
     generate::Generator,
     metrics::{Build, Event, Metrics},
     settings::Settings,
-    status::{ObjectKey, Reporter},
+    status::reporter::Reporter,
     watch::Change,
 };
 use wire_kube::kinds::Kind;
 
 /// How long the writer waits for company after a change, and at most in all.
 const QUIET: Duration = Duration::from_millis(5);
+/// How long the writer waits for company in all.
 const LONGEST: Duration = Duration::from_millis(100);
 /// The metrics provider that Istio's chart sets and that users' dashboards rely on.
 const PROMETHEUS: &str = "prometheus";
@@ -129,19 +130,18 @@ impl Writer {
         let domains = analyzer.count(code::MESH_HOST_CONFLICT);
         self.metrics.source.duplicate_domains(domains);
         let has_entries = changed.iter().any(|key| key.kind == Kind::ServiceEntry);
-        self.reporter
-            .report(changed.iter().map(object_key), |object| {
-                let key = key_of(object);
-                analyzer.problems_of(store, &key).cloned().collect()
-            });
+        self.reporter.changed(changed.iter().cloned());
         if has_entries {
             let addresses = store.auto_addresses().map(|(key, by_host)| {
                 let list = by_host.iter().map(|(host, ip)| (host.clone(), *ip));
-                (object_key(key), list.collect())
+                (key.clone(), list.collect())
             });
             self.reporter.addresses_changed(addresses.collect());
         }
-        self.reporter.report_addresses();
+        self.reporter.report(|key| {
+            let object = store.object(key)?.clone();
+            Some((object, analyzer.problems_of(store, key).cloned().collect()))
+        });
     }
 
     /// Gives a change to the store; true for the end of the first listing.
@@ -162,7 +162,7 @@ impl Writer {
                         if applied.changed {
                             self.changed.kinds.insert(key.kind);
                         }
-                        self.reporter.found(object_key(&key), &object);
+                        self.reporter.found(&key, &object);
                     }
                     // It has no name to put a status on.
                     None => applied.problems.iter().for_each(|problem| {
@@ -178,11 +178,13 @@ impl Writer {
                 self.metrics.source.event(kind, Event::Delete);
                 self.changed.kinds.insert(kind);
                 self.changed.written |= is_istios(kind);
-                store.delete(&Key {
+                let key = Key {
                     kind,
                     namespace: namespace.into(),
                     name: name.into(),
-                });
+                };
+                store.delete(&key);
+                self.reporter.changed(std::iter::once(key));
             }
             Change::Synced => return true,
         }
@@ -199,22 +201,6 @@ fn api_version_of(object: &Value) -> &str {
 
 fn is_istios(kind: Kind) -> bool {
     kind.info().group.ends_with("istio.io")
-}
-
-fn key_of(object: &ObjectKey) -> Key {
-    Key {
-        kind: object.kind,
-        namespace: object.namespace.as_str().into(),
-        name: object.name.as_str().into(),
-    }
-}
-
-fn object_key(key: &Key) -> ObjectKey {
-    ObjectKey {
-        kind: key.kind,
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-    }
 }
 
 #[cfg(test)]

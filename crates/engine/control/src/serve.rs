@@ -36,13 +36,17 @@ use tonic::transport::server::Connected;
 
 use crate::{authority::Current, error::ControlError, peer::Peer};
 
+/// A TLS handshake that takes longer is closed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Handshakes under way at a time; more wait in the accept queue.
 const MAX_HANDSHAKES: usize = 512;
+/// Connections with a finished handshake that wait for the gRPC server.
+const ACCEPTED: usize = 64;
 /// Pause after the system refused to accept (no file descriptors, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the own certificate's age is looked at: by the wall clock, as a machine may sleep.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
+/// Life of the control plane's own certificate, which is renewed at half of it.
 const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// A TLS connection that knows its peer.
@@ -185,7 +189,8 @@ pub fn accept_tls(
     listener: TcpListener,
     certificate: Arc<ServerCertificate>,
 ) -> impl Stream<Item = io::Result<PeerStream>> {
-    let (sender, receiver) = mpsc::channel(64);
+    let (sender, receiver) = mpsc::channel(ACCEPTED);
+    // task: accepts on the TLS port; ends when the server drops the stream of connections
     tokio::spawn(async move {
         let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let mut handshakes = JoinSet::new();

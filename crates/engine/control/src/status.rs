@@ -1,246 +1,169 @@
-//! Problems become status: each object that has one says so itself, and stops saying so when it is
-//! mended.
+//! What the control plane says in an object's status: its problems, and a ServiceEntry's addresses.
 //!
-//! The condition is `Reconciled` (as istiod's analysis writes it), with `validationMessages` of
-//! code, level and field path. Only the control plane's own part of the status is written, by a
-//! merge patch, and only when it changed. The queue is bounded; what does not fit is written by the
-//! next build. A problem that an earlier run wrote and that is mended meanwhile is cleared as well:
-//! `Reporter::found` sees it in the object.
+//! [`ObjectStatus`] is a value. [`ObjectStatus::body`] compares it with an object as the API has it
+//! and gives what has to be written, or nothing. The condition is `Reconciled` (as istiod's
+//! analysis writes it) with `observedGeneration` and `lastTransitionTime`, beside it
+//! `validationMessages` of code, level and field path.
+//!
+//! Writing is server-side apply with a field manager of our own ([`writer`]). In Istio's kinds the
+//! list of conditions is one field, not a map by type (their definitions give it no list type), so
+//! who applies one condition replaces the list: the body carries the conditions of others as they
+//! were found, together with the version in which they were found, and a write that would be based
+//! on another version is refused by the API.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::net::Ipv4Addr;
 
 use ingest::{Problem, Severity};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-    core::DynamicObject,
-};
 use mesh_model::object::Text;
-use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinSet};
-use wire_kube::kinds::Kind;
+use serde_json::{Map, Value, json};
 
-use crate::watch::resource_of;
+pub mod reporter;
+pub mod writer;
 
-const QUEUE: usize = 1024;
-/// Pauses before a write that failed is tried again; after the last one it is given up until the
-/// object's problems change.
-const RETRY_AFTER: [Duration; 3] = [
-    Duration::from_millis(200),
-    Duration::from_secs(2),
-    Duration::from_secs(10),
-];
-
-/// Which object a report is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey {
-    pub kind: Kind,
-    pub namespace: String,
-    pub name: String,
-}
-
-struct Report {
-    key: ObjectKey,
-    /// To be merged into the object's status.
-    status: Value,
-}
+/// The type of our condition.
+const CONDITION: &str = "Reconciled";
 
 /// Addresses of a ServiceEntry, by host.
 pub type Addresses = Vec<(Text, Ipv4Addr)>;
 
-/// Remembers what was reported and sends what changed.
-pub struct Reporter {
-    reported: HashMap<ObjectKey, Vec<Problem>>,
-    /// Objects whose status may say something else than what is known of them.
-    due: BTreeSet<ObjectKey>,
-    addresses: HashMap<ObjectKey, Addresses>,
-    reported_addresses: HashMap<ObjectKey, Addresses>,
-    addresses_due: bool,
-    queue: mpsc::Sender<Report>,
+/// What there is to say of one object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectStatus {
+    pub problems: Vec<Problem>,
+    /// Addresses that were given to the hosts of a ServiceEntry; tools and the cluster's DNS read
+    /// them in its status.
+    pub addresses: Addresses,
 }
 
-impl Reporter {
-    pub fn start(client: Client, tasks: &mut JoinSet<()>) -> Self {
-        let (queue, mut reports) = mpsc::channel::<Report>(QUEUE);
-        tasks.spawn(async move {
-            while let Some(report) = reports.recv().await {
-                if let Err(error) = write_with_retries(&client, &report).await {
-                    tracing::warn!(object = ?report.key, %error, "could not write the status");
-                }
+impl ObjectStatus {
+    /// The object to apply so that `present` says this at `now` (RFC 3339); `None`: it does
+    /// already. An object that has nothing wrong with it and never had is left alone.
+    pub fn body(&self, present: &Value, now: &str) -> Option<Value> {
+        let status = present.get("status").unwrap_or(&Value::Null);
+        let condition = self.condition(present, now);
+        let messages = self.messages();
+        let addresses = self.address_list();
+        let found = |field: &str| status.get(field).and_then(Value::as_array);
+        let same =
+            |field: &str, wanted: &[Value]| found(field).map_or(&[][..], Vec::as_slice) == wanted;
+        let conditions = found("conditions").map_or(&[][..], Vec::as_slice);
+        let is_told = match &condition {
+            Some(condition) => conditions.contains(condition),
+            None => true,
+        };
+        if is_told && same("validationMessages", &messages) && same("addresses", &addresses) {
+            return None;
+        }
+        let mut ours = Map::new();
+        if let Some(condition) = condition {
+            ours.insert("conditions".into(), with_others(conditions, condition));
+        }
+        // An empty list takes away what an earlier version wrote under another name.
+        for (field, list) in [("validationMessages", messages), ("addresses", addresses)] {
+            if !list.is_empty() || found(field).is_some_and(|present| !present.is_empty()) {
+                ours.insert(field.into(), list.into());
             }
+        }
+        let metadata = ["name", "namespace", "resourceVersion"].map(|field| {
+            let value = present.pointer(&format!("/metadata/{field}"));
+            (field.to_owned(), value.cloned().unwrap_or_default())
         });
-        Self {
-            reported: HashMap::new(),
-            due: BTreeSet::new(),
-            addresses: HashMap::new(),
-            reported_addresses: HashMap::new(),
-            addresses_due: false,
-            queue,
-        }
+        let metadata = metadata.into_iter().filter(|(_, value)| !value.is_null());
+        Some(json!({
+            "apiVersion": present.get("apiVersion"),
+            "kind": present.get("kind"),
+            "metadata": metadata.collect::<Map<_, _>>(),
+            "status": ours,
+        }))
     }
 
-    /// Sees an object as the API has it: a problem in its status that this run did not write counts
-    /// as reported, so that it is cleared or replaced.
-    pub fn found(&mut self, key: ObjectKey, object: &Value) {
-        if has_problem_status(object) && !self.reported.contains_key(&key) {
-            self.reported.insert(key.clone(), Vec::new());
-            self.due.insert(key);
+    /// `None`: the object needs none.
+    fn condition(&self, present: &Value, now: &str) -> Option<Value> {
+        let before = own_condition(present);
+        let worst = self.problems.iter().map(|problem| problem.severity).min();
+        let (status, reason, message) = match worst {
+            Some(Severity::Error) => (
+                "False",
+                "Invalid",
+                "the object is not used; its last good version, if there was one, stays in force",
+            ),
+            Some(_) => (
+                "True",
+                "UsedWithProblems",
+                "the object is used, but parts of it have no effect",
+            ),
+            None if before.is_none() => return None,
+            None => ("True", "Valid", ""),
+        };
+        // The time of the last change from true to false or back, not of the last write.
+        let since = before
+            .filter(|before| before.get("status").is_some_and(|value| value == status))
+            .and_then(|before| before.get("lastTransitionTime").cloned());
+        let mut condition = json!({
+            "type": CONDITION,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": since.unwrap_or_else(|| now.into()),
+        });
+        if let (Some(fields), Some(generation)) = (condition.as_object_mut(), generation(present)) {
+            fields.insert("observedGeneration".into(), generation.into());
         }
+        Some(condition)
     }
 
-    /// Tells the objects whose problems changed what `problems_of` knows of them now; one that has
-    /// none any more is cleared.
-    pub fn report(
-        &mut self,
-        changed: impl IntoIterator<Item = ObjectKey>,
-        problems_of: impl Fn(&ObjectKey) -> Vec<Problem>,
-    ) {
-        self.due.extend(changed);
-        for key in std::mem::take(&mut self.due) {
-            let problems = problems_of(&key);
-            let said = self.reported.get(&key);
-            let is_said = match said {
-                Some(said) => !said.is_empty() && *said == problems,
-                None => problems.is_empty(),
-            };
-            if is_said {
-                continue;
-            }
-            for problem in &problems {
-                tracing::warn!(object = %format!("{} {}/{}", key.kind, key.namespace, key.name), "{problem}");
-            }
-            let status = status_of(&problems);
-            if !self.send(&key, status) {
-                self.due.insert(key);
-            } else if problems.is_empty() {
-                self.reported.remove(&key);
-            } else {
-                self.reported.insert(key, problems);
-            }
-        }
+    fn messages(&self) -> Vec<Value> {
+        let message = |problem: &Problem| {
+            json!({
+                "type": {"code": problem.code},
+                "level": problem.severity.as_str().to_uppercase(),
+                "path": problem.path,
+                "message": problem.message,
+            })
+        };
+        self.problems.iter().map(message).collect()
     }
 
-    /// False when the queue is full.
-    fn send(&self, key: &ObjectKey, status: Value) -> bool {
-        let key = key.clone();
-        self.queue.try_send(Report { key, status }).is_ok()
-    }
-
-    /// `current` holds every ServiceEntry that was given addresses; tools and the cluster's DNS
-    /// read them there.
-    pub fn addresses_changed(&mut self, current: HashMap<ObjectKey, Addresses>) {
-        self.addresses = current;
-        self.addresses_due = true;
-    }
-
-    /// Writes the addresses that are not in the status yet.
-    pub fn report_addresses(&mut self) {
-        if !std::mem::take(&mut self.addresses_due) {
-            return;
-        }
-        let gone = |key: &&ObjectKey| !self.addresses.contains_key(*key);
-        let gone: Vec<ObjectKey> = self
-            .reported_addresses
-            .keys()
-            .filter(gone)
-            .cloned()
-            .collect();
-        let cleared = gone.into_iter().map(|key| (key, Addresses::new()));
-        let others: Vec<(ObjectKey, Addresses)> = self
-            .addresses
-            .iter()
-            .filter(|(key, addresses)| self.reported_addresses.get(*key) != Some(*addresses))
-            .map(|(key, addresses)| (key.clone(), addresses.clone()))
-            .chain(cleared)
-            .collect();
-        for (key, addresses) in others {
-            let entries = addresses
-                .iter()
-                .map(|(host, ip)| json!({"value": ip.to_string(), "host": &**host}));
-            let status = json!({"addresses": entries.collect::<Vec<_>>()});
-            if !self.send(&key, status) {
-                self.addresses_due = true;
-                continue;
-            }
-            match addresses.is_empty() {
-                true => drop(self.reported_addresses.remove(&key)),
-                false => drop(self.reported_addresses.insert(key, addresses)),
-            }
-        }
+    fn address_list(&self) -> Vec<Value> {
+        let address =
+            |(host, ip): &(Text, Ipv4Addr)| json!({"value": ip.to_string(), "host": &**host});
+        self.addresses.iter().map(address).collect()
     }
 }
 
-async fn write_with_retries(client: &Client, report: &Report) -> Result<(), kube::Error> {
-    for pause in RETRY_AFTER {
-        match write(client, report).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                tracing::debug!(object = ?report.key, %error, "the status is written again later")
-            }
-        }
-        tokio::time::sleep(pause).await;
+/// The conditions of others as they are, and ours in its place or at the end.
+fn with_others(conditions: &[Value], ours: Value) -> Value {
+    let mut all = conditions.to_vec();
+    match all.iter_mut().find(|condition| is_ours(condition)) {
+        Some(place) => *place = ours,
+        None => all.push(ours),
     }
-    write(client, report).await
+    all.into()
 }
 
-/// Does the status say what [`status_of`] says about an object with problems?
-fn has_problem_status(object: &Value) -> bool {
-    let status = &object["status"];
-    let messages = status["validationMessages"]
-        .as_array()
-        .is_some_and(|messages| !messages.is_empty());
-    let conditions = status["conditions"].as_array().into_iter().flatten();
-    messages
-        || conditions
-            .into_iter()
-            .any(|condition| condition["type"] == "Reconciled" && condition["status"] == "False")
+fn is_ours(condition: &Value) -> bool {
+    condition.get("type").is_some_and(|kind| kind == CONDITION)
 }
 
-async fn write(client: &Client, report: &Report) -> Result<(), kube::Error> {
-    let info = report.key.kind.info();
-    // Kubernetes' own kinds have a status that is not ours to write.
-    if !info.group.ends_with("istio.io") {
-        return Ok(());
-    }
-    let objects: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), &report.key.namespace, &resource_of(info));
-    let patch = json!({ "status": report.status });
-    match objects
-        .patch_status(
-            &report.key.name,
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await
-    {
-        // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map(drop),
-    }
+fn own_condition(object: &Value) -> Option<&Value> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|condition| is_ours(condition))
 }
 
-fn status_of(problems: &[Problem]) -> Value {
-    let worst = problems.iter().map(|problem| problem.severity).min();
-    let reconciled = worst != Some(Severity::Error);
-    let messages: Vec<Value> = problems
-        .iter()
-        .map(|problem| json!({"type": {"code": problem.code}, "level": problem.severity.as_str().to_uppercase(), "path": problem.path, "message": problem.message}))
-        .collect();
-    let (reason, message) = match worst {
-        Some(Severity::Error) => (
-            "Invalid",
-            "the object is not used; its last good version, if there was one, stays in force",
-        ),
-        Some(_) => (
-            "UsedWithProblems",
-            "the object is used, but parts of it have no effect",
-        ),
-        None => ("Valid", ""),
+/// Whether the status of an object, as the API has it, holds anything that [`ObjectStatus`] says.
+pub fn says_something(object: &Value) -> bool {
+    let is_filled = |field: &str| {
+        let list = object.pointer(&format!("/status/{field}"));
+        list.and_then(Value::as_array)
+            .is_some_and(|list| !list.is_empty())
     };
-    let condition = json!({"type": "Reconciled", "status": if reconciled { "True" } else { "False" }, "reason": reason, "message": message});
-    json!({"conditions": [condition], "validationMessages": if messages.is_empty() { Value::Null } else { messages.into() }})
+    own_condition(object).is_some() || is_filled("validationMessages") || is_filled("addresses")
 }
+
+/// `metadata.generation`; `None` where the API counts none.
+pub fn generation(object: &Value) -> Option<i64> {
+    object.pointer("/metadata/generation")?.as_i64()
+}
+
+#[cfg(test)]
+mod tests;

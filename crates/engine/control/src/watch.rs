@@ -27,6 +27,7 @@ use wire_kube::kinds::{KINDS, Kind, KindInfo, Support};
 /// Changes that wait for the single writer; a full queue slows the watches down, never loses a
 /// change.
 const QUEUE: usize = 4096;
+/// The pause before a watch whose version is too old lists anew.
 const RELIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What happened to an object.

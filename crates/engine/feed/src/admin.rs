@@ -111,6 +111,8 @@ impl Admin {
                 }
             };
             let admin = self.clone();
+            // task: one connection to a port of the proxy's pages; holds one of MAX_CONNECTIONS
+            // places, ends with its client
             tokio::spawn(async move {
                 let service = service_fn(|request| admin.answer(door, peer, request));
                 let connection = http1::Builder::new()

@@ -25,7 +25,9 @@ use crate::{
     settings::{Address, Server, ServerAuthentication},
 };
 
+/// How often a silent control plane is asked whether it is there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// A control plane that does not answer that by then is gone.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest token file that is read.
 const MAX_TOKEN_BYTES: usize = 64 * 1024;

@@ -29,6 +29,7 @@ use tokio::{
 const OVERPROVISIONING_PERCENT: u32 = 140;
 /// Between attempts while a name does not resolve.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// Names are looked up again no sooner, whatever their time to live.
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 /// When some names of a cluster have answered and none more has for this long, those are used.
 const PATIENCE: Duration = Duration::from_millis(500);

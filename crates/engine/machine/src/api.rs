@@ -75,6 +75,8 @@ pub async fn serve(listener: UnixListener, context: Arc<Context>) {
             continue;
         }
         let context = context.clone();
+        // task: one connection of the local API; holds one of MAX_CONNECTIONS places, ends with its
+        // client
         tokio::spawn(async move {
             let _permit = permit;
             serve_connection(stream, context).await;

@@ -110,6 +110,7 @@ impl Host {
         let socket = Arc::new(socket);
         let (tell, progress) = watch::channel(Progress::Starting);
         let served = socket.clone();
+        // task: serves the inner process's wishes; ends when the inner process has
         std::thread::Builder::new()
             .name("broker".into())
             .spawn(move || serve_requests(&served, &tell))
@@ -222,6 +223,7 @@ impl Broker {
             stop: watch::channel(false).0,
         });
         let reader = broker.clone();
+        // task: reads the outer process's answers; ends with the outer process
         std::thread::Builder::new()
             .name("broker".into())
             .spawn(move || reader.read_answers())

@@ -140,6 +140,7 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(peer)?;
+        // task: the connection of one request to the local API; ends with the answer's body
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)

@@ -97,7 +97,9 @@ impl Dns {
         let tcp = TcpListener::bind((DNS_ADDRESS, 53))
             .await
             .context(|| "open the DNS server's TCP socket".into())?;
+        // task: the DNS server's UDP side; lives as long as the machine
         tokio::spawn(dns.clone().serve_udp(Arc::new(udp)));
+        // task: the DNS server's TCP side; lives as long as the machine
         tokio::spawn(dns.serve_tcp(tcp));
         Ok(())
     }
@@ -113,6 +115,7 @@ impl Dns {
             };
             let question = bytes.get(..length).unwrap_or_default().to_vec();
             let (dns, socket) = (self.clone(), socket.clone());
+            // task: one question by UDP; holds one of MAX_QUESTIONS places, ends with its answer
             tokio::spawn(async move {
                 let _permit = permit;
                 if let Some(answer) = dns.answer(&question, peer.ip(), true).await {
@@ -132,6 +135,8 @@ impl Dns {
                 return;
             };
             let dns = self.clone();
+            // task: one DNS connection by TCP; holds one of MAX_QUESTIONS places, ends after 10 s
+            // at the latest
             tokio::spawn(async move {
                 let _permit = permit;
                 let _ = timeout(Duration::from_secs(10), dns.serve_stream(stream, peer.ip())).await;

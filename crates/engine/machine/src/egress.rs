@@ -49,6 +49,8 @@ pub async fn run(listener: TcpListener, broker: Arc<Broker>) {
             continue;
         };
         let broker = broker.clone();
+        // task: one connection out of the mesh; holds one of MAX_CONNECTIONS places, ends with
+        // either side
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(error) = pass(stream, &broker).await {

@@ -192,6 +192,7 @@ fn begin(context: &Arc<Context>, object: Arc<Value>) {
     ));
     context.pods.lock().insert(uid.clone(), pod.clone());
     let context = context.clone();
+    // task: one pod from start to end; stopped when its object is deleted
     tokio::spawn(async move {
         pod::run(context.clone(), pod.clone()).await;
         context.store.remove(

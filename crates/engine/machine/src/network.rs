@@ -217,6 +217,7 @@ pub fn find_programs(search_path: &str) -> Result<Firewall> {
 /// Runs something on a thread of its own, whose namespaces may then change.
 pub fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
+        // task: a thread that may change its namespaces; joined by its caller
         std::thread::Builder::new()
             .name("namespace".into())
             .spawn_scoped(scope, work)

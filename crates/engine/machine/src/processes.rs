@@ -53,6 +53,7 @@ impl Processes {
     pub fn start() -> Result<Arc<Self>> {
         let processes = Arc::new(Self::default());
         let reaper = processes.clone();
+        // task: reaps ended processes; lives as long as the process
         std::thread::Builder::new()
             .name("reaper".into())
             .spawn(move || reaper.reap())

@@ -122,6 +122,7 @@ async fn publish(
         match listen(broker, candidate).await {
             Ok(listener) => {
                 let host_port = listener.local_addr().ok()?.port();
+                // task: a published port; aborted when its Service no longer publishes it
                 let task = tokio::spawn(accept(
                     context.clone(),
                     listener,
@@ -165,6 +166,8 @@ async fn accept(
             continue;
         };
         let endpoints = endpoints_of(&context.store, &service, &port_name);
+        // task: one connection to a published port; holds one of MAX_CONNECTIONS places, ends with
+        // either side
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(error) = splice(stream, &endpoints).await {

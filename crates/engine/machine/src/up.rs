@@ -69,6 +69,7 @@ pub async fn up(mut options: Options) -> Result<Handle> {
     let (tell, ended) = watch::channel(false);
     let (started, pid) = tokio::sync::oneshot::channel();
     // The kernel ends the inner process with the thread that started it, so this thread stays.
+    // task: waits for the inner process; ends with it
     std::thread::Builder::new()
         .name("inner".into())
         .spawn(move || {

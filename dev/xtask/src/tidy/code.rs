@@ -4,6 +4,8 @@
 //! It is no parser. It relies on rustfmt's layout only for the end of `#[cfg(test)] mod tests { …
 //! }`, and it does not expand macros: a path that a macro makes is not seen.
 
+use std::collections::BTreeSet;
+
 use super::source::Source;
 
 /// One word or one sign (`::` counts as one) and its line, from 1.
@@ -38,6 +40,25 @@ pub fn tokens(source: &Source) -> Vec<Token<'_>> {
             text: &rest[..length],
             line,
         });
+        at += length;
+    }
+    found
+}
+
+/// The lines, from 0, that begin inside of a text literal.
+pub fn lines_in_literals(text: &str) -> BTreeSet<usize> {
+    let mut found = BTreeSet::new();
+    let (mut at, mut line) = (0, 0);
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let length = match skipped(rest) {
+            0 => token_length(rest),
+            length => length,
+        };
+        let breaks = rest[..length].matches('\n').count();
+        if literal(rest) > 0 {
+            found.extend(line + 1..=line + breaks);
+        }
+        line += breaks;
         at += length;
     }
     found

@@ -8,8 +8,11 @@ use wire_envoy::pb;
 use super::http_options::ErrorStatuses;
 use crate::{context::Cx, judgement::take, reject::Refusal, scalar};
 
+/// Envoy's default of `interval`.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Envoy's default of `base_ejection_time`.
 const BASE_EJECTION: Duration = Duration::from_secs(30);
+/// Envoy's default of `max_ejection_time`.
 const MAX_EJECTION: Duration = Duration::from_secs(300);
 const CONSECUTIVE: u32 = 5;
 

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
+/// A scrape of the application that takes longer is left out of the merged metrics.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Istio's cap of an application's answer.
 const MAX_BYTES: usize = 10 << 20;
@@ -41,6 +42,8 @@ impl Application {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // task: the connection of one scrape of the application; aborted after the answer, ends
+        // with the scrape's time limit
         let driver = tokio::spawn(connection);
         let uri: Uri = self.path.parse()?;
         let request = Request::get(uri)

@@ -19,6 +19,7 @@ use crate::{FeedError, status::Status};
 const CONNECTIONS: usize = 64;
 /// The largest page of Envoy's that is carried on.
 const PAGE_BYTES: usize = 64 << 20;
+/// A call of Envoy's admin port that takes longer has failed.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Envoy is ready when these say so: Istio's rule.
 const READY_QUERY: &str = "/stats?usedonly&filter=%5E(server.state%7Ccluster_manager.cds.update_success%7Clistener_manager.lds.update_success%7Clistener_manager.workers_started)%24";
@@ -57,6 +58,8 @@ pub(super) async fn serve(listener: TcpListener, health: Health) {
             }
         };
         let health = health.clone();
+        // task: one connection to the agent's health port; holds one of CONNECTIONS places, ends
+        // with its client
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let health = health.clone();

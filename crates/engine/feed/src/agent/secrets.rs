@@ -126,8 +126,7 @@ impl Secrets {
         requests: Responses<AdsRequest>,
     ) -> ReceiverStream<Result<AdsResponse, Code>> {
         let (sender, receiver) = mpsc::channel(WAITING_RESPONSES);
-        // Ends when Envoy closes the stream: then either `requests` ends or `sender` has no
-        // receiver.
+        // task: one SDS stream of a stock Envoy; ends when Envoy closes it
         tokio::spawn(answer(
             flavour,
             requests,

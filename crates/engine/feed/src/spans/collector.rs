@@ -224,12 +224,14 @@ impl Collector {
             // How it ends, its next call learns.
             (
                 Sender::Http2(sender),
+                // task: the collector's HTTP/2 connection; aborted with its link
                 tokio::spawn(async move { drop(connection.await) }),
             )
         } else {
             let (sender, connection) = http1::handshake(io).await.map_err(Failure::connection)?;
             (
                 Sender::Http1(sender),
+                // task: the collector's HTTP/1.1 connection; aborted with its link
                 tokio::spawn(async move { drop(connection.await) }),
             )
         };

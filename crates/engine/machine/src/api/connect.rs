@@ -87,6 +87,7 @@ pub async fn exec(
     };
     let session = start(&context, &pod, &container, command, on("tty"), on("stdin")).await;
     let upgrade = hyper::upgrade::on(&mut request);
+    // task: one exec session; ends with its process or its client
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
@@ -218,6 +219,7 @@ async fn relay(mut socket: Socket, session: Result<Session, String>) {
     let (mut sink, mut stream) = socket.split();
     let (sender, mut output) = mpsc::channel::<Message>(64);
     for (number, fd) in session.outputs {
+        // task: one output of an exec session; ends with the output or the session
         tokio::spawn(copy_output(
             number,
             fd,
@@ -401,6 +403,7 @@ pub async fn proxy(context: Arc<Context>, target: &Target, request: Request<Inco
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(unavailable)?;
+    // task: the connection of one proxied request; ends with the answer's body
     tokio::spawn(connection);
     let (mut parts, body) = request.into_parts();
     let query = parts

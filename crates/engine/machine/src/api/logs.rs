@@ -90,6 +90,7 @@ pub fn handle(context: &Arc<Context>, target: &Target, query: Option<&str>) -> A
     };
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(64);
     let context = context.clone();
+    // task: one log that is read; ends with the log or its client
     tokio::spawn(async move {
         if let Err(error) = send_lines(&context, &pod, &container, wanted, sender).await {
             tracing::debug!(%error, "a log could not be read");

@@ -70,6 +70,7 @@ pub fn respond(store: Arc<Store>, target: &Target, filter: Filter, wish: Wish) -
         + seconds
             .map_or(MAX_DURATION, Duration::from_secs)
             .min(MAX_DURATION);
+    // task: one watch; ends with its client, or at the asked time, MAX_DURATION at the latest
     tokio::spawn(async move {
         tokio::select! {
             _ = watch.run(version) => {}

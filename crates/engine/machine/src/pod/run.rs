@@ -675,7 +675,9 @@ impl Job {
             )
         })
         .await?;
+        // task: copies a container's standard output to its log; ends with the container
         tokio::spawn(log.clone().copy("stdout", out_read));
+        // task: copies a container's standard error to its log; ends with the container
         tokio::spawn(log.clone().copy("stderr", error_read));
         let message = read_status(status)
             .await

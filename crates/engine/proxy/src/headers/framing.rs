@@ -15,6 +15,7 @@ use crate::headers::names::{
 
 /// A `connection` header that names as many is none that a client needs.
 const MAX_NOMINATED: usize = 10;
+/// A request whose nominated `te` header is this long is refused.
 const MAX_TE_BYTES: usize = 256;
 
 /// Methods beyond those of RFC 9110 that Envoy's parser knows.

@@ -71,6 +71,7 @@ impl LogFiles {
         }
         let (sender, receiver) = sync_channel(QUEUE);
         let name = path.clone();
+        // task: writes one access log; ends when the reporter drops its queue
         let thread = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || serve(&name, &receiver));
