@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mesh_model::object::{Labels, Text};
 use mesh_model::snapshot::{ByNamespace, ServiceKey};
-use mesh_model::{MeshConfig, Snapshot, Workload};
+use mesh_model::{MeshConfig, Service, Snapshot, Workload};
 use serde_json::Value;
 use wire_kube::kinds::Kind;
 
@@ -100,7 +100,7 @@ impl Store {
             entries: BTreeMap::new(),
             workloads: BTreeMap::new(),
             slices: slices::Slices::default(),
-            declared: services::Declared::new(),
+            declared: services::Declared::default(),
             auto_addresses: None,
             dirty: dirty::Dirty {
                 everything: true,
@@ -244,7 +244,6 @@ impl Store {
         self.update_workloads();
         let before = self.built.clone();
         let before = before.as_deref();
-        self.declare_services(before);
         let services = self.services(before);
         let endpoints = self.endpoints(before);
         let snapshot = Snapshot {
@@ -508,6 +507,33 @@ impl Store {
                 _ => None,
             });
         Arc::new(all.collect())
+    }
+
+    /// Services by host, from what objects declare now.
+    fn services(&mut self, before: Option<&Snapshot>) -> Arc<BTreeMap<Text, Arc<[Arc<Service>]>>> {
+        if let Some(before) = before
+            && !self.dirty.services
+            && !self.dirty.everything
+        {
+            return before.services.clone();
+        }
+        let services = self.of_kind(Kind::Service);
+        let services = services.filter_map(|(_, domain)| match domain {
+            Domain::Service(service) => Some(service.clone()),
+            _ => None,
+        });
+        let entries = self.of_kind(Kind::ServiceEntry);
+        let entries = entries.filter_map(|(key, domain)| match domain {
+            Domain::ServiceEntry(entry) => Some((key, entry)),
+            _ => None,
+        });
+        let of_entries = entries.flat_map(|(key, entry)| {
+            let given = |host: &str| self.auto_addresses.as_ref()?.of(key, host);
+            services::of_entry(entry, given).map(Arc::new)
+        });
+        let declared = services::Declared::new(services.chain(of_entries));
+        self.declared = declared;
+        self.declared.services(before)
     }
 }
 

@@ -78,7 +78,7 @@ impl Store {
     pub(super) fn endpoints(&self, before: Option<&Snapshot>) -> Arc<EndpointMap> {
         let all = self.dirty.everything || self.dirty.all_endpoints;
         let Some(before) = before.filter(|_| !all) else {
-            let every = self.declared.values().flatten().map(|s| key(s));
+            let every = self.declared.all().map(|s| key(s));
             let every: BTreeSet<ServiceKey> = every.collect();
             let known = before.map(|b| &*b.endpoints);
             let built = every.into_iter().map(|key| {
@@ -92,7 +92,7 @@ impl Store {
         }
         let mut map = (*before.endpoints).clone();
         for changed in &self.dirty.endpoints {
-            if self.declared_for(changed).next().is_some() {
+            if self.declared.of(changed).next().is_some() {
                 let endpoints = self.reused(Some(&before.endpoints), changed);
                 map.insert(changed.clone(), endpoints);
             } else {
@@ -124,7 +124,7 @@ impl Store {
     fn joined(&self, key: &ServiceKey) -> Ports {
         let mut ports = Ports::new();
         let mut named: BTreeMap<u16, (&Text, Resolution)> = BTreeMap::new();
-        for service in self.declared_for(key) {
+        for service in self.declared.of(key) {
             let mut own = self.endpoints_of(service);
             for port in service.ports.iter() {
                 let is = (&port.port.name, service.resolution);

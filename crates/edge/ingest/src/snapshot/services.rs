@@ -1,7 +1,7 @@
 //! Services by host, from Services and ServiceEntries.
 //!
 //! Several objects of one namespace may declare one host. What each declares is kept as it is
-//! (`Store::declared`), and the snapshot's services are made of that: ports of ServiceEntries that
+//! ([`Declared`]), and the snapshot's services are made of that: ports of ServiceEntries that
 //! agree are one service, endpoints of all of them are joined (`endpoints`). So an update of one
 //! object and a build from nothing give the same.
 
@@ -14,54 +14,39 @@ use mesh_model::Snapshot;
 use mesh_model::object::Text;
 use mesh_model::service::{Service, ServicePort, TargetPort};
 use mesh_model::snapshot::ServiceKey;
-use wire_kube::kinds::Kind;
 
-use super::Store;
-use crate::Domain;
 use crate::service_entry::Entry;
-
-/// By host; those of one host in the order of precedence.
-pub(super) type Declared = BTreeMap<Text, Vec<Arc<Service>>>;
 
 type ByHost = BTreeMap<Text, Arc<[Arc<Service>]>>;
 
-impl Store {
-    /// Collects what objects declare, if that changed.
-    pub(super) fn declare_services(&mut self, before: Option<&Snapshot>) {
-        if before.is_some() && !self.dirty.services && !self.dirty.everything {
-            return;
-        }
-        let mut declared = Declared::new();
-        let mut declare = |service: Arc<Service>| {
-            let of_host = declared.entry(service.host.shared()).or_default();
+/// What each Service, and each host of each ServiceEntry, declares by itself.
+#[derive(Default)]
+pub(super) struct Declared {
+    /// Those of one host in the order of precedence.
+    by_host: BTreeMap<Text, Vec<Arc<Service>>>,
+}
+
+impl Declared {
+    pub fn new(services: impl Iterator<Item = Arc<Service>>) -> Self {
+        let mut by_host: BTreeMap<Text, Vec<Arc<Service>>> = BTreeMap::new();
+        for service in services {
+            let of_host = by_host.entry(service.host.shared()).or_default();
             of_host.push(service);
-        };
-        for (_, domain) in self.of_kind(Kind::Service) {
-            if let Domain::Service(service) = domain {
-                declare(service.clone());
-            }
         }
-        for (key, domain) in self.of_kind(Kind::ServiceEntry) {
-            if let Domain::ServiceEntry(entry) = domain {
-                let given = |host: &str| self.auto_addresses.as_ref()?.of(key, host);
-                of_entry(entry, given).for_each(|service| declare(Arc::new(service)));
-            }
-        }
-        for list in declared.values_mut() {
+        for list in by_host.values_mut() {
             list.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
         }
-        self.declared = declared;
+        Self { by_host }
     }
 
-    /// Those that the snapshot has; the list of a host that did not change is that of before.
-    pub(super) fn services(&self, before: Option<&Snapshot>) -> Arc<ByHost> {
-        if let Some(before) = before
-            && !self.dirty.services
-            && !self.dirty.everything
-        {
-            return before.services.clone();
-        }
-        let lists = self.declared.iter().map(|(host, list)| {
+    /// All of them, each by itself.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_host.values().flatten()
+    }
+
+    /// The services of a snapshot; the list of a host that did not change is that of before.
+    pub fn services(&self, before: Option<&Snapshot>) -> Arc<ByHost> {
+        let lists = self.by_host.iter().map(|(host, list)| {
             let list = merged(list);
             let known = before
                 .and_then(|b| b.services.get(host))
@@ -74,11 +59,8 @@ impl Store {
 
     /// All that objects of one namespace declare for one host. A Kubernetes Service stands before
     /// ServiceEntries, however old they are.
-    pub(super) fn declared_for<'a>(
-        &'a self,
-        key: &'a ServiceKey,
-    ) -> impl Iterator<Item = &'a Arc<Service>> {
-        let list = self.declared.get(&key.host).into_iter().flatten();
+    pub fn of<'a>(&'a self, key: &'a ServiceKey) -> impl Iterator<Item = &'a Arc<Service>> {
+        let list = self.by_host.get(&key.host).into_iter().flatten();
         let of_namespace = list.filter(|service| service.namespace() == &*key.namespace);
         let (first, rest): (Vec<_>, Vec<_>) = of_namespace.partition(|s| is_kubernetes(s));
         first.into_iter().chain(rest)
@@ -128,7 +110,7 @@ fn add_ports(service: &mut Service, ports: &[ServicePort]) {
 
 /// A ServiceEntry as services: one for each of its hosts. `given` are addresses of hosts beside
 /// those that the entry lists.
-fn of_entry<'a>(
+pub(super) fn of_entry<'a>(
     entry: &'a Entry,
     given: impl Fn(&str) -> Option<IpAddr> + 'a,
 ) -> impl Iterator<Item = Service> + 'a {
