@@ -352,6 +352,8 @@ impl Source {
 /// The request body of one attempt, or of a mirrored request.
 pub enum RequestBody {
     Empty,
+    /// Of a request of the proxy's own, whole.
+    Full(Option<Bytes>),
     /// `at`: the next kept frame to play.
     Attempt {
         source: Arc<Mutex<Source>>,
@@ -367,6 +369,7 @@ impl std::fmt::Debug for RequestBody {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Empty => "RequestBody::Empty",
+            Self::Full(_) => "RequestBody::Full",
             Self::Attempt { .. } => "RequestBody::Attempt",
             Self::Copy { .. } => "RequestBody::Copy",
         })
@@ -383,6 +386,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Attempt { source, at } => {
                 let mut source = source.lock();
                 if let Some(kept) = source.kept.get(*at) {
@@ -416,12 +420,12 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty | Self::Copy { done: true, .. } => true,
+            Self::Empty | Self::Full(None) | Self::Copy { done: true, .. } => true,
             Self::Attempt { source, at } => {
                 let source = source.lock();
                 source.ended.is_some() && *at >= source.kept.len()
             }
-            Self::Copy { .. } => false,
+            Self::Full(Some(_)) | Self::Copy { .. } => false,
         }
     }
 
@@ -429,6 +433,9 @@ impl Body for RequestBody {
         match self {
             // An exact length would make hyper tell it, in HTTP/2 too, where the stream's end does.
             Self::Empty => SizeHint::default(),
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Attempt { source, at: 0 } => {
                 let source = source.lock();
                 // Only of an untouched body is the declared length that of what will be sent.

@@ -13,7 +13,10 @@ use std::{
 use foldhash::fast::RandomState;
 use proxy_config::{ClusterName, ListenerName, RouteTableName};
 
-use crate::{listener::LiveListener, route::LiveRouteTable, upstream::cluster::LiveCluster};
+use crate::{
+    endpoint::LiveEndpoint, listener::LiveListener, route::LiveRouteTable,
+    upstream::cluster::LiveCluster,
+};
 
 pub(crate) type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -47,6 +50,16 @@ impl Config {
     /// The live cluster of this name.
     pub fn cluster(&self, name: &str) -> Option<&Arc<LiveCluster>> {
         self.clusters.get(name)
+    }
+
+    /// Whether connections to this host may go on: its cluster is in force as it is, and has it.
+    pub fn has(&self, cluster: &LiveCluster, host: &LiveEndpoint) -> bool {
+        let is_current = self
+            .cluster(cluster.config.name.as_str())
+            .is_some_and(|current| current.id == cluster.id);
+        is_current
+            && (cluster.endpoints_name().is_none()
+                || cluster.hosts().find(host.address()).is_some())
     }
 
     /// The listener for an original destination: of exactly this address, else of this port on any

@@ -83,16 +83,10 @@ pub async fn run(worker: Arc<Worker>, drain: Drain) {
 /// Ends what lasted too long: idle upstream connections, pools and hosts that nobody uses.
 fn keep_house(worker: &Worker) {
     let config = worker.live.config();
+    let now = worker.live.clock.now();
     worker
         .pools
-        .sweep(worker.live.clock.now(), |cluster, endpoint| {
-            let current = config
-                .cluster(cluster.config.name.as_str())
-                .is_some_and(|current| current.id == cluster.id);
-            current
-                && (cluster.endpoints_name().is_none()
-                    || cluster.hosts().find(endpoint.address()).is_some())
-        });
+        .sweep(now, |cluster, host| config.has(cluster, host));
     config.clusters.values().for_each(|cluster| cluster.sweep());
     worker.live.tend();
 }

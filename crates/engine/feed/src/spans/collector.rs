@@ -1,4 +1,4 @@
-//! One collector: its connection, and one call for each batch.
+//! One collector: one call for each batch, by the data path's way to a cluster.
 
 use std::{
     fmt::Display,
@@ -8,28 +8,27 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{CONTENT_TYPE, HOST, TE},
     uri::{Authority, Scheme},
 };
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use proxy::{
     Live,
-    balance::{Pick, PickFacts, pick},
-    upstream::{cluster::LiveCluster, connect::connect, connected::ConnectOptions},
+    body::RequestBody,
+    upstream::{
+        call::{Call, CallError, Keep, Whole, call},
+        handshake::HttpVersion,
+        pool::{PoolKey, Pools},
+    },
 };
 use proxy_config::{cluster::UpstreamProtocol, tracing::TracingProvider};
 use telemetry::{
+    record::Protocol,
     stats::{Counters, Scope},
     trace::{Span, zipkin_json},
 };
-use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
+use tokio::sync::mpsc;
 
 use super::{Count, otlp};
 
@@ -47,31 +46,12 @@ pub(super) struct Collector {
     counters: Counters,
     /// Keeps the counters shown.
     _scope: Scope,
-    link: Option<Link>,
+    pools: Pools,
     complained: Option<Instant>,
 }
 
-/// A connection to the collector.
-struct Link {
-    /// The cluster that it was made for.
-    cluster: u64,
-    sender: Sender,
-    driver: AbortHandle,
-}
-
-enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
 /// What is posted, whatever carries it.
-struct Call<'a> {
+struct Batch<'a> {
     authority: &'a str,
     path: &'a str,
     content_type: &'static str,
@@ -84,19 +64,17 @@ struct Call<'a> {
 enum Failure {
     #[error("cluster {0} is not known")]
     NoCluster(String),
-    #[error("no healthy endpoint")]
-    NoHost,
-    #[error("{0}")]
-    Connection(String),
+    #[error("the request cannot be made: {0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Call(#[from] CallError),
     #[error("it answered {0}")]
     Refused(String),
-    #[error("no answer in time")]
-    Late,
 }
 
 impl Failure {
-    fn connection(error: impl Display) -> Self {
-        Self::Connection(error.to_string())
+    fn invalid(error: impl Display) -> Self {
+        Self::Invalid(error.to_string())
     }
 }
 
@@ -112,7 +90,7 @@ impl Collector {
             provider,
             counters,
             _scope: scope,
-            link: None,
+            pools: Pools::default(),
             complained: None,
         }
     }
@@ -121,16 +99,12 @@ impl Collector {
     pub async fn run(mut self, mut batches: mpsc::Receiver<Vec<Span>>) {
         while let Some(batch) = batches.recv().await {
             let spans = batch.len() as u64;
-            let sent = timeout(self.limit(), self.deliver(&batch))
-                .await
-                .unwrap_or(Err(Failure::Late));
-            match sent {
+            match self.deliver(&batch).await {
                 Ok(()) => {
                     self.count(Count::ReportsSent, 1);
                     self.count(Count::SpansSent, spans);
                 }
                 Err(failure) => {
-                    self.link = None;
                     let what = if matches!(failure, Failure::NoCluster(_)) {
                         Count::NoCluster
                     } else {
@@ -178,104 +152,52 @@ impl Collector {
 
     async fn deliver(&mut self, spans: &[Span]) -> Result<(), Failure> {
         let provider = self.provider.clone();
-        let call = call(&provider, spans);
+        let batch = batch(&provider, spans);
         let name = self.cluster_name();
-        let cluster = self
-            .live
-            .config()
+        let config = self.live.config();
+        let cluster = config
             .cluster(name)
-            .cloned()
             .ok_or_else(|| Failure::NoCluster(name.to_owned()))?;
-        // A connection that was kept may have been closed by the other side meanwhile: that is
-        // worth a second try.
-        if let Some(link) = self
-            .link
-            .take()
-            .filter(|link| link.cluster == cluster.id && !link.is_closed())
-        {
-            match self.send(link, &call, cluster.config.name.as_str()).await {
-                Err(Failure::Connection(_)) => {}
-                settled => return settled,
-            }
-        }
-        let link = self.connect(&cluster, call.is_grpc).await?;
-        self.send(link, &call, cluster.config.name.as_str()).await
-    }
-
-    async fn connect(&self, cluster: &Arc<LiveCluster>, is_grpc: bool) -> Result<Link, Failure> {
-        let host = match pick(
-            &cluster.config,
-            &cluster.hosts(),
-            &PickFacts::default(),
-            &*self.live.rng,
-        ) {
-            Pick::Host(host) => host,
-            Pick::NoHealthyHost => return Err(Failure::NoHost),
+        self.pools.sweep(self.live.clock.now(), |cluster, host| {
+            config.has(cluster, host)
+        });
+        let version = match cluster.config.http.protocol {
+            _ if batch.is_grpc => HttpVersion::Http2,
+            UpstreamProtocol::Http2 => HttpVersion::Http2,
+            UpstreamProtocol::Alpn => HttpVersion::Negotiated,
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => HttpVersion::Http1,
         };
-        let connected = connect(cluster, &host, &ConnectOptions::default())
-            .await
-            .map_err(Failure::connection)?;
-        let io = TokioIo::new(connected.stream);
-        let (sender, driver) = if is_grpc || cluster.config.http.protocol == UpstreamProtocol::Http2
-        {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new());
-            let (sender, connection) = builder.handshake(io).await.map_err(Failure::connection)?;
-            // How it ends, its next call learns.
-            (
-                Sender::Http2(sender),
-                // task: the collector's HTTP/2 connection; aborted with its link
-                tokio::spawn(async move { drop(connection.await) }),
-            )
-        } else {
-            let (sender, connection) = http1::handshake(io).await.map_err(Failure::connection)?;
-            (
-                Sender::Http1(sender),
-                // task: the collector's HTTP/1.1 connection; aborted with its link
-                tokio::spawn(async move { drop(connection.await) }),
-            )
+        let to = Call {
+            pools: &self.pools,
+            cluster,
+            rng: &*self.live.rng,
+            key: PoolKey::new(version),
+            limit: self.limit(),
+            is_grpc: batch.is_grpc,
         };
-        Ok(Link {
-            cluster: cluster.id,
-            sender,
-            driver: driver.abort_handle(),
+        let mut invalid = None;
+        let answer = call(to, Keep::UpTo(ANSWER_BYTES), |connection| {
+            batch
+                .request(connection.protocol, name)
+                .map_err(|failure| invalid = Some(failure))
+                .ok()
         })
-    }
-
-    async fn send(
-        &mut self,
-        mut link: Link,
-        call: &Call<'_>,
-        cluster: &str,
-    ) -> Result<(), Failure> {
-        let request = call.request(&link.sender, cluster)?;
-        let response = match &mut link.sender {
-            Sender::Http1(sender) => sender.send_request(request).await,
-            Sender::Http2(sender) => sender.send_request(request).await,
-        };
-        check(response.map_err(Failure::connection)?, call.is_grpc).await?;
-        self.link = Some(link);
-        Ok(())
-    }
-}
-
-impl Link {
-    fn is_closed(&self) -> bool {
-        match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
-            Sender::Http2(sender) => sender.is_closed(),
+        .await;
+        match invalid {
+            Some(failure) => Err(failure),
+            None => check(&answer?, batch.is_grpc),
         }
     }
 }
 
-fn call<'a>(provider: &'a TracingProvider, spans: &[Span]) -> Call<'a> {
+fn batch<'a>(provider: &'a TracingProvider, spans: &[Span]) -> Batch<'a> {
     match provider {
         TracingProvider::Zipkin {
             endpoint,
             hostname,
             shared_span_context,
             ..
-        } => Call {
+        } => Batch {
             authority: hostname,
             path: endpoint,
             content_type: "application/json",
@@ -283,7 +205,7 @@ fn call<'a>(provider: &'a TracingProvider, spans: &[Span]) -> Call<'a> {
             body: zipkin_json(spans, *shared_span_context).into(),
             is_grpc: false,
         },
-        TracingProvider::OpenTelemetryGrpc { service_name, .. } => Call {
+        TracingProvider::OpenTelemetryGrpc { service_name, .. } => Batch {
             authority: "",
             path: EXPORT,
             content_type: "application/grpc",
@@ -297,7 +219,7 @@ fn call<'a>(provider: &'a TracingProvider, spans: &[Span]) -> Call<'a> {
             service_name,
             headers,
             ..
-        } => Call {
+        } => Batch {
             authority,
             path,
             content_type: "application/x-protobuf",
@@ -318,28 +240,28 @@ fn grpc_frame(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
-impl Call<'_> {
-    fn request(&self, sender: &Sender, cluster: &str) -> Result<Request<Full<Bytes>>, Failure> {
+impl Batch<'_> {
+    fn request(&self, protocol: Protocol, cluster: &str) -> Result<Request<RequestBody>, Failure> {
         let authority = self.authority(cluster);
         let mut request = Request::post(self.path)
-            .body(Full::new(self.body.clone()))
-            .map_err(Failure::connection)?;
-        match sender {
-            Sender::Http1(_) => drop(request.headers_mut().insert(
+            .body(RequestBody::Full(Some(self.body.clone())))
+            .map_err(Failure::invalid)?;
+        match protocol {
+            Protocol::Http10 | Protocol::Http11 => drop(request.headers_mut().insert(
                 HOST,
-                HeaderValue::try_from(authority.as_str()).map_err(Failure::connection)?,
+                HeaderValue::try_from(authority.as_str()).map_err(Failure::invalid)?,
             )),
-            Sender::Http2(_) => {
+            Protocol::Http2 | Protocol::Http3 => {
                 let mut parts = std::mem::take(request.uri_mut()).into_parts();
                 (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(authority));
-                *request.uri_mut() = Uri::from_parts(parts).map_err(Failure::connection)?;
+                *request.uri_mut() = Uri::from_parts(parts).map_err(Failure::invalid)?;
             }
         }
         let headers = request.headers_mut();
         for (name, value) in self.headers {
             headers.append(
                 name.clone(),
-                HeaderValue::try_from(&**value).map_err(Failure::connection)?,
+                HeaderValue::try_from(&**value).map_err(Failure::invalid)?,
             );
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
@@ -360,12 +282,12 @@ impl Call<'_> {
     }
 }
 
-async fn check(response: Response<Incoming>, is_grpc: bool) -> Result<(), Failure> {
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES)
-        .collect()
-        .await
-        .map_err(Failure::connection)?;
+fn check(answer: &Whole, is_grpc: bool) -> Result<(), Failure> {
+    let Whole {
+        head,
+        body: _,
+        trailers,
+    } = answer;
     if !head.status.is_success() {
         return Err(Failure::Refused(head.status.to_string()));
     }
@@ -379,7 +301,8 @@ async fn check(response: Response<Incoming>, is_grpc: bool) -> Result<(), Failur
             .map(str::to_owned)
     };
     let find = |name: &str| {
-        body.trailers()
+        trailers
+            .as_ref()
             .and_then(|trailers| told(trailers, name))
             .or_else(|| told(&head.headers, name))
     };

@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::response::Parts;
+use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use stdx::Rng;
@@ -60,6 +60,14 @@ pub struct Call<'a> {
 pub struct Answer {
     pub response: http::Response<Incoming>,
     pub lease: Lease,
+}
+
+/// An answer that was read to its end. Without [`Keep::UpTo`] body and trailers are empty.
+#[derive(Debug)]
+pub struct Whole {
+    pub head: Parts,
+    pub body: Bytes,
+    pub trailers: Option<HeaderMap>,
 }
 
 /// Why there is no answer.
@@ -155,13 +163,13 @@ async fn borrow(to: &To<'_>) -> Result<Lease, CallError> {
     Ok(lease)
 }
 
-/// Calls a cluster, and reads the answer to its end: its head and body. The connection goes back to
+/// Calls a cluster, and reads the answer to its end. The connection goes back to
 /// the pool. `keep`: a body that is longer is an error. `make` as for [`send`].
 pub async fn call(
     call: Call<'_>,
     keep: Keep,
     make: impl FnMut(&UpstreamConnection) -> Option<http::Request<RequestBody>>,
-) -> Result<(Parts, Bytes), CallError> {
+) -> Result<Whole, CallError> {
     let Call {
         pools,
         cluster,
@@ -230,23 +238,29 @@ pub enum Keep {
 }
 
 impl Answer {
-    async fn read(self, keep: Keep) -> Result<(Parts, Bytes), CallError> {
+    async fn read(self, keep: Keep) -> Result<Whole, CallError> {
         let (head, mut body) = self.response.into_parts();
         let mut kept = BytesMut::new();
+        let mut trailers = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| CallError::Reset {
                 reason: crate::upstream::reset::body_reset_reason(&error),
                 sent: true,
             })?;
             let Keep::UpTo(limit) = keep else { continue };
-            if let Some(data) = frame.data_ref() {
-                if kept.len() + data.len() > limit {
+            match frame.into_data() {
+                Ok(data) if kept.len() + data.len() > limit => {
                     return Err(CallError::TooLong(limit));
                 }
-                kept.extend_from_slice(data);
+                Ok(data) => kept.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
         self.lease.release();
-        Ok((head, kept.freeze()))
+        Ok(Whole {
+            head,
+            body: kept.freeze(),
+            trailers,
+        })
     }
 }
