@@ -41,6 +41,7 @@ pub mod manifest;
 pub mod meta;
 pub mod path;
 pub mod read;
+pub mod shapes;
 
 pub use manifest::{Document, LoadError, Source};
 pub use meta::ObjectMeta;

@@ -49,6 +49,20 @@ macro_rules! message {
                 }
                 Some(message)
             }
+
+            fn shape() -> $crate::read::Shape {
+                const FIELDS: &[$crate::read::FieldShape] = &[
+                    $( (
+                        $crate::read::FieldName { snake: stringify!($field), json: &[$($json)?] },
+                        <$type as $crate::read::Read>::shape,
+                    ) ),*
+                ];
+                $crate::read::Shape::Message($crate::read::MessageShape {
+                    module: module_path!(),
+                    name: stringify!($name),
+                    fields: FIELDS,
+                })
+            }
         }
     };
 }

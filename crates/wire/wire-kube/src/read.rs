@@ -1,9 +1,10 @@
 //! Reading a JSON object into a struct, collecting everything that is wrong with it.
 //!
-//! The rules are proto3 JSON's, as Istio and the API server apply them: camelCase or snake_case names, `null` as absent,
-//! integers as numbers or text, enums by name or number, 64-bit care. A field that cannot be read is reported with its path
-//! and left at its default; reading goes on, so that one look at the file shows every mistake. The caller decides which
-//! faults make the object unusable ([`FaultKind::UnknownField`] does not).
+//! The rules are proto3 JSON's, as Istio and the API server apply them: camelCase or snake_case
+//! names, `null` as absent, integers as numbers or text, enums by name or number, 64-bit care. A
+//! field that cannot be read is reported with its path and left at its default; reading goes on, so
+//! that one look at the file shows every mistake. The caller decides which faults make the object
+//! unusable ([`FaultKind::UnknownField`] does not).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +50,34 @@ pub enum FaultKind {
 pub trait Read: Sized + Default {
     /// Reads `value`; `None` after a fault was recorded. Never called with `null`.
     fn read(value: &Value, reader: &mut Reader) -> Option<Self>;
+
+    /// What may stand below such a value.
+    fn shape() -> Shape {
+        Shape::Value
+    }
 }
+
+/// What may stand below a value, as its type declares it; for those who have to know every field.
+#[derive(Debug, Clone, Copy)]
+pub enum Shape {
+    /// Nothing that has names: text, a number, a name, free JSON.
+    Value,
+    List(fn() -> Shape),
+    Map(fn() -> Shape),
+    Message(MessageShape),
+}
+
+/// The fields of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageShape {
+    /// The Rust module that declares it.
+    pub module: &'static str,
+    pub name: &'static str,
+    pub fields: &'static [FieldShape],
+}
+
+/// A field's names, and the shape of its value.
+pub type FieldShape = (FieldName, fn() -> Shape);
 
 /// The names under which one field may be written.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +138,8 @@ pub fn read<T: Read>(value: &Value) -> (T, Vec<Fault>) {
     read_at("", value)
 }
 
-/// As [`read`], for a value that stands at `root` of its object (`spec`), so that paths are complete.
+/// As [`read`], for a value that stands at `root` of its object (`spec`), so that paths are
+/// complete.
 pub fn read_at<T: Read>(root: &str, value: &Value) -> (T, Vec<Fault>) {
     let mut reader = Reader::default();
     if !root.is_empty() {
@@ -304,16 +333,25 @@ impl<T: Read> Read for Option<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         T::read(value, reader).map(Some)
     }
+
+    fn shape() -> Shape {
+        T::shape()
+    }
 }
 
 impl<T: Read> Read for Box<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         T::read(value, reader).map(Box::new)
     }
+
+    fn shape() -> Shape {
+        T::shape()
+    }
 }
 
 impl<T: Read> Read for Vec<T> {
-    /// An entry that cannot be read stands in the list as a default, so that indexes stay those of the text.
+    /// An entry that cannot be read stands in the list as a default, so that indexes stay those of
+    /// the text.
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         let Value::Array(items) = value else {
             return reader.wrong_type("a list", value);
@@ -329,6 +367,10 @@ impl<T: Read> Read for Vec<T> {
         }
         Some(out)
     }
+
+    fn shape() -> Shape {
+        Shape::List(T::shape)
+    }
 }
 
 impl<T: Read> Read for BTreeMap<String, T> {
@@ -341,6 +383,10 @@ impl<T: Read> Read for BTreeMap<String, T> {
             out.insert(key.clone(), slot);
         }
         Some(out)
+    }
+
+    fn shape() -> Shape {
+        Shape::Map(T::shape)
     }
 }
 
