@@ -90,6 +90,10 @@ fn settings(args: Args) -> Result<Settings> {
     Ok(Settings {
         api: ApiAddress::UnixSocket(api_socket),
         clock: Arc::new(stdx::SystemClock),
+        instance: nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_else(|| "istiod".into()),
         ca_directory: folder,
         trust_domain: TrustDomain::parse(&trust_domain).context("TRUST_DOMAIN")?,
         mesh,

@@ -19,7 +19,8 @@ use tokio::{
 use tonic::{Code, Request, Response, Status, Streaming};
 use wire_envoy::{
     pb::{
-        core::Node,
+        ValueKind,
+        core::{ControlPlane, Node},
         discovery::{
             DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
             aggregated_discovery_service_server::AggregatedDiscoveryService,
@@ -38,6 +39,7 @@ use crate::{
     peer::Peer,
     proxies::{Membership, Proxies, ProxyStatus},
     session::Session,
+    tools::{self, Tools},
 };
 
 /// Responses on their way to one proxy; more wait in the state machine as "newest state", not as a
@@ -52,6 +54,9 @@ pub struct Discovery {
     pub generator: Arc<Generator>,
     pub proxies: Arc<Proxies>,
     pub metrics: Metrics,
+    pub tools: Tools,
+    /// Who answers; in every response.
+    pub control_plane: ControlPlane,
     pub clock: Arc<dyn Clock>,
     pub drain: Drain,
 }
@@ -172,6 +177,9 @@ impl Discovery {
         let Some(first) = requests.next().await.transpose()? else {
             return Ok(());
         };
+        if tools::is_question(first.type_url()) {
+            return self.answer(&caller, first, requests, responses).await;
+        }
         let mut snapshots = self.snapshots.clone();
         let mut drain = self.drain.clone();
         let mut line = tokio::select! {
@@ -207,6 +215,58 @@ impl Discovery {
         }
     }
 
+    /// A stream of a tool: each question is answered once.
+    async fn answer(
+        &self,
+        caller: &Caller,
+        first: xds::Request,
+        mut requests: BoxStream<'static, Result<xds::Request, Status>>,
+        responses: &mpsc::Sender<Result<xds::Response, Status>>,
+    ) -> Result<(), Status> {
+        let mut drain = self.drain.clone();
+        let mut next = Some(first);
+        let mut number: u64 = 0;
+        while let Some(request) = next {
+            let xds::Request::StateOfTheWorld(question) = request else {
+                let why = "questions of tools are answered on state-of-the-world streams only";
+                return Err(Status::unimplemented(why));
+            };
+            // What acknowledges an answer asks nothing.
+            if question.response_nonce.is_empty() {
+                let (type_url, names) = (question.type_url, question.resource_names);
+                number += 1;
+                let response = DiscoveryResponse {
+                    version_info: number.to_string(),
+                    resources: self.tools.answer(caller, &type_url, &names).await?,
+                    type_url,
+                    nonce: number.to_string(),
+                    control_plane: Some(self.control_plane.clone()),
+                    ..DiscoveryResponse::default()
+                };
+                let sent = responses.send(Ok(xds::Response::StateOfTheWorld(response)));
+                if sent.await.is_err() {
+                    return Ok(());
+                }
+            }
+            next = tokio::select! {
+                request = requests.next() => request.transpose()?,
+                () = responses.closed() => return Ok(()),
+                () = &mut drain => return Err(Status::unavailable("the control plane stops")),
+            };
+        }
+        Ok(())
+    }
+
+    /// With who answers.
+    fn signed(&self, mut response: xds::Response) -> xds::Response {
+        let control_plane = Some(self.control_plane.clone());
+        match &mut response {
+            xds::Response::StateOfTheWorld(response) => response.control_plane = control_plane,
+            xds::Response::Delta(response) => response.control_plane = control_plane,
+        }
+        response
+    }
+
     async fn begin<'a>(
         &'a self,
         caller: &'a Caller,
@@ -217,6 +277,11 @@ impl Discovery {
     ) -> Result<Line<'a>, Status> {
         let node = node_of(first)
             .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+        if generator_of(node) == Some("grpc") {
+            return Err(Status::unimplemented(
+                "proxyless gRPC (GENERATOR grpc) is not supported: clients need a sidecar",
+            ));
+        }
         let client = Arc::new(
             Client::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?,
         );
@@ -345,6 +410,7 @@ impl Line<'_> {
             tracing::debug!(proxy = %self.session.client().id, type_url = response.type_url(), nonce = response.nonce(), "push");
             let generated = self.session.generation_time(response.type_url());
             let began = Instant::now();
+            let response = self.shared.signed(response);
             if responses.send(Ok(response)).await.is_err() {
                 return Err(Status::cancelled("the proxy left"));
             }
@@ -391,6 +457,15 @@ fn error_code(request: &xds::Request) -> i32 {
         xds::Request::Delta(request) => request.error_detail.as_ref(),
     };
     detail.map_or(0, |status| status.code)
+}
+
+/// The node's wish for another kind of resources than Envoy's.
+fn generator_of(node: &Node) -> Option<&str> {
+    let value = node.metadata.as_ref()?.fields.get("GENERATOR")?;
+    match value.kind.as_ref()? {
+        ValueKind::StringValue(text) => Some(text),
+        _ => None,
+    }
 }
 
 fn node_of(request: &xds::Request) -> Option<&Node> {

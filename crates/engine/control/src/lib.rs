@@ -58,6 +58,7 @@ mod serve;
 pub mod session;
 mod settings;
 mod status;
+mod tools;
 mod watch;
 
 #[cfg(test)]
@@ -74,10 +75,8 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     let metrics = metrics::Metrics::new(settings.clock.clone());
     let mut tasks = JoinSet::new();
     let authority = start_authority(&settings, &client, &metrics, &mut tasks).await?;
-    let authenticator = Arc::new(authenticate::Authenticator::new(
-        client.clone(),
-        settings.trust_domain.clone(),
-    ));
+    let domain = settings.trust_domain.clone();
+    let authenticator = Arc::new(authenticate::Authenticator::new(client.clone(), domain));
     let (publish, snapshots) = channel::channel(None);
     let (publish_objects, objects) = channel::channel(Arc::from([]));
     let proxies = Arc::new(proxies::Proxies::default());
@@ -94,19 +93,25 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
     };
     let mut writing = JoinSet::new();
     writing.spawn(writer.run(&settings));
-    tasks.spawn(authority::keep_roots_published(
-        client.clone(),
-        authority.load().bundle().to_pem(),
-        snapshots.clone(),
-    ));
+    let (root, seen) = (authority.load().bundle().to_pem(), snapshots.clone());
+    tasks.spawn(authority::keep_roots_published(client.clone(), root, seen));
 
+    let pages = debug::Pages {
+        proxies: proxies.clone(),
+        metrics: metrics.clone(),
+        snapshots: snapshots.clone(),
+        objects,
+        generator: generator.clone(),
+    };
     let discovery = discovery::DiscoveryService(Arc::new(discovery::Discovery {
         authenticator: authenticator.clone(),
         authorizer: authorize::Authorizer::new(client),
-        snapshots: snapshots.clone(),
-        generator: generator.clone(),
-        proxies: proxies.clone(),
+        snapshots,
+        generator,
+        proxies,
         metrics: metrics.clone(),
+        tools: tools::Tools::new(pages.clone(), &settings.root_namespace),
+        control_plane: tools::control_plane(&settings.instance),
         clock: settings.clock.clone(),
         drain: drain.clone(),
     }));
@@ -117,16 +122,10 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), ControlError> {
             authenticator,
             default_ttl: settings.workload_ttl,
             clock: settings.clock.clone(),
-            metrics: metrics.clone(),
+            metrics,
         },
         discovery,
-        pages: debug::Pages {
-            proxies,
-            metrics,
-            snapshots,
-            objects,
-            generator,
-        },
+        pages,
     };
     let result = tokio::select! {
         served = serve_all(&settings.listen, faces, &mut tasks, drain) => served,

@@ -12,6 +12,8 @@ use crate::{api::ApiAddress, error::ControlError};
 pub struct Settings {
     pub api: ApiAddress,
     pub clock: Arc<dyn Clock>,
+    /// Name of this instance, as `proxy-status` shows it; the pod's.
+    pub instance: String,
     /// Where the certificate authority's files are kept.
     pub ca_directory: PathBuf,
     pub trust_domain: TrustDomain,

@@ -11,6 +11,7 @@ use wire_envoy::{
 
 use super::*;
 use crate::{
+    debug::Pages,
     fake_api::{FakeApi, PATIENCE},
     metrics::Build,
 };
@@ -30,13 +31,24 @@ fn world() -> World {
     let (publish, snapshots) = watch::channel(Some(store.build()));
     let (trigger, drain) = stdx::drain::channel();
     let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
+    let (proxies, generator) = (Arc::<Proxies>::default(), Arc::<Generator>::default());
+    let metrics = Metrics::new(Arc::new(stdx::SystemClock));
+    let pages = Pages {
+        proxies: proxies.clone(),
+        metrics: metrics.clone(),
+        snapshots: snapshots.clone(),
+        objects: watch::channel(Arc::from([])).1,
+        generator: generator.clone(),
+    };
     let shared = Arc::new(Discovery {
         authenticator: Arc::new(Authenticator::new(api.client.clone(), domain)),
         authorizer: Authorizer::new(api.client.clone()),
         snapshots,
-        generator: Arc::default(),
-        proxies: Arc::default(),
-        metrics: Metrics::new(Arc::new(stdx::SystemClock)),
+        generator,
+        proxies,
+        metrics,
+        tools: tools::Tools::new(pages, "istio-system"),
+        control_plane: tools::control_plane("istiod-1"),
         clock: Arc::new(stdx::SystemClock),
         drain,
     });
@@ -358,4 +370,155 @@ async fn keys_of_secrets_are_for_accounts_that_may_read_them() {
         .let_read_secrets("system:serviceaccount:shop:cart", "shop");
     world.apply(service("another"));
     assert_eq!(sent(&stream.next().await), ["kubernetes://front"]);
+}
+
+fn question(type_url: &str, names: &[&str]) -> xds::Request {
+    xds::Request::StateOfTheWorld(DiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    })
+}
+
+impl World {
+    /// What a tool of this namespace is answered.
+    async fn ask(
+        &self,
+        namespace: &str,
+        question: xds::Request,
+    ) -> Result<DiscoveryResponse, Status> {
+        let mut stream = self.open(namespace, "default");
+        stream
+            .requests
+            .send(Ok(question))
+            .await
+            .expect("the stream lives");
+        match timeout(PATIENCE, stream.responses.recv())
+            .await
+            .expect("an answer in time")
+        {
+            Some(Ok(xds::Response::StateOfTheWorld(response))) => Ok(response),
+            Some(other) => panic!("{other:?}"),
+            None => Err(stream.task.await.expect("no panic").expect_err("a refusal")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn tools_ask_over_ads_how_far_proxies_are_and_what_they_have() {
+    use wire_envoy::pb::envoy::{
+        admin::v3::ClustersConfigDump,
+        service::status::v3::{ClientConfig, ConfigStatus},
+    };
+    let world = world();
+    let mut proxy = world.open("shop", "cart");
+    proxy
+        .send(DeltaDiscoveryRequest {
+            node: Some(node("web-1", "shop")),
+            type_url: urls::CLUSTER.to_owned(),
+            ..Default::default()
+        })
+        .await;
+    let clusters = proxy.next().await;
+    let identifier = clusters
+        .control_plane
+        .as_ref()
+        .expect("who answers")
+        .identifier
+        .clone();
+    let identifier: serde_json::Value = serde_json::from_str(&identifier).expect("JSON");
+    assert_eq!(identifier["ID"], "istiod-1");
+
+    let sync = |answer: DiscoveryResponse| -> (String, i32) {
+        let [only] = &answer.resources[..] else {
+            panic!("{answer:?}")
+        };
+        let config: ClientConfig = wire_envoy::unpack(only).expect("a ClientConfig");
+        let status = config.generic_xds_configs[0].config_status;
+        (config.node.expect("a node").id, status)
+    };
+    let stale = world
+        .ask("istio-system", question("istio.io/debug/syncz", &[]))
+        .await;
+    let name = "web-1.shop".to_owned();
+    assert_eq!(
+        sync(stale.expect("an answer")),
+        (name.clone(), ConfigStatus::Stale.into())
+    );
+    proxy.acknowledge(&clusters, None).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let answer = world
+            .ask("istio-system", question("istio.io/debug/syncz", &[]))
+            .await;
+        if sync(answer.expect("an answer")).1 == i32::from(ConfigStatus::Synced) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never synced");
+        tokio::task::yield_now().await;
+    }
+
+    let dump = world
+        .ask("shop", question("istio.io/debug/config_dump", &[&name]))
+        .await;
+    let dump = dump
+        .expect("a dump of a proxy of the own namespace")
+        .resources;
+    let clusters = dump
+        .iter()
+        .find_map(|part| wire_envoy::unpack::<ClustersConfigDump>(part).ok());
+    assert!(
+        !clusters
+            .expect("clusters")
+            .dynamic_active_clusters
+            .is_empty()
+    );
+
+    let page = world
+        .ask("istio-system", question("istio.io/debug", &["connections"]))
+        .await;
+    let page = page.expect("a page").resources.remove(0);
+    let page: serde_json::Value = serde_json::from_slice(&page.value).expect("JSON");
+    assert_eq!(page["totalClients"], 1);
+}
+
+#[tokio::test]
+async fn tools_of_other_namespaces_see_their_own_proxies_only() {
+    let world = world();
+    for (type_url, names) in [
+        ("istio.io/debug/syncz", vec![]),
+        ("istio.io/debug/config_dump", vec!["web-1.shop"]),
+        ("istio.io/debug", vec!["configz"]),
+        ("istio.io/debug", vec!["edsz?proxyID=web-1.shop"]),
+    ] {
+        let refused = world.ask("other", question(type_url, &names)).await;
+        assert_eq!(refused.expect_err(type_url).code(), Code::PermissionDenied);
+    }
+    let unknown = world
+        .ask("istio-system", question("istio.io/debug/nothing", &[]))
+        .await;
+    assert_eq!(
+        unknown.expect_err("no such type").code(),
+        Code::InvalidArgument
+    );
+}
+
+#[tokio::test]
+async fn proxyless_grpc_is_refused_by_name() {
+    let world = world();
+    let mut client = node("app-1", "shop");
+    let fields = &mut client.metadata.as_mut().expect("metadata").fields;
+    let kind = Some(ValueKind::StringValue("grpc".into()));
+    fields.insert("GENERATOR".into(), Value { kind });
+    let stream = world.open("shop", "cart");
+    stream
+        .send(DeltaDiscoveryRequest {
+            node: Some(client),
+            type_url: urls::LISTENER.to_owned(),
+            ..Default::default()
+        })
+        .await;
+    let refused = stream.task.await.expect("no panic").expect_err("a refusal");
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert!(refused.message().contains("proxyless gRPC"), "{refused}");
 }

@@ -25,6 +25,7 @@ fn settings() -> Settings {
     Settings {
         api: ApiAddress::UnixSocket(PathBuf::new()),
         clock: Arc::new(stdx::SystemClock),
+        instance: "istiod-1".into(),
         ca_directory: PathBuf::new(),
         trust_domain: TrustDomain::parse("cluster.local").expect("a trust domain"),
         root_namespace: "istio-system".into(),
