@@ -196,7 +196,9 @@ impl Snapshot {
                 && (rule.workload_selector.is_none() || near && selects(rule))
         };
         self.best_rule(client_namespace, service_host, |rule| {
-            selects(rule) && (!in_root || is_private(rule))
+            rule.export_to.includes(client_namespace)
+                && selects(rule)
+                && (!in_root || is_private(rule))
         })
         .or_else(|| self.best_rule(service_namespace, service_host, exported))
         .or_else(|| self.best_rule(root, service_host, exported))

@@ -130,6 +130,11 @@ impl<'a> Cx<'a> {
         }
     }
 
+    /// The kind of the object that is read.
+    pub fn kind(&self) -> &'a str {
+        &self.meta.object.kind
+    }
+
     /// The namespace of the object.
     pub fn namespace(&self) -> &'a Text {
         &self.meta.object.namespace

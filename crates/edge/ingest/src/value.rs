@@ -107,6 +107,9 @@ pub fn export_to(
         return ExportTo::All;
     }
     if has("~") {
+        if matches!(cx.kind(), "VirtualService" | "DestinationRule") {
+            cx.error_at(field, "`~` (nobody) would leave this object without effect: leave it out, or name namespaces");
+        }
         return ExportTo::None;
     }
     let named = values.iter().map(|v| match v.as_str() {
@@ -125,7 +128,7 @@ pub fn is_dns_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// One of exact, prefix, regex; none, or a regex `*`, means that the value is there.
+/// One of exact, prefix, regex; none, an empty prefix, or a regex `*`, means that the value is there.
 pub fn string_match(cx: &mut Cx, value: vs::StringMatch) -> Option<StringMatch> {
     let vs::StringMatch {
         exact,
@@ -135,6 +138,8 @@ pub fn string_match(cx: &mut Cx, value: vs::StringMatch) -> Option<StringMatch> 
     match (exact, prefix, regex) {
         (None, None, None) => Some(StringMatch::Present),
         (Some(exact), None, None) => Some(StringMatch::Exact(exact.into())),
+        // Every value begins so, and Envoy refuses a prefix without a letter.
+        (None, Some(prefix), None) if prefix.is_empty() => Some(StringMatch::Present),
         (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix.into())),
         (None, None, Some(regex)) if regex == "*" => Some(StringMatch::Present),
         (None, None, Some(regex)) => {
@@ -180,6 +185,21 @@ pub fn check_expression(cx: &mut Cx, field: &str, text: &str) {
 pub fn check_log_format(cx: &mut Cx, field: &str, text: &str) {
     if let Err(e) = Format::parse(text, &Environment::default(), false) {
         cx.error_at(field, e.to_string());
+    }
+}
+
+/// The value of a header that is set or added: Envoy reads it as it reads formats of access logs
+/// (`%REQ(:path)%`), so a percent sign of its own is written twice.
+pub fn check_header_value(cx: &mut Cx, value: &str) {
+    if value.chars().any(|c| c.is_control() && c != '\t') {
+        cx.error("a header's value holds no line breaks or other control characters");
+    }
+    if let Err(e) = Format::parse(value, &Environment::default(), false) {
+        let e = e.to_string();
+        let what = e.strip_prefix("access log format: ").unwrap_or(&e);
+        cx.error(format!(
+            "{what}; write `%%` for a percent sign that is meant as such"
+        ));
     }
 }
 

@@ -202,21 +202,17 @@ pub(super) fn check_weights(cx: &mut Cx, weights: &[i32]) -> Vec<u32> {
                 );
                 0
             }
-            Ok(weight) if weight > 100 => {
-                cx.error_at(
-                    "weight",
-                    format!(
-                        "route weight {weight}: weights of one route must add up to at most 100"
-                    ),
-                );
-                0
-            }
             Ok(weight) => weight,
         }
     });
-    if several && total == 0 {
+    if several && weights.iter().all(|w| *w == 0) {
         cx.error_at("route", "weights of one route must not all be 0");
-    } else if several && total > 100 && weights.iter().all(|w| (0..=100).contains(w)) {
+    } else if total > i64::from(u32::MAX) {
+        cx.error_at(
+            "route",
+            format!("weights add up to {total}, which is more than {}", u32::MAX),
+        );
+    } else if several && total > 100 && weights.iter().all(|w| *w >= 0) {
         cx.within("route", |cx| {
             cx.warning(format!(
                 "weights add up to {total}: each is taken as its share of {total}"

@@ -18,7 +18,10 @@ use super::matches::{http_match, is_header_name};
 use super::{check_weights, destination, destination_here, grpc_status};
 use crate::cx::Cx;
 use crate::re2;
-use crate::value::{check_regex, is_dns_label, percent, string_match, text, texts, whole_percent};
+use crate::value::{
+    check_header_value, check_regex, is_dns_label, percent, string_match, text, texts,
+    whole_percent,
+};
 
 /// The largest body of a direct response that Envoy takes, in bytes.
 const DIRECT_BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -577,7 +580,10 @@ fn header_pairs(
     cx.within(field, |cx| {
         let mut pairs = Vec::new();
         for (name, value) in map {
-            let usable = cx.within(&name, |cx| usable_header(cx, &name, of_request));
+            let usable = cx.within(&name, |cx| {
+                check_header_value(cx, &value);
+                usable_header(cx, &name, of_request)
+            });
             if usable {
                 pairs.push((Text::from(name), Text::from(value)));
             }
