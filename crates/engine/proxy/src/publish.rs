@@ -152,6 +152,14 @@ struct Writer {
     endpoints: Map<Arc<str>, Arc<Endpoints>>,
 }
 
+/// What of an update makes a new version.
+struct Resources {
+    listeners: Changes<ListenerName, Listener>,
+    routes: Changes<RouteTableName, RouteTable>,
+    clusters: Changes<ClusterName, Cluster>,
+    waiting: Option<Arc<Waiting>>,
+}
+
 impl Default for Live {
     fn default() -> Self {
         Self::new(
@@ -277,22 +285,51 @@ impl Live {
         let mut problems = Vec::new();
         // Writers come one after the other; readers never take this lock.
         let mut writer = self.writer.lock();
-        self.tls
-            .replace(&secrets.set, &secrets.removed, &mut problems);
+        self.tls.replace(&secrets.set, &[], &mut problems);
         let touched = writer.replace(endpoints);
         let old = self.config.load_full();
-        for cluster in old.clusters.values() {
+        let changed = !(listeners.is_empty() && routes.is_empty() && clusters.is_empty());
+        if changed || waiting.is_some() {
+            let changes = Resources {
+                listeners,
+                routes,
+                clusters,
+                waiting,
+            };
+            self.swap(&old, changes, &writer, &mut problems);
+        }
+        // A cluster that has just been replaced or removed keeps the endpoints that it had, and a
+        // secret goes after what named it.
+        for cluster in self.config.load().clusters.values() {
             if let Some(service) = cluster.endpoints_name()
                 && touched.contains(service)
             {
                 cluster.set_endpoints(writer.endpoints.get(service).cloned());
             }
         }
-        let changed = !(listeners.is_empty() && routes.is_empty() && clusters.is_empty());
-        if !changed && waiting.is_none() {
-            return problems;
-        }
-        let clusters = self.clusters(&old, clusters, &writer, &mut problems);
+        let is_set = |name: &SecretName| secrets.set.iter().any(|secret| secret.name == *name);
+        let removed: Vec<_> = (secrets.removed.iter().filter(|name| !is_set(name)))
+            .cloned()
+            .collect();
+        self.tls.replace(&[], &removed, &mut problems);
+        problems
+    }
+
+    /// Stores the next version of listeners, route tables and clusters.
+    fn swap(
+        &self,
+        old: &Config,
+        changes: Resources,
+        writer: &Writer,
+        problems: &mut Vec<PublishProblem>,
+    ) {
+        let Resources {
+            listeners,
+            routes,
+            clusters,
+            waiting,
+        } = changes;
+        let clusters = self.clusters(old, clusters, writer, problems);
         let routes = apply(
             &old.routes,
             routes,
@@ -311,7 +348,7 @@ impl Live {
                     listener,
                     old.map(|old| &**old),
                     makers,
-                    &mut problems,
+                    problems,
                 ))
             },
         );
@@ -327,13 +364,12 @@ impl Live {
             waiting: waiting.unwrap_or_else(|| old.waiting.clone()),
             by_address,
         });
-        self.counts.changed(&old, &config);
+        self.counts.changed(old, &config);
         self.config.store(config.clone());
         self.versions.send_replace(config.version);
         for (name, listener) in &old.listeners {
             listener.drain_but_for(config.listeners.get(name).map(|l| &**l));
         }
-        problems
     }
 
     fn clusters(

@@ -115,6 +115,24 @@ fn endpoints_may_come_before_their_cluster_and_outlive_it() {
 }
 
 #[test]
+fn new_endpoints_are_never_seen_under_the_cluster_that_they_replace() {
+    let live = Live::default();
+    live.publish(Update {
+        clusters: set(vec![eds("c", 1)]),
+        endpoints: set(vec![endpoints(&[1], 1)]),
+        ..Update::default()
+    });
+    let old = live.config().cluster("c").unwrap().clone();
+    live.publish(Update {
+        clusters: set(vec![eds("c", 2)]),
+        endpoints: set(vec![endpoints(&[2, 3], 1)]),
+        ..Update::default()
+    });
+    let new = live.config().cluster("c").unwrap().clone();
+    assert_eq!((old.hosts().all.len(), new.hosts().all.len()), (1, 2));
+}
+
+#[test]
 fn a_host_keeps_its_state_while_its_address_stays() {
     let live = Live::default();
     let first = Update {

@@ -169,6 +169,11 @@ impl LiveCluster {
     /// Replaces the endpoints; hosts that stay keep their state.
     pub(crate) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>) {
         let mut current = self.endpoints.lock();
+        if let (Some(current), Some(new)) = (&*current, &endpoints)
+            && Arc::ptr_eq(current, new)
+        {
+            return;
+        }
         let categories = endpoints.iter().flat_map(|e| e.drops.iter());
         self.drops.store(
             dropped(categories.map(|(_, share)| *share)),
