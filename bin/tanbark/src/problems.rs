@@ -8,9 +8,9 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use ingest::{Key, Severity, Store};
-use machine::ProxyKind;
+use inject::Injection;
+use inject::ProxyKind;
 use machine::controllers::rehearse::rehearse;
-use machine::inject::Injection;
 use machine::store::kinds::{self, Support};
 use serde_json::{Value, json};
 use wire_kube::manifest::Document;

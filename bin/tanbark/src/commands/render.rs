@@ -14,9 +14,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum as _;
 use ingest::Store;
-use machine::ProxyKind;
+use inject::Injection;
+use inject::ProxyKind;
 use machine::controllers::rehearse::{Rehearsal, rehearse};
-use machine::inject::Injection;
 use machine::store::selector::Labels;
 use serde_json::Value;
 use wire_envoy::{Descriptors, Unknown};
@@ -216,9 +216,7 @@ fn by_name<'a>(pods: &[&'a Value], name: &str, namespace: &str) -> Option<&'a Va
     };
     let of_workload = |name: &str, namespace: &str| {
         pods.iter()
-            .find(|pod| {
-                object::namespace(pod) == namespace && machine::inject::workload_of(pod).0 == name
-            })
+            .find(|pod| object::namespace(pod) == namespace && inject::workload_of(pod).0 == name)
             .copied()
     };
     let one = |name: &str, namespace: &str| {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use machine::Handle;
-use machine::init::Hooks;
+use machine::hooks::Hooks;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Api;

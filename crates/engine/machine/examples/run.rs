@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("machine-init") => {
             log.init();
-            machine::init::main(machine::init::Hooks::default())
+            machine::init::main(machine::hooks::Hooks::default())
         }
         Some("container-exec") => machine::container::exec_main(),
         Some("down") => {

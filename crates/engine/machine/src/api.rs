@@ -4,6 +4,7 @@
 //! those of the API server, so that its clients (the control plane's watches, kubectl through a forwarder) work unchanged.
 //! A handler that refuses answers with a `Status` object.
 
+pub mod answer;
 pub mod connect;
 pub mod discovery;
 pub mod logs;
@@ -23,10 +24,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -34,20 +32,14 @@ use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::context::Context;
 use crate::error::{Context as _, Result};
-use crate::kubelet::Context;
 use crate::store::{Refusal, status_object};
+use answer::{Answer, Body, json, read_body, text};
 use route::Route;
 
 /// Connections at the same time.
 const MAX_CONNECTIONS: usize = 1_024;
-/// Bytes of a request's body, as the API server's.
-const MAX_BODY_BYTES: usize = 3 << 20;
-
-/// A response's body.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
-/// A handler's result.
-pub type Answer = std::result::Result<Response<Body>, Refusal>;
 
 /// Opens the socket.
 pub fn listen(path: &Path) -> Result<UnixListener> {
@@ -164,62 +156,4 @@ fn aggregate(value: &Value) -> Response<Body> {
         ),
     );
     response
-}
-
-/// A request's body as an object; JSON is YAML too.
-pub async fn read_body(request: Request<Incoming>) -> std::result::Result<Value, Refusal> {
-    let media = request
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    if media.contains("protobuf") || media.contains("cbor") {
-        return Err(Refusal::MediaType(format!(
-            "a body of type {media} is not read here, only JSON and YAML; with kubectl write the object out first: `kubectl create … --dry-run=client -o yaml | kubectl apply -f -`"
-        )));
-    }
-    let body = Limited::new(request.into_body(), MAX_BODY_BYTES)
-        .collect()
-        .await
-        .map_err(|_| Refusal::TooLarge)?
-        .to_bytes();
-    if body.is_empty() {
-        return Ok(Value::Null);
-    }
-    match serde_json::from_slice(&body) {
-        Ok(value) => Ok(value),
-        Err(_) => {
-            let text = std::str::from_utf8(&body)
-                .map_err(|_| Refusal::BadRequest("the body is neither JSON nor YAML".into()))?;
-            serde_saphyr::from_str(text).map_err(|error| {
-                Refusal::BadRequest(format!("the body is neither JSON nor YAML: {error}"))
-            })
-        }
-    }
-}
-
-/// A response with a JSON object.
-pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(whole(value.to_string()));
-    *response.status_mut() = code;
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
-    response
-}
-
-/// A response with a text.
-pub fn text(content: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(whole(content));
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("text/plain"),
-    );
-    response
-}
-
-/// A body that is there at once.
-pub fn whole(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into()).boxed_unsync()
 }

@@ -24,11 +24,11 @@ use tokio::time::timeout;
 
 use crate::broker::{Broker, HostSocket};
 use crate::error::{Context, Result};
-use crate::inject::TEMPLATE_ANNOTATION;
 use crate::network::DNS_ADDRESS;
 use crate::object;
 use crate::store::Store;
 use crate::store::kinds::{ENDPOINT_SLICES, NAMESPACES, PODS, SERVICE_ENTRIES, SERVICES};
+use inject::TEMPLATE_ANNOTATION;
 
 const ZONE: &str = "cluster.local";
 /// CoreDNS' time to live for cluster names.

@@ -15,53 +15,36 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::blocking::blocking;
 use crate::broker::Broker;
+use crate::context::Context;
+use crate::control::{control_metadata, control_pod, control_service};
 use crate::dns::Dns;
 use crate::error::{Context as _, Error, Result};
+use crate::hooks::Hooks;
 use crate::images::ImageMap;
-use crate::inject::{Injection, inject};
-use crate::kubelet::{self, Context, NODE_NAME};
+use crate::names::{NODE_NAME, SYSTEM_NAMESPACE};
 use crate::namespaces::Privilege;
 use crate::network::{BRIDGE_ADDRESS, Network, find_programs};
 use crate::object;
 use crate::options::Options;
 use crate::processes::Processes;
-use crate::source::{Source, Validate};
+use crate::source::Source;
 use crate::state::State;
 use crate::store::kinds::{DEPLOYMENTS, NAMESPACES, NODES, SERVICE_ACCOUNTS, SERVICES};
 use crate::store::{Refusal, Store};
 use crate::token::Tokens;
-use crate::{api, controllers, egress, publish, services};
+use crate::{api, controllers, egress, kubelet, publish, services};
+use inject::{Injection, inject};
 
 /// Where the options are read.
 pub const OPTIONS_DESCRIPTOR: RawFd = 3;
 /// The broker's socket.
 pub const BROKER_DESCRIPTOR: RawFd = 4;
-/// The image that stands for the control plane.
-pub const CONTROL_IMAGE: &str = "tanbark/control";
-/// Namespace of the control plane.
-pub const SYSTEM_NAMESPACE: &str = "istio-system";
 /// How long pods get when the machine stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// Memory for the folders of all pods; a container's own changes are counted apart.
 const RUN_SIZE: &str = "size=256m,mode=700";
-
-/// What the program that links this crate adds.
-#[derive(Clone, Default)]
-pub struct Hooks {
-    /// What is wrong with documents beyond their form.
-    pub validate: Option<Validate>,
-}
-
-impl std::fmt::Debug for Hooks {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { validate } = self;
-        formatter
-            .debug_struct("Hooks")
-            .field("validate", &validate.is_some())
-            .finish()
-    }
-}
 
 /// What the outer process hands over.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -162,7 +145,7 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     let processes = Processes::start()?;
     let firewall = find_programs(&options.search_path)?;
     let worker = processes.clone();
-    let network = crate::pod::blocking(move || Network::create(worker, firewall)).await?;
+    let network = blocking(move || Network::create(worker, firewall)).await?;
     let store = Arc::new(Store::default());
     let injection = Injection {
         proxy: options.proxy,
@@ -265,26 +248,10 @@ fn bootstrap(context: &Context) -> Result<()> {
             "metadata": control_metadata(),
             "spec": {
                 "replicas": 1, "selector": {"matchLabels": {"app": "istiod", "istio": "pilot"}}, "strategy": {"type": "Recreate"},
-                "template": {"metadata": {"labels": labels}, "spec": control_pod(context)},
+                "template": {"metadata": {"labels": labels}, "spec": control_pod(&context.options, &context.state)},
             },
         }),
     )
-}
-
-fn control_metadata() -> Value {
-    json!({"name": "istiod", "namespace": SYSTEM_NAMESPACE, "labels": {"app": "istiod", "istio": "pilot"}})
-}
-
-/// The control plane's Service, with istiod's name and ports.
-pub fn control_service() -> Value {
-    let port = |name: &str, port: u16, target: u16| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"});
-    let ports = [
-        port("grpc-xds", 15_010, 15_010),
-        port("https-dns", 15_012, 15_012),
-        port("https-webhook", 443, 15_017),
-        port("http-monitoring", 15_014, 15_014),
-    ];
-    json!({"metadata": control_metadata(), "spec": {"selector": {"app": "istiod", "istio": "pilot"}, "ports": ports}})
 }
 
 fn node() -> Value {
@@ -298,45 +265,5 @@ fn node() -> Value {
             "addresses": [{"type": "InternalIP", "address": BRIDGE_ADDRESS.to_string()}, {"type": "Hostname", "address": NODE_NAME}],
             "capacity": {"cpu": cores, "pods": "16384"}, "conditions": [condition], "nodeInfo": {"kubeletVersion": "v1.33.0+tanbark", "operatingSystem": "linux"},
         },
-    })
-}
-
-/// The `spec` of the control plane's pod.
-pub fn control_pod(context: &Context) -> Value {
-    let state = &context.state;
-    let path = |path: std::path::PathBuf| path.display().to_string();
-    let (socket, folder) = (path(state.socket()), path(state.control()));
-    let mut environment = vec![
-        json!({"name": "TANBARK_API_SOCKET", "value": socket}),
-        json!({"name": "TANBARK_CONTROL_STATE", "value": folder}),
-        json!({"name": "TRUST_DOMAIN", "value": context.options.trust_domain}),
-        json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
-        json!({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
-        json!({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}),
-    ];
-    let mut volumes = vec![
-        json!({"name": "api", "hostPath": {"path": socket}}),
-        json!({"name": "state", "hostPath": {"path": folder}}),
-    ];
-    let mut mounts = vec![
-        json!({"name": "api", "mountPath": socket}),
-        json!({"name": "state", "mountPath": folder}),
-    ];
-    if let Some(file) = &context.options.mesh_config {
-        let file = file.display().to_string();
-        environment.push(json!({"name": "TANBARK_MESH_CONFIG", "value": file}));
-        volumes.push(json!({"name": "mesh", "hostPath": {"path": file}}));
-        mounts.push(json!({"name": "mesh", "mountPath": file, "readOnly": true}));
-    }
-    let ports = [15_010, 15_012, 15_014, 15_017]
-        .map(|port: u16| json!({"containerPort": port, "protocol": "TCP"}));
-    json!({
-        "serviceAccountName": "istiod", "volumes": volumes, "terminationGracePeriodSeconds": 5, "enableServiceLinks": false,
-        "containers": [{
-            "name": "discovery", "image": CONTROL_IMAGE, "env": environment, "volumeMounts": mounts,
-            "ports": ports,
-            "securityContext": {"runAsUser": 0, "runAsGroup": 0},
-            "readinessProbe": {"tcpSocket": {"port": 15_012}, "periodSeconds": 2},
-        }],
     })
 }

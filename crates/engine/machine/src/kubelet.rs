@@ -3,119 +3,22 @@
 //! A single loop looks at all pods whenever something changed, starts workers for new ones and passes deletions on. It also
 //! writes volumes again whose ConfigMaps, Secrets or tokens changed.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use serde_json::Value;
 
-use crate::images::ImageMap;
-use crate::namespaces::Privilege;
-use crate::network::Network;
+use crate::blocking::blocking;
+use crate::context::Context;
 use crate::object;
-use crate::options::Options;
-use crate::pod::{self, Pod, Stop};
-use crate::processes::Processes;
-use crate::state::State;
-use crate::store::kinds::{CONFIG_MAPS, EVENTS, PODS, SECRETS};
-use crate::store::{Deletion, Store};
-use crate::token::Tokens;
+use crate::pod;
+use crate::pod::live::{Pod, Stop};
+use crate::pod::volumes::write_volumes_of;
+use crate::store::Store;
+use crate::store::kinds::{CONFIG_MAPS, PODS, SECRETS};
 
-/// The name of the one node.
-pub const NODE_NAME: &str = "tanbark";
-/// Events that are kept; the oldest go.
-const MAX_EVENTS: usize = 1_000;
 /// Tokens are written again this often; half of the shortest life.
 const TOKEN_REFRESH: Duration = Duration::from_secs(300);
-
-/// What the runtime's parts share.
-#[derive(Debug)]
-pub struct Context {
-    /// What the person chose.
-    pub options: Options,
-    /// Root or not.
-    pub privilege: Privilege,
-    /// The state folder.
-    pub state: State,
-    /// The objects.
-    pub store: Arc<Store>,
-    /// Children.
-    pub processes: Arc<Processes>,
-    /// Bridge and namespaces.
-    pub network: Network,
-    /// Signs and checks service-account tokens.
-    pub tokens: Tokens,
-    /// The image map as it is now.
-    pub images: watch::Receiver<Arc<ImageMap>>,
-    /// Pods with a worker, by uid.
-    pub pods: Mutex<HashMap<String, Arc<Pod>>>,
-    /// What is wrong with files, by file.
-    pub problems: Mutex<BTreeMap<String, Vec<String>>>,
-    /// What the program adds.
-    pub hooks: crate::init::Hooks,
-}
-
-impl Context {
-    /// Records an event about an object, as `kubectl get events` shows it.
-    pub fn event(&self, about: &Value, kind: &str, reason: &str, message: &str) {
-        let (namespace, name) = (object::namespace(about), object::name(about));
-        let namespace = if namespace.is_empty() {
-            "default"
-        } else {
-            namespace
-        };
-        if kind == "Warning" {
-            tracing::warn!(namespace, name, reason, message, "event");
-        } else {
-            tracing::debug!(namespace, name, reason, message, "event");
-        }
-        let now = object::now();
-        let event = json!({
-            "metadata": {"generateName": format!("{name}."), "namespace": namespace},
-            "involvedObject": {"kind": object::text(about, "/kind"), "apiVersion": object::text(about, "/apiVersion"),
-                "namespace": namespace, "name": name, "uid": object::uid(about)},
-            "type": kind, "reason": reason, "message": message, "count": 1, "firstTimestamp": now, "lastTimestamp": now,
-            "source": {"component": "tanbark", "host": NODE_NAME}, "reportingComponent": "tanbark",
-        });
-        if let Err(refusal) = self.store.create(&EVENTS, event) {
-            tracing::debug!(%refusal, "the event is not kept");
-        }
-        let events = self.store.all(&EVENTS);
-        if events.len() > MAX_EVENTS
-            && let Some(oldest) = events.iter().min_by_key(|event| object::version(event))
-        {
-            let _ = self.store.delete(
-                &EVENTS,
-                object::namespace(oldest),
-                object::name(oldest),
-                &Deletion::default(),
-            );
-        }
-    }
-
-    /// The pod with this name that has a worker.
-    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        let pods = self.pods.lock();
-        pods.values()
-            .find(|pod| {
-                object::namespace(&pod.object) == namespace && object::name(&pod.object) == name
-            })
-            .cloned()
-    }
-
-    /// Ends all pods quickly and waits for them.
-    pub async fn stop_all(&self) {
-        let pods: Vec<Arc<Pod>> = self.pods.lock().values().cloned().collect();
-        for pod in &pods {
-            pod.stop.send_replace(Stop::Now);
-        }
-        while !self.pods.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
 
 /// Looks after pods until the task is dropped.
 pub async fn run(context: Arc<Context>) {
@@ -220,14 +123,14 @@ fn source_version(store: &Store) -> u64 {
 
 async fn write_volumes(context: &Arc<Context>) {
     let context = context.clone();
-    let _ = pod::blocking(move || {
+    let _ = blocking(move || {
         let pods: Vec<Arc<Pod>> = context.pods.lock().values().cloned().collect();
         for pod in pods {
             let Some(network) = pod.network.lock().clone() else {
                 continue;
             };
             if pod.folder.join("etc").exists()
-                && let Err(problem) = pod::write_volumes(&context, &pod, &network)
+                && let Err(problem) = write_volumes_of(&context, &pod, &network)
             {
                 tracing::debug!(
                     ?problem,

@@ -18,20 +18,24 @@
 )]
 
 pub mod api;
+mod blocking;
 pub mod broker;
 pub mod client;
 pub mod container;
+pub mod context;
+mod control;
 pub mod controllers;
 pub mod dns;
 pub mod egress;
 pub mod error;
 pub mod files;
+pub mod hooks;
 pub mod images;
 pub mod init;
-pub mod inject;
 pub mod kubelet;
 pub mod launch;
 pub mod logs;
+pub mod names;
 pub mod namespaces;
 pub mod network;
 pub mod object;
@@ -52,5 +56,5 @@ pub mod up;
 
 pub use client::Client;
 pub use error::{Error, Result};
-pub use options::{Options, ProxyKind};
+pub use options::Options;
 pub use up::{Handle, down, up};

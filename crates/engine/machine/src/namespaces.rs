@@ -7,8 +7,8 @@ use std::ffi::CString;
 use std::io;
 
 use crate::error::Error;
-use crate::pod::run::NOBODY;
-use crate::rules::capture::PROXY_ID;
+use crate::names::NOBODY;
+use inject::PROXY_ID;
 
 /// Who the runtime is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use parking_lot::Mutex;
 
 use crate::error::{Context, Error, Result};
+use crate::names::BRIDGE;
 use crate::processes::Processes;
 use crate::rules::Firewall;
 use crate::rules::services::SERVICE_RANGE;
@@ -24,8 +25,6 @@ use crate::rules::services::SERVICE_RANGE;
 pub const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// The cluster's DNS server.
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// The bridge's name.
-pub const BRIDGE: &str = "tanbark0";
 const POD_PREFIX: [u8; 2] = [10, 244];
 /// Pods at the same time; the rest of 10.244.0.0/16 gives released addresses time to be forgotten.
 const MAX_PODS: usize = 16_384;

@@ -5,18 +5,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use inject::ProxyKind;
 use serde::{Deserialize, Serialize};
-
-/// Which proxy stands beside the pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum ProxyKind {
-    /// `tanbark-proxy sidecar` and `tanbark-proxy gateway`.
-    #[default]
-    Tanbark,
-    /// `tanbark-proxy agent`, which runs a stock Envoy.
-    Envoy,
-}
 
 /// Everything `up` needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 mod differences;
 pub mod environment;
 pub mod exec;
+pub mod live;
 pub mod run;
 pub mod status;
 pub mod trust;
@@ -14,152 +15,31 @@ pub mod volumes;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::container::Command;
+use crate::blocking::blocking;
+use crate::context::Context;
 use crate::error::{Context as _, Error, Result};
-use crate::inject::{ROOT_CERTIFICATE, STATUS_ANNOTATION, TEMPLATE_ANNOTATION};
-use crate::kubelet::Context;
 use crate::namespaces::Privilege;
-use crate::network::PodNetwork;
 use crate::object;
 use crate::probe;
-use crate::rules::capture::{Capture, Exemption};
-use crate::store::kinds::PODS;
+use crate::rules::capture::{self, Exemption};
+use inject::capture::Capture;
+use inject::{ROOT_CERTIFICATE, STATUS_ANNOTATION, TEMPLATE_ANNOTATION};
+use live::{Pod, Stop};
 use run::{Finished, Stage};
-use status::{ContainerStatus, Doing, Role, containers_of};
-use volumes::{Problem, Volumes};
+use status::{Role, containers_of};
+use volumes::{Problem, volumes_of, write_volumes_of};
 
 /// How long those who send to a pod get to learn that it ends, before its application is told.
 const PROPAGATION: Duration = Duration::from_millis(1_500);
 /// What is left for a sidecar when its application has ended, whatever the pod's grace says.
 const SIDECAR_GRACE: Duration = Duration::from_secs(6);
-
-/// What the pod is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// Run.
-    No,
-    /// End within this time, in order.
-    Within(Duration),
-    /// End all at once, quickly; the machine stops.
-    Now,
-}
-
-/// A running container: what `exec` needs.
-#[derive(Debug, Clone)]
-pub struct Process {
-    /// Process 1 of the container, as seen from the runtime.
-    pub pid: i32,
-    /// What it was started with.
-    pub command: Command,
-}
-
-/// A pod that has a worker.
-#[derive(Debug)]
-pub struct Pod {
-    /// The object as it was created.
-    pub object: Arc<Value>,
-    /// Its network, once made.
-    pub network: Mutex<Option<Arc<PodNetwork>>>,
-    /// Its containers, init containers first.
-    pub containers: Mutex<Vec<ContainerStatus>>,
-    /// Their processes, by container name.
-    pub processes: Mutex<std::collections::HashMap<String, Process>>,
-    /// Counts changes of [`Pod::containers`].
-    pub changed: watch::Sender<u64>,
-    /// What it is to do.
-    pub stop: watch::Sender<Stop>,
-    /// Its folder in the memory file system.
-    pub folder: PathBuf,
-    /// Held while its volumes are written: its worker does that, and whoever sees that a source changed.
-    writing: Mutex<()>,
-}
-
-impl Pod {
-    /// A pod whose worker is about to start.
-    pub fn new(object: Arc<Value>, folder: PathBuf) -> Self {
-        let containers = containers_of(&object)
-            .iter()
-            .map(|(role, container)| ContainerStatus::new(container, *role))
-            .collect();
-        Self {
-            object,
-            network: Mutex::new(None),
-            containers: Mutex::new(containers),
-            processes: Mutex::default(),
-            changed: watch::channel(0).0,
-            stop: watch::channel(Stop::No).0,
-            folder,
-            writing: Mutex::default(),
-        }
-    }
-
-    fn place(&self) -> (&str, &str) {
-        (object::namespace(&self.object), object::name(&self.object))
-    }
-
-    /// Changes one container's state and publishes the pod's status.
-    pub fn update(
-        &self,
-        context: &Context,
-        index: usize,
-        change: impl FnOnce(&mut ContainerStatus),
-    ) {
-        if let Some(container) = self.containers.lock().get_mut(index) {
-            change(container);
-        }
-        self.publish(context);
-    }
-
-    /// Writes the status into the store.
-    pub fn publish(&self, context: &Context) {
-        let (namespace, name) = self.place();
-        let containers = self.containers.lock().clone();
-        let address = self.network.lock().as_ref().map(|network| network.address);
-        let terminating = *self.stop.borrow() != Stop::No;
-        let uid = object::uid(&self.object);
-        let result = context.store.change(
-            &PODS,
-            namespace,
-            name,
-            crate::store::Part::Status,
-            |present| {
-                let mut next = present.clone();
-                if object::uid(present) == uid {
-                    let before = present.get("status").cloned().unwrap_or_default();
-                    next["status"] =
-                        status::status(&self.object, address, &containers, terminating, &before);
-                }
-                Ok(next)
-            },
-        );
-        if let Err(refusal) = result {
-            tracing::debug!(%refusal, namespace, name, "the pod's status is not written");
-        }
-        self.changed.send_modify(|count| *count += 1);
-    }
-
-    fn wait_reason(&self, context: &Context, reason: &str, message: &str) {
-        for container in self.containers.lock().iter_mut() {
-            if matches!(container.doing, Doing::Waiting { .. }) {
-                container.doing = Doing::Waiting {
-                    reason: reason.into(),
-                    message: message.into(),
-                };
-            }
-        }
-        self.publish(context);
-    }
-}
 
 /// Runs a pod to its end; the caller removes the object.
 pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
@@ -171,7 +51,7 @@ pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
             "FailedCreatePodSandBox",
             &error.to_string(),
         );
-        pod.wait_reason(&context, "CreateContainerError", &error.to_string());
+        pod.wait_reason(&context.store, "CreateContainerError", &error.to_string());
         let mut stop = pod.stop.subscribe();
         let _ = stop.wait_for(|stop| *stop != Stop::No).await;
     } else if *pod.stop.borrow() == Stop::No {
@@ -195,11 +75,11 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
         Privilege::User => Exemption::Mark,
     };
     let rules = match captured {
-        true => Some(
-            Capture::parse(&annotations)
-                .map_err(Error::Configuration)?
-                .rules(context.network.firewall(), exemption),
-        ),
+        true => Some(capture::rules(
+            &Capture::parse(&annotations).map_err(Error::Configuration)?,
+            context.network.firewall(),
+            exemption,
+        )),
         false => None,
     };
     let worker = context.clone();
@@ -210,38 +90,8 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
         .mode(0o755)
         .create(&pod.folder)
         .context(|| format!("make {}", pod.folder.display()))?;
-    pod.publish(context);
+    pod.publish(&context.store);
     wait_for_volumes(context, pod).await
-}
-
-/// The volumes of a pod as its worker writes them.
-pub fn volumes<'a>(context: &'a Context, pod: &'a Pod, network: &PodNetwork) -> Volumes<'a> {
-    let injected = object::annotations(&pod.object).contains_key(STATUS_ANNOTATION);
-    let group = object::number(&pod.object, "/spec/securityContext/fsGroup")
-        .and_then(|group| u32::try_from(group).ok());
-    let owner = match (context.privilege, injected) {
-        (Privilege::User, _) => None,
-        (Privilege::Root, true) => Some((
-            crate::rules::capture::PROXY_ID,
-            group.unwrap_or(crate::rules::capture::PROXY_ID),
-        )),
-        (Privilege::Root, false) => Some((run::NOBODY, group.unwrap_or(run::NOBODY))),
-    };
-    Volumes {
-        pod: &pod.object,
-        address: network.address,
-        folder: &pod.folder,
-        store: &context.store,
-        signer: &context.tokens.signer,
-        owner,
-        private: context.state.root(),
-    }
-}
-
-/// Writes the volumes of a pod, one writer at a time.
-pub fn write_volumes(context: &Context, pod: &Pod, network: &PodNetwork) -> Result<(), Problem> {
-    let _alone = pod.writing.lock();
-    volumes(context, pod, network).write()
 }
 
 /// How long a source of a volume may be missing before that is a warning: it may come a moment after its pod, and the root
@@ -258,20 +108,20 @@ async fn wait_for_volumes(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> 
     let Some(network) = pod.network.lock().clone() else {
         return Ok(());
     };
-    volumes(context, pod, &network).write_network_files()?;
+    volumes_of(context, pod, &network).write_network_files()?;
     let mut version = context.store.version();
     let mut stop = pod.stop.subscribe();
     let begun = Instant::now();
     let (mut shown, mut told) = (String::new(), String::new());
     loop {
         version.mark_unchanged();
-        let missing = match write_volumes(context, pod, &network) {
+        let missing = match write_volumes_of(context, pod, &network) {
             Ok(()) => return Ok(()),
             Err(Problem::Failed(error)) => return Err(error),
             Err(Problem::Waiting(missing)) => missing.0,
         };
         if shown != missing {
-            pod.wait_reason(context, "ContainerCreating", &missing);
+            pod.wait_reason(&context.store, "ContainerCreating", &missing);
             shown.clone_from(&missing);
             // What was just written is no news.
             version.mark_unchanged();
@@ -319,7 +169,7 @@ async fn run_containers(context: &Arc<Context>, pod: &Arc<Pod>) {
     end(context, pod, running).await;
     let ending = *pod.stop.borrow() != Stop::No;
     if !ending {
-        pod.publish(context);
+        pod.publish(&context.store);
         let _ = stop.wait_for(|stop| *stop != Stop::No).await;
     }
 }
@@ -390,7 +240,7 @@ async fn end(context: &Arc<Context>, pod: &Arc<Pod>, mut running: Running) {
         Stop::Within(grace) => grace,
     };
     let deadline = Instant::now() + grace;
-    pod.publish(context);
+    pod.publish(&context.store);
     if matches!(stop, Stop::Within(_)) && !running.applications.is_empty() {
         let _ = timeout_at(deadline, prepare_to_end(context, pod, grace)).await;
     }
@@ -467,13 +317,4 @@ async fn clean_up(context: &Arc<Context>, pod: &Arc<Pod>) {
         Ok(())
     })
     .await;
-}
-
-/// Runs blocking work off the async workers.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(Error::Peer("a worker ended unexpectedly".into())))
 }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::broker::{Broker, HostSocket};
-use crate::kubelet::Context;
+use crate::context::Context;
 use crate::object;
 use crate::services::endpoints_of;
 use crate::store::Part;

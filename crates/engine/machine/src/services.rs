@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::kubelet::Context;
+use crate::blocking::blocking;
+use crate::context::Context;
 use crate::object;
-use crate::pod::blocking;
 use crate::rules::services::{Affinity, Protocol, Vip, rules};
 use crate::store::Store;
 use crate::store::kinds::{ENDPOINT_SLICES, SERVICES};

@@ -18,16 +18,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use wire_kube::manifest::{Document, load};
 
+use crate::context::Context;
 use crate::files;
+use crate::hooks::Validate;
 use crate::images::ImageMap;
-use crate::kubelet::Context;
+use crate::names::CONTROL_IMAGE;
 use crate::namespaces::Privilege;
 use crate::object;
 use crate::store::kinds::{self, Kind, Support};
 use crate::store::{Deletion, Part, Refusal, Store};
-
-/// What else is wrong with the documents of all files: one line for each problem.
-pub type Validate = Arc<dyn Fn(&[Document]) -> Vec<String> + Send + Sync>;
 
 /// The image map's name in a folder of YAML.
 pub const IMAGES: &str = "images.yaml";
@@ -430,15 +429,11 @@ pub fn image_map(context: &Context, file: Option<&Path>, text: &str) -> Result<I
     let proxy = options.proxy_program.display().to_string();
     let envoy = options.envoy_program.iter();
     let environment = envoy.map(|file| ("TANBARK_ENVOY".to_string(), file.display().to_string()));
-    let map = map.with_entry(
-        crate::inject::PROXY_IMAGE,
-        vec![proxy],
-        environment.collect(),
-    );
+    let map = map.with_entry(inject::PROXY_IMAGE, vec![proxy], environment.collect());
     Ok(match options.control_command.is_empty() {
         true => map,
         false => map.with_entry(
-            crate::init::CONTROL_IMAGE,
+            CONTROL_IMAGE,
             options.control_command.clone(),
             BTreeMap::new(),
         ),

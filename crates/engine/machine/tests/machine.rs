@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("machine-init") => return machine::init::main(machine::init::Hooks::default()),
+        Some("machine-init") => return machine::init::main(machine::hooks::Hooks::default()),
         Some("container-exec") => return machine::container::exec_main(),
         Some("beside-a-world") => return beside_a_world(),
         _ => {}
@@ -1053,8 +1053,9 @@ async fn ask_the_world(machine: &Machine, egress: bool) {
 }
 
 async fn both_firewalls_take_the_rules(_: &Machine) {
+    use inject::capture::Capture;
     use machine::rules::Firewall;
-    use machine::rules::capture::{Capture, Exemption};
+    use machine::rules::capture::{self, Exemption};
     use machine::rules::services::{Affinity, Protocol, Vip, rules};
     let annotations = [
         ("includeOutboundIPRanges", "10.0.0.0/8"),
@@ -1104,7 +1105,7 @@ async fn both_firewalls_take_the_rules(_: &Machine) {
         let captured = captures.iter().flat_map(|capture| {
             exemptions
                 .iter()
-                .map(|exemption| capture.rules(firewall, *exemption))
+                .map(|exemption| capture::rules(capture, firewall, *exemption))
         });
         for text in
             captured.chain([None, Some(4_000)].map(|way_out| rules(&vips, way_out, firewall)))

@@ -43,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "proxy-config",
         ],
     ),
+    ("inject", &["wire-kube"]),
     ("xds-protocol", &["wire-envoy"]),
     // engine: the proxy knows no wire type, no Kubernetes
     ("proxy", &["stdx", "telemetry", "identity", "proxy-config"]),
@@ -74,7 +75,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "xds-protocol",
         ],
     ),
-    ("machine", &["stdx", "identity", "wire-kube"]),
+    ("machine", &["stdx", "identity", "wire-kube", "inject"]),
     // programs
     (
         "tanbark",
@@ -86,6 +87,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "wire-kube",
             "wire-envoy",
             "ingest",
+            "inject",
             "xds-encode",
             "control",
             "machine",

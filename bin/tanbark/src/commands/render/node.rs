@@ -12,7 +12,7 @@ pub fn of_pod(pod: &Value) -> Result<Value> {
         .chain(list(pod, "/spec/containers"));
     let proxy = containers
         .clone()
-        .find(|container| text(container, "/name") == machine::inject::PROXY_CONTAINER)
+        .find(|container| text(container, "/name") == inject::PROXY_CONTAINER)
         .context("the pod has no proxy")?;
     let address = text(pod, "/status/podIP");
     let own = namespace(pod);
@@ -22,8 +22,7 @@ pub fn of_pod(pod: &Value) -> Result<Value> {
             metadata.insert(key.to_owned(), value(key, &resolve(pod, variable)));
         }
     }
-    let is_gateway =
-        crate::object::annotation(pod, machine::inject::TEMPLATE_ANNOTATION) == Some("gateway");
+    let is_gateway = crate::object::annotation(pod, inject::TEMPLATE_ANNOTATION) == Some("gateway");
     let account = match text(pod, "/spec/serviceAccountName") {
         "" => "default",
         account => account,

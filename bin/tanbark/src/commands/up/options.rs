@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use machine::options::{Options, ProxyKind, resolvers_of};
+use inject::ProxyKind;
+use machine::options::{Options, resolvers_of};
 use machine::state::State;
 
 use super::{Args, Proxy};

@@ -23,13 +23,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 
+use super::answer::{Answer, whole};
 use super::route::{self, Target};
-use super::{Answer, whole};
-use crate::kubelet::Context;
+use crate::context::Context;
 use crate::network::PodNetwork;
 use crate::object;
-use crate::pod::Pod;
 use crate::pod::exec::{Entered, Standard, enter};
+use crate::pod::live::Pod;
 use crate::processes::{Exit, signal};
 use crate::store::Refusal;
 use crate::store::kinds::{PODS, SERVICES};

@@ -14,9 +14,9 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
 
+use super::answer::{Answer, text};
 use super::route::{self, Target};
-use super::{Answer, text};
-use crate::kubelet::Context;
+use crate::context::Context;
 use crate::logs::{parse_line, path_of, previous_path_of};
 use crate::object;
 use crate::store::Refusal;

@@ -1,29 +1,9 @@
-//! The four ways to patch an object.
+//! The ways to patch an object that are Kubernetes' own; merge patch (RFC 7386) and JSON patch (RFC 6902) are `json_patch`'s.
 //!
-//! Merge patch is RFC 7386 and JSON patch RFC 6902. A strategic merge, and a server-side apply, merge lists of named items by
+//! A strategic merge, and a server-side apply, merge lists of named items by
 //! their key as Kubernetes does for pods' fields; what an apply leaves out stays (fields have no owners here).
 
 use serde_json::Value;
-
-/// RFC 7386: objects are merged, `null` removes, everything else replaces.
-pub fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Value::Object(map) = target else { return };
-    for (key, value) in fields {
-        match value {
-            Value::Null => {
-                map.remove(key);
-            }
-            value => merge(map.entry(key.clone()).or_insert(Value::Null), value),
-        }
-    }
-}
 
 /// The key of a list's items, for the lists that Kubernetes merges.
 fn list_key(field: &str) -> Option<&'static [&'static str]> {
@@ -88,89 +68,14 @@ fn merge_lists(present: &mut Vec<Value>, items: &[Value], keys: &[&str]) {
     }
 }
 
-/// RFC 6902.
+/// RFC 6902: all operations or none.
 ///
 /// # Errors
-/// The operation that cannot be done.
+/// What is wrong with the patch, or the operation that cannot be done, by its index and path.
 pub fn apply_json(target: &mut Value, patch: &Value) -> Result<(), String> {
-    let operations = patch.as_array().ok_or("a JSON patch is a list")?;
-    for operation in operations {
-        let text = |key: &str| {
-            operation
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        let (name, path) = (text("op"), text("path"));
-        let value = || {
-            operation
-                .get("value")
-                .cloned()
-                .ok_or_else(|| format!("{name} {path}: value is missing"))
-        };
-        let absent = || format!("{name} {path}: there is nothing at this path");
-        match name {
-            "add" => add(target, path, value()?)?,
-            "remove" => remove(target, path).map(drop).ok_or_else(absent)?,
-            "replace" => *target.pointer_mut(path).ok_or_else(absent)? = value()?,
-            "test" if target.pointer(path) == Some(&value()?) => {}
-            "test" => return Err(format!("test {path}: the value is another")),
-            "move" => {
-                let moved = remove(target, text("from")).ok_or_else(absent)?;
-                add(target, path, moved)?;
-            }
-            "copy" => {
-                let copied = target.pointer(text("from")).cloned().ok_or_else(absent)?;
-                add(target, path, copied)?;
-            }
-            _ => return Err(format!("`{name}` is not an operation")),
-        }
-    }
-    Ok(())
-}
-
-fn split(path: &str) -> Option<(&str, String)> {
-    let (parent, last) = path.rsplit_once('/')?;
-    Some((parent, last.replace("~1", "/").replace("~0", "~")))
-}
-
-fn add(target: &mut Value, path: &str, value: Value) -> Result<(), String> {
-    let Some((parent, last)) = split(path) else {
-        *target = value;
-        return Ok(());
-    };
-    match target.pointer_mut(parent) {
-        Some(Value::Object(map)) => {
-            map.insert(last, value);
-            Ok(())
-        }
-        Some(Value::Array(list)) => {
-            let at = if last == "-" {
-                list.len()
-            } else {
-                last.parse()
-                    .map_err(|_| format!("add {path}: no such index"))?
-            };
-            if at > list.len() {
-                return Err(format!("add {path}: no such index"));
-            }
-            list.insert(at, value);
-            Ok(())
-        }
-        _ => Err(format!("add {path}: there is nothing to add to")),
-    }
-}
-
-fn remove(target: &mut Value, path: &str) -> Option<Value> {
-    let (parent, last) = split(path)?;
-    match target.pointer_mut(parent)? {
-        Value::Object(map) => map.remove(&last),
-        Value::Array(list) => {
-            let at: usize = last.parse().ok()?;
-            (at < list.len()).then(|| list.remove(at))
-        }
-        _ => None,
-    }
+    let patch: json_patch::Patch = serde_json::from_value(patch.clone())
+        .map_err(|error| format!("the JSON patch: {error}"))?;
+    json_patch::patch(target, &patch).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -178,13 +83,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn merge_patches_follow_rfc_7386() {
-        let mut target = json!({"a": "b", "c": {"d": "e", "f": "g"}});
-        merge(&mut target, &json!({"a": "z", "c": {"f": null}}));
-        assert_eq!(target, json!({"a": "z", "c": {"d": "e"}}));
-    }
 
     #[test]
     fn strategic_merges_keep_other_items_of_known_lists() {

@@ -6,10 +6,11 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::answer::{Answer, json as respond, read_body};
 use super::route::{self, Target};
 use super::shape::Shape;
-use super::{Answer, connect, json as respond, logs, patch, read_body, review, warnings, watch};
-use crate::kubelet::Context;
+use super::{connect, logs, patch, review, warnings, watch};
+use crate::context::Context;
 use crate::object;
 use crate::store::kinds::Kind;
 use crate::store::selector::{Fields, Labels};
@@ -380,7 +381,7 @@ async fn patch_object(
             "application/json-patch+json" => {
                 patch::apply_json(&mut next, &body).map_err(Refusal::Invalid)?
             }
-            "application/merge-patch+json" => patch::merge(&mut next, &body),
+            "application/merge-patch+json" => json_patch::merge(&mut next, &body),
             "application/strategic-merge-patch+json" | APPLY => {
                 patch::merge_strategic(&mut next, &body)
             }

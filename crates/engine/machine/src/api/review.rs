@@ -8,9 +8,9 @@ use identity::{IdentityError, ServiceAccountName};
 use serde_json::{Value, json};
 use stdx::{Clock as _, SystemClock};
 
+use super::answer::{Answer, json as respond};
 use super::route::Target;
-use super::{Answer, json as respond};
-use crate::kubelet::Context;
+use crate::context::Context;
 use crate::object;
 use crate::store::Refusal;
 use crate::store::kinds::{PODS, SERVICE_ACCOUNTS};
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn gateways_are_known_by_what_the_runtime_made_of_them() {
-        let pod = |template: &str, account: &str| json!({"metadata": {"annotations": {crate::inject::TEMPLATE_ANNOTATION: template}}, "spec": {"serviceAccountName": account}});
+        let pod = |template: &str, account: &str| json!({"metadata": {"annotations": {inject::TEMPLATE_ANNOTATION: template}}, "spec": {"serviceAccountName": account}});
         assert!(is_gateway_of(&pod("gateway", "front"), "front"));
         assert!(!is_gateway_of(&pod("gateway", "front"), "cart"));
         assert!(!is_gateway_of(&pod("sidecar", "front"), "front"));

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::controllers::{finished, ready};
-use crate::kubelet::Context;
+use crate::context::Context;
+use crate::controllers::action::{finished, ready};
 use crate::object;
 use crate::publish::ANNOTATION;
 use crate::store::kinds::{EVENTS, PODS, SERVICES};

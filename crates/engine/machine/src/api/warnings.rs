@@ -5,9 +5,9 @@ use http::{HeaderValue, Response};
 use serde_json::Value;
 use wire_kube::manifest::{self, Document};
 
-use super::Body;
+use super::answer::Body;
 use super::route::Target;
-use crate::kubelet::Context;
+use crate::context::Context;
 use crate::store::kinds;
 
 /// Warnings of one answer.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::Body;
+use super::answer::Body;
 use super::resource::{Filter, versioned};
 use super::route::Target;
 use super::shape::Shape;

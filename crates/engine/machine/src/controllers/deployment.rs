@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Action;
+use super::action::Action;
 use crate::object::{self, Round};
 use crate::store::kinds::{DEPLOYMENTS, REPLICA_SETS};
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Action, finished, ready};
+use super::action::{Action, finished, ready};
+use crate::names::NODE_NAME;
 use crate::object;
 use crate::probe::port_of;
 use crate::store::Store;
@@ -140,7 +141,7 @@ fn endpoint(chosen: &Chosen<'_>) -> Value {
     let mut endpoint = json!({
         "addresses": [object::text(pod, "/status/podIP")],
         "conditions": {"ready": chosen.ready, "serving": ready(pod) || chosen.ready, "terminating": terminating},
-        "nodeName": crate::kubelet::NODE_NAME,
+        "nodeName": NODE_NAME,
         "targetRef": {"kind": "Pod", "name": object::name(pod), "namespace": object::namespace(pod), "uid": object::uid(pod)},
     });
     let hostname = object::text(pod, "/spec/hostname");
@@ -153,7 +154,7 @@ fn endpoint(chosen: &Chosen<'_>) -> Value {
 fn endpoints_object(service: &Value, chosen: &[Chosen<'_>]) -> Value {
     let address = |chosen: &&Chosen<'_>| {
         let pod = chosen.pod;
-        json!({"ip": object::text(pod, "/status/podIP"), "nodeName": crate::kubelet::NODE_NAME,
+        json!({"ip": object::text(pod, "/status/podIP"), "nodeName": NODE_NAME,
             "targetRef": {"kind": "Pod", "name": object::name(pod), "namespace": object::namespace(pod), "uid": object::uid(pod)}})
     };
     let mut groups: BTreeMap<&Vec<Option<u16>>, Vec<&Chosen<'_>>> = BTreeMap::new();
@@ -251,7 +252,7 @@ mod tests {
             pod("q", "10.244.0.3", 9090, "False"),
         ];
         for action in decide(&store, &pods) {
-            super::super::carry_out(&store, action);
+            super::super::action::carry_out(&store, action);
         }
         let slices = store.all(&ENDPOINT_SLICES);
         assert_eq!(slices.len(), 2);
@@ -260,7 +261,7 @@ mod tests {
         assert_eq!(slices[1]["endpoints"][0]["conditions"]["ready"], false);
         assert!(decide(&store, &pods).is_empty());
         for action in decide(&store, &pods[..1]) {
-            super::super::carry_out(&store, action);
+            super::super::action::carry_out(&store, action);
         }
         assert_eq!(store.all(&ENDPOINT_SLICES).len(), 1);
     }

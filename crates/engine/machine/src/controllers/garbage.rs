@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::controllers::Action;
+use super::action::Action;
 use crate::object;
 use crate::store::Store;
 use crate::store::kinds::{ALL, EVENTS};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Action, Name, finished, pod_of};
+use super::action::{Action, Name, finished, pod_of};
 use crate::object;
 use crate::store::kinds::{JOBS, PODS};
 
@@ -38,7 +38,7 @@ pub fn decide(job: &Value, pods: &[&Value]) -> Vec<Action> {
     };
     let mut status = json!({
         "startTime": start, "active": active.len(), "succeeded": succeeded, "failed": failed,
-        "ready": active.iter().filter(|pod| super::ready(pod)).count(),
+        "ready": active.iter().filter(|pod| super::action::ready(pod)).count(),
     });
     let mut actions = Vec::new();
     let condition = |kind: &str, reason: &str| {

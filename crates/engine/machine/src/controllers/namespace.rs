@@ -1,6 +1,6 @@
 //! Namespaces: each has a `default` service account; one that is deleted takes its objects along, pods first.
 
-use crate::controllers::Action;
+use super::action::Action;
 use crate::object;
 use crate::store::Store;
 use crate::store::kinds::{self, ALL, NAMESPACES, SERVICE_ACCOUNTS};

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Action, carry_out, decide};
-use crate::init::{CONTROL_IMAGE, SYSTEM_NAMESPACE, control_service};
-use crate::inject::{Injection, inject};
-use crate::kubelet::NODE_NAME;
+use super::action::{Action, carry_out};
+use super::decide;
+use crate::control::control_service;
+use crate::names::{CONTROL_IMAGE, NODE_NAME, SYSTEM_NAMESPACE};
 use crate::object;
 use crate::source;
 use crate::store::kinds::{ALL, NAMESPACES, NODES, PODS, SERVICES, by_object};
 use crate::store::{Refusal, Store};
+use inject::{Injection, inject};
 
 /// Rounds of controllers before the rest is given up; each Deployment needs about four.
 const MAX_ROUNDS: usize = 500;
@@ -139,7 +140,7 @@ fn running(address: Ipv4Addr) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::ProxyKind;
+    use inject::ProxyKind;
 
     fn objects() -> Vec<Value> {
         let labels = json!({"app": "a"});

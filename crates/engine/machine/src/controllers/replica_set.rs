@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Action, Name, finished, pod_of, ready};
+use super::action::{Action, Name, finished, pod_of, ready};
 use crate::object;
 use crate::store::kinds::{DAEMON_SETS, Kind, PODS};
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::containers_of;
-use crate::kubelet::Context;
+use super::status::containers_of;
+use crate::context::Context;
 use crate::object;
 use crate::store::kinds::by_object;
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::live::Pod;
 use super::run::{launch_entry, read_status};
-use super::{Pod, blocking};
+use crate::blocking::blocking;
 use crate::container::{EnterSpec, Entry};
+use crate::context::Context;
 use crate::error::{Context as _, Error, Result};
-use crate::kubelet::Context;
 use crate::launch::pipe;
 use crate::network::PodNetwork;
 use crate::object;

@@ -15,26 +15,29 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::environment::{Environment, Missing, add_own, expand, service_links};
-use super::status::{Doing, Ended};
+use super::exec;
+use super::live::{Pod, Process};
+use super::status::{ContainerStatus, Doing, Ended};
 use super::trust::{self, Own, Trust};
-use super::{Pod, Process, exec};
+use super::volumes::volumes_of;
+use crate::blocking::blocking;
 use crate::container::{
     Command, Entry, NAMESPACE_DESCRIPTOR, NET_ADMIN, NET_BIND_SERVICE, SPEC_DESCRIPTOR,
     STATUS_DESCRIPTOR, StartSpec,
 };
+use crate::context::Context;
+use crate::control::control_pod;
 use crate::error::{Context as _, Error, Result};
-use crate::kubelet::Context;
 use crate::launch::{Launch, c_strings, memory_file, pipe};
 use crate::logs::LogFile;
+use crate::names::NOBODY;
 use crate::namespaces::Privilege;
 use crate::network::PodNetwork;
 use crate::object;
 use crate::probe::{self, Timing};
 use crate::processes::{Exit, signal};
-use crate::rules::capture::PROXY_ID;
+use inject::PROXY_ID;
 
-/// The user of applications, where users are told apart.
-pub const NOBODY: u32 = 65_534;
 /// Longest wait between two starts.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// A run of this length makes the next failure the first.
@@ -159,8 +162,8 @@ impl Job {
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut super::ContainerStatus)) {
-        self.pod.update(&self.context, self.index, change);
+    fn update(&self, change: impl FnOnce(&mut ContainerStatus)) {
+        self.pod.update(&self.context.store, self.index, change);
     }
 
     fn name(&self) -> &str {
@@ -327,7 +330,7 @@ impl Job {
         let mut programs = vec![options.proxy_program.as_path()];
         programs.extend(options.envoy_program.as_deref());
         let own = Own {
-            control: &crate::init::control_pod(&self.context),
+            control: &control_pod(&self.context.options, &self.context.state),
             proxy: options.proxy,
             programs: &programs,
         };
@@ -643,7 +646,7 @@ impl Job {
             object::name(&self.pod.object),
         );
         let trust = self.trust().unwrap_or(Trust::Application);
-        let volumes = super::volumes(&self.context, &self.pod, &network);
+        let volumes = volumes_of(&self.context, &self.pod, &network);
         let environment = command.environment.iter().cloned().collect();
         let mounts = volumes.mounts(&self.container, trust, &environment)?;
         let scratch = self.pod.folder.join("root").join(self.name());
@@ -664,7 +667,7 @@ impl Job {
         let (out_read, out_write) = pipe().context(|| "make a pipe".into())?;
         let (error_read, error_write) = pipe().context(|| "make a pipe".into())?;
         let context = self.context.clone();
-        let (pid, ended, status) = super::blocking(move || {
+        let (pid, ended, status) = blocking(move || {
             launch_container(
                 &context,
                 &spec,

@@ -10,10 +10,10 @@ use std::path::{Component, Path};
 use serde_json::Value;
 
 use super::environment::Environment;
-use crate::init::CONTROL_IMAGE;
-use crate::inject::{PROXY_CONTAINER, PROXY_IMAGE};
+use crate::names::CONTROL_IMAGE;
 use crate::object;
-use crate::options::ProxyKind;
+use inject::ProxyKind;
+use inject::{PROXY_CONTAINER, PROXY_IMAGE};
 
 /// Whose program a container runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,7 +171,7 @@ mod tests {
     fn proxy(more: Value) -> Value {
         let mut container =
             json!({"name": PROXY_CONTAINER, "image": PROXY_IMAGE, "args": ["sidecar"]});
-        crate::api::patch::merge(&mut container, &more);
+        json_patch::merge(&mut container, &more);
         container
     }
 

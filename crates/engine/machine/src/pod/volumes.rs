@@ -17,13 +17,18 @@ use serde_json::Value;
 use stdx::{Clock as _, SystemClock};
 
 use super::environment::{Environment, Missing, data_of, expand, pod_field, resource_of};
+use super::live::Pod;
 use super::trust::Trust;
 use crate::container::Mount;
+use crate::context as runtime;
 use crate::error::{Context, Error, Result};
-use crate::kubelet::NODE_NAME;
+use crate::names::{NOBODY, NODE_NAME};
+use crate::namespaces::Privilege;
+use crate::network::PodNetwork;
 use crate::object;
 use crate::store::Store;
 use crate::store::kinds::{NODES, SERVICE_ACCOUNTS};
+use inject::{PROXY_ID, STATUS_ANNOTATION};
 
 /// Shortest life of a token, as the API server's.
 const MIN_TOKEN_SECONDS: u64 = 600;
@@ -443,6 +448,41 @@ fn resolv_conf(pod: &Value) -> String {
         text.push_str(&format!("options {}\n", options.join(" ")));
     }
     text
+}
+
+/// The volumes of a pod as its worker writes them.
+pub fn volumes_of<'a>(
+    context: &'a runtime::Context,
+    pod: &'a Pod,
+    network: &PodNetwork,
+) -> Volumes<'a> {
+    let injected = object::annotations(&pod.object).contains_key(STATUS_ANNOTATION);
+    let group = object::number(&pod.object, "/spec/securityContext/fsGroup")
+        .and_then(|group| u32::try_from(group).ok());
+    let owner = match (context.privilege, injected) {
+        (Privilege::User, _) => None,
+        (Privilege::Root, true) => Some((PROXY_ID, group.unwrap_or(PROXY_ID))),
+        (Privilege::Root, false) => Some((NOBODY, group.unwrap_or(NOBODY))),
+    };
+    Volumes {
+        pod: &pod.object,
+        address: network.address,
+        folder: &pod.folder,
+        store: &context.store,
+        signer: &context.tokens.signer,
+        owner,
+        private: context.state.root(),
+    }
+}
+
+/// Writes the volumes of a pod, one writer at a time.
+pub fn write_volumes_of(
+    context: &runtime::Context,
+    pod: &Pod,
+    network: &PodNetwork,
+) -> Result<(), Problem> {
+    let _alone = pod.writing.lock();
+    volumes_of(context, pod, network).write()
 }
 
 #[cfg(test)]

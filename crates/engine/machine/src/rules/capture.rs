@@ -1,65 +1,20 @@
-//! A pod's redirection rules and the annotations that change them.
+//! A pod's redirection rules.
 //!
 //! The proxy's own connections are told apart by their owner (uid 1337, where users are told apart) and by their mark
 //! (1337, always). What comes from 127.0.0.6 is the proxy handing a request to its application. A connection of the proxy
 //! to its own pod's address is inbound traffic of the pod to itself; the application's own loopback traffic stays untouched.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use ipnet::Ipv4Net;
+use inject::capture::{Capture, Selection};
 
 use super::Firewall;
 
-/// The proxy's user, group and mark.
-pub const PROXY_ID: u32 = 1337;
 const OUTBOUND_PORT: u16 = 15001;
 const INBOUND_PORT: u16 = 15006;
 const HBONE_PORT: u16 = 15008;
 /// Ports of the proxy itself that inbound capture leaves alone.
 const PROXY_PORTS: [u16; 3] = [15090, 15021, 15020];
-
-/// Everything or a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection<T> {
-    /// `*`
-    All,
-    /// These; possibly none.
-    Only(Vec<T>),
-}
-
-/// What of a pod's traffic goes through its sidecar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Capture {
-    /// `includeInboundPorts`
-    pub inbound: Selection<u16>,
-    /// `excludeInboundPorts`, without the proxy's own.
-    pub not_inbound: Vec<u16>,
-    /// `includeOutboundPorts`: captured whatever the ranges say.
-    pub outbound_ports: Vec<u16>,
-    /// `excludeOutboundPorts`
-    pub not_outbound_ports: Vec<u16>,
-    /// `includeOutboundIPRanges`
-    pub outbound_ranges: Selection<Ipv4Net>,
-    /// `excludeOutboundIPRanges`
-    pub not_outbound_ranges: Vec<Ipv4Net>,
-    /// `excludeInterfaces`
-    pub not_interfaces: Vec<String>,
-}
-
-impl Default for Capture {
-    fn default() -> Self {
-        Self {
-            inbound: Selection::All,
-            not_inbound: Vec::new(),
-            outbound_ports: Vec::new(),
-            not_outbound_ports: Vec::new(),
-            outbound_ranges: Selection::All,
-            not_outbound_ranges: Vec::new(),
-            not_interfaces: Vec::new(),
-        }
-    }
-}
 
 /// How the proxy's own connections are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,59 +25,30 @@ pub enum Exemption {
     Mark,
 }
 
-impl Capture {
-    /// Reads the `traffic.sidecar.istio.io/…` annotations.
-    ///
-    /// # Errors
-    /// The annotation and the part of it that does not parse.
-    pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Self, String> {
-        let text = |name: &str| {
-            let key = format!("traffic.sidecar.istio.io/{name}");
-            annotations.get(&key).map(|value| (key, value.as_str()))
-        };
-        let mut capture = Self::default();
-        if let Some((key, value)) = text("includeInboundPorts") {
-            capture.inbound = selection(&key, value)?;
-        }
-        if let Some((key, value)) = text("excludeInboundPorts") {
-            capture.not_inbound = list(&key, value)?;
-        }
-        if let Some((key, value)) = text("includeOutboundPorts") {
-            capture.outbound_ports = list(&key, value)?;
-        }
-        if let Some((key, value)) = text("excludeOutboundPorts") {
-            capture.not_outbound_ports = list(&key, value)?;
-        }
-        if let Some((key, value)) = text("includeOutboundIPRanges") {
-            capture.outbound_ranges = selection(&key, value)?;
-        }
-        if let Some((key, value)) = text("excludeOutboundIPRanges") {
-            capture.not_outbound_ranges = list(&key, value)?;
-        }
-        if let Some((key, value)) = text("excludeInterfaces") {
-            capture.not_interfaces = interfaces(&key, value)?;
-        }
-        Ok(capture)
+/// The rules for one pod's network namespace, as the firewall's program reads them.
+pub fn rules(capture: &Capture, firewall: Firewall, exemption: Exemption) -> String {
+    let rules = Rules { capture };
+    match firewall {
+        Firewall::Nft => rules.nft(exemption),
+        Firewall::Iptables => rules.iptables(exemption),
     }
+}
 
-    /// The rules for one pod's network namespace.
-    pub fn rules(&self, firewall: Firewall, exemption: Exemption) -> String {
-        match firewall {
-            Firewall::Nft => self.nft(exemption),
-            Firewall::Iptables => self.iptables(exemption),
-        }
-    }
+struct Rules<'a> {
+    capture: &'a Capture,
+}
 
+impl Rules<'_> {
     fn excluded_inbound(&self) -> impl Iterator<Item = u16> {
         std::iter::once(HBONE_PORT)
             .chain(PROXY_PORTS)
-            .chain(self.not_inbound.iter().copied())
+            .chain(self.capture.not_inbound.iter().copied())
     }
 
     fn nft(&self, exemption: Exemption) -> String {
         let mut pre = String::new();
         let mut out = String::new();
-        for name in &self.not_interfaces {
+        for name in &self.capture.not_interfaces {
             line(&mut pre, format_args!("iifname \"{name}\" return"));
             line(&mut out, format_args!("oifname \"{name}\" return"));
         }
@@ -147,7 +73,7 @@ impl Capture {
     fn nft_inbound(&self) -> String {
         let mut chain = String::new();
         let mut add = |rule: std::fmt::Arguments<'_>| line(&mut chain, rule);
-        match &self.inbound {
+        match &self.capture.inbound {
             Selection::All => {
                 for port in self.excluded_inbound() {
                     add(format_args!("tcp dport {port} return"));
@@ -166,7 +92,7 @@ impl Capture {
     fn nft_output(&self, exemption: Exemption) -> String {
         let mut chain = String::new();
         let mut add = |rule: std::fmt::Arguments<'_>| line(&mut chain, rule);
-        for port in &self.not_outbound_ports {
+        for port in &self.capture.not_outbound_ports {
             add(format_args!("tcp dport {port} return"));
         }
         add(format_args!("ip saddr 127.0.0.6 oifname \"lo\" return"));
@@ -188,13 +114,13 @@ impl Capture {
             add(format_args!("{by} return"));
         }
         add(format_args!("ip daddr 127.0.0.1 return"));
-        for range in &self.not_outbound_ranges {
+        for range in &self.capture.not_outbound_ranges {
             add(format_args!("ip daddr {range} return"));
         }
-        for port in &self.outbound_ports {
+        for port in &self.capture.outbound_ports {
             add(format_args!("tcp dport {port} jump istio_redirect"));
         }
-        match &self.outbound_ranges {
+        match &self.capture.outbound_ranges {
             Selection::All => add(format_args!("jump istio_redirect")),
             Selection::Only(ranges) => {
                 for range in ranges {
@@ -212,7 +138,7 @@ impl Capture {
         let mut add = |rule: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "-A {rule}");
         };
-        for name in &self.not_interfaces {
+        for name in &self.capture.not_interfaces {
             add(format_args!("PREROUTING -i {name} -j RETURN"));
             add(format_args!("OUTPUT -o {name} -j RETURN"));
         }
@@ -231,7 +157,7 @@ impl Capture {
     }
 
     fn iptables_inbound(&self, add: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
-        match &self.inbound {
+        match &self.capture.inbound {
             Selection::All => {
                 for port in self.excluded_inbound() {
                     add(format_args!(
@@ -251,7 +177,7 @@ impl Capture {
     }
 
     fn iptables_output(&self, exemption: Exemption, add: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
-        for port in &self.not_outbound_ports {
+        for port in &self.capture.not_outbound_ports {
             add(format_args!("ISTIO_OUTPUT -p tcp --dport {port} -j RETURN"));
         }
         add(format_args!("ISTIO_OUTPUT -s 127.0.0.6/32 -o lo -j RETURN"));
@@ -276,15 +202,15 @@ impl Capture {
             add(format_args!("ISTIO_OUTPUT {by} -j RETURN"));
         }
         add(format_args!("ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"));
-        for range in &self.not_outbound_ranges {
+        for range in &self.capture.not_outbound_ranges {
             add(format_args!("ISTIO_OUTPUT -d {range} -j RETURN"));
         }
-        for port in &self.outbound_ports {
+        for port in &self.capture.outbound_ports {
             add(format_args!(
                 "ISTIO_OUTPUT -p tcp --dport {port} -j ISTIO_REDIRECT"
             ));
         }
-        match &self.outbound_ranges {
+        match &self.capture.outbound_ranges {
             Selection::All => add(format_args!("ISTIO_OUTPUT -j ISTIO_REDIRECT")),
             Selection::Only(ranges) => {
                 for range in ranges {
@@ -299,45 +225,10 @@ fn line(chain: &mut String, rule: std::fmt::Arguments<'_>) {
     let _ = writeln!(chain, "\t\t{rule}");
 }
 
-fn selection<T: std::str::FromStr>(key: &str, value: &str) -> Result<Selection<T>, String> {
-    if value.trim() == "*" {
-        Ok(Selection::All)
-    } else {
-        list(key, value).map(Selection::Only)
-    }
-}
-
-fn list<T: std::str::FromStr>(key: &str, value: &str) -> Result<Vec<T>, String> {
-    let parts = value
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            part.parse()
-                .map_err(|_| format!("annotation {key}: `{part}` is not understood"))
-        })
-        .collect()
-}
-
-fn interfaces(key: &str, value: &str) -> Result<Vec<String>, String> {
-    let names: Vec<String> = list(key, value)?;
-    let fine = |name: &&String| {
-        name.len() < 16
-            && name
-                .chars()
-                .all(|character| character.is_ascii_alphanumeric() || "._-+".contains(character))
-    };
-    match names.iter().find(|name| !fine(name)) {
-        Some(name) => Err(format!(
-            "annotation {key}: `{name}` is not the name of an interface"
-        )),
-        None => Ok(names),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -372,7 +263,7 @@ mod tests {
 COMMIT
 ";
         assert_eq!(
-            Capture::default().rules(Firewall::Iptables, Exemption::Mark),
+            rules(&Capture::default(), Firewall::Iptables, Exemption::Mark),
             expected
         );
     }
@@ -387,7 +278,7 @@ COMMIT
             ("excludeOutboundIPRanges", "10.1.0.0/16"),
         ]))
         .expect("annotations parse");
-        let text = capture.rules(Firewall::Nft, Exemption::OwnerAndMark);
+        let text = rules(&capture, Firewall::Nft, Exemption::OwnerAndMark);
         assert!(text.contains(
             "tcp dport 80 jump istio_in_redirect\n\t\ttcp dport 81 jump istio_in_redirect"
         ));
@@ -403,17 +294,5 @@ COMMIT
                 < at("ip daddr 10.0.0.0/8 jump istio_redirect")
         );
         assert!(!text.contains("\t\tjump istio_redirect"));
-    }
-
-    #[test]
-    fn an_annotation_that_does_not_parse_is_named() {
-        let error =
-            Capture::parse(&annotations(&[("excludeInboundPorts", "80,x")])).expect_err("refused");
-        assert_eq!(
-            error,
-            "annotation traffic.sidecar.istio.io/excludeInboundPorts: `x` is not understood"
-        );
-        Capture::parse(&annotations(&[("excludeInterfaces", "eth0\" accept")]))
-            .expect_err("no way out of the quotes");
     }
 }

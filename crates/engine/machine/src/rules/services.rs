@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Firewall;
-use crate::network::BRIDGE;
+use crate::names::BRIDGE;
 use crate::outside::NOT_OUTSIDE;
 
 /// The addresses of Services.

@@ -315,7 +315,7 @@ fn pod(object: &mut Value, present: Option<&Value>) -> Result<(), Refusal> {
     if account.is_empty() {
         spec.insert("serviceAccountName".into(), "default".into());
     }
-    spec.insert("nodeName".into(), crate::kubelet::NODE_NAME.into());
+    spec.insert("nodeName".into(), crate::names::NODE_NAME.into());
     match present {
         None => object["status"] = json!({"phase": "Pending"}),
         Some(present) if present.get("spec") != object.get("spec") => {
