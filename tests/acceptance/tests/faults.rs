@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acceptance::{CLIENT, Mesh, Proxy, base, by_chance, within, within_a_point};
+use acceptance::{CLIENT, Mesh, Proxy, assert_share, base};
 use testkit::{echo, echo_program, eventually, service, whole_service};
 
 const DELAY_FOR_ONE_USER: &str = "
@@ -122,43 +122,26 @@ fn faults(proxy: Proxy) {
         }
     });
 
-    by_chance("a delay for 50 % and an abort for 10 %", || {
-        let before = mesh.stat(CLIENT, "delays_injected");
-        let report = mesh.load(
-            CLIENT,
-            &["http://shares:8000/get", "-n", "10000", "-c", "16"],
-        );
-        let aborts = report["statuses"]["418"].as_u64().unwrap_or(0);
-        assert_eq!(
-            report["statuses"]["200"].as_u64().unwrap_or(0) + aborts,
-            10_000,
-            "{report}"
-        );
-        within_a_point("aborts", aborts, 10_000, 10.0)?;
-        within_a_point(
-            "delays",
-            mesh.stat(CLIENT, "delays_injected") - before,
-            10_000,
-            50.0,
-        )
-    });
+    const DRAWS: u64 = 10_000;
+    let before = mesh.stat(CLIENT, "delays_injected");
+    let number = DRAWS.to_string();
+    let report = mesh.load(
+        CLIENT,
+        &["http://shares:8000/get", "-n", &number, "-c", "16"],
+    );
+    let aborts = report["statuses"]["418"].as_u64().unwrap_or(0);
+    let passed = report["statuses"]["200"].as_u64().unwrap_or(0);
+    assert_eq!(passed + aborts, DRAWS, "{report}");
+    assert_share("aborts", aborts, DRAWS, 10.0);
+    let delays = mesh.stat(CLIENT, "delays_injected") - before;
+    assert_share("delays", delays, DRAWS, 50.0);
 
-    by_chance("a long delay for 50 % and an abort for 10 %", || {
-        let before = mesh.stat(CLIENT, "delays_injected");
-        let report = mesh.load(CLIENT, &["http://long:8000/get", "-n", "1000", "-c", "100"]);
-        let of_a_thousand =
-            |what: &str, count: u64, share: f64| within(what, count, 1_000, share, 3.0);
-        of_a_thousand(
-            "aborts",
-            report["statuses"]["418"].as_u64().unwrap_or(0),
-            10.0,
-        )?;
-        of_a_thousand(
-            "delays",
-            mesh.stat(CLIENT, "delays_injected") - before,
-            50.0,
-        )
-    });
+    let before = mesh.stat(CLIENT, "delays_injected");
+    let report = mesh.load(CLIENT, &["http://long:8000/get", "-n", "1000", "-c", "100"]);
+    let aborts = report["statuses"]["418"].as_u64().unwrap_or(0);
+    assert_share("aborts beside a long delay", aborts, 1_000, 10.0);
+    let delays = mesh.stat(CLIENT, "delays_injected") - before;
+    assert_share("long delays", delays, 1_000, 50.0);
 
     mesh.remove("abort.yaml");
     mesh.remove("grpc.yaml");

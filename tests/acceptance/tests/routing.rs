@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use acceptance::{CLIENT, Mesh, Proxy, base, by_chance, within_a_point};
+use acceptance::{CLIENT, Mesh, Proxy, assert_share, base};
 use serde_json::Value;
 use testkit::{echo, eventually, service};
 
@@ -189,33 +189,26 @@ fn header(body: &str, name: &str) -> Option<String> {
 }
 
 fn weights_and_header_match(mesh: &Mesh) {
-    by_chance("weights 80/10/10", || {
-        let report = mesh.load(
-            CLIENT,
-            &[
-                "http://weights:8000/get",
-                "-n",
-                "10000",
-                "-c",
-                "8",
-                "--tally",
-                "x-echo-version",
-                "--expect",
-                "200",
-            ],
-        );
-        assert_eq!(report["statuses"]["200"], 10_000, "{report}");
-        [("v1", 80.0), ("v2", 10.0), ("v3", 10.0)]
-            .into_iter()
-            .try_for_each(|(version, share)| {
-                within_a_point(
-                    version,
-                    count(&report, "x-echo-version", version),
-                    10_000,
-                    share,
-                )
-            })
-    });
+    const DRAWS: u64 = 20_000;
+    let report = mesh.load(
+        CLIENT,
+        &[
+            "http://weights:8000/get",
+            "-n",
+            &DRAWS.to_string(),
+            "-c",
+            "8",
+            "--tally",
+            "x-echo-version",
+            "--expect",
+            "200",
+        ],
+    );
+    assert_eq!(report["statuses"]["200"], DRAWS, "{report}");
+    for (version, share) in [("v1", 80.0), ("v2", 10.0), ("v3", 10.0)] {
+        let came = count(&report, "x-echo-version", version);
+        assert_share(version, came, DRAWS, share);
+    }
     let report = mesh.load(
         CLIENT,
         &[

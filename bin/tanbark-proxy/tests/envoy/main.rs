@@ -1,10 +1,13 @@
-//! The same configuration and the same requests through a stock Envoy and through `tanbark-proxy`: what Envoy does is what is expected.
+//! The same configuration and the same requests through a stock Envoy and through `tanbark-proxy`:
+//! what Envoy does is what is expected.
 //!
-//! Each file in `cases/` is a configuration in Envoy's own words, cut short where all are alike, and a list of steps. Both programs run it with
-//! backends of their own, and everything that can be seen (answers, what the upstreams got, a line of the access log, counters) is written down
-//! as text; ports, dates and random ids are replaced by names. The two texts must be equal; a difference counts when every run shows it.
-//! A step with `differs: REASON` is known to differ, and the test fails when it no longer does. Without an Envoy (`TANBARK_ENVOY`, or `.venv`
-//! after `make test-tools`) the tests say so and pass.
+//! Each file in `cases/` is a configuration in Envoy's own words, cut short where all are alike,
+//! and a list of steps. Both programs run it with backends of their own, and everything that can be
+//! seen (answers, what the upstreams got, a line of the access log, counters) is written down as
+//! text; ports, dates and random ids are replaced by names. The two texts must be equal, and each
+//! case runs once. A step with `differs: REASON` is known to differ, and the test fails when it no
+//! longer does. Without an Envoy (`TANBARK_ENVOY`, or `.venv` after `make test-tools`) the tests
+//! fail, unless `TANBARK_TESTS_WITHOUT_ENVOY` is set: then each says that it is left out.
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 

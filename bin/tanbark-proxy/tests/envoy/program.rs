@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -30,8 +31,15 @@ pub struct Program {
     errors: PathBuf,
 }
 
-/// The stock Envoy; `None`: there is none, which is said.
-pub fn envoy() -> Option<PathBuf> {
+/// Set where the comparison with Envoy may be left out.
+const WITHOUT_ENVOY: &str = "TANBARK_TESTS_WITHOUT_ENVOY";
+
+/// The stock Envoy. `None`: there is none, and [`WITHOUT_ENVOY`] is set; that this case was left
+/// out is said where nobody misses it.
+///
+/// # Panics
+/// When there is none otherwise.
+pub fn envoy(case: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = std::env::var_os("TANBARK_ENVOY").map(PathBuf::from);
     let packaged = || {
@@ -43,12 +51,20 @@ pub fn envoy() -> Option<PathBuf> {
     };
     let found = named.or_else(packaged);
     if found.is_none() {
-        println!("skipped: no Envoy (set TANBARK_ENVOY, or run `make test-tools`)");
+        assert!(
+            std::env::var_os(WITHOUT_ENVOY).is_some(),
+            "no Envoy: run `make test-tools`, or name one in TANBARK_ENVOY, or set {WITHOUT_ENVOY} to leave the comparison out"
+        );
+        let check = format!("the comparison with Envoy, {case}");
+        // Not by a macro, whose words a test that passes keeps to itself.
+        let _ = writeln!(std::io::stderr(), "left out: {check}");
+        testkit::left_out(&check, "no Envoy");
     }
     found
 }
 
-/// Ports that nobody uses now, and that nobody is given by chance: below those of the kernel's choice, and each only once in this process.
+/// Ports that nobody uses now, and that nobody is given by chance: below those of the kernel's
+/// choice, and each only once in this process.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
     const PORTS: std::ops::Range<u32> = 18_000..30_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -147,6 +147,7 @@ pub struct HttpTimeouts {
     pub request_headers: Option<Duration>,
     pub max_connection_duration: Option<Duration>,
     pub max_stream_duration: Option<Duration>,
+    /// How long a client that still sends is read from when its connection ends; default 1 s.
     pub delayed_close: Option<Duration>,
     pub drain: Option<Duration>,
 }

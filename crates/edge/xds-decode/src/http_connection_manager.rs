@@ -40,6 +40,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
 /// Envoy's default of `drain_timeout`.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Envoy's default of `delayed_close_timeout`.
+const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 /// Envoy's default of `max_request_headers_kb`.
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
@@ -86,7 +88,7 @@ pub(crate) fn manager(
 ) -> Result<HttpConnectionManager, Refusal> {
     take!(cx, value => pb::hcm::HttpConnectionManager {
         read {
-            codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
+            codec_type, stat_prefix, delayed_close_timeout, http_filters, tracing, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb, stream_idle_timeout,
             request_timeout, request_headers_timeout, drain_timeout, access_log, use_remote_address,
             xff_num_trusted_hops, skip_xff_append, via, generate_request_id, preserve_external_request_id,
@@ -97,7 +99,6 @@ pub(crate) fn manager(
         ignore "user agents are counted nowhere" { add_user_agent }
         ignore "connections end within the duration on both versions" { http1_safe_max_connection_duration }
         ignore "buffers are flushed within the stream's idle time" { stream_flush_timeout }
-        ignore "a connection is closed when its last bytes are written" { delayed_close_timeout }
         ignore "draining has no jitter" { drain_timeout_jitter }
         ignore "requests are logged when they end" { access_log_flush_interval, flush_access_log_on_new_request, access_log_options }
         ignore "IPv4 addresses are printed as such" { represent_ipv4_remote_address_as_ipv4_mapped_ipv6 }
@@ -125,6 +126,11 @@ pub(crate) fn manager(
         .within("common_http_protocol_options")?;
     let http1 = http_protocol::http1(cx, http_protocol_options.unwrap_or_default())
         .within("http_protocol_options")?;
+    let delayed_close = scalar::limit(
+        "delayed_close_timeout",
+        delayed_close_timeout,
+        Some(DELAYED_CLOSE),
+    )?;
     let max_request_headers_kb = request_headers_kb(max_request_headers_kb)?;
     let mut request_id =
         request_id_settings(cx, request_id_extension).within("request_id_extension")?;
@@ -176,15 +182,11 @@ pub(crate) fn manager(
                 stream_idle_timeout,
                 Some(STREAM_IDLE),
             )?,
-            request: scalar::limit("request_timeout", request_timeout, None)?,
-            request_headers: scalar::limit(
-                "request_headers_timeout",
-                request_headers_timeout,
-                None,
-            )?,
+            request: optional("request_timeout", request_timeout)?,
+            request_headers: optional("request_headers_timeout", request_headers_timeout)?,
             max_connection_duration: common.max_connection_duration,
             max_stream_duration: common.max_stream_duration,
-            delayed_close: None,
+            delayed_close,
             drain: scalar::limit("drain_timeout", drain_timeout, Some(DRAIN))?,
         },
         http2: http_protocol::http2(cx, http2_protocol_options.unwrap_or_default())
@@ -195,6 +197,11 @@ pub(crate) fn manager(
         max_requests_per_connection: common.max_requests_per_connection,
         headers_with_underscores: common.underscores,
     })
+}
+
+/// A time limit that there is only where it is set.
+fn optional(field: &'static str, value: Option<pb::Duration>) -> Result<Option<Duration>, Refusal> {
+    scalar::limit(field, value, None)
 }
 
 fn codec(number: i32) -> Result<CodecType, Refusal> {

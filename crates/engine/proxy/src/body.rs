@@ -29,6 +29,17 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 pub struct RequestSource(Option<Arc<Mutex<Source>>>);
 
+/// How a request's body is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// Bytes that may be kept for retries.
+    pub keep_limit: usize,
+    /// It is a gRPC call.
+    pub counts_messages: bool,
+    /// The codec reports a stream that was reset without an error as one that ended.
+    pub is_http2: bool,
+}
+
 /// Shared by the attempts of one request.
 pub struct Source {
     /// `None`: nobody reads the rest.
@@ -36,10 +47,9 @@ pub struct Source {
     /// Frames that were read so far, while they may be needed again.
     kept: Vec<Kept>,
     kept_bytes: usize,
-    keep_limit: usize,
+    reading: Reading,
     keeps: bool,
     bytes: u64,
-    counts_messages: bool,
     messages: Messages,
     ended: Option<Instant>,
     failed: bool,
@@ -113,13 +123,7 @@ impl Gate {
 }
 
 impl RequestSource {
-    /// `keep_limit`: bytes that may be kept for retries. `counts_messages`: it is a gRPC call.
-    pub fn new(
-        incoming: Incoming,
-        keep_limit: usize,
-        counts_messages: bool,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(incoming: Incoming, reading: Reading, clock: Arc<dyn Clock>) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -127,10 +131,9 @@ impl RequestSource {
             incoming: Some(incoming),
             kept: Vec::new(),
             kept_bytes: 0,
-            keep_limit,
+            reading,
             keeps: false,
             bytes: 0,
-            counts_messages,
             messages: Messages::default(),
             ended: None,
             failed: false,
@@ -304,6 +307,11 @@ impl Source {
                 self.copies.clear();
                 Poll::Ready(Some(Err(error.into())))
             }
+            None if self.reading.is_http2 && !is_last => {
+                self.failed = true;
+                self.copies.clear();
+                Poll::Ready(Some(Err("the request was reset before its end".into())))
+            }
             None => {
                 self.end();
                 Poll::Ready(None)
@@ -315,7 +323,7 @@ impl Source {
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.bytes += length as u64;
         if let Some(data) = frame.data_ref() {
-            if self.counts_messages {
+            if self.reading.counts_messages {
                 self.messages.feed(data);
             }
             self.copies
@@ -325,7 +333,7 @@ impl Source {
             return;
         }
         self.kept_bytes = self.kept_bytes.saturating_add(length);
-        if self.kept_bytes > self.keep_limit {
+        if self.kept_bytes > self.reading.keep_limit {
             self.keeps = false;
             self.kept = Vec::new();
         } else if let Some(data) = frame.data_ref() {

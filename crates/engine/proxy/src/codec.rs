@@ -2,8 +2,10 @@
 //!
 //! [`server`] drives a downstream connection and calls `serve` for each request; [`session`] is
 //! what the requests of a connection share;
-//! `refused` notes what never became a request. The upstream's side is `upstream::handshake`.
+//! `refused` notes what never became a request; `linger` closes. The upstream's side is
+//! `upstream::handshake`.
 
+mod linger;
 mod refused;
 pub mod server;
 pub mod session;

@@ -1,15 +1,18 @@
-//! Header work of the connection manager and the router: what is removed, normalised, set and added on the way.
+//! Header work of the connection manager and the router: what is removed, normalised, set and added
+//! on the way.
 //!
-//! [`admit`] is first: it makes a request's head safe and uniform (host out of the map, hop-by-hop headers out, path normalised) and adds
-//! what the connection manager adds; [`upstream`] rewrites path and host for the chosen route; [`response`] does the way back;
-//! [`operations`] are the header changes that configuration asks for. Follows Envoy's HTTP header manipulation documentation and
+//! [`admit`] is first: it makes a request's head safe and uniform (host out of the map, hop-by-hop
+//! headers out, path normalised) and adds what the connection manager adds; [`upstream`] rewrites
+//! path and host for the chosen route; [`response`] does the way back; [`operations`] are the
+//! header changes that configuration asks for. Follows Envoy's HTTP header manipulation
+//! documentation and
 //! `envoy.extensions.filters.network.http_connection_manager.v3`.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub mod admit;
 pub mod client_certificate;
-mod framing;
+pub mod framing;
 pub mod operations;
 pub mod path;
 pub mod response;
@@ -68,7 +71,8 @@ pub mod names {
     }
 }
 
-/// Removes these. One look at all names is cheaper than asking for each, and most messages have none of them.
+/// Removes these. One look at all names is cheaper than asking for each, and most messages have
+/// none of them.
 pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     if headers.keys().any(|name| names.contains(name)) {
         for name in names {

@@ -1,8 +1,10 @@
-//! What a connection's first bytes tell before a filter chain is chosen: PROXY protocol, TLS ClientHello, HTTP.
+//! What a connection's first bytes tell before a filter chain is chosen: PROXY protocol, TLS
+//! ClientHello, HTTP.
 //!
-//! The listener filters of Envoy, run in their order over bytes that are peeked, not taken (but for a PROXY protocol header, which is taken),
-//! so the chain that is chosen reads the connection from its start. Waiting is bounded by `listener_filters_timeout` where one is set; a
-//! server-first protocol sends nothing and waits until then, as it does with Envoy.
+//! The listener filters of Envoy, run in their order over bytes that are peeked, not taken (but for
+//! a PROXY protocol header, which is taken), so the chain that is chosen reads the connection from
+//! its start. Waiting is bounded by `listener_filters_timeout`, or by [`MAX_SILENCE`] where that is
+//! switched off; a server-first protocol sends nothing and waits until then, as it does with Envoy.
 
 use std::{
     io,
@@ -20,7 +22,11 @@ use tokio::{
 
 use crate::chain::ConnectionFacts;
 
-/// Longer heads are no HTTP that the inspector could tell (Envoy: 64 KiB), longer ClientHellos no TLS.
+/// How long a connection may say nothing where the configuration sets no limit: Envoy's default for
+/// idle connections.
+pub const MAX_SILENCE: Duration = Duration::from_secs(3600);
+/// Longer heads are no HTTP that the inspector could tell (Envoy: 64 KiB), longer ClientHellos no
+/// TLS.
 const MAX_PEEK_BYTES: usize = 64 << 10;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -30,6 +36,8 @@ enum Look<T> {
     NeedsMore,
     Is(T),
     IsNot,
+    /// It began as one and cannot be read: the connection must be closed.
+    Broken,
 }
 
 /// Runs the listener's filters. `Err`: the connection must be closed.
@@ -38,17 +46,20 @@ pub async fn inspect(
     listener: &Listener,
     facts: &mut ConnectionFacts,
 ) -> io::Result<Inspected> {
-    let looking = run(stream, listener, facts);
-    let Some(limit) = listener.listener_filters_timeout else {
-        return looking.await;
-    };
-    match tokio::time::timeout(limit, looking).await {
-        Ok(result) => result,
-        Err(_) if listener.continue_on_listener_filters_timeout => Ok(Inspected {
-            gave_up: true,
-            ..Inspected::default()
-        }),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    let configured = listener.listener_filters_timeout;
+    let limit = configured.unwrap_or(MAX_SILENCE);
+    match within(limit, run(stream, listener, facts)).await {
+        Err(error)
+            if is_timeout(&error)
+                && configured.is_some()
+                && listener.continue_on_listener_filters_timeout =>
+        {
+            Ok(Inspected {
+                gave_up: true,
+                ..Inspected::default()
+            })
+        }
+        result => result,
     }
 }
 
@@ -135,6 +146,7 @@ async fn look<T>(
         match tell(bytes, length) {
             Look::Is(found) => return Ok(Some(found)),
             Look::IsNot => return Ok(None),
+            Look::Broken => return Err(io::ErrorKind::InvalidData.into()),
             Look::NeedsMore
                 if length == 0 || ready.is_read_closed() || length >= MAX_PEEK_BYTES =>
             {
@@ -156,7 +168,8 @@ async fn look<T>(
 /// socket2 peeks into memory that need not be initialised.
 fn as_uninit(buffer: &mut [u8]) -> &mut [std::mem::MaybeUninit<u8>] {
     let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-    // SAFETY: initialised bytes are valid as possibly uninitialised ones, and `peek` writes only initialised bytes.
+    // SAFETY: initialised bytes are valid as possibly uninitialised ones, and `peek` writes only
+    // initialised bytes.
     unsafe { std::slice::from_raw_parts_mut(pointer, length) }
 }
 
@@ -241,6 +254,11 @@ struct ProxyHeader {
     addresses: Option<(SocketAddr, SocketAddr)>,
 }
 
+/// The longest line of version 1, with its end.
+const MAX_LINE_BYTES: usize = 107;
+
+/// A header that begins and is none is broken, whether one is required or not: to guess what it
+/// says would be to believe anyone's address.
 fn proxy_header(bytes: &[u8]) -> Look<ProxyHeader> {
     const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     if SIGNATURE.starts_with(bytes) || bytes.starts_with(SIGNATURE) {
@@ -249,33 +267,31 @@ fn proxy_header(bytes: &[u8]) -> Look<ProxyHeader> {
     if !b"PROXY ".starts_with(bytes.get(..6.min(bytes.len())).unwrap_or_default()) {
         return Look::IsNot;
     }
-    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else {
-        // The longest line of version 1 has 107 bytes.
-        return if bytes.len() < 107 {
+    let line = bytes.get(..MAX_LINE_BYTES).unwrap_or(bytes);
+    let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
+        return if bytes.len() < MAX_LINE_BYTES {
             Look::NeedsMore
         } else {
-            Look::IsNot
+            Look::Broken
         };
     };
-    let words: Vec<&str> = std::str::from_utf8(bytes.get(..end).unwrap_or_default())
-        .unwrap_or_default()
-        .split(' ')
-        .collect();
+    let Ok(line) = std::str::from_utf8(line.get(..end).unwrap_or_default()) else {
+        return Look::Broken;
+    };
+    let words: Vec<&str> = line.split(' ').collect();
     let addresses = match words.as_slice() {
         [_, "UNKNOWN", ..] => None,
-        [_, "TCP4" | "TCP6", from, to, from_port, to_port] => {
-            let address = |ip: &str, port: &str| {
-                Some(SocketAddr::new(
-                    ip.parse::<IpAddr>().ok()?,
-                    port.parse().ok()?,
-                ))
-            };
-            match (address(from, from_port), address(to, to_port)) {
+        [_, family @ ("TCP4" | "TCP6"), from, to, from_port, to_port] => {
+            let is_ipv4 = *family == "TCP4";
+            match (
+                line_address(is_ipv4, from, from_port),
+                line_address(is_ipv4, to, to_port),
+            ) {
                 (Some(from), Some(to)) => Some((from, to)),
-                _ => return Look::IsNot,
+                _ => return Look::Broken,
             }
         }
-        _ => return Look::IsNot,
+        _ => return Look::Broken,
     };
     Look::Is(ProxyHeader {
         length: end + 2,
@@ -283,51 +299,92 @@ fn proxy_header(bytes: &[u8]) -> Look<ProxyHeader> {
     })
 }
 
+fn line_address(is_ipv4: bool, ip: &str, port: &str) -> Option<SocketAddr> {
+    let ip = ip
+        .parse::<IpAddr>()
+        .ok()
+        .filter(|ip| ip.is_ipv4() == is_ipv4)?;
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    Some(SocketAddr::new(ip, port.parse().ok().filter(|_| digits)?))
+}
+
 fn proxy_header_v2(bytes: &[u8]) -> Look<ProxyHeader> {
+    const LOCAL: u8 = 0x20;
+    const PROXY: u8 = 0x21;
+    const UNSPECIFIED: u8 = 0x00;
+    const TCP_OVER_IPV4: u8 = 0x11;
+    const TCP_OVER_IPV6: u8 = 0x21;
     let Some(&[command, family, high, low]) = bytes.get(12..16) else {
         return Look::NeedsMore;
     };
+    let address_bytes = match (command, family) {
+        (LOCAL, _) | (PROXY, UNSPECIFIED) => 0,
+        (PROXY, TCP_OVER_IPV4) => 4,
+        (PROXY, TCP_OVER_IPV6) => 16,
+        _ => return Look::Broken,
+    };
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
+    if length > MAX_PEEK_BYTES {
+        return Look::Broken;
+    }
     let Some(body) = bytes.get(16..length) else {
-        return if length <= MAX_PEEK_BYTES {
-            Look::NeedsMore
-        } else {
-            Look::IsNot
-        };
+        return Look::NeedsMore;
     };
-    let port = |at: usize| {
-        body.get(at..at + 2)
-            .and_then(|two| two.try_into().ok())
-            .map(u16::from_be_bytes)
-    };
-    let address = |at: usize, size: usize, port_at: usize| {
-        let ip = match size {
-            4 => IpAddr::from(<[u8; 4]>::try_from(body.get(at..at + 4)?).ok()?),
-            _ => IpAddr::from(<[u8; 16]>::try_from(body.get(at..at + 16)?).ok()?),
-        };
-        Some(SocketAddr::new(ip, port(port_at)?))
-    };
-    let addresses = match (command, family) {
-        (0x20, _) => None,
-        (0x21, 0x11) => address(0, 4, 8).zip(address(4, 4, 10)),
-        (0x21, 0x21) => address(0, 16, 32).zip(address(16, 16, 34)),
-        (0x21, _) => None,
-        _ => return Look::IsNot,
-    };
-    Look::Is(ProxyHeader { length, addresses })
+    if address_bytes == 0 {
+        return Look::Is(ProxyHeader {
+            length,
+            addresses: None,
+        });
+    }
+    match v2_addresses(body, address_bytes) {
+        Some((addresses, rest)) if are_whole_tlvs(rest) => Look::Is(ProxyHeader {
+            length,
+            addresses: Some(addresses),
+        }),
+        _ => Look::Broken,
+    }
 }
 
-/// What closes a connection whose handshake takes too long.
+/// Source and destination, and what follows them.
+fn v2_addresses(body: &[u8], size: usize) -> Option<((SocketAddr, SocketAddr), &[u8])> {
+    let (from, rest) = body.split_at_checked(size)?;
+    let (to, rest) = rest.split_at_checked(size)?;
+    let (from_port, rest) = rest.split_first_chunk()?;
+    let (to_port, rest) = rest.split_first_chunk()?;
+    let address = |ip: &[u8], port: &[u8; 2]| {
+        let ip = match size {
+            4 => IpAddr::from(<[u8; 4]>::try_from(ip).ok()?),
+            _ => IpAddr::from(<[u8; 16]>::try_from(ip).ok()?),
+        };
+        Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    };
+    Some(((address(from, from_port)?, address(to, to_port)?), rest))
+}
+
+/// Whether the extensions (a type, a length of two bytes, a value) end where the header does.
+fn are_whole_tlvs(mut rest: &[u8]) -> bool {
+    while let Some((&[_, high, low], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        match after.get(length..) {
+            Some(next) => rest = next,
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+/// Waits for a client, but no longer than that; [`is_timeout`] tells such an error.
 pub async fn within<T>(
-    limit: Option<Duration>,
+    limit: Duration,
     work: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
-    match limit {
-        None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-    }
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+pub fn is_timeout(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
 }
 
 #[cfg(test)]
@@ -390,5 +447,50 @@ mod tests {
             })
         );
         assert_eq!(proxy_header(&v2[..27]), Look::NeedsMore);
+    }
+
+    #[test]
+    fn a_proxy_header_that_cannot_be_read_is_broken() {
+        let v2 = |command: u8, family: u8, rest: &[u8]| {
+            let length = u8::try_from(rest.len()).unwrap();
+            [
+                b"\r\n\r\n\0\r\nQUIT\n",
+                &[command, family, 0, length][..],
+                rest,
+            ]
+            .concat()
+        };
+        let ports = [3, 232, 0, 80];
+        let v4 = [&[10, 0, 0, 1, 10, 0, 0, 2][..], &ports].concat();
+        let broken = [
+            [&b"PROXY UNKNOWN "[..], &[b'x'; 150], b"\r\n"].concat(),
+            b"PROXY TCP4 ::1 ::2 1000 80\r\n".to_vec(),
+            b"PROXY TCP6 10.0.0.1 10.0.0.2 1000 80\r\n".to_vec(),
+            b"PROXY UDP4 10.0.0.1 10.0.0.2 1000 80\r\n".to_vec(),
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 99999 80\r\n".to_vec(),
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 +80 80\r\n".to_vec(),
+            b"PROXY TCP4 10.0.0.1\r\n".to_vec(),
+            b"PROXY \xff\r\n".to_vec(),
+            v2(0x11, 0x11, &v4),
+            v2(0x22, 0x11, &v4),
+            v2(0x21, 0x11, &v4[..4]),
+            v2(0x21, 0x12, &v4),
+            v2(0x21, 0x21, &v4),
+            v2(0x21, 0x31, &[0; 216]),
+            v2(0x21, 0x11, &[&v4[..], &[4, 0xff, 0xff, 1]].concat()),
+            v2(0x21, 0x11, &[&v4[..], &[4, 0]].concat()),
+        ];
+        for header in broken {
+            let text = String::from_utf8_lossy(&header);
+            assert_eq!(proxy_header(&header), Look::Broken, "{text:?}");
+        }
+        for good in [
+            v2(0x20, 0x00, &[]),
+            v2(0x20, 0x31, &[9; 5]),
+            v2(0x21, 0x00, &[]),
+            v2(0x21, 0x11, &[&v4[..], &[4, 0, 1, 9]].concat()),
+        ] {
+            assert!(matches!(proxy_header(&good), Look::Is(_)), "{good:?}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Sockets and accepted connections: the outermost loop of a worker.
 //!
-//! [`run`] keeps one socket for each address of each listener that binds, and opens and closes sockets as configuration changes; workers
-//! share addresses by SO_REUSEPORT. An accepted connection is taken through original destination (and with it perhaps another listener),
-//! listener filters, chain match, TLS handshake and network filters to its terminal. When a listener goes away its socket closes at once and
-//! its connections drain; when the proxy drains, all of them do.
+//! [`run`] keeps one socket for each address of each listener that binds, and opens and closes
+//! sockets as configuration changes; workers share addresses by SO_REUSEPORT. An accepted
+//! connection is taken through original destination (and with it perhaps another listener),
+//! listener filters, chain match, TLS handshake and network filters to its terminal. When a
+//! listener goes away its socket closes at once and its connections drain; when the proxy drains,
+//! all of them do.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,7 +40,7 @@ use crate::{
     listener::{LiveChain, LiveListener, LiveTerminal},
     report::{
         Finished,
-        downstream::{ListenerCount, OpenConnection},
+        downstream::{HttpCount, ListenerCount, OpenConnection},
     },
     tcp,
     tls::{self, Secured, Stream},
@@ -47,8 +49,10 @@ use crate::{
     worker::Worker,
 };
 
-/// Connections that wait to be accepted where the configuration names no number.
-const BACKLOG: i32 = 1024;
+/// Connections that wait to be accepted where the configuration names no number: as many as the
+/// kernel lets (`net.core.somaxconn`, mostly 4096), like Envoy. Beyond it a client's handshake
+/// waits a second to be sent again.
+const BACKLOG: i32 = i32::MAX;
 /// How long to wait before an address that could not be bound is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -219,7 +223,8 @@ struct Accepting {
 }
 
 impl Accepting {
-    /// Accepts until it is stopped, and then what the kernel has taken already: closing a socket resets those.
+    /// Accepts until it is stopped, and then what the kernel has taken already: closing a socket
+    /// resets those.
     async fn run(self, socket: TcpListener, mut stop: Drain) {
         loop {
             // At the limit connections wait in the kernel's queue.
@@ -275,7 +280,7 @@ impl Accepting {
 
 /// Takes one connection from accept to its end.
 async fn handle(
-    mut stream: TcpStream,
+    stream: TcpStream,
     listener: Arc<LiveListener>,
     config: Arc<Config>,
     worker: Arc<Worker>,
@@ -296,11 +301,7 @@ async fn handle(
         is_tls: false,
         application_protocols: Vec::new(),
     };
-    let inspected = inspect::inspect(&mut stream, &listener.config, &mut facts).await?;
-    if inspected.gave_up {
-        // The runtime was told to wake us only for news; what was looked at already is to be read all the same.
-        stream = TcpStream::from_std(stream.into_std()?)?;
-    }
+    let (stream, inspected) = inspected(stream, &listener, &mut facts).await?;
     let matched =
         match_chain(&listener.config.chains, &facts).and_then(|at| listener.chains.get(at));
     let Some(chain) = matched.or(listener.default_chain.as_ref()).cloned() else {
@@ -338,6 +339,25 @@ async fn handle(
             Ok(())
         }
     }
+}
+
+/// The connection after the listener's filters looked at its first bytes.
+async fn inspected(
+    mut stream: TcpStream,
+    listener: &LiveListener,
+    facts: &mut ConnectionFacts,
+) -> io::Result<(TcpStream, inspect::Inspected)> {
+    let inspected = inspect::inspect(&mut stream, &listener.config, facts).await;
+    if inspected.as_ref().is_err_and(inspect::is_timeout) {
+        listener.metrics.count(ListenerCount::SilentConnections);
+    }
+    let inspected = inspected?;
+    if inspected.gave_up {
+        // The runtime was told to wake us only for news; what was looked at already is to be read
+        // all the same.
+        stream = TcpStream::from_std(stream.into_std()?)?;
+    }
+    Ok((stream, inspected))
 }
 
 fn wants_original_destination(listener: &LiveListener) -> bool {
@@ -378,6 +398,7 @@ async fn secure(
         return Ok((Stream::Tcp(stream), None));
     };
     let limit = chain.config.transport_socket_connect_timeout;
+    let limit = limit.unwrap_or(chain.silence_limit());
     let accepted: io::Result<(Stream, Secured)> =
         inspect::within(limit, tls::accept(context, stream, clock)).await;
     let metrics = &listener.metrics;
@@ -386,6 +407,9 @@ async fn secure(
     } else {
         ListenerCount::HandshakeErrors
     });
+    if accepted.as_ref().is_err_and(inspect::is_timeout) {
+        metrics.count(ListenerCount::HandshakeTimeouts);
+    }
     let (stream, secured) = accepted?;
     Ok((stream, Some(secured)))
 }
@@ -403,7 +427,13 @@ async fn terminal(
                 &stream,
             ) {
                 (Some(told), _) => told,
-                (None, Stream::Tcp(tcp)) => inspect::is_http2(tcp).await?,
+                (None, Stream::Tcp(tcp)) => {
+                    let told = inspect::within(chain.silence_limit(), inspect::is_http2(tcp)).await;
+                    if told.as_ref().is_err_and(inspect::is_timeout) {
+                        http.metrics.count(HttpCount::IdleConnections);
+                    }
+                    told?
+                }
                 (None, _) => false,
             };
             codec::server::run(stream, is_http2, worker, connection, http.clone()).await;
@@ -414,7 +444,8 @@ async fn terminal(
     Ok(())
 }
 
-/// Whether it speaks HTTP/2, by the codec that is asked for, else by ALPN; `None`: only the first bytes tell.
+/// Whether it speaks HTTP/2, by the codec that is asked for, else by ALPN; `None`: only the first
+/// bytes tell.
 fn speaks_http2(stream: &Stream, connection: &Connection, codec: CodecType) -> Option<bool> {
     let alpn = connection
         .downstream

@@ -4,6 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -22,6 +23,7 @@ use telemetry::access_log::Needs;
 use crate::{
     filters::{LiveFilters, network::LiveNetworkFilters},
     headers::text,
+    inspect::MAX_SILENCE,
     makers::Makers,
     problem::PublishProblem,
     report::downstream::{self, HttpMetrics, ListenerMetrics, TcpMetrics},
@@ -142,6 +144,17 @@ impl LiveListener {
 }
 
 impl LiveChain {
+    /// How long a client may say nothing while something is waited for that it must say first (a
+    /// preface, a handshake): what its terminal gives an idle connection, and a limit in any case.
+    pub fn silence_limit(&self) -> Duration {
+        let idle = match &self.terminal {
+            LiveTerminal::Http(http) => http.config.timeouts.idle,
+            LiveTerminal::Tcp(tcp) => tcp.config.proxy.idle_timeout,
+            LiveTerminal::Close => None,
+        };
+        idle.unwrap_or(MAX_SILENCE)
+    }
+
     /// `listener`: the prefix of its listener's series.
     fn new(config: Arc<FilterChain>, listener: &str, makers: Makers<'_>) -> (Self, Option<String>) {
         let terminal = match &config.terminal {

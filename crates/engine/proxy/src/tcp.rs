@@ -1,8 +1,9 @@
 //! The TCP proxy: one downstream connection to one upstream connection.
 //!
-//! In order: the network filters decide ([`crate::filters::network`]), a cluster is drawn, a host picked, a connection made (and made again
-//! elsewhere, up to `max_connect_attempts`), metadata exchanged where negotiated, then bytes copied until both sides are done. One report.
-//! Follows `envoy.extensions.filters.network.tcp_proxy.v3`.
+//! In order: the network filters decide ([`crate::filters::network`]), a cluster is drawn, a host
+//! picked, a connection made (and made again elsewhere, up to `max_connect_attempts`), metadata
+//! exchanged where negotiated, then bytes copied until both sides are done. One report. Follows
+//! `envoy.extensions.filters.network.tcp_proxy.v3`.
 
 use std::{
     io,
@@ -10,27 +11,18 @@ use std::{
     time::Instant,
 };
 
-use proxy_config::{
-    ClusterName,
-    access_log::AccessLog,
-    cluster::Discovery,
-    filter::NetworkFilter,
-    metadata::Metadata,
-    tcp_proxy::{Tunnel, WeightedTcpCluster},
-};
-use telemetry::record::{Attempted, Kind, Record, ResponseFlags};
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     balance::{self, Pick, PickFacts},
     config::Config,
     connection::Connection,
     endpoint::LiveEndpoint,
     filters::network,
+    inspect::{is_timeout, within},
     listener::LiveTcp,
     peers,
     report::{Finished, metadata, opened::Opened},
     route::draw,
+    tls::Stream,
     upstream::{
         breaker::{Guard, Resource},
         cluster::LiveCluster,
@@ -44,6 +36,15 @@ use crate::{
     waiting,
     worker::Worker,
 };
+use proxy_config::{
+    ClusterName,
+    access_log::AccessLog,
+    cluster::Discovery,
+    filter::NetworkFilter,
+    metadata::Metadata,
+    tcp_proxy::{Tunnel, WeightedTcpCluster},
+};
+use telemetry::record::{Attempted, Kind, Record, ResponseFlags};
 
 pub mod copy;
 pub mod metadata_exchange;
@@ -74,14 +75,12 @@ struct Upstream {
 }
 
 /// Proxies one connection to its end.
-pub async fn run<S>(
-    mut stream: S,
+pub async fn run(
+    mut stream: Stream,
     worker: Arc<Worker>,
     connection: Arc<Connection>,
     terminal: Arc<LiveTcp>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let mut record = connection.record(worker.live.clock.wall());
     record.kind = Kind::Tcp;
     let (config, started) = (worker.live.config(), worker.live.clock.now());
@@ -106,10 +105,7 @@ pub async fn run<S>(
 
 impl Session {
     /// The server's part of the metadata exchange; the client sends first.
-    async fn exchange_metadata<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        stream: &mut S,
-    ) -> io::Result<()> {
+    async fn exchange_metadata(&mut self, stream: &mut Stream) -> io::Result<()> {
         let filters = &self.connection.chain.config.network_filters;
         let wanted = filters
             .iter()
@@ -123,8 +119,18 @@ impl Session {
         if !wanted || !negotiated {
             return Ok(());
         }
-        self.record.downstream_peer = metadata_exchange::receive(stream).await?;
-        metadata_exchange::send(stream, &self.worker.live.own).await
+        let exchange = async {
+            let peer = metadata_exchange::receive(stream).await?;
+            metadata_exchange::send(stream, &self.worker.live.own).await?;
+            Ok(peer)
+        };
+        let limit = self.connection.chain.silence_limit();
+        let exchanged = within(limit, exchange).await;
+        if exchanged.as_ref().is_err_and(is_timeout) {
+            self.terminal.metrics.idled();
+        }
+        self.record.downstream_peer = exchanged?;
+        Ok(())
     }
 
     /// Chooses cluster and host and connects; notes why not.
@@ -305,7 +311,9 @@ impl Session {
         cluster: &Arc<LiveCluster>,
         host: &Arc<LiveEndpoint>,
     ) -> Option<Connected> {
-        match tunnel::open(&self.worker, &tunnel, cluster, host).await {
+        let opening = tunnel::open(&self.worker, &tunnel, cluster, host);
+        let opened = tokio::time::timeout(cluster.config.connect_timeout, opening).await;
+        match opened.unwrap_or_else(|_| Err("the proxy did not answer in time".into())) {
             Ok(connected) => {
                 self.record.upstream_host = host.record_address();
                 self.record.upstream_remote = connected.remote.map(Into::into);
@@ -321,7 +329,8 @@ impl Session {
         }
     }
 
-    /// The client's part of the metadata exchange. What the server answers comes before its first byte.
+    /// The client's part of the metadata exchange. What the server answers comes before its first
+    /// byte.
     async fn tell_upstream(
         &mut self,
         cluster: &LiveCluster,
@@ -334,15 +343,22 @@ impl Session {
         if !negotiated || !cluster.config.peer_metadata_exchange {
             return Ok(());
         }
-        metadata_exchange::send(&mut connected.stream, &self.worker.live.own).await?;
-        let told = metadata_exchange::receive(&mut connected.stream).await?;
-        self.record.upstream_peer = told.or(self.record.upstream_peer.take());
+        let exchange = async {
+            metadata_exchange::send(&mut connected.stream, &self.worker.live.own).await?;
+            metadata_exchange::receive(&mut connected.stream).await
+        };
+        // It is a part of making the connection.
+        let exchanged = within(cluster.config.connect_timeout, exchange).await;
+        if exchanged.as_ref().is_err_and(is_timeout) {
+            cluster.metrics.count(Count::CxConnectTimeout);
+        }
+        self.record.upstream_peer = exchanged?.or(self.record.upstream_peer.take());
         Ok(())
     }
 
-    async fn pass<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: S, upstream: Upstream) {
+    async fn pass(&mut self, mut downstream: Stream, upstream: Upstream) {
         let Upstream {
-            connected,
+            mut connected,
             host,
             cluster,
             _place,
@@ -367,9 +383,16 @@ impl Session {
         self.opened = self.worker.reporter.opened(self.finished(false));
         let counted = count_while_open(self.opened.as_mut(), &counts);
         tokio::select! {
-            end = copy::both(stream, connected.stream, &counts, &limits) => match end {
-                copy::End::UpstreamFailed => self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
-                copy::End::DownstreamFailed => self.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION),
+            end = copy::both(&mut downstream, &mut connected.stream, &counts, &limits) => match end {
+                // One side that broke off is no side that has said all: the other is told so.
+                copy::End::UpstreamFailed => {
+                    downstream.reset_on_drop();
+                    self.record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+                }
+                copy::End::DownstreamFailed => {
+                    connected.stream.reset_on_drop();
+                    self.record.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                }
                 copy::End::TooLong => self.record.flags.insert(ResponseFlags::DURATION_TIMEOUT),
                 copy::End::Idle => self.terminal.metrics.idled(),
                 copy::End::Complete(_) => {}

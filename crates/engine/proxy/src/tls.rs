@@ -1,8 +1,10 @@
-//! TLS on both sides: live contexts that follow their secrets, handshakes, and what they tell about the peer.
+//! TLS on both sides: live contexts that follow their secrets, handshakes, and what they tell about
+//! the peer.
 //!
-//! [`Secrets`] holds what was published by name; each context of a listener or cluster is made from it and made anew when a secret it
-//! names changes, so new connections use the new value and existing ones go on. A context whose secrets are missing or unusable refuses
-//! connections: nothing here ever falls back to plaintext. `identity` makes all rustls configurations.
+//! [`Secrets`] holds what was published by name; each context of a listener or cluster is made from
+//! it and made anew when a secret it names changes, so new connections use the new value and
+//! existing ones go on. A context whose secrets are missing or unusable refuses connections:
+//! nothing here ever falls back to plaintext. `identity` makes all rustls configurations.
 
 use std::{
     borrow::Cow,
@@ -11,6 +13,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use hyper::upgrade::Upgraded;
@@ -79,6 +82,15 @@ impl Stream {
             Self::Unix(_) | Self::Tunnel(_) => None,
             Self::Server(tls) => Some(tls.get_ref().0),
             Self::Client(tls) => Some(tls.get_ref().0),
+        }
+    }
+
+    /// When it is dropped, the peer gets a reset in place of an orderly end, and can tell that what
+    /// it read is not all.
+    pub fn reset_on_drop(&self) {
+        if let Some(tcp) = self.tcp() {
+            // A socket that is gone already has nobody to tell.
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -25,16 +25,17 @@ use tokio::{
 };
 
 use crate::{
-    body::RequestSource,
+    body::{Reading, RequestSource},
     codec::{
-        CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, refused,
+        CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, linger, refused,
         session::{Ended, Session},
     },
     connection::Connection,
     exchange::{Exchange, finish},
     grpc::is_grpc,
+    headers::framing::max_head_bytes,
     listener::LiveHttp,
-    report::downstream::OpenHttp,
+    report::downstream::{HttpCount, OpenHttp},
     request::{self, Received},
     serve::serve,
     worker::Worker,
@@ -42,11 +43,14 @@ use crate::{
 
 /// Streams that one HTTP/2 connection may have open where the configuration names no number.
 const MAX_CONCURRENT_STREAMS: u32 = 1024;
-/// hyper refuses smaller buffers for an HTTP/1 head.
-const MIN_HEAD_BYTES: usize = 8192;
+/// A buffer that bodies pass well; hyper's for a head is the same one.
+const MIN_BUFFER_BYTES: usize = 64 << 10;
+/// Of a request line, beside its target.
+const HEAD_LINE_BYTES: usize = 256;
 
-/// How long an idle HTTP/1 connection stays open when its chain drains. It has no way to say that it will close, so a request may be on
-/// its way: it is closed with the next response, which says so, or when none came in this time.
+/// How long an idle HTTP/1 connection stays open when its chain drains. It has no way to say that
+/// it will close, so a request may be on its way: it is closed with the next response, which says
+/// so, or when none came in this time.
 const IDLE_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves requests until the connection ends.
@@ -82,11 +86,16 @@ pub async fn run<S>(
         let mut connection = pin!(connection);
         drive(&mut connection, &session, |c| c.graceful_shutdown()).await
     } else {
-        let connection = http1_builder(&config)
+        let mut connection = http1_builder(&config)
             .serve_connection(io, service)
             .with_upgrades();
-        let mut connection = pin!(connection);
-        drive(&mut connection, &session, |c| c.graceful_shutdown()).await
+        let mut pinned = Pin::new(&mut connection);
+        let ended = drive(&mut pinned, &session, |c| c.graceful_shutdown()).await;
+        // What became a tunnel has taken the stream along.
+        if let Some(parts) = connection.into_parts() {
+            linger::close(parts.io.into_inner(), config.timeouts.delayed_close).await;
+        }
+        ended
     };
     if let Err(error) = ended {
         refused::note(&error, is_http2, &session);
@@ -119,8 +128,12 @@ async fn one(
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     let live = &session.worker.live;
-    let limit = session.worker.settings.retry_buffer_bytes;
-    let body = RequestSource::new(body, limit, is_grpc(&head.headers), live.clock.clone());
+    let reading = Reading {
+        keep_limit: session.worker.settings.retry_buffer_bytes,
+        counts_messages: is_grpc(&head.headers),
+        is_http2: session.is_http2,
+    };
+    let body = RequestSource::new(body, reading, live.clock.clone());
     let record = finish::begin(&session.connection, &session.http, &head, live.clock.wall());
     let received = Received {
         head,
@@ -152,7 +165,8 @@ async fn one(
     Ok(response)
 }
 
-/// Runs the codec to its end; asks it to finish when the chain drains, when nothing happened for the idle time, or when it is too old.
+/// Runs the codec to its end; asks it to finish when the chain drains, when nothing happened for
+/// the idle time, or when it is too old.
 async fn drive<C>(
     connection: &mut Pin<&mut C>,
     session: &Session,
@@ -182,6 +196,7 @@ where
             () = &mut idle => {
                 let begun = session.begun.load(Ordering::Relaxed);
                 if begun == seen && !session.is_busy() {
+                    session.http.metrics.count(HttpCount::IdleConnections);
                     break timeouts.drain.unwrap_or(session.worker.settings.drain_time);
                 }
                 seen = begun;
@@ -196,8 +211,9 @@ where
         .unwrap_or(Ok(()))
 }
 
-/// Leaves an HTTP/1 connection of a draining chain open for its last request: an answer that is still to begin will be it; one that has begun did
-/// not say so, and another request may follow. `Some`: it ended meanwhile.
+/// Leaves an HTTP/1 connection of a draining chain open for its last request: an answer that is
+/// still to begin will be it; one that has begun did not say so, and another request may follow.
+/// `Some`: it ended meanwhile.
 async fn wait_for_last<C>(
     connection: &mut Pin<&mut C>,
     session: &Session,
@@ -227,11 +243,28 @@ async fn sleep_or_never(limit: Option<Duration>) {
     }
 }
 
-fn head_bytes(config: &HttpConnectionManager) -> usize {
-    usize::try_from(config.max_request_headers_kb)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(1024)
-        .max(MIN_HEAD_BYTES)
+/// What hyper may hold of a head: the limit, which is checked where a head is admitted, and what
+/// does not count against it (method, version, line ends and the like).
+fn http1_head_bytes(config: &HttpConnectionManager) -> usize {
+    let uncounted = 4usize.saturating_mul(max_headers(config));
+    max_head_bytes(config)
+        .saturating_add(uncounted)
+        .saturating_add(HEAD_LINE_BYTES)
+        .max(MIN_BUFFER_BYTES)
+}
+
+/// As [`http1_head_bytes`], with the 32 bytes that HTTP/2 counts for each header (RFC 9113 §6.5.2).
+/// It is told to the client. h2 drops what goes beyond it from trailers, hence twice the limit.
+fn http2_head_bytes(config: &HttpConnectionManager) -> u32 {
+    let uncounted = 32usize.saturating_mul(max_headers(config));
+    let bytes = max_head_bytes(config)
+        .saturating_mul(2)
+        .saturating_add(uncounted);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+fn max_headers(config: &HttpConnectionManager) -> usize {
+    usize::try_from(config.max_headers).unwrap_or(usize::MAX)
 }
 
 fn http1_builder(config: &HttpConnectionManager) -> http1::Builder {
@@ -240,8 +273,8 @@ fn http1_builder(config: &HttpConnectionManager) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(config.timeouts.request_headers)
         .preserve_header_case(config.preserve_header_case)
-        .max_headers(usize::try_from(config.max_headers).unwrap_or(usize::MAX))
-        .max_buf_size(head_bytes(config).max(64 << 10));
+        .max_headers(max_headers(config))
+        .max_buf_size(http1_head_bytes(config));
     builder
 }
 
@@ -265,7 +298,7 @@ fn http2_builder(config: &HttpConnectionManager) -> http2::Builder<TokioExecutor
                 .max_concurrent_streams
                 .unwrap_or(MAX_CONCURRENT_STREAMS),
         )
-        .max_header_list_size(u32::try_from(head_bytes(config)).unwrap_or(u32::MAX))
+        .max_header_list_size(http2_head_bytes(config))
         .keep_alive_interval(options.keepalive_interval);
     if let Some(timeout) = options.keepalive_timeout {
         builder.keep_alive_timeout(timeout);

@@ -25,7 +25,7 @@ use crate::{
         plan::Plan,
         reply::{Content, Reply},
     },
-    headers::text,
+    headers::{framing, text},
     report::{STATUS_LINE_BYTES, head_bytes},
     route::without_port,
     upstream::{
@@ -148,12 +148,10 @@ async fn converse(
         gate.open();
     }
     match sent {
-        Ok(Answer { response, lease }) if is_ambiguous(x, &response, &lease) => {
-            Err(Failure::Reset {
-                reason: ResetReason::ProtocolError,
-                request_sent: true,
-            })
-        }
+        Ok(Answer { response, lease }) if is_unasked(x, &response, &lease) => Err(Failure::Reset {
+            reason: ResetReason::ProtocolError,
+            request_sent: true,
+        }),
         Ok(Answer { response, lease }) => {
             x.request.record.timings.first_upstream_rx = Some(x.elapsed());
             x.request.record.bytes.upstream_header_received =
@@ -193,19 +191,13 @@ fn failed(x: &mut Exchange, error: CallError) -> Failure {
     }
 }
 
-/// Whether the next hop could understand an answer in another way than we do, or it switches to
-/// what nobody asked for.
-fn is_ambiguous(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease) -> bool {
-    let headers = response.headers();
+/// Whether it switches to what nobody asked for.
+fn is_unasked(x: &Exchange, response: &http::Response<Incoming>, lease: &Lease) -> bool {
     let is_http1 = matches!(
         lease.connection.protocol,
         Protocol::Http10 | Protocol::Http11
     );
-    let both = headers.contains_key(header::TRANSFER_ENCODING)
-        && headers.contains_key(header::CONTENT_LENGTH);
-    let unasked =
-        response.status() == StatusCode::SWITCHING_PROTOCOLS && x.request.upgrade.is_none();
-    is_http1 && (both || unasked)
+    is_http1 && response.status() == StatusCode::SWITCHING_PROTOCOLS && x.request.upgrade.is_none()
 }
 
 /// The answer; one that switches protocols takes its connection along, in the words of the
@@ -313,10 +305,9 @@ fn http1_request(x: &Exchange, request: &mut http::Request<RequestBody>) {
     *request.uri_mut() = x.request.head.uri.clone();
     let headers = request.headers_mut();
     headers.insert(header::HOST, x.request.authority.clone());
-    if x.request.body.is_empty()
-        && may_have_body(&x.request.head.method)
-        && x.request.upgrade_kind.is_none()
-    {
+    if !x.request.body.is_empty() {
+        framing::announce_http1_body(headers);
+    } else if may_have_body(&x.request.head.method) && x.request.upgrade_kind.is_none() {
         headers
             .entry(header::CONTENT_LENGTH)
             .or_insert_with(|| HeaderValue::from_static("0"));

@@ -17,7 +17,7 @@ use telemetry::record::Protocol;
 use crate::{
     body::RequestBody,
     exchange::Exchange,
-    headers::text,
+    headers::{framing, text},
     route::{choose_cluster, without_port},
     upstream::{
         call::{Call, Keep, call},
@@ -171,6 +171,9 @@ impl Shadow {
                 .ok()?;
         } else {
             request.headers_mut().insert(HOST, self.authority.clone());
+            if !http_body::Body::is_end_stream(request.body()) {
+                framing::announce_http1_body(request.headers_mut());
+            }
         }
         Some(request)
     }

@@ -14,10 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, StatusCode, response::Parts};
+use http::{Response, StatusCode, header::CONNECTION, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use telemetry::record::ResponseFlags;
+use telemetry::record::{Protocol, ResponseFlags};
 use tokio::time::Sleep;
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     headers::{self},
     local_reply::LocalReply,
     report::{STATUS_LINE_BYTES, downstream::HttpCount, head_bytes},
+    request::Request,
     upstream::{
         metrics::Count,
         pool::Lease,
@@ -54,6 +55,18 @@ pub enum Content {
         upstream: OnUpgrade,
         lease: Lease,
     },
+}
+
+impl Content {
+    /// Whether its length is known only when it ends.
+    fn is_open_ended(&self) -> bool {
+        match self {
+            Self::Upstream { body, .. } => {
+                !body.is_end_stream() && body.size_hint().exact().is_none()
+            }
+            Self::Empty | Self::Full(_) | Self::Tunnel { .. } => false,
+        }
+    }
 }
 
 impl Reply {
@@ -95,14 +108,12 @@ impl Reply {
     /// The response as the codec takes it. The exchange ends with its body.
     pub fn into_response(self, mut x: Box<Exchange>) -> Response<ReplyBody> {
         let Self { mut head, content } = self;
+        // HTTP/1.0 has no chunks: only the connection's end tells that of an answer whose length is
+        // not known.
+        x.request.closes |=
+            x.request.head.version == http::Version::HTTP_10 && content.is_open_ended();
         headers::response::finish(&x.request, &x.http.server_name, &mut head);
-        // hyper takes the version from the connection, and the phrase from the status.
-        head.version = http::Version::HTTP_11;
-        head.extensions.remove::<hyper::ext::ReasonPhrase>();
-        if head.status.canonical_reason().is_none() || NAMELESS.contains(&head.status) {
-            let unknown = hyper::ext::ReasonPhrase::from_static(b"Unknown");
-            head.extensions.insert(unknown);
-        }
+        status_line(&x.request, &mut head);
         // A client that went away gets no answer.
         let elapsed = x.elapsed();
         let record = &mut x.request.record;
@@ -118,6 +129,7 @@ impl Reply {
             x: None,
             content: Passing::Empty,
             complete: true,
+            failed: None,
             timer: None,
             messages: grpc::Messages::default(),
             held: None,
@@ -137,6 +149,7 @@ impl Reply {
                 body.timer = Timer::new(&x);
                 body.content = Passing::Upstream {
                     body: incoming,
+                    is_http2: lease.connection.protocol == Protocol::Http2,
                     lease: Some(lease),
                 };
                 if body.complete {
@@ -174,6 +187,24 @@ impl From<LocalReply> for Reply {
     }
 }
 
+/// hyper takes the version from the connection, and the phrase from the status. To an answer of
+/// HTTP/1.1 it would add that an old client's connection stays.
+fn status_line(request: &Request, head: &mut Parts) {
+    let closes = head
+        .headers
+        .get(CONNECTION)
+        .is_some_and(|value| value == "close");
+    head.version = match request.head.version == http::Version::HTTP_10 && closes {
+        true => http::Version::HTTP_10,
+        false => http::Version::HTTP_11,
+    };
+    head.extensions.remove::<hyper::ext::ReasonPhrase>();
+    if head.status.canonical_reason().is_none() || NAMELESS.contains(&head.status) {
+        let unknown = hyper::ext::ReasonPhrase::from_static(b"Unknown");
+        head.extensions.insert(unknown);
+    }
+}
+
 /// Statuses that Envoy has no phrase for.
 const NAMELESS: [StatusCode; 2] = [
     StatusCode::IM_A_TEAPOT,
@@ -193,6 +224,8 @@ pub struct ReplyBody {
     content: Passing,
     /// Nothing more will come.
     complete: bool,
+    /// How it failed; told when the codec has had its turn to send what came before.
+    failed: Option<BodyError>,
     timer: Option<Box<Timer>>,
     messages: grpc::Messages,
     /// Counts the request as under way on its connection.
@@ -206,6 +239,8 @@ enum Passing {
     Upstream {
         body: Incoming,
         lease: Option<Lease>,
+        /// The codec reports a stream that was reset without an error as one that ended.
+        is_http2: bool,
     },
 }
 
@@ -333,6 +368,32 @@ impl ReplyBody {
         message.into()
     }
 
+    /// The upstream's stream ended without a whole answer.
+    fn reset(&mut self, reason: &ResetReason) -> BodyError {
+        if let (ResetReason::RemoteReset, Some(cluster)) =
+            (reason, self.x.as_ref().and_then(|x| x.cluster.as_ref()))
+        {
+            cluster.metrics.count(Count::RqRxReset);
+        }
+        let details = format!(
+            "upstream_reset_after_response_started{{{}}}",
+            reason.as_str().replace(' ', "_")
+        );
+        self.fail(reason.flag(), details)
+    }
+
+    /// The codec polls a body before it sends the head, and an error makes it drop what it holds:
+    /// so it gets a turn to send first.
+    fn fail_after_a_turn(
+        &mut self,
+        error: BodyError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.failed = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn took(&mut self, frame: &Frame<Bytes>) {
         let Some(x) = &mut self.x else { return };
         if let Some(data) = frame.data_ref() {
@@ -389,6 +450,9 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let next = match &mut this.content {
             Passing::Empty => return Poll::Ready(None),
             Passing::Full(bytes) => {
@@ -399,13 +463,20 @@ impl Body for ReplyBody {
                 this.complete = true;
                 return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
             }
-            Passing::Upstream { body, .. } => match Pin::new(&mut *body).poll_frame(cx) {
+            Passing::Upstream { body, is_http2, .. } => match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => None,
+                Poll::Ready(None) if *is_http2 && !body.is_end_stream() => {
+                    let error = this.reset(&ResetReason::RemoteReset);
+                    return this.fail_after_a_turn(error, cx);
+                }
                 Poll::Ready(next) => Some((next, body.is_end_stream())),
             },
         };
         match next {
-            None => this.poll_time(cx).map(|error| Some(Err(error))),
+            None => {
+                let error = ready!(this.poll_time(cx));
+                this.fail_after_a_turn(error, cx)
+            }
             Some((Some(Ok(frame)), last)) => {
                 this.took(&frame);
                 // Nothing comes after trailers, and the codec does not ask.
@@ -415,17 +486,8 @@ impl Body for ReplyBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some((Some(Err(error)), _)) => {
-                let reason = body_reset_reason(&error);
-                if let (ResetReason::RemoteReset, Some(cluster)) =
-                    (&reason, this.x.as_ref().and_then(|x| x.cluster.as_ref()))
-                {
-                    cluster.metrics.count(Count::RqRxReset);
-                }
-                let details = format!(
-                    "upstream_reset_after_response_started{{{}}}",
-                    reason.as_str().replace(' ', "_")
-                );
-                Poll::Ready(Some(Err(this.fail(reason.flag(), details))))
+                let error = this.reset(&body_reset_reason(&error));
+                this.fail_after_a_turn(error, cx)
             }
             Some((None, _)) => {
                 this.end();

@@ -151,11 +151,15 @@ fn take_authority(request: &mut Request) -> Result<(), LocalReply> {
             _ => None,
         };
     }
-    let from_uri = request
-        .head
-        .uri
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let uri = &request.head.uri;
+    let is_absolute = request.head.version < Version::HTTP_2 && uri.scheme().is_some();
+    let from_uri = uri.authority().and_then(|authority| {
+        let whole = authority.as_str();
+        // Who asks is nobody's business but the first hop's, and no part of a host (RFC 9110
+        // §4.2.4).
+        let host = whole.rsplit('@').next().filter(|_| is_absolute);
+        HeaderValue::from_str(host.unwrap_or(whole)).ok()
+    });
     let Some(authority) = from_uri.or(host) else {
         note_path(request);
         return Err(refusal(
@@ -438,7 +442,8 @@ fn forwarded_address(headers: &HeaderMap, skip: usize) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, 0))
 }
 
-/// Several lines of a header become one, as RFC 9110 §5.3 (and for cookies RFC 9113 §8.2.3) lets a proxy do.
+/// Several lines of a header become one, as RFC 9110 §5.3 (and for cookies RFC 9113 §8.2.3) lets a
+/// proxy do.
 fn join(headers: &mut HeaderMap, name: HeaderName, separator: &[u8]) {
     let mut all = headers.get_all(&name).iter();
     if all.next().is_none() || all.next().is_none() {

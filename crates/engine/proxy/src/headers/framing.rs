@@ -1,9 +1,10 @@
 //! What a head must not be: rules of HTTP that the codec's library leaves to whoever uses it. Pure.
 //!
-//! What could be understood in two ways, here and by the next hop, is refused as Envoy's codec refuses it (request smuggling; RFC 9112 §6.3, §11.2).
+//! What could be understood in two ways, here and by the next hop, is refused as Envoy's codec
+//! refuses it (request smuggling; RFC 9112 §6.3, §11.2).
 
 use http::{
-    HeaderMap, HeaderName, Method, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
@@ -50,14 +51,24 @@ const MORE_METHODS: [&str; 26] = [
 
 /// Why the head is refused, as status and details.
 pub fn fault(head: &Parts, http: &HttpConnectionManager) -> Option<(StatusCode, &'static str)> {
+    const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let is_http2 = head.version >= Version::HTTP_2;
     if head.headers.len() > usize::try_from(http.max_headers).unwrap_or(usize::MAX) {
-        return Some((
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "http2.too_many_headers",
-        ));
+        return Some((TOO_LARGE, "http2.too_many_headers"));
     }
-    if head.version >= Version::HTTP_2 {
-        return None;
+    if counted_bytes(head) > max_head_bytes(http) {
+        let details = match is_http2 {
+            true => "http2.headers_too_large",
+            false => "http1.headers_too_large",
+        };
+        return Some((TOO_LARGE, details));
+    }
+    if is_http2 {
+        // One that is repeated could be read in two ways by an upstream of HTTP/1; the codec
+        // compares only the first with what comes.
+        let lengths = head.headers.get_all(CONTENT_LENGTH).iter().count();
+        return (lengths > 1)
+            .then_some((StatusCode::BAD_REQUEST, "http2.violation.of.messaging.rule"));
     }
     if head.version < Version::HTTP_11 && !http.accept_http10 {
         return Some((StatusCode::UPGRADE_REQUIRED, "low_version"));
@@ -71,6 +82,65 @@ pub fn fault(head: &Parts, http: &HttpConnectionManager) -> Option<(StatusCode, 
     })
 }
 
+/// What a request's head may have, in bytes (`max_request_headers_kb`).
+pub fn max_head_bytes(http: &HttpConnectionManager) -> usize {
+    usize::try_from(http.max_request_headers_kb)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(1024)
+}
+
+/// The bytes that count against the limit, as Envoy counts them: on HTTP/1 all of the head with its
+/// line ends, on HTTP/2 names and values, pseudo headers among them.
+fn counted_bytes(head: &Parts) -> usize {
+    const REQUEST_LINE: usize = "  HTTP/1.1\r\n\r\n".len();
+    const PSEUDO_HEADERS: usize = ":method:scheme:authority:path".len();
+    let (beside_target, beside_field) = match head.version >= Version::HTTP_2 {
+        true => (PSEUDO_HEADERS, 0),
+        false => (REQUEST_LINE, ": \r\n".len()),
+    };
+    let uri = &head.uri;
+    let target = head.method.as_str().len()
+        + uri.scheme_str().map_or(0, str::len)
+        + uri
+            .authority()
+            .map_or(0, |authority| authority.as_str().len())
+        + uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + beside_field
+    };
+    target + beside_target + head.headers.iter().map(field).sum::<usize>()
+}
+
+/// Tells an HTTP/1 upstream that a body follows whose length is not known: the codec takes a GET, a
+/// HEAD or a CONNECT without a length to have none, and would send none (RFC 9112 §6.1).
+pub fn announce_http1_body(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Whether the answer of an HTTP/1 upstream can be read in two ways: it has two lengths, or
+/// announces the body that its status forbids (RFC 9110 §8.6, RFC 9112 §6.1). What is taken for the
+/// next answer could then be the body of this one.
+pub fn is_ambiguous_answer(status: StatusCode, headers: &HeaderMap) -> bool {
+    let is_chunked = headers.contains_key(TRANSFER_ENCODING);
+    let has_length = headers.contains_key(CONTENT_LENGTH);
+    let is_bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
+    let is_long = || {
+        headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .any(|length| length != "0")
+    };
+    (is_chunked && has_length) || (is_bodiless && (is_chunked || is_long()))
+}
+
+/// Whether a careless upstream may send a body after this answer, which has none: 304 may tell what
+/// a 200 would have (RFC 9110 §15.4.5).
+pub fn may_be_followed_by_a_body(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::NOT_MODIFIED && headers.contains_key(TRANSFER_ENCODING)
+}
+
 fn http1_fault(head: &Parts, custom_methods: bool) -> Option<&'static str> {
     let (headers, uri) = (&head.headers, &head.uri);
     if !custom_methods && !is_known(&head.method) {
@@ -78,8 +148,13 @@ fn http1_fault(head: &Parts, custom_methods: bool) -> Option<&'static str> {
     }
     if head.method != Method::CONNECT {
         let path = uri.path_and_query().map_or("", |path| path.as_str());
+        let is_ours = |scheme: &str| scheme == "http" || scheme == "https";
+        if !uri.scheme_str().is_none_or(is_ours) {
+            return Some("http1.invalid_scheme");
+        }
         // `GET host` is neither a path nor an absolute URL.
-        if (uri.scheme().is_none() && uri.authority().is_some()) || !path.is_ascii() {
+        let is_bare_host = uri.scheme().is_none() && uri.authority().is_some();
+        if is_bare_host || !path.is_ascii() {
             return Some("http1.codec_error");
         }
         if path == "*" && head.method != Method::OPTIONS {
@@ -118,8 +193,8 @@ pub fn is_authority(host: &[u8]) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=@[]_~".contains(byte))
 }
 
-/// Removes the headers that `connection` names, as they belong to this hop (RFC 9110 §7.6.1). `false`: it names what must stay, to hide where
-/// the request comes from.
+/// Removes the headers that `connection` names, as they belong to this hop (RFC 9110 §7.6.1).
+/// `false`: it names what must stay, to hide where the request comes from.
 pub fn remove_nominated(headers: &mut HeaderMap) -> bool {
     let Some(connection) = headers.get(CONNECTION) else {
         return true;
@@ -163,8 +238,6 @@ pub fn remove_nominated(headers: &mut HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn head(method: &str, uri: &str, headers: &[(&'static str, &'static str)]) -> Parts {
@@ -200,6 +273,10 @@ mod tests {
             (head("GET", "host", &[]), Some("http1.codec_error")),
             (head("CONNECT", "host:80", &[]), None),
             (head("GET", "http://host", &[]), None),
+            (
+                head("GET", "ftp://host/", &[]),
+                Some("http1.invalid_scheme"),
+            ),
             (head("GET", "*", &[]), Some("http1.invalid_url")),
             (head("OPTIONS", "*", &[]), None),
         ];
@@ -207,6 +284,45 @@ mod tests {
             assert_eq!(http1_fault(&head, false), expected, "{head:?}");
         }
         assert_eq!(http1_fault(&head("BREW", "/", &[]), true), None);
+    }
+
+    #[test]
+    fn an_answer_that_has_a_body_and_must_not_is_ambiguous() {
+        let (length, none) = ("content-length", ("x-none", ""));
+        let chunked = ("transfer-encoding", "chunked");
+        let table = [
+            (200, [chunked, none], false),
+            (200, [(length, "5"), none], false),
+            (200, [(length, "5"), chunked], true),
+            (204, [none, none], false),
+            (204, [(length, "0"), none], false),
+            (204, [(length, "5"), none], true),
+            (204, [(length, "0"), (length, "5")], true),
+            (204, [chunked, none], true),
+            (101, [(length, "5"), none], true),
+            (304, [(length, "5"), none], false),
+            (304, [chunked, none], false),
+        ];
+        for (status, fields, expected) in table {
+            let headers: HeaderMap = fields
+                .into_iter()
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    )
+                })
+                .fold(HeaderMap::new(), |mut headers, (name, value)| {
+                    headers.append(name, value);
+                    headers
+                });
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                is_ambiguous_answer(status, &headers),
+                expected,
+                "{status} {headers:?}"
+            );
+        }
     }
 
     #[test]

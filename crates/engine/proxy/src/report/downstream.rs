@@ -29,6 +29,8 @@ block! {
         NoChain "no_filter_chain_match",
         Handshakes "ssl.handshake",
         HandshakeErrors "ssl.connection_error",
+        SilentConnections "downstream_pre_cx_timeout",
+        HandshakeTimeouts "downstream_cx_transport_socket_connect_timeout",
     }
 }
 
@@ -53,6 +55,7 @@ block! {
         HeaderTimeouts "downstream_rq_header_timeout",
         ProtocolErrors "downstream_cx_protocol_error",
         IdleTimeouts "downstream_rq_idle_timeout",
+        IdleConnections "downstream_cx_idle_timeout",
         Resets "downstream_rq_rx_reset",
         TooLong "downstream_rq_max_duration_reached",
         TlsConnections "downstream_cx_ssl_total",

@@ -14,12 +14,14 @@ use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use stdx::Rng;
+use telemetry::record::Protocol;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     balance::{Pick, PickFacts},
     body::RequestBody,
     endpoint::LiveEndpoint,
+    headers::framing,
     upstream::{
         cluster::LiveCluster,
         connected::ConnectError,
@@ -109,7 +111,7 @@ pub async fn send(
             break;
         };
         match lease.send(request).await {
-            Ok(response) => return Ok(Answer { response, lease }),
+            Ok(response) => return unambiguous(to, Answer { response, lease }),
             Err(error) if error.unsent.is_some() => {
                 // It was closing, or the peer said goodbye: nobody has seen the request.
                 lease.retire();
@@ -131,6 +133,27 @@ pub async fn send(
         reason,
         sent: false,
     })
+}
+
+/// An answer that is understood in one way only. A connection that may bring a body that nobody
+/// expects is not used again.
+fn unambiguous(to: &To<'_>, answer: Answer) -> Result<Answer, CallError> {
+    let Answer { response, lease } = &answer;
+    let (status, headers) = (response.status(), response.headers());
+    if matches!(lease.connection.protocol, Protocol::Http2 | Protocol::Http3) {
+        return Ok(answer);
+    }
+    if framing::is_ambiguous_answer(status, headers) {
+        to.cluster.metrics.count(Count::CxProtocolError);
+        return Err(CallError::Reset {
+            reason: ResetReason::ProtocolError,
+            sent: true,
+        });
+    }
+    if framing::may_be_followed_by_a_body(status, headers) {
+        lease.retire();
+    }
+    Ok(answer)
 }
 
 /// A connection, and a place among the requests under way: until here the request only waited.

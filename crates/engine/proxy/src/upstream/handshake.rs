@@ -24,6 +24,11 @@ use crate::{
     upstream::connected::{ConnectError, ConnectErrorKind, ConnectTimes, Connected},
 };
 
+/// Heads and trailers of an HTTP/2 upstream. h2 drops what goes beyond it from trailers without a
+/// word, so it is more than any proxy or client takes (Envoy: 60 KiB), and bounds what one answer
+/// can make us hold.
+const MAX_HEADER_LIST_BYTES: u32 = 1 << 20;
+
 /// Which version of HTTP an upstream connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HttpVersion {
@@ -146,6 +151,7 @@ fn client_http2(http: &UpstreamHttp) -> http2::Builder<TokioExecutor> {
                 .initial_connection_window_bytes
                 .unwrap_or(CONNECTION_WINDOW_BYTES),
         )
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .keep_alive_interval(options.keepalive_interval);
     if let Some(timeout) = options.keepalive_timeout {
         builder.keep_alive_timeout(timeout);

@@ -91,6 +91,12 @@ pub fn reset_reason(error: &hyper::Error) -> ResetReason {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             return match h2.reason() {
                 Some(h2::Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStream,
+                // h2 tells this of the streams above the last that the peer takes: nothing of them
+                // was processed (RFC 9113 §6.8).
+                Some(h2::Reason::NO_ERROR) if h2.is_go_away() && h2.is_remote() => {
+                    ResetReason::RemoteRefusedStream
+                }
+                Some(h2::Reason::PROTOCOL_ERROR) if h2.is_reset() => ResetReason::ProtocolError,
                 _ if h2.is_go_away() || h2.is_io() => ResetReason::ConnectionTermination,
                 _ if h2.is_reset() && h2.is_remote() => ResetReason::RemoteReset,
                 _ if h2.is_library() => ResetReason::ProtocolError,
@@ -106,12 +112,16 @@ pub fn reset_reason(error: &hyper::Error) -> ResetReason {
     }
 }
 
-/// What a hyper error in the body of an upstream's answer means. A body that ends too soon breaks
-/// the protocol.
+/// What a hyper error in the body of an upstream's answer means. A body that ends too soon, or
+/// whose chunks are none, breaks the protocol.
 pub fn body_reset_reason(error: &hyper::Error) -> ResetReason {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
-    let is_cut = source.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof);
-    if is_cut || error.is_incomplete_message() {
+    let is_broken = source.is_some_and(|error| {
+        // The last two are of chunks that are none.
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        matches!(error.kind(), UnexpectedEof | InvalidInput | InvalidData)
+    });
+    if is_broken || error.is_incomplete_message() {
         ResetReason::ProtocolError
     } else {
         reset_reason(error)

@@ -39,6 +39,57 @@ async fn each_direction_ends_by_itself() {
     assert!(record.flags.is_empty());
 }
 
+/// When it is dropped, the peer gets a reset.
+fn reset_on_drop(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+}
+
+/// A cut answer would otherwise pass for a whole one where the protocol tells no length.
+#[tokio::test]
+async fn a_reset_is_passed_on_both_ways() {
+    let (told, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let address = backend::raw(move |mut stream| {
+        let told = told.clone();
+        tokio::spawn(async move {
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).await.unwrap();
+            stream.write_all(b"half").await.unwrap();
+            if &word == b"reset" {
+                // What is on its way arrives before the reset does: it was asked for.
+                stream.read_exact(&mut [0; 1]).await.unwrap();
+                reset_on_drop(&stream);
+            } else {
+                let end = stream.read(&mut word).await;
+                told.send(end.map_err(|error| error.kind())).unwrap();
+            }
+        });
+    })
+    .await;
+    let proxy = Proxy::start(
+        vec![listener("in", tcp("b"))],
+        vec![cluster("b", &[address])],
+    )
+    .await;
+    let reset = std::io::ErrorKind::ConnectionReset;
+    let mut word = [0; 4];
+    let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
+    stream.write_all(b"reset").await.unwrap();
+    stream.read_exact(&mut word).await.unwrap();
+    stream.write_all(b"!").await.unwrap();
+    let end = stream.read(&mut word).await.map_err(|error| error.kind());
+    assert_eq!(end, Err(reset), "the upstream's reset");
+
+    let mut stream = TcpStream::connect(proxy.address("in")).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    stream.read_exact(&mut word).await.unwrap();
+    reset_on_drop(&stream);
+    drop(stream);
+    assert_eq!(ends.recv().await, Some(Err(reset)), "the client's reset");
+    let flags = [proxy.record(0).await.flags, proxy.record(1).await.flags];
+    assert_eq!(flags.map(|flags| flags.to_string()), ["UC", "DC"]);
+}
+
 #[tokio::test]
 async fn an_upstream_that_refuses_closes_the_connection_with_uf() {
     let proxy = Proxy::start(
