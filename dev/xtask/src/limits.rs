@@ -292,8 +292,10 @@ fn bare_numbers(source: &Source) -> usize {
             let mut places = code.match_indices(taker);
             places.any(|(at, _)| {
                 let argument = &code[at + taker.len()..];
-                let is_whole_word =
-                    !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let before = &code[..at];
+                // A watch channel holds one value and is given its first.
+                let is_whole_word = !before.ends_with("watch::")
+                    && !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
                 let is_bare = argument.starts_with(|c: char| c.is_ascii_digit())
                     || argument.starts_with("Duration::from_")
                         && argument.contains(|c: char| c.is_ascii_digit());
@@ -321,7 +323,7 @@ mod tests {
             "/// A handshake that takes longer is closed.\n/// Metric: `ssl.connection_error`. Setting: none.\nconst HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);\n\
              const MAX_HOSTS: usize =\n    1_000;\nconst SIZE: usize = 3;\nconst PLACES: usize = 4;\nfn f() {\n    let s = Semaphore::new(PLACES);\n\
              \x20   // task: of the listener,\n    // ends with it\n    tokio::spawn(x);\n\
-             \x20   sleep(Duration::from_millis(5));\n    channel(16);\n}\n",
+             \x20   sleep(Duration::from_millis(5));\n    channel(16);\n    watch::channel(0);\n}\n",
         );
         let found = limits(&source);
         let short: Vec<_> = found.iter().map(|l| (&*l.name, &*l.value)).collect();

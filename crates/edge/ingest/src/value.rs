@@ -1,4 +1,5 @@
-//! Small values that several kinds share: exportTo, selectors, patterns, percentages, addresses, protocols.
+//! Small values that several kinds share: exportTo, selectors, patterns, percentages, addresses,
+//! protocols.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -56,8 +57,9 @@ pub fn checked_labels(cx: &mut Cx, map: &BTreeMap<String, String>) -> Option<Sel
     (!map.is_empty()).then(|| Selector(labels(map)))
 }
 
-/// A policy that is bound to objects of Gateway API or to services is not for sidecars; such targets are not supported yet.
-/// True when the policy has targets, so that it must not be taken for one of its whole namespace.
+/// A policy that is bound to objects of Gateway API or to services is not for sidecars; such
+/// targets are not supported yet. True when the policy has targets, so that it must not be taken
+/// for one of its whole namespace.
 pub fn has_targets(
     cx: &mut Cx,
     one: &Option<PolicyTargetReference>,
@@ -128,7 +130,8 @@ pub fn is_dns_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// One of exact, prefix, regex; none, an empty prefix, or a regex `*`, means that the value is there.
+/// One of exact, prefix, regex; none, an empty prefix, or a regex `*`, means that the value is
+/// there.
 pub fn string_match(cx: &mut Cx, value: vs::StringMatch) -> Option<StringMatch> {
     let vs::StringMatch {
         exact,
@@ -174,7 +177,8 @@ pub fn check_regex(cx: &mut Cx, field: &str, regex: &str) -> Option<usize> {
         .ok()
 }
 
-/// An expression (CEL) as the proxies evaluate it: one that they cannot would cost a proxy the listener that it stands in.
+/// An expression (CEL) as the proxies evaluate it: one that they cannot would cost a proxy the
+/// listener that it stands in.
 pub fn check_expression(cx: &mut Cx, field: &str, text: &str) {
     if let Err(e) = telemetry::cel::Expression::parse(text) {
         cx.error_at(field, e.to_string());
@@ -250,7 +254,8 @@ pub fn parse_network(text: &str) -> Option<IpNet> {
         .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// The protocol that `appProtocol` declares, else the port's name, else (for ports that never carry HTTP) its number.
+/// The protocol that `appProtocol` declares, else the port's name, else (for ports that never carry
+/// HTTP) its number.
 pub fn protocol(app_protocol: &str, name: &str, number: u16, transport: &str) -> Protocol {
     if matches!(transport, "UDP" | "SCTP") {
         return Protocol::Udp;
@@ -280,7 +285,8 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
         .flatten()
 }
 
-/// A port as Gateway, ServiceEntry and Sidecar declare it. Without a protocol it is found out from the traffic.
+/// A port as Gateway, ServiceEntry and Sidecar declare it. Without a protocol it is found out from
+/// the traffic.
 pub fn declared_port(cx: &mut Cx, number: u32, protocol: &str, name: &str) -> Option<Port> {
     let number = cx.within("number", |cx| cx.port_number(number));
     let protocol = match (protocol, Protocol::parse(protocol)) {

@@ -1,7 +1,9 @@
-//! Durations as Istio's API takes them: Go's `time.ParseDuration`, so `5s`, `0.5s`, `1h30m`, `100ms`.
+//! Durations as Istio's API takes them: Go's `time.ParseDuration`, so `5s`, `0.5s`, `1h30m`,
+//! `100ms`.
 //!
-//! proto3 JSON knows seconds only (`1.5s`), which is a subset. Negative durations are refused here: no field of the API has a
-//! meaning for one. The result has nanoseconds and at most about 292 years, as Go's.
+//! proto3 JSON knows seconds only (`1.5s`), which is a subset. Negative durations are refused here:
+//! no field of the API has a meaning for one. The result has nanoseconds and at most about 292
+//! years, as Go's.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
-//! Istio's kinds and its mesh configuration, field by field, the newest and the deprecated ones included.
+//! Istio's kinds and its mesh configuration, field by field, the newest and the deprecated ones
+//! included.
 //!
-//! One file a kind, named as the kind; shapes that several share stand in the file of the kind that owns them in Istio's API.
+//! One file a kind, named as the kind; shapes that several share stand in the file of the kind that
+//! owns them in Istio's API.
 
 pub mod authorization_policy;
 pub mod destination_rule;

@@ -1,4 +1,5 @@
-//! The table of kinds: what Tanbark knows, in which versions, and what it does with it. There is no other.
+//! The table of kinds: what Tanbark knows, in which versions, and what it does with it. There is no
+//! other.
 //!
 //! Watching, the local API, analysis and messages about unsupported objects all read this one list.
 
@@ -30,7 +31,8 @@ pub enum Scope {
 pub enum Support {
     /// The control plane parses and obeys them.
     Supported,
-    /// The control plane knows them by name and reports that they are not supported yet; never ignored in silence.
+    /// The control plane knows them by name and reports that they are not supported yet; never
+    /// ignored in silence.
     NotYet,
     /// The one-machine runtime obeys them; of no meaning to the control plane.
     RuntimeOnly,
@@ -254,7 +256,8 @@ pub fn find_by_plural(group: &str, version: &str, plural: &str) -> Option<&'stat
         .find(|info| info.group == group && info.plural == plural && info.serves(version))
 }
 
-/// The kind that a person means on a command line: `vs`, `virtualservice`, `VirtualService`, `virtualservices.networking.istio.io`,
+/// The kind that a person means on a command line: `vs`, `virtualservice`, `VirtualService`,
+/// `virtualservices.networking.istio.io`,
 /// `deployments.v1.apps`.
 pub fn find_by_name(name: &str) -> Option<&'static KindInfo> {
     let lower = name.to_ascii_lowercase();

@@ -1,9 +1,10 @@
 //! Files of YAML or JSON: text in, objects out, each with the place of every field.
 //!
-//! Several documents a file, `kind: List`, anchors and merge keys are taken as kubectl takes them; so are YAML 1.1's booleans
-//! (`on`, `yes`) and octal numbers (`0755`). JSON is read as the YAML that it is. Refused with a place: duplicate keys, a
-//! document that is not an object, and whatever grows beyond [`Limits`] (file size, documents, values, depth, aliases), so
-//! that no text can cost more than a bounded amount of memory. Nothing of a file that does not parse is used.
+//! Several documents a file, `kind: List`, anchors and merge keys are taken as kubectl takes them;
+//! so are YAML 1.1's booleans (`on`, `yes`) and octal numbers (`0755`). JSON is read as the YAML
+//! that it is. Refused with a place: duplicate keys, a document that is not an object, and whatever
+//! grows beyond [`Limits`] (file size, documents, values, depth, aliases), so that no text can cost
+//! more than a bounded amount of memory. Nothing of a file that does not parse is used.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,7 +29,8 @@ pub struct Limits {
     /// Bytes; a file of this size or more is refused unread.
     pub file_bytes_max: usize,
     pub documents_max: usize,
-    /// Objects, lists, keys and scalars of all documents together, aliases counted each time they are used.
+    /// Objects, lists, keys and scalars of all documents together, aliases counted each time they
+    /// are used.
     pub values_max: usize,
     /// Nested objects and lists.
     pub depth_max: usize,
@@ -111,7 +113,8 @@ pub enum LoadError {
     },
 }
 
-/// Reads the text of a file under the usual [`Limits`]. Empty documents are left out; lists are taken apart.
+/// Reads the text of a file under the usual [`Limits`]. Empty documents are left out; lists are
+/// taken apart.
 pub fn load(file_name: &str, text: &str) -> Result<Vec<Document>, LoadError> {
     load_within(&Limits::default(), file_name, text)
 }
@@ -150,7 +153,8 @@ pub struct Duplicate {
     pub again: usize,
 }
 
-/// Objects that are written more than once, perhaps in different files or versions. Documents without a name are passed over.
+/// Objects that are written more than once, perhaps in different files or versions. Documents
+/// without a name are passed over.
 pub fn duplicates<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Vec<Duplicate> {
     let mut seen: HashMap<[&str; 4], usize> = HashMap::new();
     let mut found = Vec::new();

@@ -1,8 +1,9 @@
 //! Two macros that declare the shapes users write.
 //!
 //! `message!` declares a struct and how it is read: every field is known by its camelCase name, its snake_case name, or by an
-//! explicit one (`field as "clusterIPs"`). A struct declared `partial` skips fields that it doesn't list, because somebody else
-//! checks them; all others report them. `names!` declares an enum by the names of proto3 JSON and their numbers.
+//! explicit one (`field as "clusterIPs"`). A struct declared `partial` skips fields that it doesn't
+//! list, because somebody else checks them; all others report them. `names!` declares an enum by
+//! the names of proto3 JSON and their numbers.
 
 macro_rules! message {
     (@known partial $reader:ident $key:ident $names:expr) => {

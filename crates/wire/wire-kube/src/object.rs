@@ -1,6 +1,7 @@
 //! Reading and writing the fields that every Kubernetes object has, on plain JSON.
 //!
-//! For whoever passes objects on as they were given: injection, the local API. Nothing here fails: a field of another type reads as if it were absent.
+//! For whoever passes objects on as they were given: injection, the local API. Nothing here fails:
+//! a field of another type reads as if it were absent.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,9 @@
-//! The path of a field inside an object, as messages show it: `spec.http[0].match[1].headers["x.y"].exact`.
+//! The path of a field inside an object, as messages show it:
+//! `spec.http[0].match[1].headers["x.y"].exact`.
 //!
-//! A name that holds anything but letters, digits, `_` and `-` is written in brackets and quotes, so that a path can be
-//! taken apart again. [`split`] does that and never fails: a part that is not well formed becomes a name.
+//! A name that holds anything but letters, digits, `_` and `-` is written in brackets and quotes,
+//! so that a path can be taken apart again. [`split`] does that and never fails: a part that is not
+//! well formed becomes a name.
 
 use std::fmt::Write;
 

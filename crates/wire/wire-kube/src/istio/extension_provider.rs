@@ -1,4 +1,5 @@
-//! MeshConfig's `extensionProviders`: where authorization is asked and where logs, spans and metrics go.
+//! MeshConfig's `extensionProviders`: where authorization is asked and where logs, spans and
+//! metrics go.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! MeshConfig: what holds for the whole mesh. Read from a file or from the `mesh` key of a ConfigMap.
+//! MeshConfig: what holds for the whole mesh. Read from a file or from the `mesh` key of a
+//! ConfigMap.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! ProxyConfig: what a proxy is started with. It stands in MeshConfig as `defaultConfig`, in the annotation
+//! ProxyConfig: what a proxy is started with. It stands in MeshConfig as `defaultConfig`, in the
+//! annotation
 //! `proxy.istio.io/config`, and in a small form as the kind `networking.istio.io` ProxyConfig.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! Where each field of an object stood in its file.
 //!
-//! The place of a map entry is its key's, of a list entry its first character's; what came in by an alias stands where the
-//! alias stands. Whatever is asked for, an answer is given: the place of the nearest thing around it that was written.
+//! The place of a map entry is its key's, of a list entry its first character's; what came in by an
+//! alias stands where the alias stands. Whatever is asked for, an answer is given: the place of the
+//! nearest thing around it that was written.
 
 use std::sync::Arc;
 

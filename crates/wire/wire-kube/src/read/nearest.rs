@@ -1,6 +1,7 @@
 //! The known name that is nearest to one that isn't known, for "did you mean".
 
-/// The candidate at the smallest edit distance (insert, delete, replace, swap neighbours), letter case counting little;
+/// The candidate at the smallest edit distance (insert, delete, replace, swap neighbours), letter
+/// case counting little;
 /// `None` when none is near enough to be meant.
 pub fn nearest<'c>(
     written: &str,
