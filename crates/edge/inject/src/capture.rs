@@ -1,4 +1,5 @@
-//! What of a pod's traffic its sidecar takes: the annotations `traffic.sidecar.istio.io/…` (Istio, "Resource annotations").
+//! What of a pod's traffic its sidecar takes: the annotations `traffic.sidecar.istio.io/…` (Istio,
+//! "Resource annotations").
 //!
 //! Only the reading is here; the rules of the kernel that do it are made by whoever runs the pod.
 

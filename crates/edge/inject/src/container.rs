@@ -1,4 +1,5 @@
-//! The proxy's container: its settings, variables, mounts and volumes (Istio's injection templates).
+//! The proxy's container: its settings, variables, mounts and volumes (Istio's injection
+//! templates).
 
 use std::collections::BTreeMap;
 
@@ -142,7 +143,8 @@ fn own_annotations(annotations: BTreeMap<String, String>) -> BTreeMap<String, St
         .collect()
 }
 
-/// What a pod says about its own `istio-proxy` container: further variables, ports, mounts, probes, resources.
+/// What a pod says about its own `istio-proxy` container: further variables, ports, mounts, probes,
+/// resources.
 pub fn overlay(proxy: &mut Value, given: &Value) {
     let Some(fields) = given.as_object() else {
         return;

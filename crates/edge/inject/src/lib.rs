@@ -1,10 +1,12 @@
-//! Injection: which pods get a proxy and what is added to them, by the rules of Istio's injector and its two templates
+//! Injection: which pods get a proxy and what is added to them, by the rules of Istio's injector
+//! and its two templates
 //! `sidecar` and `gateway`.
 //!
-//! A pure function over a new pod and its namespace, on plain JSON, so that every home of a mesh can use it: the runtime of
-//! one machine as it admits a pod, a webhook of Kubernetes as its answer. The sidecar is a native one (an init container
-//! that stays), so it is up before the application's own init containers run. Every revision means the one control plane.
-//! Which traffic a sidecar takes is read by [`capture`]; nothing here touches a kernel, a file or a clock.
+//! A pure function over a new pod and its namespace, on plain JSON, so that every home of a mesh
+//! can use it: the runtime of one machine as it admits a pod, a webhook of Kubernetes as its
+//! answer. The sidecar is a native one (an init container that stays), so it is up before the
+//! application's own init containers run. Every revision means the one control plane. Which traffic
+//! a sidecar takes is read by [`capture`]; nothing here touches a kernel, a file or a clock.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,7 +38,8 @@ pub const STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
 pub const TEMPLATE_ANNOTATION: &str = "tanbark.io/proxy";
 /// The image that stands for `tanbark-proxy`.
 pub const PROXY_IMAGE: &str = "tanbark/proxy";
-/// The ConfigMap in every namespace that holds the CA's root certificate; the control plane writes it.
+/// The ConfigMap in every namespace that holds the CA's root certificate; the control plane writes
+/// it.
 pub const ROOT_CERTIFICATE: &str = "istio-ca-root-cert";
 /// Namespaces whose pods never get a proxy.
 const NEVER: [&str; 4] = [
