@@ -7,14 +7,13 @@
 //! never accepted or sent; TLS below 1.2 does not exist here.
 
 mod client;
+mod provider;
 mod server;
 mod sessions;
 mod settings;
 mod verify;
 
-use std::sync::{Arc, OnceLock};
-
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use std::sync::Arc;
 
 // What a handshake needs of rustls beside a configuration.
 pub use rustls::{ServerConfig, server::Acceptor};
@@ -38,9 +37,4 @@ pub enum Presented {
     /// Certificates of a secret; the first that fits the client's SNI and algorithms is taken, else
     /// the first that fits the algorithms.
     Fixed(Arc<[TlsCertificate]>),
-}
-
-fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
 }

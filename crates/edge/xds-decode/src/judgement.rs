@@ -5,13 +5,11 @@
 //! **ignored** (harmless; the reason says why), **left out** (refused by name, at no loss of
 //! security: the resource is taken without it), **rejected** (refused by name when it is set, and
 //! with it the part of the configuration that it belongs to). Each use leaves a static entry, from
-//! which [`support_matrix`] is collected by the linker.
+//! which the support matrix is collected by the linker.
 
 use std::collections::{BTreeMap, HashMap};
 
 use linkme::distributed_slice;
-
-use crate::{Decoder, reject::Reject};
 
 /// The judgement over one message, as left by one `take!`.
 #[derive(Debug)]
@@ -40,13 +38,8 @@ pub enum Judgement {
     Rejected(&'static str),
 }
 
-/// Message → field → judgement, for every message that the decoder opens.
-pub fn support_matrix() -> BTreeMap<String, BTreeMap<String, Judgement>> {
-    // Keeps every decode function, and with it its entry, in the linked program.
-    std::hint::black_box(
-        Decoder::decode as fn(&mut Decoder, &wire_envoy::pb::Any) -> Result<_, Reject>,
-    );
-    std::hint::black_box(Decoder::bootstrap as fn(&mut Decoder, _) -> Result<_, Reject>);
+/// Message → field → judgement, for every entry that the linker has collected.
+pub(crate) fn matrix() -> BTreeMap<String, BTreeMap<String, Judgement>> {
     let mut matrix: BTreeMap<String, BTreeMap<String, Judgement>> = BTreeMap::new();
     for judged in JUDGED {
         let fields = matrix.entry((judged.message)()).or_default();

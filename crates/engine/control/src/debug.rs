@@ -5,7 +5,7 @@
 //! istiod's paths and shapes (`pilot/pkg/xds/debug.go`); what is said about a proxy is what it
 //! would be sent now. Keys are never shown.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use axum::{
     Json, Router,
@@ -15,28 +15,15 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use mesh_model::Snapshot;
 use serde_json::Value;
-use tokio::sync::watch;
 
-use crate::{
-    generate::Generator,
-    metrics::{CONTENT_TYPE, Metrics},
-    proxies::Proxies,
-};
+use crate::metrics::CONTENT_TYPE;
 
 mod mesh;
+mod pages;
 mod proxies;
 
-#[derive(Clone)]
-pub struct Pages {
-    pub proxies: Arc<Proxies>,
-    pub metrics: Metrics,
-    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    /// Objects of Istio's kinds as they were written.
-    pub objects: watch::Receiver<Arc<[Arc<Value>]>>,
-    pub generator: Arc<Generator>,
-}
+pub use pages::Pages;
 
 /// Every page below `/debug/`, with what it shows.
 const PAGES: [(&str, &str); 14] = [

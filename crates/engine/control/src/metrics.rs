@@ -6,64 +6,31 @@
 //! (`pilot/pkg/xds/monitoring.go` and its neighbours); what has no counterpart there is called
 //! `tanbark_…`.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text::encode},
-    metrics::{
-        MetricType, TypedMetric,
-        counter::Counter,
-        family::{Family, MetricConstructor},
-        gauge::Gauge,
-        histogram::Histogram,
-    },
-    registry::{Metric, Registry},
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
 };
 use stdx::Clock;
 
 mod authority;
 mod builds;
+mod kinds;
 mod process;
 mod source;
 mod streams;
 
 pub use authority::AuthorityMetrics;
 pub use builds::{Build, Builds};
+use kinds::add;
+pub use kinds::type_label;
 pub use source::{Event, SourceMetrics};
 pub use streams::StreamMetrics;
 
 /// Content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A counter without OpenMetrics' suffix.
-#[derive(Debug, Clone, Default)]
-pub struct Count(Counter);
-
-impl Count {
-    pub fn inc(&self) {
-        self.0.inc();
-    }
-
-    #[cfg(test)]
-    pub fn get(&self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl TypedMetric for Count {
-    const TYPE: MetricType = MetricType::Counter;
-}
-
-impl EncodeMetric for Count {
-    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
-        // The only sample form that writes the bare name.
-        encoder.encode_gauge(&i64::try_from(self.0.get()).unwrap_or(i64::MAX))
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
-    }
-}
 
 /// Handles; cheap to clone.
 #[derive(Clone)]
@@ -77,12 +44,6 @@ pub struct Metrics {
     uptime: Gauge,
     clock: Arc<dyn Clock>,
     started: Instant,
-}
-
-/// What kind of resource, of change, of reason: istiod's label `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TypeLabel {
-    pub r#type: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -164,42 +125,6 @@ impl Metrics {
         process::append(&mut text);
         text
     }
-}
-
-/// Registers a metric and hands out its handle.
-fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
-    add_made(registry, name, help, M::default())
-}
-
-fn add_made<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
-    registry.register(name, help, metric.clone());
-    metric
-}
-
-/// Makes the histograms of a family.
-#[derive(Debug, Clone, Copy)]
-pub struct Buckets(&'static [f64]);
-
-impl MetricConstructor<Histogram> for Buckets {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(self.0.iter().copied())
-    }
-}
-
-/// Envoy's short name of a resource type, for labels.
-pub fn type_label(type_url: &str) -> TypeLabel {
-    use wire_envoy::type_url as urls;
-    let short = match type_url {
-        urls::CLUSTER => "cds",
-        urls::ENDPOINT => "eds",
-        urls::LISTENER => "lds",
-        urls::ROUTE => "rds",
-        urls::SECRET => "sds",
-        urls::EXTENSION_CONFIG => "ecds",
-        urls::NAME_TABLE => "nds",
-        _ => "other",
-    };
-    TypeLabel { r#type: short }
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ use crate::token::Tokens;
 /// Events that are kept; the oldest go.
 const MAX_EVENTS: usize = 1_000;
 
+/// How often it is looked whether the last pod has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// What the runtime's parts share.
 #[derive(Debug)]
 pub struct Context {
@@ -110,7 +113,7 @@ impl Context {
             pod.stop.send_replace(Stop::Now);
         }
         while !self.pods.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

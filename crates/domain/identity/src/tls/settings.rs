@@ -8,7 +8,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::provider;
+use super::provider::provider;
 use crate::IdentityError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

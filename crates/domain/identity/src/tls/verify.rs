@@ -19,7 +19,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::provider;
+use super::provider::provider;
 use crate::{IdentityHandle, PeerCertificate, SanMatcher, TrustBundle, san::dns_name_matches};
 
 /// Which roots a chain must end in.

@@ -14,7 +14,7 @@ use mesh_model::{
 use serde_json::{Map, Value, json};
 use wire_kube::kinds::{KINDS, Support};
 
-use super::Pages;
+use super::pages::Pages;
 
 /// The only cluster.
 const CLUSTER: &str = "Kubernetes";

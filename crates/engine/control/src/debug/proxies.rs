@@ -18,7 +18,7 @@ use wire_envoy::{Descriptors, JsonError, Names, pb::Any, type_url as urls};
 use xds_encode::{Client, ClientKind, View};
 use xds_protocol::{Resource, TypeStatus};
 
-use super::Pages;
+use super::pages::Pages;
 use crate::proxies::ProxyStatus;
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";

@@ -1,15 +1,20 @@
-use std::{net::IpAddr, time::SystemTime};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
+use mesh_model::Snapshot;
 use serde_json::json;
+use tokio::sync::watch;
 use wire_envoy::{pb::core::Node, type_url as urls};
 use xds_encode::Client;
 use xds_protocol::TypeStatus;
 
 use super::*;
-use crate::proxies::ProxyStatus;
+use crate::{
+    metrics::Metrics,
+    proxies::{Proxies, ProxyStatus},
+};
 
 fn client() -> Client {
     let node = Node {

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use super::{Count, add};
+use super::kinds::{Count, add};
 
 #[derive(Clone)]
 pub struct AuthorityMetrics {

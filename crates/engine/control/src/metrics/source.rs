@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use wire_kube::kinds::Kind;
 
-use super::{Buckets, Count, TypeLabel, add, add_made};
+use super::kinds::{Buckets, Count, TypeLabel, add, add_made};
 
 const DEBOUNCE_SECONDS: Buckets = Buckets(&[0.01, 0.1, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]);
 const BUILD_SECONDS: Buckets = Buckets(&[0.01, 0.1, 0.5, 1.0, 3.0, 5.0]);

@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 use wire_envoy::type_url as urls;
 
-use super::{Buckets, Count, TypeLabel, add, add_made};
+use super::kinds::{Buckets, Count, TypeLabel, add, add_made};
 
 const PUSH_SECONDS: Buckets = Buckets(&[0.01, 0.1, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]);
 const PROXY_SECONDS: Buckets = Buckets(&[0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]);
