@@ -168,7 +168,6 @@ pub(crate) fn manager(
         accept_http10: http1.accept_http10,
         preserve_header_case: http1.preserve_header_case,
         via: scalar::text(via),
-        suppress_envoy_headers: false,
         timeouts: HttpTimeouts {
             idle: common.idle,
             stream_idle: scalar::limit(
@@ -184,7 +183,6 @@ pub(crate) fn manager(
             )?,
             max_connection_duration: common.max_connection_duration,
             max_stream_duration: common.max_stream_duration,
-            delayed_close: None,
             drain: scalar::limit("drain_timeout", drain_timeout, Some(DRAIN))?,
         },
         http2: http_protocol::http2(cx, http2_protocol_options.unwrap_or_default())

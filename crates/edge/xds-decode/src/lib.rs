@@ -27,9 +27,7 @@
 #![allow(deprecated)]
 
 use prost::{Message, Name};
-use proxy_config::{
-    Cluster, Endpoints, Listener, RouteTable, Secret, bootstrap::Bootstrap, name_table::NameTable,
-};
+use proxy_config::{Cluster, Endpoints, Listener, RouteTable, Secret, bootstrap::Bootstrap};
 pub use telemetry::access_log::Environment;
 use wire_envoy::{
     pb::{self, Any},
@@ -59,7 +57,6 @@ mod left_out;
 mod listener;
 mod matcher;
 mod metadata;
-mod name_table;
 mod reject;
 mod route;
 mod scalar;
@@ -82,11 +79,10 @@ pub enum Resource {
     Listener(Listener),
     Routes(RouteTable),
     Secret(Secret),
-    Names(NameTable),
 }
 
 impl Resource {
-    /// The name under which it was subscribed to; a name table has none.
+    /// The name under which it was subscribed to.
     pub fn name(&self) -> &str {
         match self {
             Self::Cluster(cluster) => cluster.name.as_str(),
@@ -94,7 +90,6 @@ impl Resource {
             Self::Listener(listener) => listener.name.as_str(),
             Self::Routes(table) => table.name.as_str(),
             Self::Secret(secret) => secret.name.as_str(),
-            Self::Names(_) => "",
         }
     }
 }
@@ -174,13 +169,12 @@ impl Decoder {
                 secret::secret,
                 Resource::Secret,
             ),
-            type_url::NAME_TABLE => self.one(
-                resource,
-                "name table",
-                |_: &pb::istio::nds::NameTable| "",
-                name_table::name_table,
-                Resource::Names,
-            ),
+            type_url::NAME_TABLE => Err(Refusal::at(
+                "type_url",
+                "name tables are not supported: this proxy does not answer DNS",
+            )
+            .into_reject("name table", ""))
+            .into(),
             other => Err(Refusal::at(
                 "type_url",
                 format!("{other} is not a supported resource type"),

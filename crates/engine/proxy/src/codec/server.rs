@@ -119,7 +119,13 @@ async fn one(
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     let live = &session.worker.live;
+    let listener = session
+        .connection
+        .listener
+        .config
+        .per_connection_buffer_limit_bytes;
     let limit = session.worker.settings.retry_buffer_bytes;
+    let limit = limit.min(usize::try_from(listener).unwrap_or(limit));
     let body = RequestSource::new(body, limit, is_grpc(&head.headers), live.clock.clone());
     let record = finish::begin(&session.connection, &session.http, &head, live.clock.wall());
     let received = Received {
