@@ -128,6 +128,12 @@ fn from_environment(role: Role, domain: Option<&str>) -> anyhow::Result<Plan> {
             .unwrap_or(default)
     };
     let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    if environment.variable("ISTIO_META_DNS_CAPTURE") == Some("true") {
+        tracing::warn!(
+            "ISTIO_META_DNS_CAPTURE is not supported: this proxy answers no DNS; a pod whose port 53 \
+             is redirected to 15053 has no names"
+        );
+    }
     let settings = environment.settings()?;
     let bootstrap = Bootstrap {
         node: Some(settings.node.clone()),

@@ -245,6 +245,16 @@ impl TlsCertificate {
         })
     }
 
+    /// With an OCSP response (RFC 6960, DER) that servers staple to the handshake.
+    pub fn with_ocsp_staple(mut self, response: Option<&[u8]>) -> Self {
+        if let Some(response) = response {
+            let mut certified = (*self.certified).clone();
+            certified.ocsp = Some(response.to_vec());
+            self.certified = Arc::new(certified);
+        }
+        self
+    }
+
     pub fn key(&self) -> &PrivateKey {
         &self.key
     }

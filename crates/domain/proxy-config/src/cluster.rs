@@ -20,7 +20,6 @@ pub struct Cluster {
     pub alt_stat_name: Option<Arc<str>>,
     pub discovery: Discovery,
     pub connect_timeout: Duration,
-    pub per_connection_buffer_limit_bytes: u32,
     pub balancer: Balancer,
     pub subsets: Option<SubsetConfig>,
     pub common_lb: CommonLb,
@@ -38,9 +37,6 @@ pub struct Cluster {
     /// TCP connections only; Istio puts the metadata exchange here.
     pub peer_metadata_exchange: bool,
     pub metadata: Metadata,
-    pub close_connections_on_host_removal: bool,
-    pub ignore_health_on_host_removal: bool,
-    pub track_timeout_budgets: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -163,8 +159,6 @@ pub struct CommonLb {
     /// 0.0..=100.0; Envoy's default 50; 0 switches the panic mode off.
     pub healthy_panic_threshold_percent: f64,
     pub locality: LocalityMode,
-    pub ignore_new_hosts_until_first_health_check: bool,
-    pub override_host_statuses_draining: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,8 +166,6 @@ pub enum LocalityMode {
     None,
     /// Zone-aware routing of the local cluster.
     ZoneAware {
-        routing_enabled: Percent,
-        min_cluster_size: u64,
         fail_traffic_on_panic: bool,
     },
     /// `load_balancing_weight` of each locality.

@@ -52,10 +52,7 @@ pub enum HttpFilterKind {
     /// The policy is on the route.
     Cors,
     LocalRateLimit(Arc<local_rate_limit::LocalRateLimit>),
-    GrpcStats {
-        emit_filter_state: bool,
-    },
-    GrpcWeb,
+    GrpcStats,
     Router(RouterOptions),
     /// Could not be read: a request that comes here is answered 503.
     Refused(Arc<Refused>),
@@ -64,9 +61,6 @@ pub enum HttpFilterKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouterOptions {
     pub suppress_envoy_headers: bool,
-    pub start_child_span: bool,
-    pub respect_expected_rq_timeout: bool,
-    pub suppress_grpc_request_failure_code_stats: bool,
 }
 
 /// What a table, virtual host, route or weighted cluster changes of a filter

@@ -36,7 +36,6 @@ pub struct HttpConnectionManager {
     pub accept_http10: bool,
     pub preserve_header_case: bool,
     pub via: Option<Arc<str>>,
-    pub suppress_envoy_headers: bool,
     pub timeouts: HttpTimeouts,
     pub http2: Http2Options,
     pub max_request_headers_kb: u32,

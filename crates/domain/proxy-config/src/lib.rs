@@ -23,7 +23,6 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod name;
-pub mod name_table;
 pub mod refused;
 pub mod route;
 pub mod secret;

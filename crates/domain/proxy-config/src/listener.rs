@@ -63,7 +63,6 @@ pub struct ListenerFilter {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListenerFilterKind {
     OriginalDst,
-    OriginalSrc { mark: u32 },
     TlsInspector,
     HttpInspector,
     ProxyProtocol { allow_without: bool },

@@ -208,7 +208,6 @@ pub struct MirrorPolicy {
     pub target: Target,
     pub fraction: Fraction,
     pub disable_shadow_host_suffix: bool,
-    pub trace_sampled: Option<bool>,
 }
 
 /// `RedirectAction`.
@@ -244,15 +243,12 @@ pub struct RetryPolicy {
     pub num_retries: u32,
     /// `None`: the route's timeout.
     pub per_try_timeout: Option<Duration>,
-    pub per_try_idle_timeout: Option<Duration>,
     pub retriable_status_codes: Arc<[u16]>,
     pub retriable_headers: Arc<[HeaderMatcher]>,
     pub retriable_request_headers: Arc<[HeaderMatcher]>,
     /// `previous_hosts` predicate.
     pub skip_previous_hosts: bool,
     pub host_selection_max_attempts: u32,
-    /// `previous_priorities` with this update frequency.
-    pub previous_priorities: Option<u32>,
     pub back_off: BackOff,
 }
 

@@ -1,7 +1,7 @@
 //! TLS contexts (`envoy.extensions.transport_sockets.tls.v3`); `identity` turns them into live
 //! configurations.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{SecretName, matcher::StringMatcher, secret::Certificate};
 
@@ -37,10 +37,6 @@ pub struct Validation {
     pub roots: Roots,
     /// One must match one SAN of the peer; empty: any name of a trusted chain.
     pub subject_alt_names: Arc<[SanMatcher]>,
-    /// SHA-256 of the SubjectPublicKeyInfo, any of them.
-    pub spki_hashes: Arc<[[u8; 32]]>,
-    /// SHA-256 of the DER certificate, any of them.
-    pub certificate_hashes: Arc<[[u8; 32]]>,
     pub trust_chain: TrustChain,
 }
 
@@ -94,7 +90,5 @@ pub struct UpstreamTls {
     pub auto_sni: bool,
     /// The SNI must be among the peer's DNS SANs.
     pub auto_san_validation: bool,
-    pub allow_renegotiation: bool,
     pub max_session_keys: Option<u32>,
-    pub handshake_timeout: Option<Duration>,
 }

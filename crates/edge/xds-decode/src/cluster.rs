@@ -28,8 +28,6 @@ mod transport;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Envoy's default of `per_connection_buffer_limit_bytes`.
-const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 /// `SOL_SOCKET`, `SO_MARK`, `SOL_IP`, `IP_TRANSPARENT` on Linux.
 const SOL_SOCKET: i64 = 1;
 const SO_MARK: i64 = 36;
@@ -40,17 +38,19 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
     take!(cx, value => pb::cluster::Cluster {
         read {
             transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout,
-            per_connection_buffer_limit_bytes, lb_policy, load_assignment, max_requests_per_connection, circuit_breakers,
+            lb_policy, load_assignment, max_requests_per_connection, circuit_breakers,
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options,
             typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl, dns_lookup_family, outlier_detection,
             upstream_bind_config, lb_subset_config, common_lb_config, transport_socket, metadata, protocol_selection,
-            upstream_connection_options, ignore_health_on_host_removal, filters, load_balancing_policy, cluster_discovery_type,
+            upstream_connection_options, filters, load_balancing_policy, cluster_discovery_type,
             lb_config,
         }
         ignore "the resolver of this proxy is used; its own settings follow the machine's" {
             dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config,
         }
         ignore "retry times of the resolver are its own" { dns_jitter, dns_failure_refresh_rate }
+        ignore "hosts that are gone get no traffic at once: there are no active health checks" { ignore_health_on_host_removal }
+        ignore "bodies pass a window at a time, whatever their size" { per_connection_buffer_limit_bytes }
         ignore "statistics only" { stats_matcher, track_cluster_stats, track_timeout_budgets }
         ignore "requests avoid an unhealthy host; its open connections end with what they carry" { close_connections_on_host_health_failure }
         ignore "clusters are warmed before they are used, whatever this says" { wait_for_warm_on_init }
@@ -110,10 +110,6 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
         alt_stat_name: scalar::text(alt_stat_name),
         discovery,
         connect_timeout: scalar::duration_or("connect_timeout", connect_timeout, CONNECT_TIMEOUT)?,
-        per_connection_buffer_limit_bytes: scalar::count_or(
-            per_connection_buffer_limit_bytes,
-            BUFFER_LIMIT_BYTES,
-        ),
         balancer,
         subsets: match listed_subsets {
             Some(subsets) => Some(subsets),
@@ -146,9 +142,6 @@ pub(crate) fn cluster(cx: &mut Cx, value: pb::cluster::Cluster) -> Result<Cluste
             .flatten(),
         peer_metadata_exchange: upstream_filters(cx, filters)?,
         metadata: metadata::metadata(cx, metadata).within("metadata")?,
-        close_connections_on_host_removal: false,
-        ignore_health_on_host_removal,
-        track_timeout_budgets: false,
     })
 }
 

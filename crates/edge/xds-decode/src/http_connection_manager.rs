@@ -174,7 +174,6 @@ pub(crate) fn manager(
         accept_http10: http1.accept_http10,
         preserve_header_case: http1.preserve_header_case,
         via: scalar::text(via),
-        suppress_envoy_headers: false,
         timeouts: HttpTimeouts {
             idle: common.idle,
             stream_idle: scalar::limit(

@@ -29,9 +29,7 @@
 use std::collections::BTreeMap;
 
 use prost::{Message, Name};
-use proxy_config::{
-    Cluster, Endpoints, Listener, RouteTable, Secret, bootstrap::Bootstrap, name_table::NameTable,
-};
+use proxy_config::{Cluster, Endpoints, Listener, RouteTable, Secret, bootstrap::Bootstrap};
 pub use telemetry::access_log::Environment;
 use wire_envoy::{
     pb::{self, Any},
@@ -61,7 +59,6 @@ mod left_out;
 mod listener;
 mod matcher;
 mod metadata;
-mod name_table;
 mod reject;
 mod route;
 mod scalar;
@@ -92,11 +89,10 @@ pub enum Resource {
     Listener(Listener),
     Routes(RouteTable),
     Secret(Secret),
-    Names(NameTable),
 }
 
 impl Resource {
-    /// The name under which it was subscribed to; a name table has none.
+    /// The name under which it was subscribed to.
     pub fn name(&self) -> &str {
         match self {
             Self::Cluster(cluster) => cluster.name.as_str(),
@@ -104,7 +100,6 @@ impl Resource {
             Self::Listener(listener) => listener.name.as_str(),
             Self::Routes(table) => table.name.as_str(),
             Self::Secret(secret) => secret.name.as_str(),
-            Self::Names(_) => "",
         }
     }
 }
@@ -184,13 +179,12 @@ impl Decoder {
                 secret::secret,
                 Resource::Secret,
             ),
-            type_url::NAME_TABLE => self.one(
-                resource,
-                "name table",
-                |_: &pb::istio::nds::NameTable| "",
-                name_table::name_table,
-                Resource::Names,
-            ),
+            type_url::NAME_TABLE => Err(Refusal::at(
+                "type_url",
+                "name tables are not supported: this proxy does not answer DNS",
+            )
+            .into_reject("name table", ""))
+            .into(),
             other => Err(Refusal::at(
                 "type_url",
                 format!("{other} is not a supported resource type"),

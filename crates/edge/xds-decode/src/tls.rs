@@ -72,17 +72,16 @@ pub(crate) fn upstream(
     value: pb::tls::UpstreamTlsContext,
 ) -> Result<UpstreamTls, Refusal> {
     take!(cx, value => pb::tls::UpstreamTlsContext {
-        read { common_tls_context, sni, auto_host_sni, auto_sni_san_validation, allow_renegotiation, max_session_keys }
+        read { common_tls_context, sni, auto_host_sni, auto_sni_san_validation, max_session_keys }
         ignore "key usage is checked by the TLS library" { enforce_rsa_key_usage }
+        ignore "renegotiation is never done" { allow_renegotiation }
     });
     Ok(UpstreamTls {
         common: common(cx, common_tls_context.unwrap_or_default()).within("common_tls_context")?,
         sni: scalar::text(sni),
         auto_sni: auto_host_sni,
         auto_san_validation: auto_sni_san_validation,
-        allow_renegotiation,
         max_session_keys: scalar::count(max_session_keys),
-        handshake_timeout: None,
     })
 }
 
@@ -185,8 +184,6 @@ fn validation_type(
     let by_secret = |name| Validation {
         roots: Roots::Secret(name),
         subject_alt_names: Arc::from([]),
-        spki_hashes: Arc::from([]),
-        certificate_hashes: Arc::from([]),
         trust_chain: TrustChain::Verify,
     };
     Ok(Some(match value {
@@ -279,8 +276,6 @@ fn validation(cx: &mut Cx, value: CertificateValidationContext) -> Result<Valida
     Ok(Validation {
         roots,
         subject_alt_names: subject_alt_names.into(),
-        spki_hashes: Arc::from([]),
-        certificate_hashes: Arc::from([]),
         trust_chain,
     })
 }

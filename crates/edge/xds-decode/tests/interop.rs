@@ -11,7 +11,7 @@ use prost::Message;
 use wire_envoy::{Descriptors, pb};
 use xds_decode::Decoder;
 
-const TYPES: [&str; 6] = ["cds", "eds", "lds", "rds", "sds", "nds"];
+const TYPES: [&str; 5] = ["cds", "eds", "lds", "rds", "sds"];
 
 fn expect(name: &str, found: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -13,8 +13,9 @@ fn page() -> String {
     let mut page = String::from(
         "# Envoy's wire surface: what the proxy obeys\n\n\
          Generated from the decoder (`UPDATE_EXPECT=1 cargo test -p xds-decode --test support`). For every message that is opened:\n\
-         the fields that are obeyed, those that are ignored (with the reason why that is harmless), and those whose use is refused\n\
+         the fields that are obeyed (each has a reader outside of the decoder, as a test of `proxy-config` sees to), those that are ignored (with the reason why that is harmless), and those whose use is refused\n\
          with a NACK that names the field. An extension (anything inside an `Any`) that is not on this page is refused by its name.\n\
+         Name tables (NDS, `ISTIO_META_DNS_CAPTURE`) are not supported: the proxy does not answer DNS.\n\
          Small messages that are read whole, such as string matchers, are not listed; nor are header operations and durations.\n\n\
          ## Left out\n\nExtensions that do not decide about traffic are left out instead of refusing their listener.\n\n\
          | type | what is lost |\n|---|---|\n",
@@ -72,7 +73,6 @@ fn every_resource_type_is_judged() {
         "envoy.config.route.v3.RouteConfiguration",
         "envoy.extensions.transport_sockets.tls.v3.Secret",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "istio.networking.nds.v1.NameTable",
     ] {
         assert!(matrix.contains_key(message), "{message}");
     }

@@ -16,7 +16,7 @@ pub(crate) struct Decoded {
 
 pub(crate) fn decode(decoder: &mut Decoder, body: &Any) -> Decoded {
     let Taken { resource, refused } = decoder.take(body);
-    let mut refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
     let change = match resource {
         None => None,
         Some(Resource::Cluster(cluster)) => Some(Change::Cluster(cluster.into())),
@@ -24,10 +24,6 @@ pub(crate) fn decode(decoder: &mut Decoder, body: &Any) -> Decoded {
         Some(Resource::Listener(listener)) => Some(Change::Listener(listener.into())),
         Some(Resource::Routes(table)) => Some(Change::Routes(table.into())),
         Some(Resource::Secret(secret)) => Some(Change::Secret(secret.into())),
-        Some(Resource::Names(_)) => {
-            refused.push("name tables are not asked for".into());
-            None
-        }
     };
     Decoded {
         change,

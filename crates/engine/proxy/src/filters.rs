@@ -63,8 +63,7 @@ impl LiveFilters {
             | HttpFilterKind::IstioStats(_)
             | HttpFilterKind::Alpn(_)
             | HttpFilterKind::LocalRateLimit(_)
-            | HttpFilterKind::GrpcStats { .. }
-            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::GrpcStats
             | HttpFilterKind::Refused(_)
             | HttpFilterKind::Router(_) => LiveFilter::Stateless,
         };
@@ -117,8 +116,7 @@ pub async fn on_request(chain: &Chain<'_>, request: &mut Request) -> Flow {
             (
                 HttpFilterKind::Alpn(_)
                 | HttpFilterKind::IstioStats(_)
-                | HttpFilterKind::GrpcStats { .. }
-                | HttpFilterKind::GrpcWeb
+                | HttpFilterKind::GrpcStats
                 | HttpFilterKind::Router(_),
                 _,
             ) => Flow::Continue,
@@ -160,8 +158,7 @@ pub fn on_response(chain: &Chain<'_>, request: &mut Request, head: &mut Parts) {
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Alpn(_)
             | HttpFilterKind::IstioStats(_)
-            | HttpFilterKind::GrpcStats { .. }
-            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::GrpcStats
             | HttpFilterKind::Refused(_)
             | HttpFilterKind::Router(_) => {}
         }

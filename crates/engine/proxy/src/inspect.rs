@@ -88,7 +88,7 @@ async fn run(
         }
         match &filter.kind {
             // Done when the connection was accepted, as it also chooses the listener.
-            ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. } => {}
+            ListenerFilterKind::OriginalDst => {}
             ListenerFilterKind::ProxyProtocol { allow_without } => {
                 inspected.destination_restored |=
                     proxy_protocol(stream, *allow_without, facts).await?;

@@ -174,7 +174,6 @@ impl LiveChain {
                 (Some(tls), problem)
             }
         };
-        let problem = problem.or_else(|| unsupported(&config));
         let (trigger, draining) = drain::channel();
         let network_filters =
             LiveNetworkFilters::new(&config.network_filters, makers.stats, makers.clock.now());
@@ -229,32 +228,6 @@ impl LiveChain {
     }
 }
 
-/// What the chain asks for and this proxy does not do; connections are served without it.
-fn unsupported(chain: &FilterChain) -> Option<String> {
-    match &chain.terminal {
-        Terminal::Http(http) => {
-            let mut filters = http.filters.iter();
-            let found = filters.find(|filter| {
-                matches!(filter.kind, HttpFilterKind::GrpcWeb) && !filter.disabled
-            })?;
-            Some(format!(
-                "filter {} is not supported: gRPC-Web calls pass as they are",
-                found.name
-            ))
-        }
-        Terminal::Tcp(tcp)
-            if tcp
-                .proxy
-                .tunnel
-                .as_ref()
-                .is_some_and(|tunnel| tunnel.use_post) =>
-        {
-            Some("tunnelling by POST is not supported: connections are closed".to_owned())
-        }
-        Terminal::Tcp(_) | Terminal::Close => None,
-    }
-}
-
 impl LiveHttp {
     fn new(config: Arc<HttpConnectionManager>, listener: &str, makers: Makers<'_>) -> Self {
         let inline_routes = match &config.routes {
@@ -274,7 +247,7 @@ impl LiveHttp {
             filters,
             needs: needs(&config),
             server_name: text(&config.server_name),
-            suppresses_envoy_headers: config.suppress_envoy_headers || router_suppresses,
+            suppresses_envoy_headers: router_suppresses,
             alpn,
             config,
         }

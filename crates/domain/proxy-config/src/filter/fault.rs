@@ -14,8 +14,6 @@ pub struct Fault {
     pub headers: Arc<[HeaderMatcher]>,
     pub downstream_nodes: Arc<[Arc<str>]>,
     pub max_active_faults: Option<u32>,
-    /// Bytes a second are limited: KiB/s and share.
-    pub response_rate_limit: Option<(u64, Fraction)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -10,9 +10,6 @@ pub struct IstioStats {
     pub disable_host_header_fallback: bool,
     /// How often TCP metrics are reported; default 5 s.
     pub tcp_reporting_interval: Option<Duration>,
-    /// Series that fall silent for this long are dropped.
-    pub rotation_interval: Option<Duration>,
-    pub graceful_deletion_interval: Option<Duration>,
     pub overrides: Arc<[MetricOverride]>,
 }
 

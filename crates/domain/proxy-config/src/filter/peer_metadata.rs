@@ -8,8 +8,6 @@ pub struct PeerMetadata {
     pub discover_upstream: bool,
     pub propagate_downstream: bool,
     pub propagate_upstream: bool,
-    /// `baggage` is read, too.
-    pub discover_downstream_baggage: bool,
     /// Headers are sent only to endpoints inside the mesh (`skip_external_clusters`).
     pub skip_external_clusters: bool,
 }

@@ -1,17 +1,13 @@
 //! Load balancing: the old `lb_policy` with its `lb_config`, and the newer list of typed policies.
 
-use proxy_config::{
-    cluster::{
-        Balancer, CommonLb, LocalityMode, RingHashFunction, SlowStart, SubsetConfig, SubsetFallback,
-    },
-    matcher::Percent,
+use proxy_config::cluster::{
+    Balancer, CommonLb, LocalityMode, RingHashFunction, SlowStart, SubsetConfig, SubsetFallback,
 };
 use wire_envoy::pb::{
     self,
     cluster::cluster::{
         LbConfig, LbPolicy, common_lb_config, lb_subset_config::LbSubsetFallbackPolicy,
     },
-    core::HealthStatus,
 };
 
 use crate::{
@@ -31,7 +27,6 @@ pub(super) const RING_MAXIMUM: u64 = 8 << 20;
 pub(super) const MAGLEV_SIZE: u64 = 65_537;
 const PANIC_PERCENT: f64 = 50.0;
 const SLOW_START_MIN_WEIGHT_PERCENT: f64 = 10.0;
-const ZONE_AWARE_MINIMUM: u64 = 6;
 /// Upper bound of a Maglev table and a ring, by Envoy's own validation.
 const MAGLEV_LIMIT: u64 = 5_000_011;
 
@@ -281,9 +276,10 @@ fn common_of(cx: &mut Cx, value: pb::cluster::cluster::CommonLbConfig) -> Result
     use common_lb_config::LocalityConfigSpecifier as Locality;
     take!(cx, value => pb::cluster::cluster::CommonLbConfig {
         read {
-            healthy_panic_threshold, ignore_new_hosts_until_first_hc, consistent_hashing_lb_config, override_host_status,
-            locality_config_specifier,
+            healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier,
         }
+        ignore "there are no active health checks" { ignore_new_hosts_until_first_hc }
+        ignore "no supported filter chooses the host" { override_host_status }
         ignore "every update is applied at once" { update_merge_window }
         reject "connections stay when hosts change" { close_connections_on_host_set_change }
     });
@@ -293,12 +289,15 @@ fn common_of(cx: &mut Cx, value: pb::cluster::cluster::CommonLbConfig) -> Result
             LocalityMode::Weighted
         }
         Some(Locality::ZoneAwareLbConfig(zone)) => {
-            let common_lb_config::ZoneAwareLbConfig {
-                routing_enabled,
-                min_cluster_size,
+            take!(cx, zone => common_lb_config::ZoneAwareLbConfig {
+                read { fail_traffic_on_panic }
+                ignore "the bootstrap names no local cluster, without which no zone is preferred" {
+                    routing_enabled, min_cluster_size,
+                }
+            });
+            LocalityMode::ZoneAware {
                 fail_traffic_on_panic,
-            } = zone;
-            zone_aware(routing_enabled, min_cluster_size, fail_traffic_on_panic)?
+            }
         }
     };
     let use_hostname = match consistent_hashing_lb_config {
@@ -311,7 +310,6 @@ fn common_of(cx: &mut Cx, value: pb::cluster::cluster::CommonLbConfig) -> Result
             use_hostname_for_hashing
         }
     };
-    let draining = HealthStatus::Draining as i32;
     Ok(Common {
         lb: CommonLb {
             healthy_panic_threshold_percent: match healthy_panic_threshold {
@@ -319,30 +317,7 @@ fn common_of(cx: &mut Cx, value: pb::cluster::cluster::CommonLbConfig) -> Result
                 None => PANIC_PERCENT,
             },
             locality,
-            ignore_new_hosts_until_first_health_check: ignore_new_hosts_until_first_hc,
-            override_host_statuses_draining: override_host_status
-                .is_some_and(|set| set.statuses.contains(&draining)),
         },
         use_hostname,
-    })
-}
-
-fn zone_aware(
-    routing_enabled: Option<pb::kind::Percent>,
-    min_cluster_size: Option<pb::google::protobuf::UInt64Value>,
-    fail_traffic_on_panic: bool,
-) -> Result<LocalityMode, Refusal> {
-    let routing_enabled = match routing_enabled {
-        Some(percent) => scalar::percent(
-            "routing_enabled",
-            scalar::percentage("routing_enabled", percent)?.round() as u32,
-        )?,
-        None => Percent::HUNDRED,
-    };
-    let min_cluster_size = min_cluster_size.map_or(ZONE_AWARE_MINIMUM, |v| v.value);
-    Ok(LocalityMode::ZoneAware {
-        routing_enabled,
-        min_cluster_size,
-        fail_traffic_on_panic,
     })
 }

@@ -39,7 +39,6 @@ pub(crate) fn fault(cx: &mut Cx, value: HttpFault) -> Result<Fault, Refusal> {
         headers: matcher::headers("headers", headers)?,
         downstream_nodes: scalar::texts(downstream_nodes),
         max_active_faults: scalar::count(max_active_faults),
-        response_rate_limit: None,
     })
 }
 

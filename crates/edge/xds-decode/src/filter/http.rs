@@ -145,10 +145,10 @@ fn kind(cx: &mut Cx, extension: &Extension) -> Result<Option<HttpFilterKind>, Re
         } else if extension.is::<GrpcStats>() {
             let message: GrpcStats = extension.message(cx)?;
             take!(cx, message => GrpcStats {
-                read { emit_filter_state }
+                ignore "nothing reads this filter's state" { emit_filter_state }
                 ignore "statistics only" { enable_upstream_stats, replace_dots_in_grpc_service_name, per_method_stat_specifier }
             });
-            HttpFilterKind::GrpcStats { emit_filter_state }
+            HttpFilterKind::GrpcStats
         } else if extension.is::<Router>() {
             let message = extension.message(cx)?;
             HttpFilterKind::Router(router(cx, message)?)
@@ -160,8 +160,10 @@ fn kind(cx: &mut Cx, extension: &Extension) -> Result<Option<HttpFilterKind>, Re
 
 fn router(cx: &mut Cx, value: Router) -> Result<RouterOptions, Refusal> {
     take!(cx, value => Router {
-        read { start_child_span, suppress_envoy_headers, respect_expected_rq_timeout, suppress_grpc_request_failure_code_stats }
-        ignore "statistics only" { dynamic_stats }
+        read { suppress_envoy_headers }
+        ignore "statistics only" { dynamic_stats, suppress_grpc_request_failure_code_stats }
+        ignore "one span stands for a request and its upstream's part of it" { start_child_span }
+        ignore "the route's time limit holds, whatever the caller expects" { respect_expected_rq_timeout }
         ignore "a log line of each attempt is not written" { upstream_log, upstream_log_options }
         ignore "data before the tunnel stands is held back" { reject_connect_request_early_data }
         reject "headers are not checked strictly" { strict_check_headers }
@@ -169,9 +171,6 @@ fn router(cx: &mut Cx, value: Router) -> Result<RouterOptions, Refusal> {
     });
     Ok(RouterOptions {
         suppress_envoy_headers,
-        start_child_span,
-        respect_expected_rq_timeout,
-        suppress_grpc_request_failure_code_stats,
     })
 }
 

@@ -15,8 +15,9 @@ use crate::{
 pub(crate) fn stats(cx: &mut Cx, value: PluginConfig) -> Result<IstioStats, Refusal> {
     take!(cx, value => PluginConfig {
         read {
-            disable_host_header_fallback, tcp_reporting_duration, metrics, reporter, rescoping_duration, scope_grace_period_duration,
+            disable_host_header_fallback, tcp_reporting_duration, metrics, reporter,
         }
+        ignore "series that nothing touches are forgotten after a time of the process" { rescoping_duration, scope_grace_period_duration }
         reject "metrics of one's own are not supported" { definitions }
     });
     Ok(IstioStats {
@@ -28,12 +29,6 @@ pub(crate) fn stats(cx: &mut Cx, value: PluginConfig) -> Result<IstioStats, Refu
         tcp_reporting_interval: scalar::limit(
             "tcp_reporting_duration",
             tcp_reporting_duration,
-            None,
-        )?,
-        rotation_interval: scalar::limit("rescoping_duration", rescoping_duration, None)?,
-        graceful_deletion_interval: scalar::limit(
-            "scope_grace_period_duration",
-            scope_grace_period_duration,
             None,
         )?,
         overrides: each("metrics", metrics, |m| metric(cx, m))?,

@@ -42,7 +42,10 @@ pub(crate) fn peer_metadata(cx: &mut Cx, extension: &Extension) -> Result<PeerMe
     for method in downstream_discovery {
         match method.method_specifier {
             Some(Discovery::IstioHeaders(_)) => found.discover_downstream = true,
-            Some(Discovery::Baggage(Baggage {})) => found.discover_downstream_baggage = true,
+            Some(Discovery::Baggage(Baggage {})) => cx.note_text(
+                <Config as prost::Name>::full_name(),
+                "baggage of requests is not read; peers are known by their metadata",
+            ),
             // Answered by the workload metadata xDS, which istiod leaves out for proxies with
             // METADATA_DISCOVERY=false.
             Some(Discovery::WorkloadDiscovery(WorkloadDiscovery {})) | None => {}

@@ -25,7 +25,8 @@ pub(super) fn mirrors(
 
 fn mirror(cx: &mut Cx, value: RequestMirrorPolicy) -> Result<MirrorPolicy, Refusal> {
     take!(cx, value => RequestMirrorPolicy {
-        read { cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append }
+        read { cluster, cluster_header, runtime_fraction, disable_shadow_host_suffix_append }
+        ignore "a mirrored request is traced as its original" { trace_sampled }
         reject "a mirrored request is the request" { request_headers_mutations, host_rewrite_literal }
     });
     let target = match (cluster.is_empty(), cluster_header.is_empty()) {
@@ -46,6 +47,5 @@ fn mirror(cx: &mut Cx, value: RequestMirrorPolicy) -> Result<MirrorPolicy, Refus
             .map_or(Ok(Fraction::ALL), |f| scalar::runtime_fraction(cx, f))
             .within("runtime_fraction")?,
         disable_shadow_host_suffix: disable_shadow_host_suffix_append,
-        trace_sampled: trace_sampled.map(|v| v.value),
     })
 }

@@ -47,7 +47,6 @@ pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<Retry
         on,
         num_retries: scalar::count_or(num_retries, 1),
         per_try_timeout: scalar::limit("per_try_timeout", per_try_timeout, None)?,
-        per_try_idle_timeout: None,
         retriable_status_codes: each("retriable_status_codes", retriable_status_codes, |code| {
             scalar::status("code", code).map(|s| s.as_u16())
         })?,
@@ -59,7 +58,6 @@ pub(super) fn policy(cx: &mut Cx, value: pb::route::RetryPolicy) -> Result<Retry
         skip_previous_hosts: !predicates.is_empty(),
         host_selection_max_attempts: u32::try_from(host_selection_retry_max_attempts.max(1))
             .map_err(|_| Refusal::at("host_selection_retry_max_attempts", "is too large"))?,
-        previous_priorities: None,
         back_off: back_off(retry_back_off).within("retry_back_off")?,
     })
 }

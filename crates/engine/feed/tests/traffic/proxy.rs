@@ -60,7 +60,6 @@ impl Proxy {
             Resource::Listener(listener) => Change::Listener(listener.into()),
             Resource::Routes(table) => Change::Routes(table.into()),
             Resource::Secret(secret) => Change::Secret(secret.into()),
-            Resource::Names(names) => panic!("{names:?}"),
         };
         self.warming.set(change, self.live.clock.now());
         taken.refused.iter().map(ToString::to_string).collect()

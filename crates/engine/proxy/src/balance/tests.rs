@@ -30,14 +30,11 @@ fn cluster(balancer: Balancer) -> Cluster {
             service_name: "c".into(),
         },
         connect_timeout: Duration::from_secs(1),
-        per_connection_buffer_limit_bytes: 1,
         balancer,
         subsets: None,
         common_lb: CommonLb {
             healthy_panic_threshold_percent: 50.0,
             locality: LocalityMode::None,
-            ignore_new_hosts_until_first_health_check: false,
-            override_host_statuses_draining: false,
         },
         circuit_breakers: CircuitBreakers {
             default: thresholds,
@@ -61,9 +58,6 @@ fn cluster(balancer: Balancer) -> Cluster {
         tcp_keepalive: None,
         peer_metadata_exchange: false,
         metadata: Metadata::default(),
-        close_connections_on_host_removal: false,
-        ignore_health_on_host_removal: false,
-        track_timeout_budgets: false,
     }
 }
 

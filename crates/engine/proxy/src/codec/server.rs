@@ -128,8 +128,11 @@ async fn one(
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     let live = &session.worker.live;
+    let listener = &session.connection.listener.config;
+    let limit = session.worker.settings.retry_buffer_bytes;
+    let of_listener = usize::try_from(listener.per_connection_buffer_limit_bytes);
     let reading = Reading {
-        keep_limit: session.worker.settings.retry_buffer_bytes,
+        keep_limit: of_listener.map_or(limit, |of_listener| limit.min(of_listener)),
         counts_messages: is_grpc(&head.headers),
         is_http2: session.is_http2,
     };

@@ -27,14 +27,11 @@ fn eds(name: &str, connect_seconds: u64) -> Cluster {
             service_name: "svc".into(),
         },
         connect_timeout: std::time::Duration::from_secs(connect_seconds),
-        per_connection_buffer_limit_bytes: 1,
         balancer: Balancer::RoundRobin { slow_start: None },
         subsets: None,
         common_lb: CommonLb {
             healthy_panic_threshold_percent: 0.0,
             locality: LocalityMode::None,
-            ignore_new_hosts_until_first_health_check: false,
-            override_host_statuses_draining: false,
         },
         circuit_breakers: CircuitBreakers {
             default: thresholds,
@@ -58,9 +55,6 @@ fn eds(name: &str, connect_seconds: u64) -> Cluster {
         tcp_keepalive: None,
         peer_metadata_exchange: false,
         metadata: Metadata::default(),
-        close_connections_on_host_removal: false,
-        ignore_health_on_host_removal: false,
-        track_timeout_budgets: false,
     }
 }
 
@@ -208,9 +202,7 @@ fn a_context_without_its_secret_is_reported_and_refuses() {
         sni: None,
         auto_sni: false,
         auto_san_validation: false,
-        allow_renegotiation: false,
         max_session_keys: None,
-        handshake_timeout: None,
     };
     let mut cluster = eds("c", 1);
     cluster.transport = Transport::Tls(Arc::new(tls));

@@ -397,9 +397,10 @@ impl State {
             let Certificate {
                 chain_pem,
                 key_pem,
-                ocsp_staple: _,
+                ocsp_staple,
             } = &*certificate;
-            fixed.push(TlsCertificate::from_pem(chain_pem, key_pem).map_err(|e| e.to_string())?);
+            let made = TlsCertificate::from_pem(chain_pem, key_pem).map_err(|e| e.to_string())?;
+            fixed.push(made.with_ocsp_staple(ocsp_staple.as_deref()));
         }
         let Some(first) = fixed.first() else {
             return Ok(None);
@@ -423,13 +424,8 @@ impl State {
         let Validation {
             roots,
             subject_alt_names,
-            spki_hashes,
-            certificate_hashes,
             trust_chain,
         } = validation;
-        if !spki_hashes.is_empty() || !certificate_hashes.is_empty() {
-            return Err("pinned certificate hashes are not supported".into());
-        }
         let roots = match (roots, trust_chain) {
             (_, TrustChain::AcceptUntrusted) | (Roots::None, TrustChain::Verify) => {
                 LiveRoots::Unverified

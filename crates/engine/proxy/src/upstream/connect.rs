@@ -5,7 +5,6 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use identity::tls::ClientConfig;
@@ -204,10 +203,8 @@ async fn secure(
         LiveTransport::Tls(context) => {
             let config = client_config(context, options)?;
             let handshake = tls::connect(context, &config, stream, clock);
-            let limit = context.config().handshake_timeout.unwrap_or(Duration::MAX);
-            let (stream, secured) = timeout(limit, handshake)
+            let (stream, secured) = handshake
                 .await
-                .map_err(|_| ConnectError::remote("TLS_error:|handshake timeout:TLS_error_end"))?
                 .map_err(|e| ConnectError::remote(format!("TLS_error:|{e}:TLS_error_end")))?;
             Ok((stream, Some(secured)))
         }

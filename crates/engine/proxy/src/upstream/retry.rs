@@ -127,13 +127,11 @@ fn only_by_headers() -> RetryPolicy {
         on: RetryOn::default(),
         num_retries: NUM_RETRIES,
         per_try_timeout: None,
-        per_try_idle_timeout: None,
         retriable_status_codes: Arc::from([]),
         retriable_headers: Arc::from([]),
         retriable_request_headers: Arc::from([]),
         skip_previous_hosts: false,
         host_selection_max_attempts: 1,
-        previous_priorities: None,
         back_off: BACK_OFF,
     }
 }
@@ -273,13 +271,11 @@ mod tests {
             on: RetryOn::parse(on).0,
             num_retries: 2,
             per_try_timeout: None,
-            per_try_idle_timeout: None,
             retriable_status_codes: Arc::from([418]),
             retriable_headers: Arc::from([]),
             retriable_request_headers: Arc::from([]),
             skip_previous_hosts: true,
             host_selection_max_attempts: 5,
-            previous_priorities: None,
             back_off: BackOff {
                 base: Duration::from_millis(25),
                 max: Duration::from_millis(250),

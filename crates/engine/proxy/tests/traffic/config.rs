@@ -100,7 +100,6 @@ pub fn http(routes: RouteSource) -> HttpConnectionManager {
         accept_http10: false,
         preserve_header_case: false,
         via: None,
-        suppress_envoy_headers: false,
         timeouts: HttpTimeouts::default(),
         http2: Http2Options::default(),
         max_request_headers_kb: 60,
@@ -222,13 +221,11 @@ pub fn retry(on: &str, num_retries: u32) -> Option<Arc<RetryPolicy>> {
         on: RetryOn::parse(on).0,
         num_retries,
         per_try_timeout: None,
-        per_try_idle_timeout: None,
         retriable_status_codes: none(),
         retriable_headers: none(),
         retriable_request_headers: none(),
         skip_previous_hosts: true,
         host_selection_max_attempts: 5,
-        previous_priorities: None,
         back_off: BackOff {
             base: Duration::from_millis(1),
             max: Duration::from_millis(5),
@@ -259,14 +256,11 @@ pub fn cluster_with(
         alt_stat_name: None,
         discovery: Discovery::Static(Arc::new(endpoints(name, addresses))),
         connect_timeout: Duration::from_secs(2),
-        per_connection_buffer_limit_bytes: 1 << 20,
         balancer: Balancer::RoundRobin { slow_start: None },
         subsets: None,
         common_lb: CommonLb {
             healthy_panic_threshold_percent: 0.0,
             locality: LocalityMode::None,
-            ignore_new_hosts_until_first_health_check: false,
-            override_host_statuses_draining: false,
         },
         circuit_breakers: CircuitBreakers {
             default: many,
@@ -290,9 +284,6 @@ pub fn cluster_with(
         tcp_keepalive: None,
         peer_metadata_exchange: false,
         metadata: Metadata::default(),
-        close_connections_on_host_removal: false,
-        ignore_health_on_host_removal: false,
-        track_timeout_budgets: false,
     };
     change(&mut cluster);
     cluster

@@ -296,7 +296,6 @@ async fn a_mirror_gets_the_request_and_the_client_does_not_wait() {
             target: Target::Cluster(proxy_config::ClusterName::parse("m").unwrap()),
             fraction: Fraction::ALL,
             disable_shadow_host_suffix: true,
-            trace_sampled: None,
         }]);
     });
     let clusters = vec![

@@ -185,7 +185,6 @@ fn mirrored(change: impl FnOnce(&mut Forward)) -> proxy_config::route::Route {
             target: Target::Cluster(ClusterName::parse("m").unwrap()),
             fraction: Fraction::ALL,
             disable_shadow_host_suffix: false,
-            trace_sampled: None,
         }]);
         change(rules);
     })

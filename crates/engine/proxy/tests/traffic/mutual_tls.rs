@@ -91,8 +91,6 @@ fn common(alpn: &[&str], names: StringPattern) -> CommonTls {
                     ignore_case: false,
                 },
             }]),
-            spki_hashes: none(),
-            certificate_hashes: none(),
             trust_chain: TrustChain::Verify,
         }),
     }
@@ -107,9 +105,7 @@ pub fn upstream_tls(server: &str) -> Transport {
         sni: Some("outbound_.80_._.server.default.svc.cluster.local".into()),
         auto_sni: false,
         auto_san_validation: false,
-        allow_renegotiation: false,
         max_session_keys: None,
-        handshake_timeout: None,
     }))
 }
 

@@ -104,7 +104,7 @@ async fn an_equal_cluster_keeps_its_connections_and_a_changed_one_does_not() {
     proxy.live.publish(update(
         vec![],
         vec![cluster_with("b", &[backend.address], |c| {
-            c.per_connection_buffer_limit_bytes = 1
+            c.connect_timeout = std::time::Duration::from_secs(9)
         })],
     ));
     client::get(proxy.address("in"), "/").await;

@@ -189,11 +189,16 @@ fn chosen(
         )) => LocalityMode::Weighted,
         Some(Locality::ZoneAwareLbConfig(zone)) => {
             take!(cx, zone => locality_lb_config::ZoneAwareLbConfig {
-                read { routing_enabled, min_cluster_size, fail_traffic_on_panic }
+                read { fail_traffic_on_panic }
+                ignore "the bootstrap names no local cluster, without which no zone is preferred" {
+                    routing_enabled, min_cluster_size,
+                }
                 ignore "localities are compared by their healthy hosts" { locality_basis }
                 reject "is not supported" { force_locality_direct_routing, force_local_zone }
             });
-            super::zone_aware(routing_enabled, min_cluster_size, fail_traffic_on_panic)?
+            LocalityMode::ZoneAware {
+                fail_traffic_on_panic,
+            }
         }
     };
     Ok(Chosen {

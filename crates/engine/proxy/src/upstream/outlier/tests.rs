@@ -173,14 +173,11 @@ fn cluster(hosts: u16, rules: OutlierDetection) -> Cluster {
         alt_stat_name: None,
         discovery: Discovery::Static(Arc::new(endpoints)),
         connect_timeout: SECOND,
-        per_connection_buffer_limit_bytes: 1,
         balancer: Balancer::RoundRobin { slow_start: None },
         subsets: None,
         common_lb: CommonLb {
             healthy_panic_threshold_percent: 0.0,
             locality: LocalityMode::None,
-            ignore_new_hosts_until_first_health_check: false,
-            override_host_statuses_draining: false,
         },
         circuit_breakers: CircuitBreakers {
             default: thresholds,
@@ -204,9 +201,6 @@ fn cluster(hosts: u16, rules: OutlierDetection) -> Cluster {
         tcp_keepalive: None,
         peer_metadata_exchange: false,
         metadata: Metadata::default(),
-        close_connections_on_host_removal: false,
-        ignore_health_on_host_removal: false,
-        track_timeout_budgets: false,
     }
 }
 
