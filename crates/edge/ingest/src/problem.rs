@@ -43,6 +43,10 @@ pub mod code {
     pub const DEPRECATED: &str = "IST0002";
     /// Something that is referred to does not exist.
     pub const REFERENCE_NOT_FOUND: &str = "IST0101";
+    /// A namespace whose pods get no proxy.
+    pub const NAMESPACE_NOT_INJECTED: &str = "IST0102";
+    /// A pod that should have a proxy and has none.
+    pub const POD_WITHOUT_PROXY: &str = "IST0103";
     /// A value that the kind does not allow.
     pub const INVALID: &str = "IST0106";
     /// Two VirtualServices for one host in the mesh.
@@ -55,18 +59,24 @@ pub mod code {
     pub const DESTINATION_PORT_REQUIRED: &str = "IST0112";
     /// A port name without protocol.
     pub const PORT_NAME: &str = "IST0118";
+    /// Two kinds of labels for injection.
+    pub const INJECTION_LABELS: &str = "IST0123";
     /// A selector that selects nothing.
     pub const NO_MATCHING_WORKLOADS: &str = "IST0127";
     /// TLS without verification.
     pub const NO_VERIFICATION: &str = "IST0128";
     /// A route that an earlier one hides.
     pub const UNREACHABLE_RULE: &str = "IST0130";
+    /// A match that an earlier one makes useless.
+    pub const INEFFECTIVE_MATCH: &str = "IST0131";
     /// A host that no server of the gateway has.
     pub const HOST_NOT_IN_GATEWAY: &str = "IST0132";
     /// Valid, but doubtful.
     pub const DOUBTFUL: &str = "IST0133";
     /// A ServiceEntry with a TCP port and no address.
     pub const ADDRESSES_NEEDED: &str = "IST0134";
+    /// Two Gateways of the same workloads with one certificate.
+    pub const DUPLICATE_CERTIFICATE: &str = "IST0138";
     /// Two Gateways with one selector, port and host.
     pub const GATEWAY_CONFLICT: &str = "IST0145";
     /// JWT claims in routes without a RequestAuthentication.
@@ -79,6 +89,8 @@ pub mod code {
     pub const TELEMETRY_DEFAULT_CONFLICT: &str = "IST0160";
     /// A gateway's secret that is absent or of no use.
     pub const GATEWAY_CREDENTIAL: &str = "IST0161";
+    /// A gateway's port that no Service has.
+    pub const GATEWAY_PORT: &str = "IST0162";
     /// A subset without pods.
     pub const SUBSET_WITHOUT_PODS: &str = "IST0173";
     /// A DestinationRule for a host that is no service.

@@ -148,13 +148,15 @@ impl<'a> Cx<'a> {
     }
 
     /// Services of a namespace whose selector selects these labels.
-    pub fn services_of(
-        &mut self,
-        namespace: &'a str,
-        labels: &'a Labels,
-    ) -> impl Iterator<Item = &'a Arc<Service>> + use<'a> {
+    pub fn services_of(&mut self, namespace: &str, labels: &Labels) -> Vec<&'a Arc<Service>> {
         self.look(Look::Hosts);
-        self.snapshot.services_of(namespace, labels)
+        let all = self.snapshot.services.values().flat_map(|list| list.iter());
+        let selects = |service: &&Arc<Service>| {
+            let selector = service.selector.as_ref();
+            service.namespace() == namespace
+                && selector.is_some_and(|s| !s.0.is_empty() && s.selects(labels))
+        };
+        all.filter(selects).collect()
     }
 
     pub fn endpoints_of(&mut self, service: &Service) -> Option<&'a Arc<ServiceEndpoints>> {
@@ -233,10 +235,21 @@ impl<'a> Cx<'a> {
         self.snapshot.namespaces.get(namespace)
     }
 
-    /// Names of all namespaces.
-    pub fn namespaces(&mut self) -> impl Iterator<Item = &'a Text> {
+    /// Is a Namespace known at all?
+    pub fn any_namespace(&mut self) -> bool {
         self.look(Look::Kind(Kind::Namespace));
-        self.snapshot.namespaces.keys()
+        !self.snapshot.namespaces.is_empty()
+    }
+
+    /// Does a workload of the namespace run that speaks no mutual TLS of the mesh?
+    pub fn runs_without_proxy(&mut self, namespace: &Text) -> bool {
+        self.look(Look::Workloads(namespace.clone()));
+        let first = (namespace.clone(), Text::from(""));
+        self.snapshot
+            .workloads
+            .range(first..)
+            .take_while(|((of, _), _)| of == namespace)
+            .any(|(_, workload)| !workload.mesh_tls && !workload.addresses.is_empty())
     }
 
     /// Is anything known to run?
@@ -248,14 +261,15 @@ impl<'a> Cx<'a> {
     /// Labels of the workloads of a namespace, by name.
     pub fn workloads(
         &mut self,
-        namespace: &'a Text,
+        namespace: &Text,
     ) -> impl Iterator<Item = (&'a Text, &'a Labels)> + use<'a> {
         self.look(Look::Workloads(namespace.clone()));
         let first = (namespace.clone(), Text::from(""));
+        let namespace = namespace.clone();
         self.snapshot
             .workloads
             .range(first..)
-            .take_while(move |((of, _), _)| of == namespace)
+            .take_while(move |((of, _), _)| *of == namespace)
             .map(|((_, name), workload)| (name, &workload.labels))
     }
 
