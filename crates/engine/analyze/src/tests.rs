@@ -125,6 +125,11 @@ const NOT_SAID: &[(&str, &str, &str)] = &[
         "the kind is not supported, and that is said",
     ),
     (
+        "IST0151",
+        "EnvoyFilter",
+        "the kind is not supported, and that is said",
+    ),
+    (
         "IST0133",
         "AuthorizationPolicy default/echo",
         "the rule names namespaces, so it denies only their connections to TCP ports",
