@@ -70,11 +70,11 @@ impl LogFiles {
             return sender.clone();
         }
         let (sender, receiver) = sync_channel(QUEUE);
-        let name = path.clone();
+        let (name, dropped) = (path.clone(), self.dropped.clone());
         // task: writes one access log; ends when the reporter drops its queue
         let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || serve(&name, &receiver));
+            .spawn(move || serve(&name, &receiver, &dropped));
         if let Err(error) = thread {
             tracing::error!(%path, %error, "no thread for an access log");
         }
@@ -91,27 +91,31 @@ fn open(path: &str) -> io::Result<Box<dyn Write>> {
     })
 }
 
-fn serve(path: &str, messages: &Receiver<Message>) {
-    let mut file = match open(path) {
-        Ok(file) => file,
-        Err(error) => {
-            tracing::error!(path, %error, "cannot open an access log; its lines are dropped");
-            return;
-        }
-    };
+/// Writes until the queue is dropped. A file that cannot be opened or written is opened again with
+/// the next lines; those that came meanwhile are lost, and counted.
+fn serve(path: &str, messages: &Receiver<Message>, dropped: &Counter) {
+    let mut file = None;
+    let mut has_complained = false;
     let mut batch = Vec::with_capacity(8192);
     while let Ok(first) = messages.recv() {
         let mut waiting = Vec::new();
-        take(first, &mut batch, &mut waiting);
+        let mut lines = take(first, &mut batch, &mut waiting);
         // One write for all that is there already.
         while batch.len() < 65_536 {
             match messages.try_recv() {
-                Ok(next) => take(next, &mut batch, &mut waiting),
+                Ok(next) => lines += take(next, &mut batch, &mut waiting),
                 Err(_) => break,
             }
         }
-        if let Err(error) = file.write_all(&batch).and_then(|()| file.flush()) {
-            tracing::debug!(path, %error, "cannot write to an access log");
+        match write(path, &mut file, &batch) {
+            Ok(()) => has_complained = false,
+            Err(error) => {
+                file = None;
+                dropped.add(lines);
+                if !std::mem::replace(&mut has_complained, true) {
+                    tracing::error!(path, %error, "cannot write an access log; lines are dropped until it can be opened again");
+                }
+            }
         }
         batch.clear();
         for done in waiting {
@@ -121,10 +125,26 @@ fn serve(path: &str, messages: &Receiver<Message>) {
     }
 }
 
-fn take(message: Message, batch: &mut Vec<u8>, waiting: &mut Vec<SyncSender<()>>) {
+fn write(path: &str, file: &mut Option<Box<dyn Write>>, batch: &[u8]) -> io::Result<()> {
+    let file = match file {
+        Some(file) => file,
+        None => file.insert(open(path)?),
+    };
+    file.write_all(batch)?;
+    file.flush()
+}
+
+/// The number of lines in the message.
+fn take(message: Message, batch: &mut Vec<u8>, waiting: &mut Vec<SyncSender<()>>) -> u64 {
     match message {
-        Message::Line(line) => batch.extend_from_slice(line.as_bytes()),
-        Message::Flush(done) => waiting.push(done),
+        Message::Line(line) => {
+            batch.extend_from_slice(line.as_bytes());
+            1
+        }
+        Message::Flush(done) => {
+            waiting.push(done);
+            0
+        }
     }
 }
 
@@ -152,6 +172,22 @@ mod tests {
         assert_eq!(text.lines().count(), 1000);
         assert_eq!(text.lines().last(), Some("999"));
         assert_eq!(dropped.value(), 0);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_opened_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("later");
+        let path: Arc<str> = below.join("log").to_str().unwrap().into();
+        let (files, dropped) = files();
+        files.write(&path, "lost\n".to_owned());
+        files.flush(Duration::from_secs(5));
+        assert_eq!(dropped.value(), 1);
+        std::fs::create_dir(&below).unwrap();
+        files.write(&path, "kept\n".to_owned());
+        files.flush(Duration::from_secs(5));
+        assert_eq!(std::fs::read_to_string(&*path).unwrap(), "kept\n");
+        assert_eq!(dropped.value(), 1);
     }
 
     #[test]
