@@ -1,4 +1,5 @@
-//! Runs the runtime without the command line: `run STATE IMAGES|- DIR…`; SIGTERM or SIGINT stops it.
+//! Runs the runtime without the command line: `run STATE IMAGES|- DIR…`; SIGTERM or SIGINT stops
+//! it.
 #![allow(
     clippy::disallowed_methods,
     reason = "real processes and sockets: measured and waited for in real time"

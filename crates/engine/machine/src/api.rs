@@ -1,8 +1,10 @@
-//! The local API: Kubernetes' paths and objects over HTTP/1.1, on a socket that only the owner can open.
+//! The local API: Kubernetes' paths and objects over HTTP/1.1, on a socket that only the owner can
+//! open.
 //!
-//! The socket's mode is 0600 and each connection's user is checked as well. Discovery, list, watch, patch, logs and exec are
-//! those of the API server, so that its clients (the control plane's watches, kubectl through a forwarder) work unchanged.
-//! A handler that refuses answers with a `Status` object.
+//! The socket's mode is 0600 and each connection's user is checked as well. Discovery, list, watch,
+//! patch, logs and exec are those of the API server, so that its clients (the control plane's
+//! watches, kubectl through a forwarder) work unchanged. A handler that refuses answers with a
+//! `Status` object.
 
 pub mod answer;
 pub mod connect;

@@ -1,10 +1,13 @@
-//! The window between the namespaces and the machine: the inner process asks, the outer one opens a socket and passes it.
+//! The window between the namespaces and the machine: the inner process asks, the outer one opens a
+//! socket and passes it.
 //!
-//! Both ends hold one end of a `SOCK_SEQPACKET` pair; each packet is one JSON message, with at most one descriptor. The inner
-//! process can ask for a TCP listener on 127.0.0.1, for a TCP connection, and for a connected UDP socket; nothing else of the
-//! machine's network is reachable. It also tells the outer one that it is up or why it is not; the outer one tells it to stop.
+//! Both ends hold one end of a `SOCK_SEQPACKET` pair; each packet is one JSON message, with at most
+//! one descriptor. The inner process can ask for a TCP listener on 127.0.0.1, for a TCP connection,
+//! and for a connected UDP socket; nothing else of the machine's network is reachable. It also
+//! tells the outer one that it is up or why it is not; the outer one tells it to stop.
 //!
-//! No request keeps the outer process waiting: a connection is passed while it is still being made, and whoever asked waits for it.
+//! No request keeps the outer process waiting: a connection is passed while it is still being made,
+//! and whoever asked waits for it.
 //!
 //! The end of the pair is the end of the other process.
 
@@ -172,7 +175,8 @@ fn open(wanted: HostSocket) -> io::Result<OwnedFd> {
     }
 }
 
-/// A socket whose connection is being made; an error is one that is known at once, such as an unreachable network.
+/// A socket whose connection is being made; an error is one that is known at once, such as an
+/// unreachable network.
 fn begin_to_connect(address: SocketAddr) -> io::Result<OwnedFd> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
@@ -274,10 +278,12 @@ impl Broker {
             .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EPIPE)))
     }
 
-    /// Opens a TCP connection in the machine's own network ([`HostSocket::Connect`] or [`HostSocket::Egress`]) and waits for it.
+    /// Opens a TCP connection in the machine's own network ([`HostSocket::Connect`] or
+    /// [`HostSocket::Egress`]) and waits for it.
     ///
     /// # Errors
-    /// The kernel's answer there, such as `ConnectionRefused`; `TimedOut` when there is none within `patience`.
+    /// The kernel's answer there, such as `ConnectionRefused`; `TimedOut` when there is none within
+    /// `patience`.
     pub async fn connect(&self, socket: HostSocket, patience: Duration) -> io::Result<TcpStream> {
         let connect = async {
             let stream = std::net::TcpStream::from(self.open(socket).await?);
@@ -358,7 +364,8 @@ fn receive<T: for<'de> Deserialize<'de>>(
                 let mut descriptor = None;
                 for part in message.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(raw) = part {
-                        // SAFETY: the kernel has just made these descriptors for us; each is owned exactly once.
+                        // SAFETY: the kernel has just made these descriptors for us; each is owned
+                        // exactly once.
                         let mut owned = raw
                             .into_iter()
                             .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });

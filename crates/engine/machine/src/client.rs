@@ -357,7 +357,8 @@ impl Client {
             .into_body())
     }
 
-    /// Sends a GET request to a pod's port (15000 is the proxy's admin port on 127.0.0.1); its body.
+    /// Sends a GET request to a pod's port (15000 is the proxy's admin port on 127.0.0.1); its
+    /// body.
     pub async fn pod_get(
         &self,
         namespace: &str,

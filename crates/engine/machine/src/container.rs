@@ -1,11 +1,14 @@
 //! A container: the process that the runtime starts for it, before it becomes the application.
 //!
-//! The runtime clones this program into new PID, mount, UTS and IPC namespaces with a specification on a descriptor. It enters
-//! the pod's network, builds the root ([`root`]), gives up every capability that is not listed, and executes the command as
-//! its child; itself it stays as process 1, which passes signals on and reaps ([`first`]). The end of process 1 is the end of
-//! all that the container started. `exec` and exec probes enter the namespaces of a running container instead.
+//! The runtime clones this program into new PID, mount, UTS and IPC namespaces with a specification
+//! on a descriptor. It enters the pod's network, builds the root ([`root`]), gives up every
+//! capability that is not listed, and executes the command as its child; itself it stays as process
+//! 1, which passes signals on and reaps ([`first`]). The end of process 1 is the end of all that
+//! the container started. `exec` and exec probes enter the namespaces of a running container
+//! instead.
 //!
-//! An error before `execve` is written to the status pipe; its end without a word says that the command runs.
+//! An error before `execve` is written to the status pipe; its end without a word says that the
+//! command runs.
 
 mod confine;
 mod first;
@@ -40,7 +43,8 @@ pub const NET_ADMIN: u8 = 12;
 pub enum Entry {
     /// A container's first process; descriptor: the pod's network.
     Start(StartSpec),
-    /// A further process in a running container; descriptors: its network, UTS, mount and PID namespaces.
+    /// A further process in a running container; descriptors: its network, UTS, mount and PID
+    /// namespaces.
     Enter(EnterSpec),
 }
 
@@ -96,7 +100,8 @@ pub struct Mount {
     pub read_only: bool,
 }
 
-/// The library entry of the hidden subcommand `container-exec`: never returns success before its command has ended.
+/// The library entry of the hidden subcommand `container-exec`: never returns success before its
+/// command has ended.
 ///
 /// Must be called before the program starts threads.
 pub fn exec_main() -> ExitCode {
@@ -140,7 +145,8 @@ fn refuse(mut status: File, error: &Error) -> ExitCode {
 fn start(spec: &StartSpec, status: &File) -> Result<Pid> {
     enter_namespace(NAMESPACE_DESCRIPTOR, CloneFlags::CLONE_NEWNET)?;
     nix::unistd::sethostname(&spec.hostname).context(|| "set the host name".into())?;
-    // A volume may hide the folder that the program is in (the machine's /tmp, say): it is opened while its path still leads there.
+    // A volume may hide the folder that the program is in (the machine's /tmp, say): it is opened
+    // while its path still leads there.
     let outside = confine::find_program(&spec.command).ok();
     root::build(spec)?;
     run(&spec.command, outside, status, || Ok(()))

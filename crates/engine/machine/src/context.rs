@@ -1,15 +1,15 @@
 //! What the parts of the runtime share: options, objects, network, and the pods that run.
 //!
-//! Made once by [`crate::init`]; every part holds it by an `Arc`. It stands above the handles that it holds and below all
-//! parts that use it.
+//! Made once by [`crate::init`]; every part holds it by an `Arc`. It stands above the handles that
+//! it holds and below all parts that use it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use crate::hooks::Hooks;
 use crate::images::ImageMap;
@@ -27,9 +27,6 @@ use crate::token::Tokens;
 
 /// Events that are kept; the oldest go.
 const MAX_EVENTS: usize = 1_000;
-
-/// How often it is looked whether the last pod has ended.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// What the runtime's parts share.
 #[derive(Debug)]
@@ -52,6 +49,8 @@ pub struct Context {
     pub images: watch::Receiver<Arc<ImageMap>>,
     /// Pods with a worker, by uid.
     pub pods: Mutex<HashMap<String, Arc<Pod>>>,
+    /// Their workers.
+    pub workers: TaskTracker,
     /// What is wrong with files, by file.
     pub problems: Mutex<BTreeMap<String, Vec<String>>>,
     /// What the program adds.
@@ -112,8 +111,7 @@ impl Context {
         for pod in &pods {
             pod.stop.send_replace(Stop::Now);
         }
-        while !self.pods.lock().is_empty() {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.workers.close();
+        self.workers.wait().await;
     }
 }

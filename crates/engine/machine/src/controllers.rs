@@ -1,8 +1,9 @@
-//! What makes objects of objects: Deployments their ReplicaSets, ReplicaSets their pods, Services their endpoints.
+//! What makes objects of objects: Deployments their ReplicaSets, ReplicaSets their pods, Services
+//! their endpoints.
 //!
-//! Each controller's decisions are a pure function from the objects to a list of [`Action`]s. One loop runs those that have
-//! something to look at after every change (level-triggered: it looks at what is, not at what happened), so a controller that
-//! misses nothing needs no memory.
+//! Each controller's decisions are a pure function from the objects to a list of [`Action`]s. One
+//! loop runs those that have something to look at after every change (level-triggered: it looks at
+//! what is, not at what happened), so a controller that misses nothing needs no memory.
 
 pub mod action;
 pub mod deployment;

@@ -1,10 +1,11 @@
 //! The cluster's DNS server at 10.96.0.10, as CoreDNS answers on Kubernetes.
 //!
-//! Names under `cluster.local` are answered from Services and EndpointSlices: A, AAAA (no data), SRV, the pods of headless
-//! Services, ExternalName as CNAME with what is behind it, reverse names of Service addresses. Hosts of ServiceEntries that were
-//! given a virtual address are that address to pods with a sidecar. Everything else goes to the machine's resolvers, through the
-//! broker; without any it is refused. One question a message, as everybody asks; UDP answers that do not fit are truncated
-//! and asked again over TCP.
+//! Names under `cluster.local` are answered from Services and EndpointSlices: A, AAAA (no data),
+//! SRV, the pods of headless Services, ExternalName as CNAME with what is behind it, reverse names
+//! of Service addresses. Hosts of ServiceEntries that were given a virtual address are that address
+//! to pods with a sidecar. Everything else goes to the machine's resolvers, through the broker;
+//! without any it is refused. One question a message, as everybody asks; UDP answers that do not
+//! fit are truncated and asked again over TCP.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,7 +40,8 @@ const MAX_ALIASES: usize = 8;
 const MAX_QUESTIONS: usize = 512;
 /// Largest UDP answer without EDNS.
 const MAX_PLAIN_BYTES: usize = 512;
-/// How long a resolver of the machine gets: less than clients wait, so that they get an answer all the same.
+/// How long a resolver of the machine gets: less than clients wait, so that they get an answer all
+/// the same.
 const FORWARD_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long one gets that did not answer the last time.
 const SILENT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -198,7 +200,8 @@ impl Dns {
         reply(&question, code, answers, additional, room)
     }
 
-    /// The records behind an alias, further aliases included: nobody's resolver asks for them a second time.
+    /// The records behind an alias, further aliases included: nobody's resolver asks for them a
+    /// second time.
     async fn behind(&self, mut name: Name, wanted: RecordType) -> Vec<Record> {
         let mut answers = Vec::new();
         for _ in 0..MAX_ALIASES {
@@ -404,8 +407,8 @@ fn lookup(store: &Store, name: &Name) -> Found {
     }
 }
 
-/// A host of a ServiceEntry that the control plane gave a virtual address, for pods whose sidecar takes what is sent there. To all others that
-/// address would lead nowhere.
+/// A host of a ServiceEntry that the control plane gave a virtual address, for pods whose sidecar
+/// takes what is sent there. To all others that address would lead nowhere.
 fn outside(store: &Store, name: &Name, asker: IpAddr) -> Found {
     let text = name.to_ascii().to_lowercase();
     let host = text.trim_end_matches('.');

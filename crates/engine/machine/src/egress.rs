@@ -1,12 +1,15 @@
-//! The way out: TCP from pods to addresses outside of the mesh goes on from the machine's own network.
+//! The way out: TCP from pods to addresses outside of the mesh goes on from the machine's own
+//! network.
 //!
-//! The runtime's namespaces have no link to the machine, so packets to the world have nowhere to go. A rule of the Services'
-//! table ([`crate::rules::services`]) brings such connections to a listener on the bridge instead. For each, the address that
-//! the pod meant is asked of the kernel, the broker opens a connection to it from the machine, and bytes are copied both ways:
-//! the end of one direction is passed on alone, a reset is passed on as a reset.
+//! The runtime's namespaces have no link to the machine, so packets to the world have nowhere to
+//! go. A rule of the Services' table ([`crate::rules::services`]) brings such connections to a
+//! listener on the bridge instead. For each, the address that the pod meant is asked of the kernel,
+//! the broker opens a connection to it from the machine, and bytes are copied both ways: the end of
+//! one direction is passed on alone, a reset is passed on as a reset.
 //!
-//! The pod's handshake is complete before the other side is asked, so a refused or unanswered connection is one that is reset.
-//! Where pods may not go ([`crate::outside`]) is not brought here at all and unreachable at once. UDP and ICMP have no way out.
+//! The pod's handshake is complete before the other side is asked, so a refused or unanswered
+//! connection is one that is reset. Where pods may not go ([`crate::outside`]) is not brought here
+//! at all and unreachable at once. UDP and ICMP have no way out.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -25,7 +28,8 @@ use crate::network::BRIDGE_ADDRESS;
 const MAX_CONNECTIONS: usize = 4_096;
 /// How long a connection may take to be made; Istio's default for clusters.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A silent connection is asked after this time whether its other end still lives: a pod can go without a word.
+/// A silent connection is asked after this time whether its other end still lives: a pod can go
+/// without a word.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The listener that connections to the world are brought to; its port is the kernel's choice.

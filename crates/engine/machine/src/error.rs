@@ -1,6 +1,7 @@
 //! What can go wrong in the runtime, grouped by who can mend it.
 //!
-//! Every text is meant for the person at the terminal: it names the object or the setting and what to do.
+//! Every text is meant for the person at the terminal: it names the object or the setting and what
+//! to do.
 
 use std::io;
 use std::path::PathBuf;

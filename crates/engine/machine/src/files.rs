@@ -1,8 +1,9 @@
 //! The files that a path means, and their text.
 //!
-//! A folder means all below it that ends in `.yaml`, `.yml` or `.json`; hidden ones not. Links are followed, but not back into a folder on
-//! the way. Whatever keeps a part from being read is told by name and hides nothing else; which folders could not be looked into is told
-//! too, so that nobody takes their files for deleted.
+//! A folder means all below it that ends in `.yaml`, `.yml` or `.json`; hidden ones not. Links are
+//! followed, but not back into a folder on the way. Whatever keeps a part from being read is told
+//! by name and hides nothing else; which folders could not be looked into is told too, so that
+//! nobody takes their files for deleted.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -22,7 +23,8 @@ pub struct Found {
     pub problems: Vec<String>,
     /// Folders whose contents are not known.
     pub unread: Vec<PathBuf>,
-    /// Files and folders that are links or were reached through one: a watch on the path itself does not see their changes.
+    /// Files and folders that are links or were reached through one: a watch on the path itself
+    /// does not see their changes.
     pub linked: Vec<PathBuf>,
 }
 

@@ -9,11 +9,13 @@
 //!   entrypoint: keep                                        # the pod's `command` is not obeyed, optional
 //! ```
 //!
-//! The first entry that matches counts. As with a real image, a container's `args` replace `args`, and its `command` replaces
+//! The first entry that matches counts. As with a real image, a container's `args` replace `args`,
+//! and its `command` replaces
 //! `command` and `args`; `entrypoint: keep` is for images whose usual command means nothing outside of them (`gunicorn …`):
-//! the container's `command` is then left out, with the `args` that go with it. `docker.io/` and `library/` may be left out.
-//! A command without a slash is looked up beside the map, beside `tanbark`, then on `PATH`; one with an absolute path that
-//! does not exist here is looked up by its last part.
+//! the container's `command` is then left out, with the `args` that go with it. `docker.io/` and
+//! `library/` may be left out. A command without a slash is looked up beside the map, beside
+//! `tanbark`, then on `PATH`; one with an absolute path that does not exist here is looked up by
+//! its last part.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -119,7 +121,8 @@ impl ImageMap {
         self
     }
 
-    /// The same map, preferring commands that every user can reach: as root, applications are another user.
+    /// The same map, preferring commands that every user can reach: as root, applications are
+    /// another user.
     pub fn for_anyone(mut self) -> Self {
         self.for_anyone = true;
         self

@@ -1,7 +1,8 @@
 //! The inner process: process 1 of the runtime's namespaces, where everything happens.
 //!
-//! It dies with the outer one however that ends (the kernel sees to it), and with it all pods, namespaces, mounts and rules.
-//! Here the parts are made and wired; each of them is a task that looks at the store.
+//! It dies with the outer one however that ends (the kernel sees to it), and with it all pods,
+//! namespaces, mounts and rules. Here the parts are made and wired; each of them is a task that
+//! looks at the store.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,7 +19,9 @@ use tokio::task::JoinSet;
 use crate::blocking::blocking;
 use crate::broker::Broker;
 use crate::context::Context;
-use crate::control::{control_metadata, control_pod, control_service};
+use crate::control::{
+    control_labels, control_metadata, control_pod, control_service, definitions, injector,
+};
 use crate::dns::Dns;
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::Hooks;
@@ -31,7 +34,10 @@ use crate::options::Options;
 use crate::processes::Processes;
 use crate::source::Source;
 use crate::state::State;
-use crate::store::kinds::{DEPLOYMENTS, NAMESPACES, NODES, SERVICE_ACCOUNTS, SERVICES};
+use crate::store::kinds::{
+    CUSTOM_RESOURCE_DEFINITIONS, DEPLOYMENTS, MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, NODES,
+    SERVICE_ACCOUNTS, SERVICES,
+};
 use crate::store::{Refusal, Store};
 use crate::token::Tokens;
 use crate::{api, controllers, egress, kubelet, publish, services};
@@ -144,6 +150,7 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     let state = State::at(&options.state);
     let processes = Processes::start()?;
     let firewall = find_programs(&options.search_path)?;
+    crate::logs::remove_old(&state.logs());
     let worker = processes.clone();
     let network = blocking(move || Network::create(worker, firewall)).await?;
     let store = Arc::new(Store::default());
@@ -166,6 +173,7 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
         store: store.clone(),
         images: images_receiver,
         pods: Default::default(),
+        workers: Default::default(),
         problems: Default::default(),
         hooks: hooks.clone(),
         options,
@@ -207,7 +215,8 @@ async fn run(handover: Handover, hooks: Hooks, broker: Arc<Broker>) -> Result<()
     Ok(())
 }
 
-/// Opens the way out of the mesh, if it is wanted: the port that connections to the world are brought to.
+/// Opens the way out of the mesh, if it is wanted: the port that connections to the world are
+/// brought to.
 async fn way_out(
     context: &Context,
     broker: &Arc<Broker>,
@@ -236,19 +245,22 @@ fn bootstrap(context: &Context) -> Result<()> {
         create(&NAMESPACES, json!({"metadata": {"name": name}}))?;
     }
     create(&NODES, node())?;
+    for definition in definitions() {
+        create(&CUSTOM_RESOURCE_DEFINITIONS, definition)?;
+    }
     if context.options.control_command.is_empty() {
         return Ok(());
     }
     create(&SERVICE_ACCOUNTS, json!({"metadata": control_metadata()}))?;
     create(&SERVICES, control_service())?;
-    let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
+    create(&MUTATING_WEBHOOK_CONFIGURATIONS, injector())?;
     create(
         &DEPLOYMENTS,
         json!({
             "metadata": control_metadata(),
             "spec": {
                 "replicas": 1, "selector": {"matchLabels": {"app": "istiod", "istio": "pilot"}}, "strategy": {"type": "Recreate"},
-                "template": {"metadata": {"labels": labels}, "spec": control_pod(&context.options, &context.state)},
+                "template": {"metadata": {"labels": control_labels()}, "spec": control_pod(&context.options, &context.state)},
             },
         }),
     )

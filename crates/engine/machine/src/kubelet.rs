@@ -1,7 +1,7 @@
 //! Runs the pods of the store: one task for each, from the pod's creation to its removal.
 //!
-//! A single loop looks at all pods whenever something changed, starts workers for new ones and passes deletions on. It also
-//! writes volumes again whose ConfigMaps, Secrets or tokens changed.
+//! A single loop looks at all pods whenever something changed, starts workers for new ones and
+//! passes deletions on. It also writes volumes again whose ConfigMaps, Secrets or tokens changed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,8 @@ fn begin(context: &Arc<Context>, object: Arc<Value>) {
     context.pods.lock().insert(uid.clone(), pod.clone());
     let context = context.clone();
     // task: one pod from start to end; stopped when its object is deleted
-    tokio::spawn(async move {
+    let workers = context.workers.clone();
+    workers.spawn(async move {
         pod::run(context.clone(), pod.clone()).await;
         context.store.remove(
             &PODS,

@@ -1,11 +1,12 @@
 //! Starts a program as the first process of new namespaces.
 //!
 //! `std::process` cannot do that: a PID namespace holds only children that are cloned into it. So this is `clone` with the
-//! namespace flags and without a shared address space (it acts as `fork`), then `execve`. Between the two only system calls
-//! are made, no allocation, because the parent has other threads.
+//! namespace flags and without a shared address space (it acts as `fork`), then `execve`. Between
+//! the two only system calls are made, no allocation, because the parent has other threads.
 //!
-//! The identity maps of a user namespace are written by the child itself, before `execve`: capabilities survive it only when
-//! user 0 is mapped by then. A failure in the child comes back to the caller through a pipe that `execve` closes.
+//! The identity maps of a user namespace are written by the child itself, before `execve`:
+//! capabilities survive it only when user 0 is mapped by then. A failure in the child comes back to
+//! the caller through a pipe that `execve` closes.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -36,13 +37,15 @@ pub struct Launch<'a> {
 /// Starts the program and returns its process id as seen from here.
 ///
 /// # Errors
-/// What the kernel said to `clone`, to a write of [`Launch::writes`], or to `execve`; the child is reaped then.
+/// What the kernel said to `clone`, to a write of [`Launch::writes`], or to `execve`; the child is
+/// reaped then.
 pub fn launch(what: &Launch<'_>) -> io::Result<i32> {
     let arguments = pointers(what.arguments);
     let environment = pointers(what.environment);
     let (report_read, report_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let flags = libc::c_long::from(what.flags | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM and with a null stack this is fork; the child below makes only async-signal-safe calls.
+    // SAFETY: without CLONE_VM and with a null stack this is fork; the child below makes only
+    // async-signal-safe calls.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -125,7 +128,8 @@ unsafe fn in_child(
 
 unsafe fn fail(report: RawFd) -> ! {
     let errno = nix::errno::Errno::last_raw();
-    // SAFETY: writes four bytes of a local and ends without running destructors of the copied process.
+    // SAFETY: writes four bytes of a local and ends without running destructors of the copied
+    // process.
     unsafe {
         libc::write(report, errno.to_ne_bytes().as_ptr().cast(), 4);
         libc::_exit(127)

@@ -1,14 +1,17 @@
-//! A mesh on one machine: Kubernetes' objects as local processes with real pod addresses, traffic capture and DNS.
+//! A mesh on one machine: Kubernetes' objects as local processes with real pod addresses, traffic
+//! capture and DNS.
 //!
-//! Two processes. The outer one ([`up`]) stays in the machine's namespaces, opens the few sockets there that are needed
-//! ([`broker`]) and holds the state folder's lock. The inner one ([`init`]) is process 1 of new user, PID, network, mount and
-//! UTS namespaces and does everything: it holds the objects ([`store`]) and serves them as Kubernetes' API ([`api`]), reads them
-//! from files ([`source`]), makes objects of objects ([`controllers`]), and runs pods ([`kubelet`], [`pod`]) as containers
-//! ([`container`]) with a network each ([`network`], [`rules`]), DNS ([`dns`]), Services ([`services`]), published ports
-//! ([`publish`]) and a way out ([`egress`]). When the outer process ends, in whatever way, the kernel ends the inner one and nothing is left.
+//! Two processes. The outer one ([`up`]) stays in the machine's namespaces, opens the few sockets
+//! there that are needed ([`broker`]) and holds the state folder's lock. The inner one ([`init`])
+//! is process 1 of new user, PID, network, mount and UTS namespaces and does everything: it holds
+//! the objects ([`store`]) and serves them as Kubernetes' API ([`api`]), reads them from files
+//! ([`source`]), makes objects of objects ([`controllers`]), and runs pods ([`kubelet`], [`pod`])
+//! as containers ([`container`]) with a network each ([`network`], [`rules`]), DNS ([`dns`]),
+//! Services ([`services`]), published ports ([`publish`]) and a way out ([`egress`]). When the
+//! outer process ends, in whatever way, the kernel ends the inner one and nothing is left.
 //!
-//! The program that links this crate must reach [`init::main`] and [`container::exec_main`] by hidden subcommands
-//! (`machine-init`, `container-exec`) before it starts threads.
+//! The program that links this crate must reach [`init::main`] and [`container::exec_main`] by
+//! hidden subcommands (`machine-init`, `container-exec`) before it starts threads.
 #![cfg_attr(
     test,
     allow(

@@ -1,7 +1,8 @@
 //! Containers' output: one file each, in the CRI's line format, bounded in size.
 //!
 //! `NS/POD/CONTAINER.log` holds lines `TIME stdout F text`; a file that reaches its size is renamed to `….log.1`, whose
-//! predecessor goes. A restarted container begins a new file; the last one is kept as `CONTAINER.previous.log`.
+//! predecessor goes. A restarted container begins a new file; the last one is kept as
+//! `CONTAINER.previous.log`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
@@ -20,6 +22,11 @@ use crate::object;
 const MAX_FILE_BYTES: u64 = 10 << 20;
 /// Longer lines are cut into parts, as the CRI's are.
 const MAX_LINE_BYTES: usize = 16 << 10;
+
+/// Bytes of the logs of earlier runs that are kept; the oldest pods' go first.
+const MAX_OLD_BYTES: u64 = 64 << 20;
+/// Pods of earlier runs whose logs are kept.
+const MAX_OLD_PODS: usize = 200;
 
 /// Where a container's output goes.
 #[derive(Debug, Clone)]
@@ -40,6 +47,41 @@ pub fn previous_path_of(logs: &Path, namespace: &str, pod: &str, container: &str
     logs.join(namespace)
         .join(pod)
         .join(format!("{container}.previous.log"))
+}
+
+/// Removes logs of earlier runs beyond a limit, those first that were written to longest ago. To be
+/// called before the first pod runs.
+pub fn remove_old(logs: &Path) {
+    let folders = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let paths = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        paths.map(|entry| entry.path()).collect()
+    };
+    let mut pods: Vec<(SystemTime, u64, PathBuf)> = folders(logs)
+        .iter()
+        .flat_map(|namespace| folders(namespace))
+        .map(|pod| {
+            let files = fs::read_dir(&pod).into_iter().flatten().flatten();
+            let known: Vec<fs::Metadata> = files.filter_map(|file| file.metadata().ok()).collect();
+            let newest = known.iter().filter_map(|file| file.modified().ok()).max();
+            let bytes = known.iter().map(fs::Metadata::len).sum();
+            (newest.unwrap_or(SystemTime::UNIX_EPOCH), bytes, pod)
+        })
+        .collect();
+    pods.sort_unstable_by(|one, other| other.cmp(one));
+    let mut kept_bytes = 0_u64;
+    for (place, (_, bytes, pod)) in pods.iter().enumerate() {
+        kept_bytes = kept_bytes.saturating_add(*bytes);
+        if (kept_bytes > MAX_OLD_BYTES || place >= MAX_OLD_PODS)
+            && let Err(error) = fs::remove_dir_all(pod)
+        {
+            tracing::debug!(%error, pod = %pod.display(), "old logs stay");
+        }
+    }
+    for namespace in folders(logs) {
+        // Only an empty folder goes.
+        let _ = fs::remove_dir(namespace);
+    }
 }
 
 impl LogFile {
@@ -139,6 +181,35 @@ pub fn parse_line(line: &str) -> Option<(&str, bool, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_earlier_runs_the_newest_logs_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begin = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        for number in 0..MAX_OLD_PODS + 3 {
+            let path = path_of(folder.path(), "n", &format!("p{number}"), "c");
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            let file = File::create(&path).expect("a file");
+            file.set_modified(begin + std::time::Duration::from_secs(number as u64))
+                .expect("dated");
+        }
+        fs::create_dir(folder.path().join("empty")).expect("made");
+        remove_old(folder.path());
+        let kept = fs::read_dir(folder.path().join("n")).expect("read").count();
+        assert_eq!(kept, MAX_OLD_PODS);
+        for number in 0..3 {
+            assert!(!folder.path().join(format!("n/p{number}")).exists());
+        }
+        assert!(!folder.path().join("empty").exists());
+        let big = File::create(path_of(folder.path(), "n", "p3", "c")).expect("a file");
+        big.set_len(MAX_OLD_BYTES).expect("sized");
+        big.set_modified(begin).expect("dated");
+        remove_old(folder.path());
+        assert!(folder.path().join("n/p4").exists());
+        big.set_modified(SystemTime::now()).expect("dated");
+        remove_old(folder.path());
+        assert!(folder.path().join("n/p3").exists());
+    }
 
     #[tokio::test]
     async fn lines_are_kept_apart_and_a_new_run_keeps_the_last() {

@@ -1,6 +1,7 @@
 //! Names and numbers that several parts of the runtime agree on.
 //!
-//! Constants only, so that every other file may use them. What belongs to one part alone stands in that part.
+//! Constants only, so that every other file may use them. What belongs to one part alone stands in
+//! that part.
 
 /// The name of the one node.
 pub const NODE_NAME: &str = "tanbark";

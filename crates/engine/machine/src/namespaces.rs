@@ -1,7 +1,9 @@
-//! Which namespaces the runtime's inner process gets, and what to tell the person where the kernel refuses.
+//! Which namespaces the runtime's inner process gets, and what to tell the person where the kernel
+//! refuses.
 //!
-//! As root no user namespace is needed. As anybody else one is made that maps that one user to user 0 inside; with it come
-//! the capabilities over the other namespaces and over nothing outside of them.
+//! As root no user namespace is needed. As anybody else one is made that maps that one user to user
+//! 0 inside; with it come the capabilities over the other namespaces and over nothing outside of
+//! them.
 
 use std::ffi::CString;
 use std::io;
@@ -25,8 +27,9 @@ const NEEDED_CAPABILITIES: u64 = (1 << 21) | (1 << 12);
 /// Users that containers run as where users are told apart.
 const NEEDED_USERS: [u32; 2] = [PROXY_ID, NOBODY];
 
-/// What this process may do, from its user id, the `CapEff` line of `/proc/self/status` and the text of `/proc/self/uid_map`:
-/// the root of somebody else's user namespace that knows no other user is nobody special.
+/// What this process may do, from its user id, the `CapEff` line of `/proc/self/status` and the
+/// text of `/proc/self/uid_map`: the root of somebody else's user namespace that knows no other
+/// user is nobody special.
 pub fn privilege(effective_user: u32, status: &str, map: &str) -> Privilege {
     let effective = status
         .lines()
@@ -85,7 +88,8 @@ pub fn identity_maps(privilege: Privilege, user: u32, group: u32) -> Vec<(CStrin
     }
 }
 
-/// Settings of this machine that decide about user namespaces; `None` where the kernel has no such setting.
+/// Settings of this machine that decide about user namespaces; `None` where the kernel has no such
+/// setting.
 #[derive(Debug, Default, Clone)]
 pub struct Settings {
     /// `kernel.unprivileged_userns_clone` (Debian).

@@ -1,8 +1,9 @@
-//! The machine's network inside its namespaces: one bridge, a namespace and a veth for each pod, the tables of rules.
+//! The machine's network inside its namespaces: one bridge, a namespace and a veth for each pod,
+//! the tables of rules.
 //!
-//! A pod's address is a /32 with a default route over the bridge's address, so every packet is routed by the runtime's own
-//! namespace, where Service addresses are translated; source addresses stay. Namespaces are held by open descriptors only:
-//! they go with the runtime.
+//! A pod's address is a /32 with a default route over the bridge's address, so every packet is
+//! routed by the runtime's own namespace, where Service addresses are translated; source addresses
+//! stay. Namespaces are held by open descriptors only: they go with the runtime.
 //!
 //! All functions that change the kernel's state block; call them off the async workers.
 
@@ -92,12 +93,14 @@ impl Network {
             ("conf/default/send_redirects", "0"),
             (&format!("conf/{BRIDGE}/send_redirects"), "0"),
             ("conf/all/rp_filter", "0"),
-            // A Service without endpoints and an unreachable network are told each time, not once a second.
+            // A Service without endpoints and an unreachable network are told each time, not once a
+            // second.
             ("icmp_ratelimit", "0"),
         ] {
             write_setting(setting, value)?;
         }
-        // Where the module is there, translated packets would be bridged and not routed, and a pod could not reach itself.
+        // Where the module is there, translated packets would be bridged and not routed, and a pod
+        // could not reach itself.
         let bridged = std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
         if bridged.exists() {
             std::fs::write(bridged, "0")
@@ -130,7 +133,8 @@ impl Network {
         Ok(())
     }
 
-    /// Makes a pod's namespace with its address and routes, and puts `rules` in place there before anything can run in it.
+    /// Makes a pod's namespace with its address and routes, and puts `rules` in place there before
+    /// anything can run in it.
     pub fn create_pod(&self, rules: Option<&str>) -> Result<PodNetwork> {
         let address = self.addresses.lock().take().ok_or_else(|| {
             Error::Configuration(format!("more than {MAX_PODS} pods at the same time"))
@@ -238,10 +242,11 @@ pub fn inside<T: Send>(
     })
 }
 
-/// A TCP socket that was made inside a pod's namespace and is bound to an address there; it is not connected yet.
+/// A TCP socket that was made inside a pod's namespace and is bound to an address there; it is not
+/// connected yet.
 ///
-/// From 127.0.0.6 a connection to the pod's own address is one that redirection leaves alone, as the sidecar's own to its
-/// application.
+/// From 127.0.0.6 a connection to the pod's own address is one that redirection leaves alone, as
+/// the sidecar's own to its application.
 pub fn socket_inside(pod: &PodNetwork, source: Ipv4Addr) -> Result<tokio::net::TcpSocket> {
     let socket = inside(pod.namespace.as_fd(), || {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)

@@ -1,5 +1,5 @@
-//! Fields that every Kubernetes object has ([`wire_kube::object`]), and what only whoever keeps objects needs: references
-//! between them, points in time, shares of a number.
+//! Fields that every Kubernetes object has ([`wire_kube::object`]), and what only whoever keeps
+//! objects needs: references between them, points in time, shares of a number.
 
 use serde_json::{Value, json};
 use stdx::{Clock as _, SystemClock};
@@ -30,7 +30,8 @@ pub fn timestamp() -> jiff::Timestamp {
     jiff::Timestamp::try_from(SystemClock.wall()).unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// A number of the form that Kubernetes takes for shares: `3` or `"25%"` of a whole; up or down to a whole number.
+/// A number of the form that Kubernetes takes for shares: `3` or `"25%"` of a whole; up or down to
+/// a whole number.
 pub fn share(value: Option<&Value>, whole: i64, round: Round, default: &str) -> i64 {
     let text = match value {
         Some(Value::Number(number)) => return number.as_i64().unwrap_or(0).max(0),

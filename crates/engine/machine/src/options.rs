@@ -1,4 +1,5 @@
-//! What the person at the terminal chose, resolved: no defaults to be looked up later, no environment to be read.
+//! What the person at the terminal chose, resolved: no defaults to be looked up later, no
+//! environment to be read.
 //!
 //! The outer process hands it to the inner one as JSON, so both see the same.
 
@@ -69,7 +70,8 @@ impl Options {
     }
 }
 
-/// The resolvers of a `resolv.conf`'s text; what does not parse is skipped, at most three as in the C library.
+/// The resolvers of a `resolv.conf`'s text; what does not parse is skipped, at most three as in the
+/// C library.
 pub fn resolvers_of(resolv_conf: &str) -> Vec<SocketAddr> {
     resolv_conf
         .lines()

@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-/// Where pods cannot go by this way: what is the mesh's own, what no other machine can be, the machine's loopback, and what
-/// tells a machine's credentials to whoever asks (link-local addresses and the other metadata services of clouds): a sample
-/// application is not to become the person who tries it.
+/// Where pods cannot go by this way: what is the mesh's own, what no other machine can be, the
+/// machine's loopback, and what tells a machine's credentials to whoever asks (link-local addresses
+/// and the other metadata services of clouds): a sample application is not to become the person who
+/// tries it.
 pub const NOT_OUTSIDE: [Ipv4Net; 9] = [
     range([0, 0, 0, 0], 8),
     range([10, 96, 0, 0], 16),

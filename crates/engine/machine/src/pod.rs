@@ -1,8 +1,9 @@
 //! One pod from its creation to its removal: network, volumes, containers, end.
 //!
-//! The order is Kubernetes': sidecars and init containers one after another, then all applications together; at the end the
-//! other way round. Before an application is told to end, the pod has left its Services' endpoints and its sidecar drains,
-//! so that nobody still sends to it. Everything that a pod made goes with it.
+//! The order is Kubernetes': sidecars and init containers one after another, then all applications
+//! together; at the end the other way round. Before an application is told to end, the pod has left
+//! its Services' endpoints and its sidecar drains, so that nobody still sends to it. Everything
+//! that a pod made goes with it.
 
 mod differences;
 pub mod environment;
@@ -15,9 +16,12 @@ pub mod volumes;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use nix::sys::signal::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,6 +32,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::namespaces::Privilege;
 use crate::object;
 use crate::probe;
+use crate::processes::signal;
 use crate::rules::capture::{self, Exemption};
 use inject::capture::Capture;
 use inject::{ROOT_CERTIFICATE, STATUS_ANNOTATION, TEMPLATE_ANNOTATION};
@@ -41,10 +46,35 @@ const PROPAGATION: Duration = Duration::from_millis(1_500);
 /// What is left for a sidecar when its application has ended, whatever the pod's grace says.
 const SIDECAR_GRACE: Duration = Duration::from_secs(6);
 
-/// Runs a pod to its end; the caller removes the object.
+/// Runs a pod to its end; the caller removes the object. A panic on the way costs this pod: it is
+/// told as an event, the pod's processes end, and what the pod had is taken away as at any other
+/// end.
 pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
     let (namespace, name) = pod.place();
-    if let Err(error) = prepare(&context, &pod).await {
+    if AssertUnwindSafe(live(&context, &pod))
+        .catch_unwind()
+        .await
+        .is_err()
+    {
+        let message =
+            "the runtime failed to look after this pod, which ends; this is a bug of tanbark";
+        context.event(&pod.object, "Warning", "Failed", message);
+        let processes: Vec<i32> = pod
+            .processes
+            .lock()
+            .values()
+            .map(|process| process.pid)
+            .collect();
+        for pid in processes {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+    clean_up(&context, &pod).await;
+    tracing::info!(namespace, name, "pod ended");
+}
+
+async fn live(context: &Arc<Context>, pod: &Arc<Pod>) {
+    if let Err(error) = prepare(context, pod).await {
         context.event(
             &pod.object,
             "Warning",
@@ -55,10 +85,8 @@ pub async fn run(context: Arc<Context>, pod: Arc<Pod>) {
         let mut stop = pod.stop.subscribe();
         let _ = stop.wait_for(|stop| *stop != Stop::No).await;
     } else if *pod.stop.borrow() == Stop::No {
-        run_containers(&context, &pod).await;
+        run_containers(context, pod).await;
     }
-    clean_up(&context, &pod).await;
-    tracing::info!(namespace, name, "pod ended");
 }
 
 async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
@@ -94,8 +122,9 @@ async fn prepare(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<()> {
     wait_for_volumes(context, pod).await
 }
 
-/// How long a source of a volume may be missing before that is a warning: it may come a moment after its pod, and the root
-/// certificate comes when the control plane is up, which is no pod's fault.
+/// How long a source of a volume may be missing before that is a warning: it may come a moment
+/// after its pod, and the root certificate comes when the control plane is up, which is no pod's
+/// fault.
 fn mount_patience(missing: &str) -> Duration {
     if missing.contains(ROOT_CERTIFICATE) {
         Duration::from_secs(30)
@@ -210,7 +239,8 @@ async fn begin(context: &Arc<Context>, pod: &Arc<Pod>, running: &mut Running) ->
                 } else {
                     "OnFailure"
                 };
-                // A task, so that it is ended with the others when the pod is told to end meanwhile.
+                // A task, so that it is ended with the others when the pod is told to end
+                // meanwhile.
                 running
                     .applications
                     .spawn(job(policy).run(running.end_applications.subscribe()));

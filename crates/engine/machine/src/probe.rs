@@ -1,7 +1,8 @@
 //! Probes and hooks: one attempt at asking a container how it is.
 //!
-//! A connection is made inside the pod's network, from 127.0.0.6 to the pod's own address, as the sidecar connects to its
-//! application: redirection leaves it alone, so a probe works whatever the mesh's policy says (Istio rewrites probes instead).
+//! A connection is made inside the pod's network, from 127.0.0.6 to the pod's own address, as the
+//! sidecar connects to its application: redirection leaves it alone, so a probe works whatever the
+//! mesh's policy says (Istio rewrites probes instead).
 
 mod grpc;
 

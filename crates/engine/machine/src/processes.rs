@@ -1,8 +1,10 @@
-//! The children of the runtime's inner process, which is process 1 of its PID namespace and so inherits every orphan.
+//! The children of the runtime's inner process, which is process 1 of its PID namespace and so
+//! inherits every orphan.
 //!
-//! One thread waits for whatever ends. It looks first and reaps afterwards under the lock that starting takes too, so a child
-//! that ends at once is never reaped before its owner is known, and `std::process` never finds its failed child gone.
-//! Owners learn of an end through a channel; ends without an owner are orphans and are only reaped.
+//! One thread waits for whatever ends. It looks first and reaps afterwards under the lock that
+//! starting takes too, so a child that ends at once is never reaped before its owner is known, and
+//! `std::process` never finds its failed child gone. Owners learn of an end through a channel; ends
+//! without an owner are orphans and are only reaped.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -100,7 +102,8 @@ impl Processes {
         Ok((pid, receiver))
     }
 
-    /// Runs a helper program to its end, in the calling thread's network namespace; returns its standard output.
+    /// Runs a helper program to its end, in the calling thread's network namespace; returns its
+    /// standard output.
     ///
     /// Blocks; not to be called on a runtime's worker thread.
     pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {

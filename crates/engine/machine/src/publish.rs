@@ -1,9 +1,11 @@
 //! Services of type LoadBalancer and NodePort on the machine's 127.0.0.1.
 //!
-//! A listener on the machine comes from the broker; its connections are spliced to a ready endpoint. The port is the given
+//! A listener on the machine comes from the broker; its connections are spliced to a ready
+//! endpoint. The port is the given
 //! `nodePort` of a NodePort Service, otherwise the Service's own port, or that plus 8000 below 1024 (80 → 8080, 443 → 8443).
-//! Where it is in use, that is reported and the node port, then any free one, is taken. What was chosen stands in the
-//! Service's status and in the annotation `tanbark.io/published` (`80=127.0.0.1:8080`).
+//! Where it is in use, that is reported and the node port, then any free one, is taken. What was
+//! chosen stands in the Service's status and in the annotation `tanbark.io/published`
+//! (`80=127.0.0.1:8080`).
 
 use std::collections::HashMap;
 use std::io;

@@ -12,7 +12,8 @@ use crate::rules::services::{Affinity, Protocol, Vip, rules};
 use crate::store::Store;
 use crate::store::kinds::{ENDPOINT_SLICES, SERVICES};
 
-/// Writes the table whenever it changes. `way_out` is the port of the listener for connections to the world.
+/// Writes the table whenever it changes. `way_out` is the port of the listener for connections to
+/// the world.
 pub async fn run(context: Arc<Context>, way_out: Option<u16>) {
     let mut version = context.store.version();
     let mut last = None;

@@ -1,9 +1,11 @@
-//! The files that the person edits, as objects of the store: applied, changed and deleted as the files are.
+//! The files that the person edits, as objects of the store: applied, changed and deleted as the
+//! files are.
 //!
-//! Folders are read with their subfolders (`.yaml`, `.yml`, `.json`; hidden ones not) and watched. A change is taken in when
-//! nothing more happened for a moment. A file that does not parse changes nothing: its last good objects stay, and the
-//! problem is told with file, line and column. An object that is in two files is the first's. Objects that the store refuses
-//! are tried again with every change, because what they miss may have come.
+//! Folders are read with their subfolders (`.yaml`, `.yml`, `.json`; hidden ones not) and watched.
+//! A change is taken in when nothing more happened for a moment. A file that does not parse changes
+//! nothing: its last good objects stay, and the problem is told with file, line and column. An
+//! object that is in two files is the first's. Objects that the store refuses are tried again with
+//! every change, because what they miss may have come.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -65,7 +67,8 @@ struct Unwatched {
     linked: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// Device, inode, and when it was made, because the number of a removed folder is given to the next one.
+/// Device, inode, and when it was made, because the number of a removed folder is given to the next
+/// one.
 type Folder = (u64, u64, Option<SystemTime>);
 
 /// Device, inode, time of the last change and size.
@@ -114,7 +117,8 @@ struct File {
 }
 
 impl Source {
-    /// Files of these folders and files. Without an image map the first folder's that has an [`IMAGES`] is taken.
+    /// Files of these folders and files. Without an image map the first folder's that has an
+    /// [`IMAGES`] is taken.
     pub fn new(
         paths: Vec<PathBuf>,
         images_given: Option<PathBuf>,
@@ -132,7 +136,8 @@ impl Source {
         }
     }
 
-    /// Follows the files until the task is dropped. The first synchronisation should have been made before.
+    /// Follows the files until the task is dropped. The first synchronisation should have been made
+    /// before.
     pub async fn follow(mut self, context: Arc<Context>, images: watch::Sender<Arc<ImageMap>>) {
         let (sender, mut news) = mpsc::channel(1);
         let mut watcher = self.begin_to_watch(&sender);
@@ -486,7 +491,8 @@ fn title(key: &Key) -> String {
     }
 }
 
-/// What others need comes first: namespaces, then what pods read, then Services, then what makes pods.
+/// What others need comes first: namespaces, then what pods read, then Services, then what makes
+/// pods.
 fn order(kind: &Kind) -> u8 {
     match kind.plural {
         "namespaces" => 0,
@@ -502,7 +508,8 @@ fn kept(kind: &Kind, name: &str) -> bool {
     kind.plural == "namespaces" && ["default", "istio-system", "kube-system"].contains(&name)
 }
 
-/// What a Pod or a Job runs cannot be changed, so an edited one is deleted, and made anew when it has ended. True until then.
+/// What a Pod or a Job runs cannot be changed, so an edited one is deleted, and made anew when it
+/// has ended. True until then.
 fn begin_to_replace(
     store: &Store,
     kind: &'static Kind,
@@ -526,7 +533,8 @@ fn begin_to_replace(
     store.find(kind, namespace, object::name(last)).is_some()
 }
 
-/// Creates an object or makes the present one say what `wanted` says; `last` is what was applied before.
+/// Creates an object or makes the present one say what `wanted` says; `last` is what was applied
+/// before.
 pub fn apply(
     store: &Store,
     kind: &'static Kind,

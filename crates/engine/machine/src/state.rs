@@ -1,4 +1,5 @@
-//! The state folder: what it holds, who may open it, and the lock that says whether a runtime lives.
+//! The state folder: what it holds, who may open it, and the lock that says whether a runtime
+//! lives.
 //!
 //! `api.sock` is the local API, `logs/` the containers' output, `token-key.pem` the key of service-account tokens,
 //! `control/` belongs to the control plane (its CA). `run/` is a mount point: a memory file system inside the runtime's

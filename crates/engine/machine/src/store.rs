@@ -1,8 +1,9 @@
 //! The objects of this machine, in memory, with Kubernetes' meaning of versions.
 //!
-//! One counter is the resource version of every change. A bounded history of changes serves watches; who asks for what is
-//! older gets [`Refusal::Expired`] and lists again. Objects are shared, never changed in place. All rules that hold for every
-//! kind are here: names, uids, generations, conflicts, finalizers, graceful deletion of pods, defaults on admission
+//! One counter is the resource version of every change. A bounded history of changes serves
+//! watches; who asks for what is older gets [`Refusal::Expired`] and lists again. Objects are
+//! shared, never changed in place. All rules that hold for every kind are here: names, uids,
+//! generations, conflicts, finalizers, graceful deletion of pods, defaults on admission
 //! ([`admission`]).
 //!
 //! Everything is bounded: the number of objects, the size of one, the history.
@@ -167,7 +168,8 @@ pub struct Deletion {
 
 type Names = BTreeMap<(String, String), Arc<Value>>;
 
-/// Changes a new object before it is stored (sidecar injection): the kind, the object, its namespace.
+/// Changes a new object before it is stored (sidecar injection): the kind, the object, its
+/// namespace.
 pub type Mutator =
     Arc<dyn Fn(&'static Kind, &mut Value, &Value) -> Result<(), Refusal> + Send + Sync>;
 
@@ -701,7 +703,8 @@ fn check_size(object: &Value) -> Result<(), Refusal> {
     }
 }
 
-/// Five characters as Kubernetes appends to generated names: no vowels, nothing that looks like another.
+/// Five characters as Kubernetes appends to generated names: no vowels, nothing that looks like
+/// another.
 pub fn random_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     (0..5)

@@ -1,7 +1,8 @@
 //! Objects as rows: the columns of each kind, as kubectl and Istio's CRDs print them. Pure.
 //!
-//! The API answers with them where a client asks for a `Table`, as kubectl does; the command line prints the same. A kind is given by its
-//! group and name, so that the columns do not depend on the version asked for.
+//! The API answers with them where a client asks for a `Table`, as kubectl does; the command line
+//! prints the same. A kind is given by its group and name, so that the columns do not depend on the
+//! version asked for.
 
 mod pod;
 pub mod words;

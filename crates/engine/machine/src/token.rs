@@ -1,7 +1,8 @@
 //! The tokens that say whose a pod is, signed by the runtime, as the API server does on Kubernetes.
 //!
-//! [`identity::jwt`] has the tokens themselves; here their key is kept: in the state folder, for the owner only, so that tokens
-//! outlive a restart. The control plane asks by TokenReview whether a token is good.
+//! [`identity::jwt`] has the tokens themselves; here their key is kept: in the state folder, for
+//! the owner only, so that tokens outlive a restart. The control plane asks by TokenReview whether
+//! a token is good.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! The outer process: starts the inner one in its namespaces, opens the machine's sockets for it, and ends it.
+//! The outer process: starts the inner one in its namespaces, opens the machine's sockets for it,
+//! and ends it.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -38,7 +39,8 @@ pub struct Handle {
 /// Starts a runtime. It is not up yet: see [`Handle::ready`].
 ///
 /// # Errors
-/// Another runtime holds the state folder, a program is missing, the options cannot be used, or the kernel refuses namespaces.
+/// Another runtime holds the state folder, a program is missing, the options cannot be used, or the
+/// kernel refuses namespaces.
 pub async fn up(mut options: Options) -> Result<Handle> {
     options.search_path = format!("{}:{SYSTEM_PATH}", options.search_path);
     find_programs(&options.search_path)?;
@@ -234,7 +236,8 @@ impl Drop for Handle {
     }
 }
 
-/// Stops the runtime of a state folder from another process, and cleans up after one that was killed.
+/// Stops the runtime of a state folder from another process, and cleans up after one that was
+/// killed.
 ///
 /// # Errors
 /// [`Error::NotRunning`] when there is none (the folder is cleaned all the same).
@@ -250,7 +253,8 @@ pub async fn down(state: &Path) -> Result<()> {
         (Signal::SIGTERM, Duration::from_secs(6)),
         (Signal::SIGKILL, Duration::from_secs(3)),
     ] {
-        // Zero while the other one has not written its number yet: it would mean this process's own group.
+        // Zero while the other one has not written its number yet: it would mean this process's own
+        // group.
         if pid > 0 {
             let _ = kill(Pid::from_raw(pid), signal);
         }

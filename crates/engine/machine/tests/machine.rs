@@ -1,8 +1,10 @@
 //! The runtime in real namespaces: each test starts one, asks it through its API, and stops it.
 //!
-//! This program is its own inner process and container (`machine-init`, `container-exec`), so it has no test harness: its
+//! This program is its own inner process and container (`machine-init`, `container-exec`), so it
+//! has no test harness: its
 //! `main` runs the tests below in order; words on the command line choose those whose names contain one. Where user
-//! namespaces are refused nothing can be tested, which is printed. With root's rights the tests run as root, else as the user.
+//! namespaces are refused nothing can be tested, which is printed. With root's rights the tests run
+//! as root, else as the user.
 #![allow(
     clippy::disallowed_methods,
     reason = "real processes and sockets: measured and waited for in real time"
@@ -974,8 +976,8 @@ fn is_root() -> bool {
         .is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }
 
-/// 192.0.2.1 is an address of the machine's network: port 7000 returns everything when it has read the end, 7001 resets, nobody
-/// listens at 7002.
+/// 192.0.2.1 is an address of the machine's network: port 7000 returns everything when it has read
+/// the end, 7001 resets, nobody listens at 7002.
 fn beside_a_world() -> ExitCode {
     use std::io::{Read, Write};
     let script = "export PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && ip link add world type bridge && \
@@ -1120,7 +1122,8 @@ async fn both_firewalls_take_the_rules(_: &Machine) {
                 .stderr(std::process::Stdio::piped())
                 .spawn()
                 .expect("unshare");
-            // A program that is not there reads nothing; what one says about an input cut short is seen below.
+            // A program that is not there reads nothing; what one says about an input cut short is
+            // seen below.
             let mut input = child.stdin.take().expect("a pipe");
             let _ = std::io::Write::write_all(&mut input, text.as_bytes());
             drop(input);

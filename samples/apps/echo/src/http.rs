@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log;
 use crate::counters::Counters;
 use crate::grpc;
 use crate::httpbin::{self, answer};
@@ -39,6 +40,8 @@ pub struct Settings {
     /// Headers and arguments as strings in place of lists.
     pub single_values: bool,
     pub cors: bool,
+    /// A line on standard output for each request, in the common log format.
+    pub access_log: bool,
 }
 
 /// Shared by all requests.
@@ -111,6 +114,10 @@ async fn around(State(echo): State<Arc<Echo>>, request: Request, next: Next) -> 
         return next.run(request).await;
     }
     echo.counters.request(request.uri().path());
+    let line = echo.settings.access_log.then(|| {
+        let connection = request.extensions().get::<Connection>();
+        access_log::Line::begin(&request, connection.map(|connection| connection.peer.ip()))
+    });
     let cors = echo
         .settings
         .cors
@@ -131,6 +138,9 @@ async fn around(State(echo): State<Arc<Echo>>, request: Request, next: Next) -> 
         {
             headers.insert(name, value);
         }
+    }
+    if let Some(line) = line {
+        println!("{}", line.end(&response));
     }
     response
 }

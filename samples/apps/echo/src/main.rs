@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+mod access_log;
 mod client;
 mod counters;
 mod grpc;
@@ -95,6 +96,9 @@ struct Serve {
     /// CORS headers on every answer, as go-httpbin does.
     #[arg(long)]
     cors: bool,
+    /// A line on standard output for each request, as httpbin's web server prints it.
+    #[arg(long)]
+    access_log: bool,
 }
 
 /// Where a server listens, and how it names itself.
@@ -165,6 +169,7 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Serve(flags) => serve(flags).await?,
         Verb::Httpbin(mut flags) => {
             flags.cors = true;
+            flags.access_log = true;
             if flags.http.is_empty() {
                 flags.http = vec![8080];
             }
@@ -207,6 +212,7 @@ async fn serve(flags: Serve) -> anyhow::Result<()> {
     settings.max_body_bytes = flags.max_body_size;
     settings.single_values = flags.single_values;
     settings.cors = flags.cors;
+    settings.access_log = flags.access_log;
     let places = |ports: &[u16]| ports.iter().map(|port| at(&flags.place, *port)).collect();
     let acceptor = match (&flags.tls_certificate, &flags.tls_key) {
         _ if flags.tls.is_empty() => None,
@@ -253,5 +259,6 @@ fn settings(place: &Place) -> http::Settings {
         max_body_bytes: 1024 * 1024,
         single_values: false,
         cors: false,
+        access_log: false,
     }
 }

@@ -1,8 +1,9 @@
 //! `exec` and `proxy`: requests that reach into a pod.
 //!
 //! `exec` speaks `v5.channel.k8s.io` (and v4) over a WebSocket as kubectl does: channel 0 is standard input, 1 output, 2 errors,
-//! 3 the result as a `Status`, 4 the terminal's size, 255 the end of a channel. `proxy` passes one HTTP request to a pod's port
-//! from inside its network, so that the proxy's admin port on 127.0.0.1 is reached as well.
+//! 3 the result as a `Status`, 4 the terminal's size, 255 the end of a channel. `proxy` passes one
+//! HTTP request to a pod's port from inside its network, so that the proxy's admin port on
+//! 127.0.0.1 is reached as well.
 
 use std::fs::File as StdFile;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -302,7 +303,8 @@ fn failure(message: &str, code: Option<i32>) -> Value {
 async fn copy_output(number: u8, fd: OwnedFd, terminal: bool, sender: mpsc::Sender<Message>) {
     let mut bytes = vec![0_u8; 16_384];
     if terminal {
-        // A terminal is no pipe: it is read on a thread, and ends with an error when the last process has left it.
+        // A terminal is no pipe: it is read on a thread, and ends with an error when the last
+        // process has left it.
         let _ = tokio::task::spawn_blocking(move || {
             use std::io::Read;
             let mut file = StdFile::from(fd);
@@ -355,7 +357,8 @@ impl Writer {
             Writer::Pipe(pipe) => pipe.write_all(data).await,
             Writer::Terminal(file) => {
                 use std::io::Write;
-                // A terminal's input is small and read at once; what does not fit waits for its reader.
+                // A terminal's input is small and read at once; what does not fit waits for its
+                // reader.
                 tokio::task::block_in_place(|| file.write_all(data))
             }
         };

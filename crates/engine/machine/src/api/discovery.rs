@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::store::kinds::{ALL, Kind};
+use crate::store::kinds::{ALL, Kind, Support};
 
-/// Questions, which are created and not kept: group, plural and singular name, kind. All in version `v1`.
+/// Questions, which are created and not kept: group, plural and singular name, kind. All in version
+/// `v1`.
 const REVIEWS: [(&str, &str, &str, &str); 2] = [
     (
         "authentication.k8s.io",
@@ -40,10 +41,20 @@ pub fn groups() -> Value {
         .filter(|group| !group.is_empty())
         .collect();
     names.extend(REVIEWS.map(|(group, ..)| group));
-    names.sort_unstable();
-    names.dedup();
+    in_order(&mut names);
     let groups: Vec<Value> = names.into_iter().filter_map(group).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// Each group once, those with an effect first: of kinds with one name (`gateway` of Istio and of
+/// the Gateway API) kubectl takes the one whose group stands first.
+fn in_order(names: &mut Vec<&str>) {
+    let without_effect = |name: &str| {
+        let mut kinds = ALL.iter().filter(|kind| kind.group == name).peekable();
+        kinds.peek().is_some() && kinds.all(|kind| kind.support == Support::NotYet)
+    };
+    names.sort_unstable_by_key(|name| (without_effect(name), *name));
+    names.dedup();
 }
 
 /// `/apis/GROUP`
@@ -98,8 +109,7 @@ pub fn aggregated(core: bool) -> Value {
         .map(|kind| kind.group)
         .filter(|group| group.is_empty() == core)
         .collect();
-    names.sort_unstable();
-    names.dedup();
+    in_order(&mut names);
     let items: Vec<Value> = names
         .into_iter()
         .map(|name| json!({"metadata": {"name": name}, "versions": aggregated_versions(name)}))
@@ -226,6 +236,21 @@ mod tests {
             }
         }
         assert!(groups > 10);
+    }
+
+    #[test]
+    fn istios_gateway_stands_before_the_gateway_apis() {
+        for (list, key) in [
+            (groups()["groups"].clone(), "/name"),
+            (aggregated(false)["items"].clone(), "/metadata/name"),
+        ] {
+            let place = |group: &str| {
+                let list = list.as_array().expect("a list");
+                let named = |item: &Value| item.pointer(key) == Some(&json!(group));
+                list.iter().position(named).expect("in the list")
+            };
+            assert!(place("networking.istio.io") < place("gateway.networking.k8s.io"));
+        }
     }
 
     #[test]

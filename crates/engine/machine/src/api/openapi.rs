@@ -1,7 +1,7 @@
 //! `/openapi/v3`: what kubectl asks for before it writes: which paths there are and that they take `fieldValidation` and `dryRun`.
 //!
-//! There are no schemas (so `kubectl explain` finds no fields): objects are kept as they are written, and what the mesh does not
-//! know in them is told in warnings of the answer, by name.
+//! There are no schemas (so `kubectl explain` finds no fields): objects are kept as they are
+//! written, and what the mesh does not know in them is told in warnings of the answer, by name.
 
 use serde_json::{Map, Value, json};
 

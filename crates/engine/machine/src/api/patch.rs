@@ -1,7 +1,8 @@
-//! The ways to patch an object that are Kubernetes' own; merge patch (RFC 7386) and JSON patch (RFC 6902) are `json_patch`'s.
+//! The ways to patch an object that are Kubernetes' own; merge patch (RFC 7386) and JSON patch (RFC
+//! 6902) are `json_patch`'s.
 //!
-//! A strategic merge, and a server-side apply, merge lists of named items by
-//! their key as Kubernetes does for pods' fields; what an apply leaves out stays (fields have no owners here).
+//! A strategic merge, and a server-side apply, merge lists of named items by their key as
+//! Kubernetes does for pods' fields; what an apply leaves out stays (fields have no owners here).
 
 use serde_json::Value;
 

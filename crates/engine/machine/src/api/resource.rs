@@ -126,7 +126,8 @@ fn store_for(context: &Context, query: Option<&str>) -> Result<Arc<Store>, Refus
     }
 }
 
-/// As [`store_for`]: a deletion may say it in its options (`DeleteOptions.dryRun`), as kubectl does.
+/// As [`store_for`]: a deletion may say it in its options (`DeleteOptions.dryRun`), as kubectl
+/// does.
 fn store_for_deletion(store: Arc<Store>, options: &Value) -> Result<Arc<Store>, Refusal> {
     match object::list(options, "/dryRun") {
         [] => Ok(store),

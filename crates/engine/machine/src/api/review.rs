@@ -19,7 +19,8 @@ use crate::token::ISSUER;
 /// The longest life of a token that somebody asks for.
 const MAX_TOKEN_SECONDS: i64 = 86_400;
 
-/// Whether a token is good, and whose it is. A token that is bound to a pod is good only while that pod is there.
+/// Whether a token is good, and whose it is. A token that is bound to a pod is good only while that
+/// pod is there.
 pub fn token_review(context: &Context, review: &Value) -> Answer {
     let audiences = texts(review, "/spec/audiences");
     let wanted: Vec<&str> = audiences.iter().map(String::as_str).collect();
@@ -102,8 +103,9 @@ fn still_there(context: &Context, claims: Claims) -> Result<Claims, String> {
     Ok(claims)
 }
 
-/// Whether somebody may do something. Nobody but the mesh's owner reaches this API, and Roles are stored without being obeyed; so there is one
-/// rule: a service account may read the Secrets of its namespace while one of the gateways there runs under it.
+/// Whether somebody may do something. Nobody but the mesh's owner reaches this API, and Roles are
+/// stored without being obeyed; so there is one rule: a service account may read the Secrets of its
+/// namespace while one of the gateways there runs under it.
 pub fn subject_access_review(context: &Context, review: &Value) -> Answer {
     let asked = |name: &str| object::text(review, &format!("/spec/resourceAttributes/{name}"));
     let namespace = asked("namespace");

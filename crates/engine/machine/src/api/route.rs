@@ -206,6 +206,12 @@ mod tests {
     }
 
     #[test]
+    fn a_doubled_slash_is_one() {
+        // istioctl joins the server's address and the path so.
+        assert_eq!(parse("//version"), Some(Route::Version));
+    }
+
+    #[test]
     fn paths_name_lists_objects_and_parts() {
         let all = target("/api/v1/pods");
         assert_eq!(

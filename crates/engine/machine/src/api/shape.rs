@@ -1,4 +1,5 @@
-//! In which shape a client wants objects: as they are, or as a `Table` of the columns that kubectl prints.
+//! In which shape a client wants objects: as they are, or as a `Table` of the columns that kubectl
+//! prints.
 
 use http::HeaderMap;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
-//! What is wrong with an object that was written through the API, as `Warning` headers of the answer (RFC 9111, as the API server has them):
-//! kubectl prints them. Without this a field that the mesh does not know would be taken in silence until somebody asks for `status`.
+//! What is wrong with an object that was written through the API, as `Warning` headers of the
+//! answer (RFC 9111, as the API server has them): kubectl prints them. Without this a field that
+//! the mesh does not know would be taken in silence until somebody asks for `status`.
 
 use http::{HeaderValue, Response};
 use serde_json::Value;
@@ -17,7 +18,8 @@ const MAX_WARNING_BYTES: usize = 1_024;
 /// How the written object is called among the others.
 const WRITTEN: &str = "written";
 
-/// Adds what the validator says about the object among all others; nothing for kinds that are not the mesh's configuration.
+/// Adds what the validator says about the object among all others; nothing for kinds that are not
+/// the mesh's configuration.
 pub fn add(response: &mut Response<Body>, context: &Context, target: &Target, object: &Value) {
     let Some(validate) = context
         .hooks
@@ -78,7 +80,8 @@ fn documents(name: &str, object: &Value) -> Vec<Document> {
     manifest::load(name, &object.to_string()).unwrap_or_default()
 }
 
-/// A line of the validator without the place, which means nothing to who sent no file; `None` when it is about another object.
+/// A line of the validator without the place, which means nothing to who sent no file; `None` when
+/// it is about another object.
 fn words_about(line: &str) -> Option<String> {
     let rest = line.strip_prefix(WRITTEN)?.strip_prefix(':')?;
     let words = rest.splitn(3, ':').nth(2)?.trim();

@@ -1,7 +1,8 @@
 //! Watches: the changes of a list as a stream of lines.
 //!
-//! A client that cannot keep up is slowed by its connection, not by memory here: changes are read from the store's history
-//! when there is room for them; who falls out of the history gets `410 Expired` and lists again.
+//! A client that cannot keep up is slowed by its connection, not by memory here: changes are read
+//! from the store's history when there is room for them; who falls out of the history gets `410
+//! Expired` and lists again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ const MAX_DURATION: Duration = Duration::from_secs(3_600);
 pub struct Wish {
     /// From here on; 0: from what is there, which comes first.
     pub version: u64,
-    /// It lists by watching (`sendInitialEvents`): what is there comes first, and then a bookmark that says so.
+    /// It lists by watching (`sendInitialEvents`): what is there comes first, and then a bookmark
+    /// that says so.
     pub lists: bool,
     /// It wants to learn the version from time to time.
     pub bookmarks: bool,
@@ -179,7 +181,8 @@ impl Watch {
     }
 }
 
-/// How a watch with this filter sees a change: an object that comes to match is added, one that ceases to is deleted.
+/// How a watch with this filter sees a change: an object that comes to match is added, one that
+/// ceases to is deleted.
 fn seen<'a>(
     filter: &Filter,
     target: &Target,

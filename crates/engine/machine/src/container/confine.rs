@@ -1,8 +1,8 @@
 //! Giving up rights and becoming the command.
 //!
-//! The bounding set is emptied but for what the command keeps, `no_new_privs` is set, and only the kept capabilities go on
-//! through `execve` (as ambient ones, so that a plain user has them too). An application keeps none: it cannot change its
-//! network or leave the capture.
+//! The bounding set is emptied but for what the command keeps, `no_new_privs` is set, and only the
+//! kept capabilities go on through `execve` (as ambient ones, so that a plain user has them too).
+//! An application keeps none: it cannot change its network or leave the capture.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -85,7 +85,8 @@ pub fn become_command(command: &Command, program: &Program) -> Result<Infallible
         Ok(never) => match never {},
         Err(errno) => errno,
     };
-    // A folder on the way may be closed to the command's user (a home), or hidden by a volume; the program itself need not be.
+    // A folder on the way may be closed to the command's user (a home), or hidden by a volume; the
+    // program itself need not be.
     if let (nix::errno::Errno::EACCES | nix::errno::Errno::ENOENT, Some(file)) =
         (errno, &program.file)
     {
@@ -142,10 +143,12 @@ fn give_up_rights(command: &Command) -> Result<()> {
     }
 }
 
-/// Makes output the command's own, so that it may open `/dev/stdout` and `/dev/stderr` again, as in a container engine.
+/// Makes output the command's own, so that it may open `/dev/stdout` and `/dev/stderr` again, as in
+/// a container engine.
 fn hand_over_output(user: u32, group: u32) {
     for descriptor in [1, 2] {
-        // SAFETY: plain system calls on descriptors that the launcher opened; the structure is filled before it is read.
+        // SAFETY: plain system calls on descriptors that the launcher opened; the structure is
+        // filled before it is read.
         unsafe {
             let mut status = std::mem::zeroed::<libc::stat>();
             let pipe = libc::fstat(descriptor, &raw mut status) == 0

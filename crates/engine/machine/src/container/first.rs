@@ -1,6 +1,8 @@
-//! The container's process 1: hands signals to the command, reaps everything, and ends as the command ends.
+//! The container's process 1: hands signals to the command, reaps everything, and ends as the
+//! command ends.
 //!
-//! A command that runs as process 1 itself would ignore SIGTERM unless it handles it; under this one it acts as in a shell.
+//! A command that runs as process 1 itself would ignore SIGTERM unless it handles it; under this
+//! one it acts as in a shell.
 
 use std::process::ExitCode;
 

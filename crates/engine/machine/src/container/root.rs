@@ -1,9 +1,11 @@
-//! A container's file system: the machine's own, with private changes and the pod's files in their places.
+//! A container's file system: the machine's own, with private changes and the pod's files in their
+//! places.
 //!
-//! The new root is a memory file system. Each folder of the machine's root is shown through an overlay whose changes go into
-//! memory; a folder with mounts beneath it is split, because the kernel shows no mounts through an overlay and, without
-//! root, refuses one over them. Special file systems and what no overlay can show are bound as they are. So a mount point can
-//! be made anywhere, a container may write where its user may, and nothing stays on the machine.
+//! The new root is a memory file system. Each folder of the machine's root is shown through an
+//! overlay whose changes go into memory; a folder with mounts beneath it is split, because the
+//! kernel shows no mounts through an overlay and, without root, refuses one over them. Special file
+//! systems and what no overlay can show are bound as they are. So a mount point can be made
+//! anywhere, a container may write where its user may, and nothing stays on the machine.
 //!
 //! `/run` and the folders of the specification's `hidden` are empty, `/proc` is the container's own. (A hidden folder must be one
 //! with a mount beneath it, so that splitting reaches it: the runtime's state folder is.)
@@ -175,8 +177,9 @@ impl Builder {
         .is_ok()
     }
 
-    /// Makes the mount points beneath `path` in an overlay's upper folder. Through the finished overlay that would need a right over
-    /// the machine's folders, which are not ours when we are not root. Folders that exist keep their mode; a link ends the way.
+    /// Makes the mount points beneath `path` in an overlay's upper folder. Through the finished
+    /// overlay that would need a right over the machine's folders, which are not ours when we are
+    /// not root. Folders that exist keep their mode; a link ends the way.
     fn prepare_mount_points(&self, path: &Path, upper: &Path) -> Result<()> {
         for wanted in &self.mounts {
             let Ok(beneath) = wanted.target.strip_prefix(path) else {
@@ -223,7 +226,8 @@ impl Builder {
     }
 }
 
-/// The container's own view of processes; where the kernel refuses a new one, the machine's is shown.
+/// The container's own view of processes; where the kernel refuses a new one, the machine's is
+/// shown.
 fn mount_proc(old: &Path) {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>).is_err()

@@ -1,4 +1,5 @@
-//! Deployment: one ReplicaSet for each pod template, moved from the old ones to the new one step by step.
+//! Deployment: one ReplicaSet for each pod template, moved from the old ones to the new one step by
+//! step.
 
 use serde_json::{Value, json};
 
@@ -139,7 +140,8 @@ impl<'a> Step<'a> {
         } else {
             new + room.min(wanted - new)
         };
-        // Of the available pods as many may go as leave the least that must stay; unavailable old ones may always go.
+        // Of the available pods as many may go as leave the least that must stay; unavailable old
+        // ones may always go.
         let least = (wanted - unavailable).max(0);
         let old_available: i64 = old.iter().map(|set| available(set)).sum();
         let mut may_go = (new_available + old_available - least).max(0);

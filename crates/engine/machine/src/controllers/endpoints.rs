@@ -1,4 +1,5 @@
-//! Endpoints: for each Service with a selector one EndpointSlice (and the older Endpoints object) of its pods.
+//! Endpoints: for each Service with a selector one EndpointSlice (and the older Endpoints object)
+//! of its pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

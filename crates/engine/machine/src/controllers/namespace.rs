@@ -1,4 +1,5 @@
-//! Namespaces: each has a `default` service account; one that is deleted takes its objects along, pods first.
+//! Namespaces: each has a `default` service account; one that is deleted takes its objects along,
+//! pods first.
 
 use super::action::Action;
 use crate::object;

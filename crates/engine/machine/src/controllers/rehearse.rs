@@ -1,7 +1,9 @@
-//! What the controllers would make of objects, with nothing running: the pods, endpoints and addresses of a machine that is not there.
+//! What the controllers would make of objects, with nothing running: the pods, endpoints and
+//! addresses of a machine that is not there.
 //!
-//! The same store, admission, injection and controllers as in the runtime, in memory. Pods count as running and ready as soon as they are made, with
-//! addresses in the order of their making; names that would be random are numbered. So the same objects give the same result each time.
+//! The same store, admission, injection and controllers as in the runtime, in memory. Pods count as
+//! running and ready as soon as they are made, with addresses in the order of their making; names
+//! that would be random are numbered. So the same objects give the same result each time.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -78,7 +80,8 @@ pub fn rehearse(given: &[Value], injection: Injection) -> Rehearsal {
     }
 }
 
-/// The control plane comes first in the runtime too, so that it has the first Service address and the first pod.
+/// The control plane comes first in the runtime too, so that it has the first Service address and
+/// the first pod.
 fn control_plane(store: &Store) {
     let labels = json!({"app": "istiod", "istio": "pilot", "sidecar.istio.io/inject": "false"});
     let containers = json!([{"name": "discovery", "image": CONTROL_IMAGE}]);

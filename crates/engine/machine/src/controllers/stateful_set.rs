@@ -113,7 +113,8 @@ fn new_pod(set: &Value, number: i64, revision: &str) -> Value {
     let spec = object::entry(&mut pod, "spec");
     spec.insert("hostname".into(), name.into());
     spec.insert("subdomain".into(), service.into());
-    // A claim is a folder that lives as long as its pod: there is one machine and no storage to keep.
+    // A claim is a folder that lives as long as its pod: there is one machine and no storage to
+    // keep.
     let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
     if let Value::Array(volumes) = volumes {
         for claim in object::list(set, "/spec/volumeClaimTemplates") {

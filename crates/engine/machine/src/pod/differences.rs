@@ -1,4 +1,5 @@
-//! What of a pod, and of what made it, is not on one machine as it is on Kubernetes. It is told once for each pod, as an event.
+//! What of a pod, and of what made it, is not on one machine as it is on Kubernetes. It is told
+//! once for each pod, as an event.
 
 use serde_json::Value;
 

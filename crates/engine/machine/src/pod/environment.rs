@@ -1,4 +1,5 @@
-//! A container's environment: the image's, the Services', `envFrom`, `env`, with `$(VAR)` expanded as Kubernetes does.
+//! A container's environment: the image's, the Services', `envFrom`, `env`, with `$(VAR)` expanded
+//! as Kubernetes does.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -239,8 +240,8 @@ pub fn pod_field(pod: &Value, path: &str, address: Ipv4Addr) -> Option<String> {
     }
 }
 
-/// The value of a `resourceFieldRef`: a resource of the container that it names, or of `own`, in units of its divisor, rounded up.
-/// A limit that is not set is the machine's, as on Kubernetes.
+/// The value of a `resourceFieldRef`: a resource of the container that it names, or of `own`, in
+/// units of its divisor, rounded up. A limit that is not set is the machine's, as on Kubernetes.
 ///
 /// # Errors
 /// The container, the resource or a quantity is not understood.
@@ -332,7 +333,8 @@ fn thousandths(text: &str) -> Option<u128> {
     Some(scaled.div_ceil(scale))
 }
 
-/// Replaces `$(VAR)`; `$$(VAR)` is a literal `$(VAR)`, and an unknown variable stays as it is written.
+/// Replaces `$(VAR)`; `$$(VAR)` is a literal `$(VAR)`, and an unknown variable stays as it is
+/// written.
 pub fn expand(text: &str, environment: &Environment) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;

@@ -90,7 +90,8 @@ pub async fn enter(
         return Ok(Entered { pid, ended });
     }
     signal(pid, nix::sys::signal::Signal::SIGKILL);
-    // Nothing can be started among processes that the kernel is ending: the reason that it gives would mislead.
+    // Nothing can be started among processes that the kernel is ending: the reason that it gives
+    // would mislead.
     Err(Error::Configuration(match has_ended(first) {
         true => format!("container {container} is ending"),
         false => message,

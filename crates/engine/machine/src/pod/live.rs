@@ -1,4 +1,5 @@
-//! A pod that has a worker: what of it changes while it runs, and how that becomes the object's status.
+//! A pod that has a worker: what of it changes while it runs, and how that becomes the object's
+//! status.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -53,7 +54,8 @@ pub struct Pod {
     pub stop: watch::Sender<Stop>,
     /// Its folder in the memory file system.
     pub folder: PathBuf,
-    /// Held while its volumes are written: its worker does that, and whoever sees that a source changed.
+    /// Held while its volumes are written: its worker does that, and whoever sees that a source
+    /// changed.
     pub writing: Mutex<()>,
 }
 
@@ -69,8 +71,8 @@ impl Pod {
             network: Mutex::new(None),
             containers: Mutex::new(containers),
             processes: Mutex::default(),
-            changed: watch::channel(0).0,
-            stop: watch::channel(Stop::No).0,
+            changed: watch::Sender::new(0),
+            stop: watch::Sender::new(Stop::No),
             folder,
             writing: Mutex::default(),
         }

@@ -42,7 +42,8 @@ use inject::PROXY_ID;
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// A run of this length makes the next failure the first.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// Until its first success a readiness or startup probe is tried this often at first, so that nobody waits for a period to pass.
+/// Until its first success a readiness or startup probe is tried this often at first, so that
+/// nobody waits for a period to pass.
 const EAGER_PERIOD: Duration = Duration::from_millis(50);
 
 /// What the pod wants of its containers.
@@ -99,8 +100,9 @@ pub fn starts_again(policy: &str, code: i32) -> bool {
     }
 }
 
-/// The pause before the next attempt of a probe that has not succeeded for so long: an eighth of that, so that who takes long
-/// to start is not asked all the time, and who is quick is seen at once; at most the probe's period.
+/// The pause before the next attempt of a probe that has not succeeded for so long: an eighth of
+/// that, so that who takes long to start is not asked all the time, and who is quick is seen at
+/// once; at most the probe's period.
 fn eager_pause(waited: Duration, period: Duration) -> Duration {
     (waited / 8).max(EAGER_PERIOD).min(period)
 }
@@ -345,8 +347,8 @@ impl Job {
             .and_then(|number| u32::try_from(number).ok())
     }
 
-    /// Root without capabilities could still write what belongs to root, and what is the proxy's user or group is past the
-    /// capture, so only our own programs may be these.
+    /// Root without capabilities could still write what belongs to root, and what is the proxy's
+    /// user or group is past the capture, so only our own programs may be these.
     fn identity(&self, trust: Trust) -> Option<(u32, u32)> {
         if self.context.privilege == Privilege::User {
             return None;
@@ -724,7 +726,8 @@ fn launch_container(
     )
 }
 
-/// Starts this program as `container-exec` with an entry; the third part is the read end of its status pipe.
+/// Starts this program as `container-exec` with an entry; the third part is the read end of its
+/// status pipe.
 pub fn launch_entry(
     context: &Context,
     entry: &Entry,

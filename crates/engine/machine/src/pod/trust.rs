@@ -1,9 +1,11 @@
 //! Which containers are the runtime's own programs and keep rights that applications give up.
 //!
-//! The image's name is not enough, because whoever writes YAML may write it. The control plane is trusted when its container is
-//! exactly the one that the runtime makes. The proxy is trusted when it is our program with its own arguments and nothing of the
-//! author's can run in it: no other command, no probe or hook that executes, no mount over the system's files; variables that
-//! the loader reads are taken out ([`clean`]). Whatever else has such an image runs as any application does, which is reported.
+//! The image's name is not enough, because whoever writes YAML may write it. The control plane is
+//! trusted when its container is exactly the one that the runtime makes. The proxy is trusted when
+//! it is our program with its own arguments and nothing of the author's can run in it: no other
+//! command, no probe or hook that executes, no mount over the system's files; variables that the
+//! loader reads are taken out ([`clean`]). Whatever else has such an image runs as any application
+//! does, which is reported.
 
 use std::path::{Component, Path};
 
@@ -125,7 +127,8 @@ fn covers(target: &Path, programs: &[&Path]) -> bool {
         || programs.iter().any(|program| touches(program))
 }
 
-/// Takes out of a trusted container's environment what would bring other code into it; the names that were taken out.
+/// Takes out of a trusted container's environment what would bring other code into it; the names
+/// that were taken out.
 /// `image` is what the image itself sets, which wins.
 pub fn clean(environment: &mut Environment, image: &Environment) -> Vec<String> {
     let brings_code = |name: &str| {

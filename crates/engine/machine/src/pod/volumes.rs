@@ -1,7 +1,9 @@
-//! A pod's volumes as folders in the runtime's memory file system, and the mounts of its containers.
+//! A pod's volumes as folders in the runtime's memory file system, and the mounts of its
+//! containers.
 //!
-//! Files of ConfigMaps, Secrets, downward fields and tokens are written again when their source changes or a token ages; each
-//! file is replaced at once, by rename. A missing source that is not optional holds the pod.
+//! Files of ConfigMaps, Secrets, downward fields and tokens are written again when their source
+//! changes or a token ages; each file is replaced at once, by rename. A missing source that is not
+//! optional holds the pod.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The standard health service of gRPC: one `grpc.health.v1.Health/Check`, asked over a connection that is there.
+//! The standard health service of gRPC: one `grpc.health.v1.Health/Check`, asked over a connection
+//! that is there.
 //!
 //! Follows <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>; what counts as healthy is as in Kubernetes' kubelet.
 

@@ -1,8 +1,9 @@
 //! A pod's redirection rules.
 //!
-//! The proxy's own connections are told apart by their owner (uid 1337, where users are told apart) and by their mark
-//! (1337, always). What comes from 127.0.0.6 is the proxy handing a request to its application. A connection of the proxy
-//! to its own pod's address is inbound traffic of the pod to itself; the application's own loopback traffic stays untouched.
+//! The proxy's own connections are told apart by their owner (uid 1337, where users are told apart)
+//! and by their mark (1337, always). What comes from 127.0.0.6 is the proxy handing a request to
+//! its application. A connection of the proxy to its own pod's address is inbound traffic of the
+//! pod to itself; the application's own loopback traffic stays untouched.
 
 use std::fmt::Write;
 

@@ -1,9 +1,10 @@
-//! The machine's table of Service addresses: destination translation to a random endpoint, as kube-proxy's.
+//! The machine's table of Service addresses: destination translation to a random endpoint, as
+//! kube-proxy's.
 //!
-//! A VIP without endpoints, and a port of a VIP that no Service has, is rejected (connection refused). A pod that reaches
-//! itself through a Service gets its packets back from the bridge's address, because a host drops packets from itself.
-//! TCP to the world outside of the mesh goes to the listener of [`crate::egress`], where there is one; without it the world is
-//! unreachable.
+//! A VIP without endpoints, and a port of a VIP that no Service has, is rejected (connection
+//! refused). A pod that reaches itself through a Service gets its packets back from the bridge's
+//! address, because a host drops packets from itself. TCP to the world outside of the mesh goes to
+//! the listener of [`crate::egress`], where there is one; without it the world is unreachable.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -58,8 +59,8 @@ pub struct Vip {
     pub endpoints: Vec<SocketAddrV4>,
 }
 
-/// The whole table's text; given to the kernel as one transaction. `way_out` is the port of the listener for connections to the
-/// world.
+/// The whole table's text; given to the kernel as one transaction. `way_out` is the port of the
+/// listener for connections to the world.
 pub fn rules(vips: &[Vip], way_out: Option<u16>, firewall: Firewall) -> String {
     match firewall {
         Firewall::Nft => nft(vips, way_out),

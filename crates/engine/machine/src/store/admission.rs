@@ -1,4 +1,5 @@
-//! What the API server adds to an object or refuses about it: defaults, Service addresses and node ports, shapes of names.
+//! What the API server adds to an object or refuses about it: defaults, Service addresses and node
+//! ports, shapes of names.
 //!
 //! Only fields that somebody here or in the control plane reads get a default.
 
@@ -17,8 +18,13 @@ use crate::object;
 
 const FIRST_NODE_PORT: u16 = 30_000;
 const LAST_NODE_PORT: u16 = 32_767;
-/// Below it are addresses with a fixed meaning (the API server's and the DNS server's on Kubernetes).
+/// Lowest address that is given at all; below it are those with a fixed meaning (the API server's
+/// and the DNS server's on Kubernetes).
 const FIRST_SERVICE_ADDRESS: u16 = 16;
+/// Lowest address that is given while there are others: the low part of the range is for those who
+/// choose an address themselves (Kubernetes, "Service ClusterIP allocation": a band of 256 in a
+/// range of this size).
+const FIRST_DYNAMIC_ADDRESS: u16 = 256;
 
 /// Service addresses and node ports in use.
 #[derive(Debug, Default, Clone)]
@@ -30,18 +36,15 @@ pub struct Addresses {
 
 impl Addresses {
     fn take_vip(&mut self) -> Option<Ipv4Addr> {
-        for _ in 0..=u16::MAX {
-            self.last_vip = self
-                .last_vip
-                .checked_add(1)
-                .unwrap_or(FIRST_SERVICE_ADDRESS)
-                .max(FIRST_SERVICE_ADDRESS);
-            let [high, low] = self.last_vip.to_be_bytes();
-            if low != 0 && low != 255 && self.vips.insert(self.last_vip) {
-                return Some(Ipv4Addr::new(10, 96, high, low));
-            }
-        }
-        None
+        let next = self.last_vip.saturating_add(1).max(FIRST_DYNAMIC_ADDRESS);
+        let chosen = (next..=u16::MAX)
+            .chain(FIRST_DYNAMIC_ADDRESS..next)
+            .chain(FIRST_SERVICE_ADDRESS..FIRST_DYNAMIC_ADDRESS)
+            .find(|number| !matches!(number & 0xff, 0 | 255) && !self.vips.contains(number))?;
+        self.vips.insert(chosen);
+        self.last_vip = chosen;
+        let [high, low] = chosen.to_be_bytes();
+        Some(Ipv4Addr::new(10, 96, high, low))
     }
 
     fn claim_vip(&mut self, text: &str) -> Result<(), String> {
@@ -111,8 +114,8 @@ pub fn admit(
     Ok(())
 }
 
-/// What other clients of the API cannot read is not stored: one `version: 1.0` among the labels would hide all objects of its kind
-/// from the control plane. An entry without a value is left out.
+/// What other clients of the API cannot read is not stored: one `version: 1.0` among the labels
+/// would hide all objects of its kind from the control plane. An entry without a value is left out.
 fn metadata(object: &mut Value, owner: &str) -> Result<(), Refusal> {
     let pointer = format!("/{owner}metadata").replace('.', "/");
     let Some(metadata) = object.pointer_mut(&pointer) else {
@@ -230,6 +233,7 @@ fn cluster_ip(
     if kind == "ExternalName" {
         return Ok(());
     }
+    one_family(object)?;
     let wanted = object::text(object, "/spec/clusterIP").to_string();
     let had = present
         .map(|present| object::text(present, "/spec/clusterIP").to_string())
@@ -252,8 +256,30 @@ fn cluster_ip(
     spec.insert("clusterIPs".into(), json!([address]));
     spec.insert("clusterIP".into(), address.into());
     spec.insert("ipFamilies".into(), json!(["IPv4"]));
-    spec.insert("ipFamilyPolicy".into(), "SingleStack".into());
+    spec.entry("ipFamilyPolicy").or_insert("SingleStack".into());
     Ok(())
+}
+
+/// Pods and Services of one machine have IPv4 addresses; whoever asks for another family is told
+/// so, as by a cluster with one family (Kubernetes, "IPv4/IPv6 dual-stack").
+fn one_family(service: &Value) -> Result<(), String> {
+    let families = object::list(service, "/spec/ipFamilies");
+    if let Some((index, family)) = families
+        .iter()
+        .enumerate()
+        .find(|(_, family)| family.as_str() != Some("IPv4"))
+    {
+        return Err(format!(
+            "spec.ipFamilies[{index}]: Invalid value: {family}: not configured on this cluster, whose addresses are IPv4"
+        ));
+    }
+    match object::text(service, "/spec/ipFamilyPolicy") {
+        "" | "SingleStack" | "PreferDualStack" => Ok(()),
+        "RequireDualStack" => Err("spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services".into()),
+        other => Err(format!(
+            "spec.ipFamilyPolicy: Unsupported value: \"{other}\": supported values: \"SingleStack\", \"PreferDualStack\", \"RequireDualStack\""
+        )),
+    }
 }
 
 fn node_ports(

@@ -1,4 +1,5 @@
-//! The kinds that the local API serves: all of [`wire_kube::kinds`]; names here for those that the runtime's code works with.
+//! The kinds that the local API serves: all of [`wire_kube::kinds`]; names here for those that the
+//! runtime's code works with.
 
 use wire_kube::kinds::{KINDS, Kind as Id};
 pub use wire_kube::kinds::{
@@ -30,6 +31,8 @@ names! {
     JOBS = Job;
     ENDPOINT_SLICES = EndpointSlice;
     SERVICE_ENTRIES = ServiceEntry;
+    CUSTOM_RESOURCE_DEFINITIONS = CustomResourceDefinition;
+    MUTATING_WEBHOOK_CONFIGURATIONS = MutatingWebhookConfiguration;
 }
 
 /// All of them.

@@ -1,4 +1,5 @@
-//! Label and field selectors: the texts of the API's query parameters, and the `selector` objects of Services and workloads.
+//! Label and field selectors: the texts of the API's query parameters, and the `selector` objects
+//! of Services and workloads.
 
 use std::collections::BTreeMap;
 

@@ -146,21 +146,21 @@ fn services_get_addresses_and_ports_and_give_them_back() {
     let first = store
         .create(&SERVICES, service("a", None))
         .expect("created");
-    assert_eq!(object::text(&first, "/spec/clusterIP"), "10.96.0.16");
+    assert_eq!(object::text(&first, "/spec/clusterIP"), "10.96.1.1");
     assert_eq!(
         object::number(&first, "/spec/ports/0/nodePort"),
         Some(30_000)
     );
     assert_eq!(object::number(&first, "/spec/ports/0/targetPort"), Some(80));
     let taken = store
-        .create(&SERVICES, service("b", Some("10.96.0.16")))
+        .create(&SERVICES, service("b", Some("10.96.1.1")))
         .expect_err("taken");
-    assert!(taken.to_string().contains("10.96.0.16 is taken"));
+    assert!(taken.to_string().contains("10.96.1.1 is taken"));
     store
         .delete(&SERVICES, "default", "a", &Deletion::default())
         .expect("deleted");
     store
-        .create(&SERVICES, service("b", Some("10.96.0.16")))
+        .create(&SERVICES, service("b", Some("10.96.1.1")))
         .expect("free again");
 }
 
@@ -232,4 +232,65 @@ fn what_a_pod_runs_cannot_be_changed() {
         "{refusal}"
     );
     change("/metadata/namespace", "n".into()).expect("nothing else is refused");
+}
+
+#[test]
+fn the_low_part_of_the_range_is_for_those_who_choose() {
+    let store = store();
+    let service = |name: &str, more: serde_json::Value| {
+        let mut service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+        json_patch::merge(&mut service, &json!({"spec": more}));
+        service
+    };
+    let given = store
+        .create(&SERVICES, service("a", json!({})))
+        .expect("created");
+    let address: std::net::Ipv4Addr = object::text(&given, "/spec/clusterIP")
+        .parse()
+        .expect("an address");
+    assert!(
+        address >= std::net::Ipv4Addr::new(10, 96, 1, 0),
+        "{address}"
+    );
+    store
+        .create(&SERVICES, service("b", json!({"clusterIP": "10.96.0.16"})))
+        .expect("nobody was given it");
+}
+
+#[test]
+fn a_family_that_is_not_there_is_refused_by_its_place() {
+    let store = store();
+    let service = |name: &str, spec: serde_json::Value| {
+        let mut service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+        json_patch::merge(&mut service, &json!({"spec": spec}));
+        service
+    };
+    for (spec, place) in [
+        (json!({"ipFamilies": ["IPv6"]}), "spec.ipFamilies[0]"),
+        (
+            json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"}),
+            "spec.ipFamilies[1]",
+        ),
+        (
+            json!({"ipFamilyPolicy": "RequireDualStack"}),
+            "spec.ipFamilyPolicy",
+        ),
+        (json!({"ipFamilyPolicy": "Both"}), "spec.ipFamilyPolicy"),
+    ] {
+        let refusal = store
+            .create(&SERVICES, service("a", spec))
+            .expect_err(place);
+        assert!(refusal.to_string().contains(place), "{refusal}");
+    }
+    let given = store
+        .create(
+            &SERVICES,
+            service("a", json!({"ipFamilyPolicy": "PreferDualStack"})),
+        )
+        .expect("one family is enough");
+    assert_eq!(
+        object::text(&given, "/spec/ipFamilyPolicy"),
+        "PreferDualStack"
+    );
+    assert_eq!(given.pointer("/spec/ipFamilies"), Some(&json!(["IPv4"])));
 }
