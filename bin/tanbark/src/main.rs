@@ -20,7 +20,6 @@ mod manifests;
 mod object;
 mod output;
 mod problems;
-mod prometheus;
 mod scope;
 mod session;
 mod target;

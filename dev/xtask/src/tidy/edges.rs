@@ -60,6 +60,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "proxy",
         ],
     ),
+    ("graph", &[]),
     ("analyze", &["wire-kube", "mesh-model", "ingest"]),
     (
         "control",
@@ -81,6 +82,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "tanbark",
         &[
             "analyze",
+            "graph",
             "stdx",
             "identity",
             "mesh-model",

@@ -1,13 +1,13 @@
 //! The live part of the terminal: the table of who calls whom, redrawn every two seconds; lines about what happens scroll above it.
 
-use std::collections::VecDeque;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use graph::{Flow, Window};
 
 use super::changes::{Changes, LOOK};
-use super::traffic::{self, Flow, Totals};
+use super::traffic;
 use crate::api::Api;
 use crate::commands::exec::terminal_size;
 use crate::output::{self, Colour, Tone};
@@ -20,11 +20,10 @@ const WINDOW: Duration = Duration::from_secs(10);
 pub async fn run(api: &Api, changes: &mut Changes) -> Result<()> {
     let colour = Colour::of(&std::io::stdout());
     let mut screen = Screen { lines: 0 };
-    let mut past = Past::default();
-    past.add(
-        traffic::scrape(api).await.unwrap_or_default(),
-        Instant::now(),
-    );
+    let start = Instant::now();
+    let mut window = Window::new(WINDOW);
+    let totals = traffic::scrape(api).await.unwrap_or_default();
+    window.add(totals, start.elapsed());
     let mut look = tokio::time::interval(LOOK);
     let mut scrape = tokio::time::interval(SCRAPE);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,37 +40,11 @@ pub async fn run(api: &Api, changes: &mut Changes) -> Result<()> {
                 }
             }
             _ = scrape.tick() => {
-                past.add(traffic::scrape(api).await.unwrap_or_default(), Instant::now());
-                shown = text(&past.flows(), colour);
+                let totals = traffic::scrape(api).await.unwrap_or_default();
+                window.add(totals, start.elapsed());
+                shown = text(&window.flows(), colour);
                 screen.draw(&shown);
             }
-        }
-    }
-}
-
-/// The last scrapes: rates are over this time, so that a person's single requests stay to be read.
-#[derive(Default)]
-struct Past {
-    scrapes: VecDeque<(Totals, Instant)>,
-}
-
-impl Past {
-    fn add(&mut self, totals: Totals, at: Instant) {
-        self.scrapes.push_back((totals, at));
-        while self.scrapes.len() > 2
-            && self
-                .scrapes
-                .get(1)
-                .is_some_and(|(_, then)| at.duration_since(*then) >= WINDOW)
-        {
-            self.scrapes.pop_front();
-        }
-    }
-
-    fn flows(&self) -> Vec<Flow> {
-        match (self.scrapes.front(), self.scrapes.back()) {
-            (Some((before, then)), Some((now, at))) => now.since(before, at.duration_since(*then)),
-            _ => Vec::new(),
         }
     }
 }
@@ -155,21 +128,5 @@ mod tests {
         assert_eq!(cut("abcdef", 3), "abc");
         assert_eq!(cut("\x1b[32mabcdef\x1b[0m", 3), "\x1b[32mabc\x1b[0m");
         assert_eq!(cut("🔒ab", 3), "🔒a");
-    }
-
-    #[test]
-    fn a_request_is_shown_for_ten_seconds() {
-        let page = "istio_requests_total{reporter=\"source\",source_workload=\"a\",destination_workload=\"b\",response_code=\"200\"} 5\n";
-        let mut after = Totals::default();
-        after.add(page);
-        let start = Instant::now();
-        let mut past = Past::default();
-        past.add(Totals::default(), start);
-        for second in [2, 4, 6, 8, 10] {
-            past.add(after.clone(), start + Duration::from_secs(second));
-            assert_eq!(past.flows().len(), 1, "after {second} s");
-        }
-        past.add(after.clone(), start + Duration::from_secs(12));
-        assert!(past.flows().is_empty());
     }
 }

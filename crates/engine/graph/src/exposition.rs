@@ -1,19 +1,20 @@
 //! Prometheus' text format, as far as a reader of counters and histograms needs it.
 //!
-//! A line that does not parse is passed over: what one proxy writes must not hide the others.
+//! Samples come out in the order of the page. A line that does not parse is passed over.
+//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    pub name: String,
+pub(crate) struct Sample {
+    pub(crate) name: String,
     /// In the order written.
-    pub labels: Vec<(String, String)>,
-    pub value: f64,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) value: f64,
 }
 
 impl Sample {
     /// A label's value; empty when absent.
-    pub fn label(&self, name: &str) -> &str {
+    pub(crate) fn label(&self, name: &str) -> &str {
         self.labels
             .iter()
             .find(|(key, _)| key == name)
@@ -23,7 +24,7 @@ impl Sample {
 }
 
 /// Every sample whose name begins so.
-pub fn samples<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = Sample> + 'a {
+pub(crate) fn samples<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = Sample> + 'a {
     text.lines()
         .filter(move |line| line.starts_with(prefix))
         .filter_map(parse)
