@@ -321,6 +321,32 @@ fn aliases_of_the_trust_domain_are_accepted_everywhere() {
     }
 }
 
+/// A DENY for `*w.example/…` that left out the alias would let through whom it denies.
+#[test]
+fn a_principal_that_begins_with_a_star_means_the_aliases_too() {
+    let policy = |principal: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: web, namespace: default}}\nspec: {{action: DENY, rules: [{{from: [{{source: {{principals: [\"{principal}\"]}}}}]}}]}}"
+        )
+    };
+    let inbound = |principal: &str| {
+        let mesh = json!({"trustDomain": "new.example", "trustDomainAliases": ["old.other"]});
+        let snapshot = world_of(&mesh, &PODS, &policy(principal));
+        let view = View::new(&snapshot, &sidecar());
+        let all = listeners(&view.listener_inputs());
+        all.iter().map(text).collect::<String>()
+    };
+    let alias = "{\"exact\":\"spiffe://old.other/ns/a/sa/b\"}";
+    let found = inbound("*w.example/ns/a/sa/b");
+    assert!(
+        found.contains(r"spiffe://.*w\\.example/ns/a/sa/b"),
+        "{found}"
+    );
+    assert!(found.contains(alias), "{found}");
+    assert!(!inbound("*elsewhere/ns/a/sa/b").contains(alias));
+    assert!(!inbound("*/ns/a/sa/b").contains(alias));
+}
+
 const GATE: &str = r#"
 apiVersion: networking.istio.io/v1
 kind: Gateway

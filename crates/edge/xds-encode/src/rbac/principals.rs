@@ -198,16 +198,19 @@ impl Scope<'_> {
             .collect()
     }
 
+    /// The name, and what it means in the mesh's other trust domains. (pilot's
+    /// `ReplaceTrustDomainAliases`.)
     fn in_every_domain(&self, name: &ValuePattern) -> Vec<ValuePattern> {
-        let (text, rebuild): (&Text, Rebuild) = match name {
-            ValuePattern::Exact(text) => (text, ValuePattern::Exact),
-            ValuePattern::Prefix(text) => (text, ValuePattern::Prefix),
-            _ => return vec![name.clone()],
-        };
         let domains: Vec<&str> = std::iter::once(&self.mesh.trust_domain)
             .chain(self.mesh.trust_domain_aliases.iter())
             .map(|domain| domain.as_str())
             .collect();
+        let (text, rebuild): (&Text, Rebuild) = match name {
+            ValuePattern::Exact(text) => (text, ValuePattern::Exact),
+            ValuePattern::Prefix(text) => (text, ValuePattern::Prefix),
+            ValuePattern::Suffix(text) => return suffix_in_every_domain(name, text, &domains),
+            ValuePattern::Present | ValuePattern::Template(_) => return vec![name.clone()],
+        };
         match text.split_once('/') {
             Some((domain, path)) if domain == DEFAULT_DOMAIN || domains.contains(&domain) => {
                 let everywhere = domains.iter().map(|domain| format!("{domain}/{path}"));
@@ -231,6 +234,20 @@ impl Scope<'_> {
             "spiffe://.+/ns/{namespace}/(.+/|)sa/{name}(/.+)?"
         )))
     }
+}
+
+/// `*bar/ns/…`: where it means one of the mesh's trust domains, it means the same identity in the
+/// others too. `*/ns/…` means every domain as it is.
+fn suffix_in_every_domain(name: &ValuePattern, text: &str, domains: &[&str]) -> Vec<ValuePattern> {
+    let mut found = vec![name.clone()];
+    if let Some((end, path)) = text.split_once('/')
+        && !end.is_empty()
+        && domains.iter().any(|domain| domain.ends_with(end))
+    {
+        let others = domains.iter().filter(|domain| !domain.ends_with(end));
+        found.extend(others.map(|domain| ValuePattern::Exact(format!("{domain}/{path}").into())));
+    }
+    found
 }
 
 fn authenticated(name: StringMatcher) -> Principal {
