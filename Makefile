@@ -16,8 +16,10 @@ test-tools: ## Install what the tests need (the above, curl, a stock Envoy in .v
 build: ## Build all programs, optimised
 	cargo build --release --locked -p tanbark -p tanbark-proxy -p bookinfo -p echo
 
-demo: tools build ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
-	@target/release/tanbark up samples/demo --images samples/images.yaml
+demo: tools ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
+	@[ -x target/demo/tanbark ] || echo "The first build compiles some 500 packages: about six minutes on two cores. Later ones take seconds."
+	cargo build --profile demo --locked -p tanbark -p tanbark-proxy -p bookinfo -p echo
+	@target/demo/tanbark up samples/demo --images samples/images.yaml
 
 demo-check: ## The demo as a new user runs it: until the product page answers, then Ctrl-C
 	@dev/demo-check.sh

@@ -107,6 +107,8 @@ spec:
                 except (OSError, IndexError):
                     pass
         found: dict[str, list[float]] = {}
+        # What a sidecar has resident: its PSS if no other process shared a page with it.
+        alone: list[float] = []
         waiting = [self.process.pid]
         while waiting:
             pid = waiting.pop()
@@ -116,14 +118,18 @@ spec:
                 rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
             except OSError:
                 continue
-            pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
-            found.setdefault(role(command), []).append(pss)
+            lines = dict(line.split(":", 1) for line in rollup.splitlines()[1:])
+            mib = {name: int(lines[name].split()[0]) / 1024 for name in ("Pss", "Rss")}
+            found.setdefault(role(command), []).append(mib["Pss"])
+            if role(command) == "sidecar":
+                alone.append(mib["Rss"])
         sums = {name: sum(values) for name, values in found.items()}
         sidecars = found.get("sidecar", [0.0])
         return {
             "control plane": sums.get("control plane", 0.0),
             "one sidecar (median)": statistics.median(sidecars),
             "one sidecar (largest)": max(sidecars),
+            "one sidecar alone (RSS)": statistics.median(alone or [0.0]),
             "gateway": sums.get("gateway", 0.0),
             "runtime": sums.get("runtime", 0.0),
             "applications": sums.get("application", 0.0),
