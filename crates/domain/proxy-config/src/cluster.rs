@@ -307,26 +307,3 @@ pub struct TcpKeepalive {
     pub time: Option<Duration>,
     pub interval: Option<Duration>,
 }
-
-/// What consistent hashing looks at.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HashPolicy {
-    pub source: HashSource,
-    /// Later policies are skipped once a hash exists.
-    pub terminal: bool,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum HashSource {
-    Header(HeaderName),
-    /// With a `ttl` a missing cookie is generated; zero: session cookie.
-    Cookie {
-        name: Arc<str>,
-        ttl: Option<Duration>,
-        path: Arc<str>,
-        attributes: Arc<[(Arc<str>, Arc<str>)]>,
-    },
-    SourceIp,
-    QueryParameter(Arc<str>),
-    FilterState(Arc<str>),
-}

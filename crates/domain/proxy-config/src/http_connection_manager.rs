@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{HttpFilter, RouteTable, RouteTableName, access_log::AccessLog, tracing::Tracing};
+use crate::{
+    HttpFilter, RouteTable, RouteTableName, access_log::AccessLog, tracing::Tracing,
+    upgrade::Upgrade,
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpConnectionManager {
@@ -85,13 +88,6 @@ pub struct ClientCertDetails {
     pub chain: bool,
     pub dns: bool,
     pub uri: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upgrade {
-    /// `websocket`, `CONNECT`, …, lower case but for CONNECT.
-    pub kind: Arc<str>,
-    pub enabled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

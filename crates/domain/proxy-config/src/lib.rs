@@ -17,6 +17,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
 pub mod filter;
+pub mod hash_policy;
 pub mod header;
 pub mod http_connection_manager;
 pub mod listener;
@@ -29,6 +30,7 @@ pub mod secret;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod tracing;
+pub mod upgrade;
 
 pub use cluster::Cluster;
 pub use endpoint::Endpoints;

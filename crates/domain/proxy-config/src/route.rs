@@ -6,11 +6,12 @@ use http::{HeaderName, StatusCode};
 
 use crate::{
     ClusterName, Refused, RouteTableName,
-    cluster::HashPolicy,
     filter::{PerRouteFilter, cors::CorsPolicy},
+    hash_policy::HashPolicy,
     header::HeaderOperations,
     matcher::{Fraction, HeaderMatcher, MetadataMatcher, QueryMatcher, RegexRewrite, UriTemplate},
     metadata::Metadata,
+    upgrade::Upgrade,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -137,7 +138,7 @@ pub struct Forward {
     pub cors: Option<Arc<CorsPolicy>>,
     pub metadata_match: Option<Metadata>,
     /// `websocket` etc. switched on or off on this route.
-    pub upgrades: Arc<[crate::http_connection_manager::Upgrade]>,
+    pub upgrades: Arc<[Upgrade]>,
     pub high_priority: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{ClusterName, access_log::AccessLog, cluster::HashPolicy, metadata::Metadata};
+use crate::{ClusterName, access_log::AccessLog, hash_policy::HashPolicy, metadata::Metadata};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct TcpProxy {

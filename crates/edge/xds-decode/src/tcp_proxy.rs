@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use proxy_config::{
     ClusterName,
-    cluster::{HashPolicy, HashSource},
+    hash_policy::{HashPolicy, HashSource},
     tcp_proxy::{TcpProxy, Tunnel, WeightedTcpCluster},
 };
 use wire_envoy::pb::{

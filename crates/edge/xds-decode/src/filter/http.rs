@@ -238,7 +238,7 @@ fn route_config(cx: &mut Cx, any: &Any) -> Result<Option<PerRouteConfig>, Refusa
 /// Istio sends WebSocket upgrades with no filters of their own.
 pub(crate) fn upgrade(
     value: pb::hcm::http_connection_manager::UpgradeConfig,
-) -> Result<proxy_config::http_connection_manager::Upgrade, Refusal> {
+) -> Result<proxy_config::upgrade::Upgrade, Refusal> {
     let pb::hcm::http_connection_manager::UpgradeConfig {
         upgrade_type,
         filters,
@@ -250,7 +250,7 @@ pub(crate) fn upgrade(
             "filters of an upgrade are not supported",
         ));
     }
-    Ok(proxy_config::http_connection_manager::Upgrade {
+    Ok(proxy_config::upgrade::Upgrade {
         kind: upgrade_kind(&upgrade_type)?,
         enabled: scalar::flag_or(enabled, true),
     })

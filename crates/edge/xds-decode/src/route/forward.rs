@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use proxy_config::{
-    cluster::{HashPolicy, HashSource},
-    http_connection_manager::Upgrade,
+    hash_policy::{HashPolicy, HashSource},
     route::{Forward, GrpcTimeout, HostRewrite, MaxStreamDuration, PathRewrite},
+    upgrade::Upgrade,
 };
 use wire_envoy::pb::{
     self,

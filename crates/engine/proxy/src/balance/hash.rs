@@ -4,7 +4,10 @@
 use std::{fmt::Write as _, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header::SET_COOKIE};
-use proxy_config::cluster::{Balancer, HashPolicy, HashSource};
+use proxy_config::{
+    cluster::Balancer,
+    hash_policy::{HashPolicy, HashSource},
+};
 use telemetry::record::Address;
 use xxhash_rust::xxh64::xxh64;
 

@@ -14,6 +14,7 @@ use proxy_config::{
     metadata::Metadata,
     route::*,
     tcp_proxy::{TcpProxy, WeightedTcpCluster},
+    upgrade::Upgrade,
 };
 
 pub fn none<T>() -> Arc<[T]> {

@@ -10,6 +10,7 @@ use proxy_config::{
         HttpFilter, HttpFilterKind, NetworkFilter, PerRouteConfig, PerRouteFilter,
         cors::CorsPolicy, fault::*, local_rate_limit::*, rbac::*,
     },
+    hash_policy::{HashPolicy, HashSource},
     listener::Terminal,
     matcher::{
         Fraction, HeaderKey, HeaderMatcher, HeaderTest, Percent, StringMatcher, StringPattern,
