@@ -1,10 +1,10 @@
 //! A container: the process that the runtime starts for it, before it becomes the application.
 //!
 //! The runtime clones this program into new PID, mount, UTS and IPC namespaces with a specification
-//! on a descriptor. It enters the pod's network, builds the root ([`root`]), gives up every
-//! capability that is not listed, and executes the command as its child; itself it stays as process
-//! 1, which passes signals on and reaps ([`first`]). The end of process 1 is the end of all that
-//! the container started. `exec` and exec probes enter the namespaces of a running container
+//! ([`spec`]) on a descriptor. It enters the pod's network, builds the root ([`root`]), gives up
+//! every capability that is not listed, and executes the command as its child; itself it stays as
+//! process 1, which passes signals on and reaps ([`first`]). The end of process 1 is the end of all
+//! that the container started. `exec` and exec probes enter the namespaces of a running container
 //! instead.
 //!
 //! An error before `execve` is written to the status pipe; its end without a word says that the
@@ -13,92 +13,20 @@
 mod confine;
 mod first;
 mod root;
+pub mod spec;
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, Pid, fork};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-
-/// Where the specification is read.
-pub const SPEC_DESCRIPTOR: RawFd = 3;
-/// Where a failure before `execve` is told.
-pub const STATUS_DESCRIPTOR: RawFd = 4;
-/// The first of the namespaces to enter, in the order that each [`Entry`] names.
-pub const NAMESPACE_DESCRIPTOR: RawFd = 5;
-
-/// CAP_NET_BIND_SERVICE
-pub const NET_BIND_SERVICE: u8 = 10;
-/// CAP_NET_ADMIN
-pub const NET_ADMIN: u8 = 12;
-
-/// What the new process is to become.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Entry {
-    /// A container's first process; descriptor: the pod's network.
-    Start(StartSpec),
-    /// A further process in a running container; descriptors: its network, UTS, mount and PID
-    /// namespaces.
-    Enter(EnterSpec),
-}
-
-/// The command and its rights.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Command {
-    /// Name and arguments; the name is looked up in the environment's `PATH` when it has no slash.
-    pub arguments: Vec<String>,
-    /// The whole environment.
-    pub environment: Vec<(String, String)>,
-    /// The working directory.
-    pub directory: PathBuf,
-    /// User and group to become; `None` where only one user is mapped.
-    pub identity: Option<(u32, u32)>,
-    /// Capabilities that are kept, by number.
-    pub capabilities: Vec<u8>,
-}
-
-/// A new container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StartSpec {
-    /// What to run.
-    pub command: Command,
-    /// The pod's name.
-    pub hostname: String,
-    /// An existing empty folder that the container's root is built on.
-    pub scratch: PathBuf,
-    /// Files and folders to show.
-    pub mounts: Vec<Mount>,
-    /// Folders of the machine that the container must not see into.
-    pub hidden: Vec<PathBuf>,
-    /// Whether overlays are made without the rights of root.
-    pub unprivileged: bool,
-}
-
-/// A further process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct EnterSpec {
-    /// What to run.
-    pub command: Command,
-    /// Whether descriptor 0 is a terminal to control.
-    pub terminal: bool,
-}
-
-/// A bind mount.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Mount {
-    /// On the machine.
-    pub source: PathBuf,
-    /// In the container; made when missing.
-    pub target: PathBuf,
-    /// Whether writes are refused.
-    pub read_only: bool,
-}
+use spec::{
+    Command, EnterSpec, Entry, NAMESPACE_DESCRIPTOR, SPEC_DESCRIPTOR, STATUS_DESCRIPTOR, StartSpec,
+};
 
 /// The library entry of the hidden subcommand `container-exec`: never returns success before its
 /// command has ended.

@@ -4,6 +4,7 @@
 //! prints the same. A kind is given by its group and name, so that the columns do not depend on the
 //! version asked for.
 
+mod cells;
 mod pod;
 pub mod words;
 mod workload;
@@ -11,7 +12,8 @@ mod workload;
 use serde_json::{Value, json};
 
 use crate::object::{list, name, text};
-use words::{age, ago, condition, condition_status, or_none, pairs, plain, shortened};
+use cells::{framed, number};
+use words::{ago, condition, condition_status, or_none, pairs, plain, shortened};
 
 /// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,18 +135,6 @@ pub enum Carried {
     Metadata,
     /// All of it.
     Object,
-}
-
-fn number(object: &Value, pointer: &str) -> i64 {
-    crate::object::number(object, pointer).unwrap_or(0)
-}
-
-/// Name, what a kind has between, and age.
-fn framed(object: &Value, between: Vec<String>, now: jiff::Timestamp) -> Vec<String> {
-    let mut cells = vec![name(object).to_owned()];
-    cells.extend(between);
-    cells.push(age(object, now));
-    cells
 }
 
 fn others(group: &str, kind: &str, object: &Value, now: jiff::Timestamp) -> Vec<String> {

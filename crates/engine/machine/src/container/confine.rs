@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::Command;
+use super::spec::Command;
 use crate::error::{Context, Error, Result};
 use crate::launch::c_strings;
 

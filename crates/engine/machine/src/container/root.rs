@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{Mount, StartSpec};
+use super::spec::{Mount, StartSpec};
 use crate::error::{Context, Result};
 
 /// Most memory that a container's changes may take.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::live::Pod;
 use super::run::{launch_entry, read_status};
 use crate::blocking::blocking;
-use crate::container::{EnterSpec, Entry};
+use crate::container::spec::{EnterSpec, Entry};
 use crate::context::Context;
 use crate::error::{Context as _, Error, Result};
 use crate::launch::pipe;

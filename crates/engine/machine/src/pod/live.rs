@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::status::{ContainerStatus, Doing, containers_of, status};
-use crate::container::Command;
+use crate::container::spec::Command;
 use crate::network::PodNetwork;
 use crate::object;
 use crate::store::kinds::PODS;

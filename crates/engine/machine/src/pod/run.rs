@@ -21,7 +21,7 @@ use super::status::{ContainerStatus, Doing, Ended};
 use super::trust::{self, Own, Trust};
 use super::volumes::volumes_of;
 use crate::blocking::blocking;
-use crate::container::{
+use crate::container::spec::{
     Command, Entry, NAMESPACE_DESCRIPTOR, NET_ADMIN, NET_BIND_SERVICE, SPEC_DESCRIPTOR,
     STATUS_DESCRIPTOR, StartSpec,
 };

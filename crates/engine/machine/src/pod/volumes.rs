@@ -21,7 +21,7 @@ use stdx::{Clock as _, SystemClock};
 use super::environment::{Environment, Missing, data_of, expand, pod_field, resource_of};
 use super::live::Pod;
 use super::trust::Trust;
-use crate::container::Mount;
+use crate::container::spec::Mount;
 use crate::context as runtime;
 use crate::error::{Context, Error, Result};
 use crate::names::{NOBODY, NODE_NAME};

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::number;
+use super::cells::number;
 use super::words::{age, condition, or_none, seconds_since, short_duration};
 use crate::object::{deleting, list, name, text};
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::cells::{framed, number};
 use super::words::{condition, or_none, pairs, short_duration};
-use super::{framed, number};
 use crate::object::{list, text};
 
 /// One workload's cells.
