@@ -15,9 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::Full;
+use http::{Method, Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use identity::{CertificateChain, IdentityHandle, PeerCertificate};
@@ -32,12 +30,16 @@ use wire_envoy::{Descriptors, Names, pb::bootstrap::Bootstrap};
 
 use crate::{Refusal, Status};
 use dump_query::DumpQuery;
+use memory::memory;
+use page::{Page, json, prometheus, text, with_type};
 
 mod application;
 mod clusters;
 mod dump_query;
 mod listeners;
 mod logging;
+mod memory;
+mod page;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -92,8 +94,6 @@ pub enum Command {
     Drain,
     Quit,
 }
-
-type Page = Response<Full<Bytes>>;
 
 impl Admin {
     /// Serves one port until the task is dropped.
@@ -483,34 +483,6 @@ admin commands are:
   /stats/prometheus: statistics for Prometheus
 ";
 
-struct MemoryBytes {
-    resident: u64,
-    data: u64,
-}
-
-/// From the kernel; zeros where it tells nothing.
-fn memory_bytes() -> MemoryBytes {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    let bytes = |key: &str| kib(key).unwrap_or(0) * 1024;
-    MemoryBytes {
-        resident: bytes("VmRSS:"),
-        data: bytes("VmData:"),
-    }
-}
-
-fn memory() -> serde_json::Value {
-    let MemoryBytes { resident, data } = memory_bytes();
-    serde_json::json!({
-        "allocated": resident.to_string(),
-        "heap_size": data.to_string(),
-        "total_physical_bytes": resident.to_string(),
-    })
-}
-
 fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time)
         .map(|time| time.to_string())
@@ -521,33 +493,4 @@ fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     query
         .split('&')
         .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
-    let mut page = with_type("text/plain; charset=UTF-8", body);
-    *page.status_mut() = status;
-    page
-}
-
-fn prometheus(body: String) -> Page {
-    with_type("text/plain; version=0.0.4; charset=utf-8", body)
-}
-
-fn json(value: &serde_json::Value) -> Page {
-    with_type("application/json", format!("{value:#}\n"))
-}
-
-fn with_type(kind: &'static str, body: impl Into<Bytes>) -> Page {
-    let mut page = Response::new(Full::new(body.into()));
-    page.headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
-    page.headers_mut().insert(
-        "cache-control",
-        http::HeaderValue::from_static("no-cache, max-age=0"),
-    );
-    page.headers_mut().insert(
-        http::header::X_CONTENT_TYPE_OPTIONS,
-        http::HeaderValue::from_static("nosniff"),
-    );
-    page
 }

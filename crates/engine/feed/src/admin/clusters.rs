@@ -10,7 +10,7 @@ use proxy_config::{
 };
 use serde_json::{Value, json};
 
-use super::Page;
+use super::page::{self, Page};
 
 /// `fixed`: names of clusters that the bootstrap brought.
 pub(super) fn page(live: &Live, fixed: &BTreeSet<&str>, as_json: bool) -> Page {
@@ -22,13 +22,13 @@ pub(super) fn page(live: &Live, fixed: &BTreeSet<&str>, as_json: bool) -> Page {
             .iter()
             .map(|cluster| cluster_json(cluster, fixed))
             .collect();
-        return super::json(&json!({ "cluster_statuses": statuses }));
+        return page::json(&json!({ "cluster_statuses": statuses }));
     }
     let mut body = String::new();
     for cluster in clusters {
         cluster_text(&mut body, cluster, fixed);
     }
-    super::text(StatusCode::OK, body)
+    page::text(StatusCode::OK, body)
 }
 
 fn cluster_text(body: &mut String, cluster: &LiveCluster, fixed: &BTreeSet<&str>) {

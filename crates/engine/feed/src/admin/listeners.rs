@@ -6,7 +6,7 @@ use http::StatusCode;
 use proxy::Live;
 use serde_json::{Value, json};
 
-use super::Page;
+use super::page::{self, Page};
 
 pub(super) fn page(live: &Live, as_json: bool) -> Page {
     let config = live.config();
@@ -24,7 +24,7 @@ pub(super) fn page(live: &Live, as_json: bool) -> Page {
                 json!({"name": listener.config.name.as_str(), "local_address": address})
             })
             .collect();
-        return super::json(&json!({ "listener_statuses": statuses }));
+        return page::json(&json!({ "listener_statuses": statuses }));
     }
     let mut body = String::new();
     for listener in bound {
@@ -33,5 +33,5 @@ pub(super) fn page(live: &Live, as_json: bool) -> Page {
             let _ = writeln!(body, "{}::{address}", listener.config.name);
         }
     }
-    super::text(StatusCode::OK, body)
+    page::text(StatusCode::OK, body)
 }

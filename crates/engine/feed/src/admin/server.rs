@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use wire_envoy::type_url;
 
-use super::{Admin, memory_bytes};
+use super::{Admin, memory::memory_bytes};
 use crate::ConnectionState;
 
 /// Envoy's `stats_flush_interval`.

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http_body_util::{BodyExt, Empty};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt, Empty, Full};
 use telemetry::istio_metrics;
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 
