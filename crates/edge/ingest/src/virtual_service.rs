@@ -7,19 +7,23 @@ use std::sync::Arc;
 
 use mesh_model::Host;
 use mesh_model::VirtualService;
-use mesh_model::object::Text;
 use mesh_model::virtual_service::{
-    Destination, GatewayRef, HttpMatch, HttpRoute, L4Match, TcpRoute, TlsMatch, TlsRoute,
-    WeightedDestination,
+    GatewayRef, HttpMatch, HttpRoute, L4Match, TcpRoute, TlsMatch, TlsRoute, WeightedDestination,
 };
 use wire_kube::istio::virtual_service as wire;
 
 use crate::cx::Cx;
 use crate::problem::{Severity, code};
-use crate::value::{export_to, is_dns_label, labels, network, text};
+use crate::value::{export_to, labels, network, text};
 
+mod destination;
+mod gateway_refs;
+mod grpc_status;
 mod http;
 mod matches;
+
+use destination::{check_weights, destination};
+use gateway_refs::gateway_refs;
 
 pub(crate) use http::retries_of;
 
@@ -95,42 +99,6 @@ fn report_duplicates(cx: &mut Cx, field: &str, hosts: &[Host]) {
     }
 }
 
-/// `mesh`, `name` (of the object's own namespace), `namespace/name`, or Istio's old `name.namespace.svc.…`.
-pub(crate) fn gateway_refs(cx: &mut Cx, gateways: &[String]) -> Vec<GatewayRef> {
-    let own = cx.namespace().clone();
-    cx.collect("gateways", gateways, |cx, gateway| {
-        let named = |namespace: &str, name: &str| {
-            Some(GatewayRef::Named {
-                namespace: namespace.into(),
-                name: name.into(),
-            })
-        };
-        match (gateway.as_str(), gateway.split_once('/')) {
-            ("mesh", _) => Some(GatewayRef::Mesh),
-            (_, Some((namespace, name)))
-                if is_dns_label(namespace) && name.split('.').all(is_dns_label) =>
-            {
-                named(namespace, name)
-            }
-            (name, None) if is_dns_label(name) => named(&own, name),
-            (name, None) if name.split('.').all(is_dns_label) => {
-                let mut parts = name.splitn(3, '.');
-                let (first, second) = (
-                    parts.next().unwrap_or_default(),
-                    parts.next().unwrap_or_default(),
-                );
-                named(second, first)
-            }
-            (other, _) => {
-                cx.error(format!(
-                    "{other:?} is not a gateway: write name, namespace/name or mesh"
-                ));
-                None
-            }
-        }
-    })
-}
-
 /// A route without a match takes every request: nothing behind it is ever reached.
 fn check_order(cx: &mut Cx, http: &[HttpRoute]) {
     let takes_all = |route: &HttpRoute| {
@@ -145,85 +113,6 @@ fn check_order(cx: &mut Cx, http: &[HttpRoute]) {
             cx.report(Severity::Warning, code::UNREACHABLE_RULE, message.as_str());
         }
     });
-}
-
-pub(super) fn destination(cx: &mut Cx, value: Option<wire::Destination>) -> Option<Destination> {
-    let Some(wire::Destination { host, subset, port }) = value else {
-        cx.error_at("destination", "is needed");
-        return None;
-    };
-    cx.within("destination", |cx| {
-        destination_here(cx, wire::Destination { host, subset, port })
-    })
-}
-
-pub(super) fn destination_here(cx: &mut Cx, value: wire::Destination) -> Option<Destination> {
-    let wire::Destination { host, subset, port } = value;
-    if host == "*" {
-        cx.error_at("host", "`*` is not a destination: name one host");
-        return None;
-    }
-    if !subset.is_empty() && !is_subset_name(&subset) {
-        cx.error_at("subset", format!("{subset:?} is not the name of a subset"));
-    }
-    let port = match port {
-        None => None,
-        Some(wire::PortSelector { number }) => Some(cx.within("port", |cx| {
-            cx.within("number", |cx| cx.port_number(number))
-        })?),
-    };
-    let host = cx.host_at("host", &host)?;
-    if !host.as_str().contains('.') && host.as_str().parse::<std::net::IpAddr>().is_err() {
-        cx.error_at("host", format!("{host} is not a host"));
-    }
-    Some(Destination {
-        host,
-        subset: text(&subset),
-        port,
-    })
-}
-
-/// The names that DestinationRule gives: letters, digits, `-`, `_`, `.`.
-fn is_subset_name(name: &str) -> bool {
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// Checks the weights of one route; the answer is the weight to take for each destination.
-pub(super) fn check_weights(cx: &mut Cx, weights: &[i32]) -> Vec<u32> {
-    let several = weights.len() > 1;
-    let total: i64 = weights.iter().map(|w| i64::from(*w)).sum();
-    let out = cx.each("route", weights, |cx, weight| {
-        match u32::try_from(*weight) {
-            Err(_) => {
-                cx.error_at(
-                    "weight",
-                    format!("route weight {weight}: weights must not be negative"),
-                );
-                0
-            }
-            Ok(weight) => weight,
-        }
-    });
-    if several && weights.iter().all(|w| *w == 0) {
-        cx.error_at("route", "weights of one route must not all be 0");
-    } else if total > i64::from(u32::MAX) {
-        cx.error_at(
-            "route",
-            format!("weights add up to {total}, which is more than {}", u32::MAX),
-        );
-    } else if several && total > 100 && weights.iter().all(|w| *w >= 0) {
-        cx.within("route", |cx| {
-            cx.warning(format!(
-                "weights add up to {total}: each is taken as its share of {total}"
-            ))
-        });
-    }
-    if several {
-        out
-    } else {
-        out.iter().map(|_| 100).collect()
-    }
 }
 
 fn weighted(cx: &mut Cx, route: Vec<wire::RouteDestination>) -> Vec<WeightedDestination> {
@@ -363,37 +252,4 @@ fn l4_match(
         source_namespace: text(&source_namespace),
         gateways: gateways.into(),
     })
-}
-
-/// The status codes of gRPC by name.
-pub(super) fn grpc_status(name: &str) -> Option<u8> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let by_name = NAMES.iter().position(|n| {
-        n.eq_ignore_ascii_case(name) || name.eq_ignore_ascii_case("CANCELED") && *n == "CANCELLED"
-    });
-    let code = by_name.or_else(|| name.parse().ok().filter(|code| *code < NAMES.len()))?;
-    u8::try_from(code).ok()
-}
-
-/// Names in lower case, as header maps want them.
-pub(super) fn lower(name: &str) -> Text {
-    name.to_ascii_lowercase().into()
 }

@@ -14,8 +14,9 @@ use mesh_model::virtual_service::{
 };
 use wire_kube::istio::virtual_service as wire;
 
+use super::destination::{check_weights, destination, destination_here};
+use super::grpc_status::grpc_status;
 use super::matches::{http_match, is_header_name};
-use super::{check_weights, destination, destination_here, grpc_status};
 use crate::cx::Cx;
 use crate::re2;
 use crate::value::{

@@ -8,7 +8,7 @@ use mesh_model::object::Text;
 use mesh_model::virtual_service::HttpMatch;
 use wire_kube::istio::virtual_service as wire;
 
-use super::{gateway_refs, lower};
+use super::gateway_refs::gateway_refs;
 use crate::cx::Cx;
 use crate::problem::{Severity, code};
 use crate::value::{labels, string_match, text};
@@ -118,4 +118,9 @@ pub(super) fn is_header_name(name: &str) -> bool {
         && rest
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Names in lower case, as header maps want them.
+fn lower(name: &str) -> Text {
+    name.to_ascii_lowercase().into()
 }
