@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a mesh from files of Kubernetes and Istio YAML
-    Up(commands::up::Args),
+    Up(commands::up::args::Args),
     /// Stop the mesh and remove what is left of it
     Down(commands::down::Args),
     /// Show how the mesh is: control plane, pods, proxies, URLs, problems

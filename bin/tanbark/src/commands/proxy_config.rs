@@ -4,15 +4,16 @@
 //! spellings, because a control plane's dump uses the other one.
 
 mod chain;
+mod cluster_name;
 mod clusters;
 mod dump;
 mod endpoints;
 mod listeners;
 mod routes;
 mod secrets;
+mod source;
 mod spelling;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -25,7 +26,8 @@ use crate::output::{self, Report, Table};
 use crate::scope::Scope;
 use crate::session::Session;
 use crate::target::find_pod;
-use dump::Dump;
+use dump::{Dump, nothing};
+use source::Source;
 
 /// Shown below the kinds.
 const EXAMPLES: &str = "Examples:\n  tanbark proxy-config clusters deploy/productpage-v1 --fqdn reviews\n  tanbark pc routes productpage-v1-abc.default --name 9080 -o json\n  tanbark pc endpoints deploy/productpage-v1 --status unhealthy\n  tanbark pc all --file config_dump.json";
@@ -57,21 +59,6 @@ pub enum Command {
     /// Show or set levels of the proxy's log
     #[command(visible_alias = "o")]
     Log(Log),
-}
-
-/// Whose configuration.
-#[derive(Debug, clap::Args)]
-pub struct Source {
-    /// POD, POD.NAMESPACE, or KIND/NAME[.NAMESPACE] for one of its pods
-    #[arg(required_unless_present = "file")]
-    pod: Option<String>,
-    #[command(flatten)]
-    pub scope: Scope,
-    /// A saved `/config_dump` instead of a pod; for endpoints also `/clusters?format=json`
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    #[arg(short, long, value_enum)]
-    output: Option<Report>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -279,23 +266,4 @@ async fn log(args: &Log, session: &Session) -> Result<ExitCode> {
     }
     output::emit(&text);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Filters that several tables have, with istioctl's meaning: names by a part of them.
-pub(super) fn service_filter(
-    name: &clusters::ClusterName,
-    port: Option<u16>,
-    subset: Option<&str>,
-    direction: Option<&str>,
-    fqdn: Option<&str>,
-) -> bool {
-    port.is_none_or(|port| name.port == Some(port))
-        && subset.is_none_or(|subset| name.subset.contains(subset))
-        && direction.is_none_or(|direction| name.direction.eq_ignore_ascii_case(direction))
-        && fqdn.is_none_or(|fqdn| name.service.contains(fqdn))
-}
-
-/// An empty object where nothing is.
-fn nothing() -> Value {
-    json!({})
 }

@@ -23,7 +23,7 @@ use wire_envoy::{Descriptors, Unknown};
 use wire_kube::manifest::Document;
 use xds_encode::{Client, View};
 
-use crate::commands::up::Proxy;
+use crate::commands::up::args::Proxy;
 use crate::manifests::{self, Depth};
 use crate::output::{self, Colour, Report};
 use crate::scope::Scope;

@@ -4,6 +4,7 @@
 //! calls whom (on a terminal) or a line for each thing that happens. Ctrl-C and SIGTERM stop everything within five seconds; a second one
 //! does not wait. `--detach` leaves such a process behind.
 
+pub mod args;
 mod changes;
 mod detach;
 mod options;
@@ -13,13 +14,10 @@ pub mod report;
 mod screen;
 mod traffic;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
 use machine::Handle;
 use machine::hooks::Hooks;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,59 +26,8 @@ use crate::api::Api;
 use crate::output;
 use crate::problems;
 use crate::session::Session;
-
-/// How long pods get to become ready before the summary is shown all the same.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Shown below the flags.
-const EXAMPLES: &str = "Examples:\n  tanbark up samples/demo --images samples/images.yaml\n  tanbark up mesh/ --detach --state /tmp/shop\n  tanbark up mesh/ --proxy envoy";
-
-#[derive(Debug, Clone, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// Files and folders of YAML; edits take effect while the mesh runs
-    #[arg(required = true, value_name = "DIR")]
-    sources: Vec<PathBuf>,
-    /// Image map: which local command stands for a container image (default: images.yaml in a DIR, if there is one)
-    #[arg(long, value_name = "FILE")]
-    images: Option<PathBuf>,
-    /// Which proxy stands beside the pods
-    #[arg(long, value_enum, default_value_t = Proxy::Tanbark)]
-    proxy: Proxy,
-    /// Envoy's program, for `--proxy envoy` (default: `envoy` beside tanbark or on PATH)
-    #[arg(long, value_name = "FILE", env = "TANBARK_ENVOY")]
-    envoy: Option<PathBuf>,
-    /// MeshConfig as a file
-    #[arg(long, value_name = "FILE")]
-    mesh_config: Option<PathBuf>,
-    /// The mesh's trust domain
-    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
-    trust_domain: String,
-    /// Pods reach nothing outside of the mesh by TCP (names are still looked up)
-    #[arg(long)]
-    no_egress: bool,
-    /// Run in the background; `tanbark down` stops it
-    #[arg(short, long)]
-    detach: bool,
-    /// No live table, only lines
-    #[arg(long)]
-    plain: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Proxy {
-    Tanbark,
-    Envoy,
-}
-
-/// How what happens is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Show {
-    /// On a terminal, redrawn.
-    Live,
-    /// A line each.
-    Lines,
-}
+use args::Args;
+use progress::{PATIENCE, Show};
 
 pub async fn run(args: Args, session: &Session) -> Result<ExitCode> {
     let state = session.state()?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::dump::{field, list, number, path, text};
+use super::dump::{field, list, nothing, number, path, text};
 use super::routes;
 
 /// Lists of protocols that istioctl has a name for.
@@ -21,7 +21,7 @@ const PROTOCOLS: [(&str, &str); 4] = [
 
 /// What a chain matches, as istioctl says it: `Trans: tls; App: istio-http/1.1; Addr: 10.96.0.1:80`.
 pub fn matches(chain: &Value) -> String {
-    let nothing = super::nothing();
+    let nothing = nothing();
     let rule = field(chain, "filter_chain_match").unwrap_or(&nothing);
     let mut parts = Vec::new();
     let join = |name: &str| {
@@ -73,7 +73,7 @@ fn range(range: &Value) -> String {
 /// Where connections of a chain go: `Route: 80`, `Cluster: outbound|80||a`, `Inline Route: /*`.
 pub fn destination(chain: &Value) -> String {
     for filter in list(chain, "filters") {
-        let nothing = super::nothing();
+        let nothing = nothing();
         let config = field(filter, "typed_config").unwrap_or(&nothing);
         match text(config, "@type").rsplit('.').next().unwrap_or_default() {
             "HttpConnectionManager" => return http(config),

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::dump::{Dump, text};
-use super::{Source, service_filter};
+use super::cluster_name::{ClusterName, service_filter};
+use super::dump::{Dump, config_of, text};
+use super::source::Source;
 use crate::output::{Cell, Table};
 
 #[derive(Debug, clap::Args)]
@@ -22,36 +23,6 @@ pub struct Args {
     /// `inbound` or `outbound`
     #[arg(long)]
     direction: Option<String>,
-}
-
-/// What a cluster's name says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterName {
-    pub direction: String,
-    pub port: Option<u16>,
-    pub subset: String,
-    /// The service, or the whole name of a cluster that is named otherwise.
-    pub service: String,
-}
-
-impl ClusterName {
-    pub fn parse(name: &str) -> Self {
-        let parts: Vec<&str> = name.split('|').collect();
-        match parts.as_slice() {
-            [direction, port, subset, service] => Self {
-                direction: direction.trim_end_matches('_').trim_end_matches('.').into(),
-                port: port.parse().ok(),
-                subset: (*subset).into(),
-                service: (*service).into(),
-            },
-            _ => Self {
-                direction: String::new(),
-                port: None,
-                subset: String::new(),
-                service: name.into(),
-            },
-        }
-    }
 }
 
 pub fn select(dump: &Dump, args: &Args) -> Vec<Value> {
@@ -117,49 +88,11 @@ fn row(cluster: &Value) -> [String; 6] {
     ]
 }
 
-/// `name.namespace` of the object that Istio's metadata names.
-pub fn config_of(resource: &Value) -> Option<String> {
-    let config = resource
-        .pointer("/metadata")
-        .and_then(|metadata| super::dump::field(metadata, "filter_metadata"))?
-        .get("istio")?
-        .get("config")?
-        .as_str()?;
-    let mut parts = config.rsplit('/');
-    let name = parts.next()?;
-    let _kind = parts.next()?;
-    Some(format!("{name}.{}", parts.next()?))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn names_are_taken_apart() {
-        let name = ClusterName::parse("outbound|9080|v1|reviews.default.svc.cluster.local");
-        assert_eq!(
-            (
-                name.direction.as_str(),
-                name.port,
-                name.subset.as_str(),
-                name.service.as_str()
-            ),
-            (
-                "outbound",
-                Some(9080),
-                "v1",
-                "reviews.default.svc.cluster.local"
-            )
-        );
-        assert_eq!(
-            ClusterName::parse("PassthroughCluster").service,
-            "PassthroughCluster"
-        );
-        assert_eq!(ClusterName::parse("inbound|9080||").direction, "inbound");
-    }
 
     #[test]
     fn the_rule_of_a_cluster_is_named() {

@@ -1,6 +1,6 @@
 //! A proxy's `/config_dump`, taken apart. Field names are read as `snake_case` and as `camelCase`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A dump.
 pub struct Dump {
@@ -163,10 +163,27 @@ pub fn versions(bootstrap: &Value) -> String {
     out
 }
 
+/// `name.namespace` of the object that Istio's metadata names.
+pub fn config_of(resource: &Value) -> Option<String> {
+    let config = resource
+        .pointer("/metadata")
+        .and_then(|metadata| field(metadata, "filter_metadata"))?
+        .get("istio")?
+        .get("config")?
+        .as_str()?;
+    let mut parts = config.rsplit('/');
+    let name = parts.next()?;
+    let _kind = parts.next()?;
+    Some(format!("{name}.{}", parts.next()?))
+}
+
+/// An empty object where nothing is.
+pub fn nothing() -> Value {
+    json!({})
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::clusters::ClusterName;
+use super::cluster_name::{ClusterName, service_filter};
 use super::dump::{Dump, field, list, number, text};
-use super::{Source, service_filter};
+use super::source::Source;
 use crate::output::{Cell, Table, Tone};
 
 #[derive(Debug, clap::Args)]

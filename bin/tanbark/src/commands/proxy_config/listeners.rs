@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::Source;
 use super::chain;
 use super::dump::{Dump, field, list, number, path, text};
+use super::source::Source;
 use crate::output::{Cell, Table};
 
 #[derive(Debug, clap::Args)]

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::Source;
-use super::clusters::config_of;
-use super::dump::{Dump, field, list, text};
+use super::dump::{Dump, config_of, field, list, nothing, text};
+use super::source::Source;
 use crate::output::{Cell, Table};
 
 #[derive(Debug, clap::Args)]
@@ -109,7 +108,7 @@ fn domains(host: &Value) -> String {
 
 /// What a route matches: its path, and the names of headers.
 pub fn rule(route: &Value) -> String {
-    let nothing = super::nothing();
+    let nothing = nothing();
     let rule = field(route, "match").unwrap_or(&nothing);
     let path = ["prefix", "path", "path_separated_prefix"]
         .iter()

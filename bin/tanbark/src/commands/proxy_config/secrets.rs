@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::CertificateChain;
 use serde_json::Value;
 
-use super::Source;
 use super::dump::{path, text};
+use super::source::Source;
 use crate::output::{Cell, Table, Tone};
 
 #[derive(Debug, clap::Args)]

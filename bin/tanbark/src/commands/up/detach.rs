@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use machine::state::State;
 
-use super::{Args, PATIENCE, Proxy, Show, pages, progress, report};
+use super::args::{Args, Proxy};
+use super::progress::{self, PATIENCE, Show};
+use super::{pages, report};
 use crate::api::Api;
 use crate::output;
 

@@ -8,7 +8,7 @@ use inject::ProxyKind;
 use machine::options::{Options, resolvers_of};
 use machine::state::State;
 
-use super::{Args, Proxy};
+use super::args::{Args, Proxy};
 use crate::output;
 
 /// The runtime's own messages, in the state folder.

@@ -6,10 +6,11 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::Show;
 use crate::api::Api;
 use crate::{object, output};
 
+/// How long pods get to become ready before the summary is shown all the same.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the runtime is asked.
 const LOOK: Duration = Duration::from_millis(100);
 /// Reasons that waiting hardly mends: the summary is shown when only such pods are left for [`HOPE`].
@@ -23,6 +24,15 @@ const HOPELESS: [&str; 6] = [
 ];
 /// A first crash may be of a program that came before what it needs.
 const HOPE: Duration = Duration::from_secs(5);
+
+/// How what happens is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// On a terminal, redrawn.
+    Live,
+    /// A line each.
+    Lines,
+}
 
 /// Waits until every pod is ready, only hopeless ones are left, or the time is up; the runtime's last summary.
 pub async fn settle(api: &Api, show: Show, patience: Duration) -> Result<Value> {
