@@ -3,9 +3,7 @@
 //! Own paths: `/echo` (as `/anything`, shaped by its query), `/counters`, `/hello` (Istio's helloworld), `/health`; httpbin's are in
 //! [`crate::httpbin`]. Each answer names the server in `x-echo-hostname` and, if it has one, `x-echo-version`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -17,60 +15,15 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::access_log;
+use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::grpc;
 use crate::httpbin::{self, answer};
-use crate::shape::{self, Failures};
+use crate::server::{Echo, Settings};
+use crate::shape;
 use crate::websocket;
-
-/// What a server is told at its start.
-#[derive(Clone)]
-pub struct Settings {
-    pub hostname: Arc<str>,
-    /// Empty where it has none.
-    pub version: Arc<str>,
-    /// Longest wait of httpbin's endpoints.
-    pub max_duration: Duration,
-    /// Largest request body and generated httpbin body.
-    pub max_body_bytes: usize,
-    /// Headers and arguments as strings in place of lists.
-    pub single_values: bool,
-    pub cors: bool,
-    /// A line on standard output for each request, in the common log format.
-    pub access_log: bool,
-}
-
-/// Shared by all requests.
-pub struct Echo {
-    pub settings: Settings,
-    pub counters: Arc<Counters>,
-    pub failures: Failures,
-    /// Cancelled when the server is to end.
-    pub stop: CancellationToken,
-    /// WebSockets, which outlive the request they began with.
-    pub upgraded: TaskTracker,
-}
-
-/// Where a request came from; every request carries one.
-#[derive(Debug, Clone, Copy)]
-pub struct Connection {
-    pub peer: SocketAddr,
-    pub scheme: Scheme,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-/// On a response: don't send it, reset the connection or stream.
-#[derive(Debug, Clone, Copy)]
-pub struct Abort;
 
 pub fn router(echo: Echo) -> Router {
     let echo = Arc::new(echo);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{any, delete, get, head, patch, post, put};
 
-use crate::http::Echo;
+use crate::server::Echo;
 
 pub mod answer;
 mod auth;

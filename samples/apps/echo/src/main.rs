@@ -14,12 +14,14 @@ use clap::{Args, Parser, Subcommand};
 
 mod access_log;
 mod client;
+mod connection;
 mod counters;
 mod grpc;
 mod http;
 mod httpbin;
 mod query;
 mod serve;
+mod server;
 mod shape;
 mod tcp;
 mod tls;
@@ -247,12 +249,12 @@ fn at(place: &Place, port: u16) -> SocketAddr {
     SocketAddr::new(place.address, port)
 }
 
-fn settings(place: &Place) -> http::Settings {
+fn settings(place: &Place) -> server::Settings {
     let hostname = place.hostname.clone().or_else(|| {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
         Some(name.trim().to_owned())
     });
-    http::Settings {
+    server::Settings {
         hostname: Arc::from(hostname.unwrap_or_else(|| "localhost".to_owned())),
         version: Arc::from(place.version.as_str()),
         max_duration: Duration::from_secs(10),

@@ -24,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::connection::{Abort, Connection, Scheme};
 use crate::counters::Counters;
-use crate::http::{self, Abort, Connection, Echo, Scheme, Settings};
+use crate::http;
+use crate::server::{Echo, Settings};
 use crate::shape::Failures;
 use crate::tcp::{self, Conversation};
 

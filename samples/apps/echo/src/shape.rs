@@ -23,7 +23,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 
-use crate::http::Abort;
+use crate::connection::Abort;
 use crate::httpbin::answer;
 use crate::query;
 

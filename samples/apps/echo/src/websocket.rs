@@ -10,9 +10,9 @@ use axum::response::Response;
 use futures_util::StreamExt;
 use http::StatusCode;
 
-use crate::http::Echo;
 use crate::httpbin::answer;
 use crate::query;
+use crate::server::Echo;
 
 /// "Going away": the server ends.
 const GOING_AWAY: u16 = 1001;

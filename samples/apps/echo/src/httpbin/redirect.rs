@@ -8,7 +8,7 @@ use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::{answer, reflect, status};
-use crate::http::Connection;
+use crate::connection::Connection;
 use crate::query;
 
 /// `/redirect/3` → `/relative-redirect/2` → … → `/get`; absolute with `?absolute=true`.

@@ -18,8 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::answer;
 use super::body::{self, Values};
-use crate::http::{Connection, Echo, Scheme};
+use crate::connection::{Connection, Scheme};
 use crate::query;
+use crate::server::Echo;
 
 /// The request as every reflecting endpoint sees it.
 pub struct Seen {

@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::answer;
 use super::reflect::{self, Seen};
-use crate::http::Echo;
 use crate::query;
+use crate::server::Echo;
 
 /// `/status/503`, or one of several by weight: `/status/200:0.9,503:0.1`.
 pub async fn status(Path(codes): Path<String>) -> Response {

@@ -17,8 +17,8 @@ use serde_json::json;
 use super::answer;
 use super::reflect::{self, Seen};
 use super::status;
-use crate::http::Echo;
 use crate::query;
+use crate::server::Echo;
 
 /// Lines of `/stream`, and events of `/sse`.
 const MAX_LINES: u64 = 100;
