@@ -13,10 +13,18 @@ use crate::scope::Scope;
 /// Hidden first argument of a container's first process; `main` looks for it before anything is parsed.
 pub const CONTAINER_EXEC: &str = "container-exec";
 
-/// A service mesh that speaks Istio, on one machine.
+/// The first lines of `--help`.
+const ABOUT: &str = "A service mesh that speaks Istio, on one machine.
+
+First steps:
+  tanbark up samples/demo --images samples/images.yaml   runs a mesh; Ctrl-C stops it
+  tanbark status                                         in another terminal: pods, proxies, problems, and the URL to open
+  tanbark get pods -A                                    and apply, delete, logs, exec, as kubectl has them";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "tanbark",
+    about = ABOUT,
     version,
     propagate_version = false,
     max_term_width = 120
@@ -178,6 +186,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_begins_with_the_first_steps() {
+        let help = Cli::command().render_help().to_string();
+        let steps = help.split("Usage:").next().expect("a beginning");
+        for step in [
+            "First steps:",
+            "  tanbark up samples/demo",
+            "  tanbark status",
+        ] {
+            assert!(steps.contains(step), "{step}: {help}");
+        }
     }
 
     #[test]
