@@ -13,10 +13,19 @@ use crate::scope::Scope;
 /// Hidden first argument of a container's first process; `main` looks for it before anything is parsed.
 pub const CONTAINER_EXEC: &str = "container-exec";
 
-/// A service mesh that speaks Istio, on one machine.
+/// The first lines of `--help`.
+const ABOUT: &str = "A service mesh that speaks Istio, on one machine.
+
+First steps:
+  tanbark up samples/demo --images samples/images.yaml   runs a mesh; Ctrl-C stops it
+  tanbark status                                         in another terminal: pods, proxies, problems, and the URL to open
+  tanbark get pods -A                                    and apply, delete, logs, exec, as kubectl has them
+  tanbark proxy                                          for kubectl itself, k9s and istioctl, with `tanbark kubeconfig`";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "tanbark",
+    about = ABOUT,
     version,
     propagate_version = false,
     max_term_width = 120
@@ -65,6 +74,10 @@ pub enum Command {
     Render(commands::render::Args),
     /// Check files and say what is wrong with them
     Validate(commands::validate::Args),
+    /// Serve the local API on a loopback port, for kubectl, k9s and istioctl
+    Proxy(commands::proxy::Args),
+    /// Print a kubeconfig that leads to `tanbark proxy`
+    Kubeconfig(commands::kubeconfig::Args),
     /// Print the version
     Version(commands::version::Args),
     /// Print a completion script for a shell
@@ -91,10 +104,12 @@ impl Command {
             Self::ProxyConfig(command) => Some(proxy_config::scope_mut(command)),
             Self::ProxyStatus(args) => Some(&mut args.scope),
             Self::Render(args) => Some(&mut args.scope),
+            Self::Kubeconfig(args) => Some(&mut args.scope),
             Self::Up(_)
             | Self::Down(_)
             | Self::Status(_)
             | Self::Validate(_)
+            | Self::Proxy(_)
             | Self::Version(_)
             | Self::Completions(_)
             | Self::MachineInit
@@ -145,7 +160,7 @@ fn elsewhere(word: &str) -> Option<&'static str> {
             "`tanbark get --raw /apis` lists the groups, and the names of kinds are kubectl's and Istio's"
         }
         "cluster-info" | "config" | "context" => {
-            "the mesh is chosen by its state folder (--state DIR); `tanbark status` tells about it"
+            "the mesh is chosen by its state folder (--state DIR); `tanbark status` tells about it, `tanbark kubeconfig` prints the configuration of kubectl"
         }
         "analyze" | "precheck" => "`tanbark validate DIR`",
         "install" | "upgrade" | "uninstall" | "manifest" | "operator" => {
@@ -178,6 +193,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_begins_with_the_first_steps() {
+        let help = Cli::command().render_help().to_string();
+        let steps = help.split("Usage:").next().expect("a beginning");
+        for step in [
+            "First steps:",
+            "  tanbark up samples/demo",
+            "  tanbark status",
+        ] {
+            assert!(steps.contains(step), "{step}: {help}");
+        }
     }
 
     #[test]

@@ -88,6 +88,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::ProxyStatus(args) => wait(commands::proxy_status::run(args, &session)),
         Command::Render(args) => commands::render::run(args),
         Command::Validate(args) => commands::validate::run(args),
+        Command::Proxy(args) => wait(commands::proxy::run(args, &session)),
+        Command::Kubeconfig(args) => commands::kubeconfig::run(args),
         Command::Version(args) => commands::version::run(args),
         Command::Completions(args) => commands::completions::run(args, Cli::command()),
     }

@@ -2,11 +2,13 @@
 //!
 //! A file that does not parse is told apart from files that could not be opened, and neither hides the others.
 
+mod foreign;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use wire_kube::manifest::{self, Document};
+use wire_kube::manifest::{self, Document, LoadError};
 
 use crate::output;
 
@@ -14,7 +16,7 @@ use crate::output;
 #[derive(Debug, Default)]
 pub struct Manifests {
     pub documents: Vec<Document>,
-    /// `file:line:column: what`, for each file that does not parse.
+    /// `file:line:column: what`, for each file that does not parse or holds no objects.
     pub broken: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
@@ -41,25 +43,45 @@ pub fn read(paths: &[PathBuf], depth: Depth) -> Result<Manifests> {
             std::io::stdin()
                 .read_to_string(&mut text)
                 .context("cannot read standard input")?;
-            all.take("<stdin>", &text);
+            all.add(manifest::load("<stdin>", &text));
             continue;
         }
         refuse_address(path)?;
-        for file in at_depth(path, files(path)?, depth)? {
-            match machine::files::read(&file) {
-                Ok(text) => all.take(&file.display().to_string(), &text),
-                Err(problem) => all.broken.push(problem),
+        let mut found = at_depth(path, files(path)?, depth)?;
+        all.broken.extend(foreign::take_out(&mut found));
+        for file in found {
+            let text = match machine::files::read(&file) {
+                Ok(text) => text,
+                Err(problem) => {
+                    all.broken.push(problem);
+                    all.files.push(file);
+                    continue;
+                }
+            };
+            let loaded = manifest::load(&file.display().to_string(), &text);
+            let map = loaded
+                .as_ref()
+                .is_ok_and(|documents| foreign::is_image_map(path, &file, documents));
+            if !map {
+                all.add(loaded);
+                all.files.push(file);
             }
-            all.files.push(file);
         }
     }
     Ok(all)
 }
 
 impl Manifests {
-    fn take(&mut self, file: &str, text: &str) {
-        match manifest::load(file, text) {
-            Ok(documents) => self.documents.extend(documents),
+    fn add(&mut self, loaded: Result<Vec<Document>, LoadError>) {
+        match loaded {
+            Ok(documents) => {
+                for document in documents {
+                    match foreign::explain(&document) {
+                        Some(line) => self.broken.push(line),
+                        None => self.documents.push(document),
+                    }
+                }
+            }
             Err(error) => self.broken.push(error.to_string()),
         }
     }

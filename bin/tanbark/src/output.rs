@@ -294,6 +294,12 @@ pub fn one_of_many(format: &Format, kind: &Kind, object: &Value) -> Result<Strin
     })
 }
 
+/// `1 file`, `2 files`.
+pub fn count(number: usize, noun: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{end}")
+}
+
 /// A value as YAML, as kubectl prints it.
 pub fn yaml(value: &Value) -> Result<String> {
     let text = serde_saphyr::to_string(value).context("cannot write YAML")?;
@@ -449,6 +455,15 @@ mod tests {
         let text = yaml(&value).expect("written");
         let back: Value = serde_saphyr::from_str(&text).expect("read");
         assert_eq!(back, value, "{text}");
+    }
+
+    #[test]
+    fn one_is_not_several() {
+        assert_eq!(count(1, "file"), "1 file");
+        assert_eq!(
+            [count(0, "error"), count(2, "error")],
+            ["0 errors", "2 errors"]
+        );
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! What people of kubectl and istioctl type, and what they expect to come of it: words, columns, exit codes. One mesh, many commands.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use acceptance::{Mesh, base};
@@ -482,41 +480,41 @@ fn installed(program: &str) -> Option<std::path::PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Passes connections to a port of 127.0.0.1 on to a Unix socket, since kubectl opens none itself; the port.
-fn forward(socket: std::path::PathBuf) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = UnixStream::connect(&socket) else {
-                return;
-            };
-            let halves = client
-                .try_clone()
-                .and_then(|other| Ok((other, server.try_clone()?)));
-            let Ok((client_too, server_too)) = halves else {
-                return;
-            };
-            std::thread::spawn(move || upstream(client_too, server_too));
-            std::thread::spawn(move || downstream(server, client));
-        }
-    });
-    port
+/// `tanbark proxy` on a free port; ends with this.
+struct Forward {
+    child: Child,
+    port: u16,
 }
 
-fn upstream(mut from: TcpStream, mut to: UnixStream) {
-    let _ = std::io::copy(&mut from, &mut to);
-    let _ = to.shutdown(std::net::Shutdown::Write);
-}
-
-fn downstream(mut from: UnixStream, mut to: TcpStream) {
-    let mut bytes = [0_u8; 16_384];
-    while let Ok(length @ 1..) = from.read(&mut bytes) {
-        if to.write_all(&bytes[..length]).is_err() {
-            break;
+impl Forward {
+    fn start(mesh: &Mesh) -> Self {
+        let mut child = Command::new(testkit::programs().join("tanbark"))
+            .arg("--state")
+            .arg(mesh.state())
+            .args(["proxy", "--port", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("standard output");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        let port = line
+            .trim()
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok());
+        Self {
+            child,
+            port: port.expect("a port"),
         }
     }
-    let _ = to.shutdown(std::net::Shutdown::Both);
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
@@ -529,15 +527,22 @@ fn kubectl_can_be_pointed_at_the_api() {
         return;
     };
     let mesh = mesh();
-    let port = forward(mesh.state().join("api.sock"));
+    let forward = Forward::start(&mesh);
     let home = mesh.sources().with_file_name("home");
     std::fs::create_dir(&home).expect("a folder");
     let file = home.join("objects.yaml");
+    let config = home.join("kubeconfig").display().to_string();
+    let port = forward.port.to_string();
+    let (code, _, errors) = run_with(
+        &mesh,
+        &["kubeconfig", "--port", &port, "--write", &config],
+        "",
+    );
+    assert_eq!(code, 0, "{errors}");
     let kubectl = |arguments: &[&str]| {
         let output = Command::new(&program)
             .env("HOME", &home)
-            .env_remove("KUBECONFIG")
-            .arg(format!("--server=http://127.0.0.1:{port}"))
+            .env("KUBECONFIG", &config)
             .arg("--request-timeout=30s")
             .args(arguments)
             .output()

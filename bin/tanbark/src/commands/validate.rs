@@ -46,9 +46,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 output::say(&finding.line(colour));
             }
             output::note(&format!(
-                "{} objects in {} files: {errors} errors, {warnings} warnings",
-                read.documents.len(),
-                read.files.len().max(1)
+                "{} in {}: {}, {}",
+                output::count(read.documents.len(), "object"),
+                output::count(read.files.len().max(1), "file"),
+                output::count(errors, "error"),
+                output::count(warnings, "warning")
             ));
         }
     }
