@@ -142,10 +142,13 @@ struct IstioWithoutEffect {
 }
 
 impl Envoy {
-    /// `None`: it is no command line of Envoy's, which has flags only, the bootstrap's among them.
+    /// Is this a command line of Envoy's? It begins with a flag, and the bootstrap's is among them;
+    /// ours may begin with `--log`, which Envoy has not.
     pub fn recognise(arguments: &[String]) -> bool {
         let mut arguments = arguments.iter().skip(1);
-        let flags_first = arguments.clone().next().is_some_and(|a| a.starts_with('-'));
+        let is_ours = |a: &String| a == "--log" || a.starts_with("--log=");
+        let mut first = arguments.clone().take(1);
+        let flags_first = first.any(|a| a.starts_with('-') && !is_ours(a));
         let is_config = |a: &String| {
             a.starts_with("-c") || a == "--config-path" || a.starts_with("--config-path=")
         };
@@ -242,6 +245,7 @@ mod tests {
             "tanbark-proxy sidecar -c file",
             "tanbark-proxy --help",
             "tanbark-proxy --log debug gateway",
+            "tanbark-proxy --log error sidecar -c file",
             "tanbark-proxy",
         ] {
             assert!(!Envoy::recognise(&words(line)), "{line}");

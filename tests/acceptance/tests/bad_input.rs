@@ -17,8 +17,8 @@ fn bad_files() -> Vec<(&'static str, String, Vec<&'static str>)> {
     vec![
         (
             "weights.yaml",
-            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: weights}\nspec:\n  hosts: [echo]\n  http:\n  - route:\n    - destination: {host: echo, port: {number: 8000}}\n      weight: 110\n".into(),
-            vec!["weights.yaml:9:", "VirtualService default/weights", "110"],
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: weights}\nspec:\n  hosts: [echo]\n  http:\n  - route:\n    - destination: {host: echo, port: {number: 8000}}\n      weight: -10\n".into(),
+            vec!["weights.yaml:9:", "VirtualService default/weights", "-10"],
         ),
         (
             "twice.yaml",
