@@ -19,6 +19,17 @@ use crate::session::Session;
 /// What `apply` keeps; as long as the object, and as secret.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Maps whose keys are no fields.
+const CHOSEN: [&str; 7] = [
+    "data",
+    "stringData",
+    "binaryData",
+    "labels",
+    "matchLabels",
+    "annotations",
+    "selector",
+];
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Kind or KIND/NAME
@@ -139,6 +150,21 @@ fn fields(out: &mut String, value: &Value, depth: usize) {
         Value::Object(map) => {
             for (key, value) in map {
                 match value {
+                    // Whoever wrote the object chose these keys.
+                    Value::Object(inner)
+                        if !inner.is_empty()
+                            && CHOSEN.contains(&key.as_str())
+                            && inner
+                                .values()
+                                .all(|value| !value.is_object() && !value.is_array()) =>
+                    {
+                        out.push_str(&format!("{indent}{}:\n", title(key)));
+                        for (key, value) in inner {
+                            let text = object::plain(value);
+                            let text = text.trim_end().replace('\n', &format!("\n{indent}    "));
+                            out.push_str(&format!("{indent}  {key}: {text}\n"));
+                        }
+                    }
                     Value::Object(inner) if !inner.is_empty() => {
                         out.push_str(&format!("{indent}{}:\n", title(key)));
                         fields(out, value, depth + 1);
@@ -245,7 +271,7 @@ mod tests {
             "Namespace:    b\n",
             "Labels:       app=x\n",
             "Annotations:  <none>\n",
-            "7 bytes\n",
+            "  key: 7 bytes\n",
             "Some List:\n  Host Name:  h\n",
         ] {
             assert!(text.contains(line), "{line}: {text}");
