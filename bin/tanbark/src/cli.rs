@@ -51,10 +51,19 @@ pub enum Command {
     Status(commands::status::Args),
     /// Create or change objects from files
     Apply(commands::apply::Args),
+    /// Create objects from files; those that exist are a failure
+    Create(commands::create::Args),
     /// Delete objects by file or by name
     Delete(commands::delete::Args),
     /// Show objects
     Get(commands::get::Args),
+    /// Show objects in words, with what happened to them
+    #[command(visible_alias = "desc")]
+    Describe(commands::describe::Args),
+    /// Show what happened
+    Events(commands::events::Args),
+    /// Wait until objects are as they are wanted
+    Wait(commands::wait::Args),
     /// Print the output of a pod's container
     Logs(commands::logs::Args),
     /// Run a command in a container
@@ -95,6 +104,10 @@ impl Command {
     pub fn scope_mut(&mut self) -> Option<&mut Scope> {
         match self {
             Self::Apply(args) => Some(&mut args.scope),
+            Self::Create(args) => Some(&mut args.scope),
+            Self::Describe(args) => Some(&mut args.scope),
+            Self::Events(args) => Some(&mut args.scope),
+            Self::Wait(args) => Some(&mut args.scope),
             Self::Delete(args) => Some(&mut args.scope),
             Self::Get(args) => Some(&mut args.scope),
             Self::Logs(args) => Some(&mut args.scope),
@@ -136,21 +149,13 @@ pub fn explain(error: &clap::Error) -> ExitCode {
 /// What does here what a command of kubectl or istioctl does there.
 fn elsewhere(word: &str) -> Option<&'static str> {
     Some(match word {
-        "describe" | "desc" => {
-            "`tanbark get KIND NAME -o yaml` shows all of an object, `tanbark get events` what happened to it"
-        }
-        "events" => "`tanbark get events`, with -w as they come",
         "port-forward" | "dashboard" => {
             "gateways and Services of type LoadBalancer or NodePort are on 127.0.0.1 already (`tanbark status` lists them); `tanbark exec POD -- curl …` asks from within the mesh"
         }
-        "create" | "edit" | "patch" | "replace" | "label" | "annotate" | "set" | "run"
-        | "expose" => {
+        "edit" | "patch" | "replace" | "label" | "annotate" | "set" | "run" | "expose" => {
             "change the file (`tanbark up` sees it within a second), or `tanbark apply -f FILE`"
         }
         "diff" => "`tanbark apply -f FILE --dry-run=client` says what would change",
-        "wait" => {
-            "`tanbark rollout status KIND/NAME` waits for a workload, `tanbark status --exit-code` tells whether all is well"
-        }
         "cp" => "`tanbark exec -i POD -- tar xf - < files.tar`, or a mounted ConfigMap",
         "attach" | "debug" => "`tanbark exec -it POD -- sh`, and `tanbark logs -f POD`",
         "top" | "autoscale" => {
@@ -289,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_kubectl_has_and_this_has_not_is_told_with_what_does_the_same() {
-        for word in ["describe", "port-forward", "edit", "wait", "analyze"] {
+        for word in ["port-forward", "edit", "diff", "analyze"] {
             assert!(elsewhere(word).is_some() && parse(word).is_err(), "{word}");
         }
         assert_eq!(elsewhere("frobnicate"), None);

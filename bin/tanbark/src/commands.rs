@@ -3,8 +3,11 @@
 pub mod apply;
 pub mod completions;
 pub mod control;
+pub mod create;
 pub mod delete;
+pub mod describe;
 pub mod down;
+pub mod events;
 pub mod exec;
 pub mod get;
 pub mod kubeconfig;
@@ -19,3 +22,4 @@ pub mod status;
 pub mod up;
 pub mod validate;
 pub mod version;
+pub mod wait;

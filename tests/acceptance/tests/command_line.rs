@@ -229,7 +229,7 @@ fn what_is_not_there(mesh: &Mesh) {
             &["get", "pods", "-o", "go-template={{.x}}"],
             "go-template is not supported",
         ),
-        (&["describe", "pods"], "`tanbark get KIND NAME -o yaml`"),
+        (&["edit", "pods"], "`tanbark apply -f FILE`"),
         (
             &["-n", "x", "status"],
             "--namespace means nothing to this command",

@@ -176,7 +176,7 @@ fn report(args: &Args, kind: &Kind, object: &Value, done: Done) -> Result<()> {
 }
 
 /// What the mesh consists of now, so that a route to a service that runs already is no mistake.
-async fn live(api: &Api) -> Result<Vec<Arc<Value>>> {
+pub async fn live(api: &Api) -> Result<Vec<Arc<Value>>> {
     let kinds: Vec<Kind> = machine::store::kinds::ALL
         .iter()
         .filter(|kind| kind.support == Support::Supported)
@@ -240,7 +240,7 @@ async fn apply(api: &Api, written: &Value, args: &Args) -> Result<(Kind, Value, 
 }
 
 /// The object in its own namespace, else in the one that was chosen; both may not contradict each other.
-fn placed(kind: &Kind, written: &Value, scope: &Scope) -> Result<Value> {
+pub fn placed(kind: &Kind, written: &Value, scope: &Scope) -> Result<Value> {
     let mut written = written.clone();
     if !kind.namespaced {
         return Ok(written);

@@ -26,62 +26,62 @@ use crate::session::Session;
 /// Shown below the flags.
 const EXAMPLES: &str = "Examples:\n  tanbark get pods -A -o wide\n  tanbark get vs,dr,gw -n shop\n  tanbark get istio-io -A\n  tanbark get pod -l app=ratings -o jsonpath='{.items[0].metadata.name}'\n  tanbark get events -w";
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Kind (`pods`, `po`, `vs,dr`, `all`, `istio-io`) or KIND/NAME
     #[arg(required_unless_present_any = ["files", "raw"], conflicts_with = "files", value_name = "KIND")]
-    what: Option<String>,
+    pub what: Option<String>,
     /// Names; all objects when none is given
     #[arg(value_name = "NAME")]
-    names: Vec<String>,
+    pub names: Vec<String>,
     /// The objects that files name: a file, a folder, or `-`
     #[arg(short, long = "filename", value_name = "FILE", value_delimiter = ',')]
-    files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
     /// Folders below a folder too
     #[arg(short = 'R', long, requires = "files")]
-    recursive: bool,
+    pub recursive: bool,
     #[command(flatten)]
     pub scope: Scope,
     /// Of all namespaces
     #[arg(short = 'A', long)]
-    all_namespaces: bool,
+    pub all_namespaces: bool,
     /// Label selector (`app=a,version!=v1`)
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    pub selector: Option<String>,
     /// Field selector (`status.phase=Running,metadata.name!=a`)
     #[arg(long, value_name = "SELECTOR")]
-    field_selector: Option<String>,
+    pub field_selector: Option<String>,
     /// One of wide, json, yaml, name, jsonpath=TEMPLATE, custom-columns=TITLE:PATH,…
     #[arg(short, long, value_parser = Format::parse)]
-    output: Option<Format>,
+    pub output: Option<Format>,
     /// Print every change until interrupted
     #[arg(short, long)]
-    watch: bool,
+    pub watch: bool,
     /// Print only changes
     #[arg(long)]
-    watch_only: bool,
+    pub watch_only: bool,
     /// In the order of this field (`.metadata.creationTimestamp`)
     #[arg(long, value_name = "PATH", value_parser = Template::column)]
-    sort_by: Option<Template>,
+    pub sort_by: Option<Template>,
     /// Without the line of titles
     #[arg(long)]
-    no_headers: bool,
+    pub no_headers: bool,
     /// Labels as a last column
     #[arg(long)]
-    show_labels: bool,
+    pub show_labels: bool,
     /// These labels as columns of their own
     #[arg(short = 'L', long, value_name = "LABEL", value_delimiter = ',')]
-    label_columns: Vec<String>,
+    pub label_columns: Vec<String>,
     /// The kind before every name
     #[arg(long)]
-    show_kind: bool,
+    pub show_kind: bool,
     /// An object that does not exist is no failure
     #[arg(long)]
-    ignore_not_found: bool,
+    pub ignore_not_found: bool,
     /// What the local API answers to a GET of this path
     #[arg(long, value_name = "PATH", conflicts_with_all = ["what", "files"])]
-    raw: Option<String>,
+    pub raw: Option<String>,
 }
 
 /// One kind to be shown, the names that were given, and their namespace where a file says it.
