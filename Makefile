@@ -17,7 +17,7 @@ build: ## Build all programs, optimised
 	cargo build --release --locked -p tanbark -p tanbark-proxy -p bookinfo -p echo
 
 demo: tools ## Istio's bookinfo as a mesh on this machine; Ctrl-C stops it
-	@[ -x target/demo/tanbark ] || echo "The first build compiles some 500 packages: about six minutes on two cores. Later ones take seconds."
+	@[ -x target/demo/tanbark ] || echo "The first build compiles some 500 packages: about five minutes on two cores. Later ones take seconds."
 	cargo build --profile demo --locked -p tanbark -p tanbark-proxy -p bookinfo -p echo
 	@target/demo/tanbark up samples/demo --images samples/images.yaml
 
